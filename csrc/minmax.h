@@ -1,0 +1,27 @@
+#pragma once
+
+#include <vector>
+
+#include "parallel.h"
+
+namespace seewhy {
+
+// How to bring the values of one map to [0, 1]: (value * scale - low) / range, or zero where range is zero.
+struct Span {
+    float scale = 1.0f;
+    float low = 0.0f;
+    float range = 0.0f;
+    bool finite = true;
+};
+
+// The span of each of `count` maps of `size` values; a map with NaN or infinity is marked as not finite.
+std::vector<Span> spans(const float* maps, Index count, Index size, int threads);
+
+// The first map that is not finite, or -1.
+Index first_not_finite(const std::vector<Span>& spans);
+
+// maps (count, size) -> result (count, size) in [0, 1]; a constant map becomes zeros. Returns -1, or the index of the
+// first map that holds NaN or infinity, and then leaves the result unwritten.
+Index minmax(const float* maps, Index count, Index size, int threads, float* result);
+
+}  // namespace seewhy

@@ -1,0 +1,34 @@
+#include "normalize.h"
+
+#include <vector>
+
+#include "numeric.h"
+
+namespace seewhy {
+
+void normalize(const std::uint8_t* pixels, const float* mean, const float* std, bool reverse_channels, Index count,
+               Index height, Index width, Index channels, int threads, float* result) {
+    // A byte has 256 values, so every quotient is computed once per channel, in the order of operations (and so to the
+    // bit) of torchvision's ToTensor and Normalize.
+    std::vector<float> table(static_cast<std::size_t>(channels) * 256);
+    for (Index c = 0; c < channels; ++c) {
+        float* values = table.data() + c * 256;
+        for (int byte = 0; byte < 256; ++byte) values[byte] = (static_cast<float>(byte) / 255.0f - mean[c]) / std[c];
+    }
+
+    const Index plane = height * width;
+    parallel_for(0, count * height, grain_for(width * channels), threads, [&](Index first, Index last) {
+        for (Index row = first; row < last; ++row) {
+            const std::uint8_t* source = pixels + row * width * channels;
+            float* target = result + (row / height) * channels * plane + (row % height) * width;
+            for (Index c = 0; c < channels; ++c) {
+                const float* SEEWHY_RESTRICT values = table.data() + c * 256;
+                const std::uint8_t* SEEWHY_RESTRICT in = source + (reverse_channels ? channels - 1 - c : c);
+                float* SEEWHY_RESTRICT out = target + c * plane;
+                for (Index x = 0; x < width; ++x) out[x] = values[in[x * channels]];
+            }
+        }
+    });
+}
+
+}  // namespace seewhy

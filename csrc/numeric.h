@@ -1,0 +1,24 @@
+// Small helpers that every kernel shares. All of them vectorise.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(_MSC_VER)
+#define SEEWHY_RESTRICT __restrict
+#else
+#define SEEWHY_RESTRICT __restrict__
+#endif
+
+namespace seewhy {
+
+// The nearest integer to 0 <= value <= 255, halves to even. Adding 1.5 * 2^23 leaves no bits for a fraction, so the
+// addition itself rounds exactly and the integer stands in the low bits; value + 0.5 would round 0.49999997 up.
+inline std::uint8_t round_to_byte(float value) {
+    const float shifted = value + 12582912.0f;
+    std::uint32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    return static_cast<std::uint8_t>(bits & 0xFFu);
+}
+
+}  // namespace seewhy
