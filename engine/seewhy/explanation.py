@@ -1,0 +1,128 @@
+"""What one method says about a batch of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import output, render
+from .methods import METHODS
+from .preprocess import Picture
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The result of `Explainer.explain`, for N images and, with K classes each, for N*K pairs.
+
+    [K] below is there where K classes were asked for (a nested `target`, or `top`), and absent otherwise.
+    """
+
+    method: str
+    logits: Floats
+    """(N,classes): scores before softmax or sigmoid."""
+    probabilities: Floats | None
+    """(N,classes) in [0,1]: softmax or sigmoid of the logits; None where the model's scores have no such meaning."""
+    targets: NDArray[np.int64]
+    """(N,[K]): the classes explained."""
+    maps: Floats | None
+    """(N,[K],h,w): CAM methods' weighted sums, before ReLU and upsampling; None for gradient methods."""
+    attributions: Floats
+    """Raw values: (N,[K],H,W) for CAM methods, (N,[K],Cin,H,W) for gradient methods."""
+    heatmaps: Floats
+    """(N,[K],H,W) in [0,1]: min-max of the attributions, for gradient methods of their maximum |value| over channels."""
+    classes: tuple[str, ...] | None = field(repr=False)
+    """The labels of all the model's classes, where the file holds them."""
+    photographs: tuple[Picture, ...] = field(repr=False)
+    """The N images as the model saw them."""
+
+    @property
+    def labels(self) -> list[str] | list[list[str]]:
+        """Names of the classes explained, in the shape of `targets`."""
+        if self.targets.ndim == 1:
+            return [self._name(index) for index in self.targets]
+        return [[self._name(index) for index in row] for row in self.targets]
+
+    def overlays(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+        """Return the heatmaps laid over the photographs, N or (image by image) N*K RGB images.
+
+        Args:
+            colormap: one of `seewhy.palettes.PALETTES`.
+            alpha: the heatmap's share in each pixel, 0 to 1.
+            canvas: `model` draws what the model saw (resized and cropped); `original` draws on the whole photograph,
+                and leaves pixels outside the crop as they are.
+
+        Raises:
+            OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
+            ImageError: the original photograph can no longer be read.
+        """
+        heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
+        photos = [photo for photo in self.photographs for _ in range(self._each)]
+        return render.overlays(photos, heatmaps, colormap, alpha, canvas)
+
+    def pictures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+        """Return what `save` writes: overlays for CAM methods, 8-bit RGB pictures of the signed values for the others.
+
+        The latter are scaled over the whole image, minimum to 0 and maximum to 255. Arguments and errors as in
+        `overlays`; gradient pictures always show what the model saw.
+        """
+        if METHODS[self.method].is_map:
+            return self.overlays(colormap, alpha, canvas)
+        return render.gradient_pictures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        colormap: str = "jet",
+        alpha: float = 0.5,
+        canvas: str = "model",
+        raw: bool = False,
+    ) -> list[Path]:
+        """Write NAME.METHOD.png for each image, with K classes NAME.METHOD.CLASS.png; with `raw` NAME.METHOD.npz too.
+
+        NAME is the photograph's file name without its extension. Arguments and errors as in `overlays`.
+
+        Returns:
+            The files written, image by image.
+
+        Raises:
+            OutputError: a file cannot be written, or would replace one of the photographs.
+        """
+        names = output.plan([PurePath(Path(photo.name).name) for photo in self.photographs])
+        inputs = [photo.source for photo in self.photographs if isinstance(photo.source, (str, os.PathLike))]
+        target = output.Folder(folder, inputs)
+        pictures = self.pictures(colormap, alpha, canvas)
+        written = []
+        for i, name in enumerate(names):
+            written += output.save_method(target, name, self, i, pictures[i * self._each : (i + 1) * self._each], raw)
+        return written
+
+    def score(self, image: int, target: int) -> str:
+        """The target's probability in words, or its logit where the model has no probabilities."""
+        if self.probabilities is None:
+            return f"logit {self.logits[image, target]:.2f}"
+        return f"{100 * self.probabilities[image, target]:.1f} %"
+
+    def targets_of(self, image: int) -> Sequence[int]:
+        """The classes explained for one image, as a list of 1 or K."""
+        return [int(index) for index in np.atleast_1d(self.targets[image])]
+
+    @property
+    def _each(self) -> int:
+        return 1 if self.targets.ndim == 1 else int(self.targets.shape[1])
+
+    def _name(self, index: int) -> str:
+        return class_name(int(index), self.classes)
+
+
+def class_name(index: int, classes: Sequence[str] | None) -> str:
+    """The label of a class, or `class INDEX` where the model file holds no labels."""
+    return f"class {index}" if classes is None else classes[index]

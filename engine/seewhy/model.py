@@ -1,0 +1,218 @@
+"""Read a model file: parse it, hold it to the contract, check that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+
+from . import contract
+from .contract import Metadata
+from .digest import file_digest
+from .errors import ModelFileError
+
+_FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """A model file that keeps the contract."""
+
+    path: Path
+    proto: onnx.ModelProto
+    metadata: Metadata
+    outputs: tuple[str, ...]
+    """The contract's outputs that this file holds, in the contract's order."""
+    damage: str | None
+    """What is wrong with the file's bytes, in one line; None where they are whole, or were not checked."""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
+        """Read `path`, and check its hash if `verify`.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, not ONNX, or breaks the contract.
+        """
+        model = cls.inspect(path, verify)
+        if model.damage is not None:
+            raise ModelFileError(model.damage)
+        return model
+
+    @classmethod
+    def inspect(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
+        """Like `read`, but a wrong hash is reported as `damage` instead of raised."""
+        path = Path(path)
+        file = str(path)
+        data = _read_bytes(path)
+        proto = _parse(data, file)
+        properties = {entry.key: entry.value for entry in proto.metadata_props}
+        metadata = Metadata.from_properties(properties, file)
+        _check_external_data(proto, metadata, path)
+        damage = _damage(data, properties, metadata, path) if verify else None
+        if damage is None:
+            _check_values(proto.graph, metadata, file)
+        held = {value.name for value in proto.graph.output}
+        outputs = tuple(name for name in contract.OUTPUTS if name in held)
+        return cls(path, proto, metadata, outputs, damage)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise ModelFileError(f"{path}: a folder, not a model file")
+        size = path.stat().st_size
+        if size > _PROTOBUF_LIMIT:
+            raise ModelFileError(f"{path}: not an ONNX file: {size} bytes, and ONNX stops at 2 GiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise ModelFileError(f"{path}: the file is empty; export the network again")
+    return data
+
+
+def _parse(data: bytes, file: str) -> onnx.ModelProto:
+    try:
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
+    except Exception:  # noqa: BLE001  protobuf's DecodeError, whose module changes between protobuf versions
+        raise ModelFileError(f"{file}: not an ONNX file, or a truncated one") from None
+    if not proto.graph.node:
+        raise ModelFileError(f"{file}: not an ONNX file: it holds no graph")
+    return proto
+
+
+def _damage(data: bytes, properties: dict[str, str], metadata: Metadata, path: Path) -> str | None:
+    recorded = properties.get(contract.DIGEST_KEY)
+    if recorded is None:
+        return f"{path}: the metadata lacks {contract.DIGEST_KEY}, so the file cannot be checked; export it again"
+    try:
+        whole = file_digest(data, recorded) == recorded
+    except ValueError:
+        whole = False
+    if not whole:
+        return f"{path}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
+    if metadata.external_data is not None:
+        weights = path.with_name(metadata.external_data["file"])
+        if _stream_digest(weights) != metadata.external_data["sha256"]:
+            return f"{weights}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
+    return None
+
+
+def _stream_digest(path: Path) -> str:
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                hasher.update(buffer[:count])
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return hasher.hexdigest()
+
+
+def _check_external_data(proto: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
+    """External weights may lie in one file beside the model, named in the metadata, and nowhere else."""
+    declared = None if metadata.external_data is None else str(metadata.external_data["file"])
+    if declared is not None and not _is_bare_name(declared):
+        raise ModelFileError(f"{path}: refers to weights outside its folder: {declared!r}")
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        if not _is_bare_name(location):
+            raise ModelFileError(f"{path}: refers to weights outside its folder: {location!r}")
+        if location != declared:
+            raise ModelFileError(f"{path}: refers to weights that its metadata does not name: {location!r}")
+    if declared is not None and not path.with_name(declared).is_file():
+        raise ModelFileError(f"{path}: its weights {declared} are missing; both files belong in the same folder")
+
+
+def _is_bare_name(name: str) -> bool:
+    """Whether `name` is a plain file name on every system: no folder, drive or parent."""
+    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name
+    return plain and name not in ("", ".", "..") and "\0" not in name and ":" not in name
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that a graph stores: initializers and attributes, subgraphs included."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _tensors(subgraph)
+
+
+_Dims = tuple[int | str | None, ...]
+
+
+def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None:
+    """Hold names, dtypes and shapes of the graph's inputs and outputs to the contract."""
+    height, width = metadata.image_size
+    pixels: _Dims = ("N", metadata.channels, height, width)
+    maps: _Dims = ("N", None, None, None)
+    inputs: dict[str, tuple[int, _Dims]] = {contract.IMAGES: (_FLOAT, pixels), contract.TARGETS: (_INT64, ("N",))}
+    outputs: dict[str, tuple[int, _Dims]] = {
+        contract.LOGITS: (_FLOAT, ("N", metadata.classes)),
+        contract.ACTIVATIONS: (_FLOAT, maps),
+        contract.GRADIENTS: (_FLOAT, maps),
+        contract.INPUT_GRADIENTS: (_FLOAT, pixels),
+        contract.GUIDED_GRADIENTS: (_FLOAT, pixels),
+        contract.CLASS_WEIGHTS: (_FLOAT, ("N", None)),
+        contract.DECONVNET_GRADIENTS: (_FLOAT, pixels),
+        contract.GRADCAM_MAP: (_FLOAT, ("N", None, None)),
+    }
+    initialized = {tensor.name for tensor in graph.initializer}
+    found_inputs = {value.name: value for value in graph.input if value.name not in initialized}
+    found_outputs = {value.name: value for value in graph.output}
+    _require_names(found_inputs, (contract.IMAGES,), "input", file)
+    _require_names(found_outputs, (contract.LOGITS,), "output", file)
+    unknown = sorted(set(found_inputs) - set(inputs))
+    if unknown:
+        raise ModelFileError(f"{file}: the graph wants an input {unknown[0]!r}, which the contract does not know")
+    for name, value in found_inputs.items():
+        _check_value(value, *inputs[name], f"{file}: input {name}")
+    for name, expected in outputs.items():
+        if name in found_outputs:
+            _check_value(found_outputs[name], *expected, f"{file}: output {name}")
+    if metadata.labels is not None and len(metadata.labels) != metadata.classes:
+        raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.classes} classes")
+    chosen = metadata.preprocessing
+    if chosen is not None and len(chosen.mean) != metadata.channels:
+        raise ModelFileError(f"{file}: {len(chosen.mean)} means for {metadata.channels} channels")
+
+
+def _require_names(found: dict[str, onnx.ValueInfoProto], names: tuple[str, ...], what: str, file: str) -> None:
+    for name in names:
+        if name not in found:
+            raise ModelFileError(f"{file}: the graph has no {what} {name!r}; export the network again")
+
+
+def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: _Dims, what: str) -> None:
+    tensor = value.type.tensor_type
+    if tensor.elem_type != dtype:
+        names = onnx.TensorProto.DataType.Name
+        raise ModelFileError(f"{what} must be {names(dtype)}, not {names(tensor.elem_type)}")
+    found: _Dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
+    fits = len(found) == len(dims) and all(_dim_fits(have, want) for have, want in zip(found, dims, strict=True))
+    if not fits:
+        raise ModelFileError(f"{what} must have the shape {_show(dims)}, not {_show(found)}")
+
+
+def _dim_fits(have: int | str | None, want: int | str | None) -> bool:
+    if isinstance(want, str):
+        return not isinstance(have, int)  # the batch must be dynamic
+    return want is None or not isinstance(have, int) or have == want
+
+
+def _show(dims: _Dims) -> str:
+    return "(" + ", ".join("?" if dim is None else str(dim) for dim in dims) + ")"

@@ -1,0 +1,129 @@
+"""The output folder: names that stay inside it, files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from .errors import OutputError
+from .text import safe_name
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
+
+# Level 1 takes a quarter of the default's time, for files a few percent larger.
+_PNG_LEVEL = 1
+
+
+def plan(inputs: Sequence[PurePath]) -> list[PurePath]:
+    """Return a different output name (a relative path without extension) for each input's relative path.
+
+    The input's folders stay. Where names would collide, also on a system that takes no notice of case, the input's own
+    extension is appended, and then a number. Every component is safe to print and to create.
+    """
+    parents = [PurePath(*map(safe_name, path.parent.parts)) for path in inputs]
+    stems = [parent / safe_name(path.stem) for parent, path in zip(parents, inputs, strict=True)]
+    names = [parent / safe_name(path.name) for parent, path in zip(parents, inputs, strict=True)]
+    counts = Counter(map(_key, stems))
+    planned = [stem if counts[_key(stem)] == 1 else name for stem, name in zip(stems, names, strict=True)]
+    taken: set[str] = set()
+    # Those that keep their plain name get it first; what collides even then is numbered.
+    for i in sorted(range(len(inputs)), key=lambda i: counts[_key(stems[i])] > 1):
+        number, base = 1, planned[i]
+        while _key(planned[i]) in taken:
+            number += 1
+            planned[i] = base.with_name(f"{base.name}~{number}")
+        taken.add(_key(planned[i]))
+    return planned
+
+
+def _key(path: PurePath) -> str:
+    return str(path).casefold()
+
+
+class Folder:
+    """Writes files below one folder, and never over one of the inputs."""
+
+    def __init__(self, path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+        """Raises:
+        OutputError: `path` is not a folder and cannot be made one.
+        """
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._root = self.path.resolve(strict=True)
+        except FileExistsError:
+            raise OutputError(f"{path}: not a folder; choose another output folder") from None
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
+        self._inputs = {Path(name).resolve() for name in inputs}
+
+    def write(self, name: PurePath, content: Callable[[IO[bytes]], object]) -> Path:
+        """Write a file at the relative path `name` by calling `content` with an open file. It appears whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written, would lie outside the folder, or would replace an input.
+        """
+        path = self.path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            place = path.parent.resolve(strict=True)
+            if place != self._root and self._root not in place.parents:
+                raise OutputError(f"{path}: lies outside the output folder {self.path}")
+            if place / path.name in self._inputs or path.resolve() in self._inputs:
+                raise OutputError(f"{path}: would replace an input image; choose another output folder")
+            self._write(path, content)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        return path
+
+    @staticmethod
+    def _write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
+        temporary = path.with_name(f".seewhy-{secrets.token_hex(6)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                content(file)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def save_picture(folder: Folder, name: PurePath, suffix: str, picture: Image.Image) -> Path:
+    """Write `picture` as NAME.SUFFIX.png, and return the path."""
+    path = name.with_name(f"{name.name}.{suffix}.png")
+    return folder.write(path, lambda file: picture.save(file, "PNG", compress_level=_PNG_LEVEL))
+
+
+def save_method(
+    folder: Folder, name: PurePath, result: Explanation, image: int, pictures: Sequence[Image.Image], raw: bool
+) -> list[Path]:
+    """Write one image's pictures of one method, NAME.METHOD.png or NAME.METHOD.CLASS.png, and its numbers if `raw`.
+
+    The numbers, NAME.METHOD.npz, are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM
+    methods, `maps`, with the shapes that `Explanation` gives them for one image.
+    """
+    nested = result.targets.ndim == 2
+    written = []
+    for target, picture in zip(result.targets_of(image), pictures, strict=True):
+        suffix = f"{result.method}.{target}" if nested else result.method
+        written.append(save_picture(folder, name, suffix, picture))
+    if raw:
+        arrays: dict[str, Any] = {
+            "logits": result.logits[image],
+            "target": np.asarray(result.targets[image]),
+            "attributions": result.attributions[image],
+            "heatmap": result.heatmaps[image],
+        }
+        if result.maps is not None:
+            arrays["maps"] = result.maps[image]
+        path = name.with_name(f"{name.name}.{result.method}.npz")
+        written.append(folder.write(path, lambda file: np.savez(file, **arrays)))
+    return written

@@ -1,0 +1,272 @@
+"""From a photograph to the model's view of it, and to normalised pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import _core
+from .contract import Metadata, Preprocessing
+from .decode import MAX_PIXELS, decode_file, decode_image
+from .errors import ImageError
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_MODES = {1: "L", 3: "RGB"}
+_NOT_SAID = (
+    "the model file does not say how to preprocess a photograph; give a preprocessed float32 array (N,C,H,W), or "
+    "export again with preprocessing"
+)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the model's view lies on the photograph: view (x, y) is at ((x + left) * scale_x, (y + top) * scale_y)."""
+
+    left: float
+    top: float
+    scale_x: float
+    scale_y: float
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """One image as the model sees it."""
+
+    name: str
+    """A file's path, or what stands for it."""
+    view: Bytes
+    """(H,W,C) uint8, C 1 or 3: resized and cropped, not normalised."""
+    placement: Placement
+    source: Any = field(repr=False)
+    """The path, PIL image or array that it came from."""
+
+    def original(self) -> Bytes:
+        """Decode the whole photograph again: (H0,W0,3) uint8, upright.
+
+        Raises:
+            ImageError: as when it was first decoded.
+        """
+        return np.array(_decode(self.source, "RGB", self.name))
+
+
+@dataclass(frozen=True, eq=False)
+class PreprocessedImage:
+    """One image that came as preprocessed pixels."""
+
+    name: str
+    source: Floats = field(repr=False)
+    """(C,H,W), a part of the array handed in."""
+    preprocessing: Preprocessing | None = field(repr=False)
+    placement: Placement = Placement(0, 0, 1, 1)
+
+    @property
+    def view(self) -> Bytes:
+        """(H,W,C) uint8: the pixels with the normalisation undone, rounded and clipped to 0..255.
+
+        Raises:
+            ImageError: the model file does not say how pixels were normalised, or they are not grey or RGB.
+        """
+        if self.preprocessing is None or len(self.source) not in _MODES:
+            raise ImageError(
+                f"{self.name}: preprocessed pixels of {len(self.source)} channels cannot be turned back into a "
+                f"photograph by what this model file says; draw the heatmaps yourself"
+            )
+        mean, std = (np.array(v).reshape(-1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+        pixels = np.rint((self.source * std + mean) * 255).clip(0, 255).astype(np.uint8)
+        if self.preprocessing.channel_order == "BGR":
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+    def original(self) -> Bytes:
+        """(H,W,3) uint8: there is no other photograph than the view."""
+        return np.ascontiguousarray(np.broadcast_to(self.view, (*self.view.shape[:2], 3)))
+
+
+Picture: TypeAlias = Photograph | PreprocessedImage
+
+
+@dataclass(frozen=True)
+class PhotographBatch:
+    """Images to decode, resize and normalise part by part."""
+
+    images: Sequence[Any]
+    metadata: Metadata
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, start: int, stop: int, threads: int) -> tuple[list[Picture], Floats]:
+        """Photographs `start` to `stop`, and their (n,C,H,W) pixels as the model takes them."""
+        part = self.images[start:stop]
+        photos = [photograph(image, self.metadata, f"image {start + i}") for i, image in enumerate(part)]
+        return list(photos), normalise(photos, self.metadata, threads)
+
+
+@dataclass(frozen=True)
+class PreprocessedBatch:
+    """Pixels that are ready for the model."""
+
+    pixels: Floats
+    metadata: Metadata
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def load(self, start: int, stop: int, threads: int) -> tuple[list[Picture], Floats]:
+        """Pixels `start` to `stop`, as they came."""
+        part = self.pixels[start:stop]
+        known = self.metadata.preprocessing
+        return [PreprocessedImage(f"image {start + i}", row, known) for i, row in enumerate(part)], part
+
+
+def batch(images: Any, metadata: Metadata) -> PhotographBatch | PreprocessedBatch:
+    """What `Explainer.explain` accepts as images, ready to be loaded part by part.
+
+    Raises:
+        ImageError: there are none, or preprocessed pixels have the wrong dtype or shape, or are not finite.
+    """
+    result: PhotographBatch | PreprocessedBatch
+    if isinstance(images, np.ndarray) and (images.ndim == 4 or images.dtype != np.uint8):
+        result = PreprocessedBatch(_preprocessed(images, metadata), metadata)
+    else:
+        result = PhotographBatch(list(images) if isinstance(images, (list, tuple)) else [images], metadata)
+    if not len(result):
+        raise ImageError("no images given")
+    return result
+
+
+def photograph(image: Any, metadata: Metadata, name: str = "image") -> Photograph:
+    """Decode, resize and crop one image: a path, a PIL image or a uint8 array; a `Photograph` stays as it is.
+
+    `name` is for errors about an image that has none of its own.
+
+    Raises:
+        ImageError: the image cannot be used, or the model file does not say how to preprocess one.
+    """
+    if isinstance(image, Photograph):
+        return image
+    if metadata.channels not in _MODES:
+        raise ImageError(
+            f"the model takes {metadata.channels} channels, not a photograph's 1 or 3; "
+            f"give a preprocessed float32 array (N,{metadata.channels},H,W)"
+        )
+    if metadata.preprocessing is None:
+        raise ImageError(_NOT_SAID)
+    name = _name(image, name)
+    decoded = _decode(image, _MODES[metadata.channels], name)
+    view, placement = fit(decoded, metadata.preprocessing, metadata.image_size, name)
+    pixels = np.array(view)
+    return Photograph(name, pixels.reshape(*metadata.image_size, metadata.channels), placement, image)
+
+
+def normalise(photos: Sequence[Photograph], metadata: Metadata, threads: int = 0) -> Floats:
+    """The photographs' views as one (N,C,H,W) float32 array, as the model takes it."""
+    how = metadata.preprocessing
+    if how is None:
+        raise ImageError(_NOT_SAID)
+    mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
+    stack = np.stack([photo.view for photo in photos])
+    return _core.normalize(stack, mean, std, how.channel_order == "BGR", threads)
+
+
+def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
+    wanted = (metadata.channels, *metadata.image_size)
+    shape = "(N," + ",".join(map(str, wanted)) + ")"
+    if images.dtype != np.float32:
+        raise ImageError(
+            f"an array of preprocessed pixels must be float32 {shape}, not {images.dtype} {images.shape}; give "
+            f"photographs as a list of uint8 arrays HxWx3"
+        )
+    if images.ndim != 4 or images.shape[1:] != wanted:
+        raise ImageError(f"preprocessed pixels must have the shape {shape}, not {images.shape}")
+    bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if bad.size:
+        raise ImageError(f"preprocessed image {bad[0]} holds NaN or infinity")
+    return np.ascontiguousarray(images)
+
+
+def fit(
+    image: Image.Image, preprocessing: Preprocessing, size: tuple[int, int], name: str
+) -> tuple[Image.Image, Placement]:
+    """Resize and crop `image` to `size` (H, W), with the pixels that torchvision's Resize and CenterCrop give.
+
+    Raises:
+        ImageError: the result would not have the model's size, or resizing would take too much memory.
+    """
+    height, width = size
+    before = image.size
+    resized = _resized_size(before, preprocessing, (width, height))
+    if resized[0] * resized[1] > MAX_PIXELS:
+        raise ImageError(f"{name}: {_size(before)} pixels would be resized to {_size(resized)}; crop it first")
+    if resized != before:
+        image = image.resize(resized, _FILTERS[preprocessing.interpolation])
+    left = top = 0
+    if preprocessing.crop:
+        left, top = _crop_start(resized[0], width), _crop_start(resized[1], height)
+        image = image.crop((left, top, left + width, top + height))
+    if image.size != (width, height):
+        raise ImageError(
+            f"{name}: {_size(image.size)} pixels after preprocessing, but the model takes {width}x{height} and its "
+            f"preprocessing does not crop; resize the image first"
+        )
+    return image, Placement(left, top, before[0] / resized[0], before[1] / resized[1])
+
+
+def _resized_size(before: tuple[int, int], preprocessing: Preprocessing, wanted: tuple[int, int]) -> tuple[int, int]:
+    if preprocessing.resize == "none":
+        return before
+    if preprocessing.resize == "squash" or preprocessing.size is None:
+        return wanted
+    width, height = before
+    size = preprocessing.size
+    # torchvision truncates the longer side instead of rounding it.
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _crop_start(have: int, want: int) -> int:
+    """Where torchvision's CenterCrop starts; negative where it pads (Pillow's crop fills with black, as it does)."""
+    return round((have - want) / 2.0) if have >= want else -((want - have) // 2)
+
+
+def _decode(image: Any, mode: str, name: str) -> Image.Image:
+    if isinstance(image, (str, os.PathLike)):
+        return decode_file(image, mode)
+    if isinstance(image, Image.Image):
+        return decode_image(image, mode, name)
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"{name}: an image is a path, a PIL image or a uint8 array, not {type(image).__name__}")
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ImageError(f"{name}: a photograph is a uint8 array HxWx3 or HxW, not {image.dtype} {image.shape}")
+    if image.size == 0:
+        raise ImageError(f"{name}: the array holds no pixels, its shape is {image.shape}")
+    return decode_image(Image.fromarray(image), mode, name)
+
+
+def _name(image: Any, fallback: str) -> str:
+    if isinstance(image, (str, os.PathLike)):
+        return str(Path(image))
+    filename = getattr(image, "filename", None)
+    return filename if isinstance(filename, str) and filename else fallback
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

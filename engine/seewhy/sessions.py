@@ -1,0 +1,173 @@
+"""onnxruntime sessions: which provider runs them, and a bounded cache of pruned graphs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from . import contract
+from .errors import ModelFileError, ProviderError, SeewhyError
+from .graph import prune
+from .model import ModelFile
+
+Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
+Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CACHED_SESSIONS = 6
+# onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
+_LOG_FATAL_ONLY = 4
+
+
+class Sessions:
+    """Runs a model file for any set of its outputs. May be shared by threads.
+
+    Attributes:
+        providers: names of the execution providers in use, in order of preference.
+    """
+
+    def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
+        """Settle on `providers`; None takes CUDA if usable, else the CPU. `threads` None leaves it to onnxruntime.
+
+        Raises:
+            ProviderError: a provider is unknown, not installed, or does not start.
+        """
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise ProviderError(f"threads must be a positive integer, not {threads!r}")
+        self._model = model
+        self._threads = threads
+        self._asked, self.providers = _settle(providers)
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[frozenset[str], onnxruntime.InferenceSession] = OrderedDict()
+
+    def run(self, outputs: frozenset[str], images: NDArray[np.float32], targets: NDArray[np.int64]) -> Outputs:
+        """Return the named outputs for (N,Cin,H,W) `images` and (N,) `targets`.
+
+        Raises:
+            ModelFileError: onnxruntime cannot load the graph.
+            ProviderError: onnxruntime fails to run it, for lack of memory for instance.
+        """
+        session = self._session(outputs)
+        feeds = {contract.IMAGES: images, contract.TARGETS: targets}
+        names = [value.name for value in session.get_outputs()]
+        try:
+            values = session.run(names, {value.name: feeds[value.name] for value in session.get_inputs()})
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ProviderError(
+                f"{self._model.path}: onnxruntime failed on {len(images)} images with {self.providers[0]}: "
+                f"{_first_line(error)}"
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+    def _session(self, outputs: frozenset[str]) -> onnxruntime.InferenceSession:
+        with self._lock:
+            session = self._cache.get(outputs)
+            if session is None:
+                session = self._make(outputs)
+                self._cache[outputs] = session
+                if len(self._cache) > _CACHED_SESSIONS:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(outputs)
+            return session
+
+    def _make(self, outputs: frozenset[str]) -> onnxruntime.InferenceSession:
+        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs])
+        options = _options()
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        if self._model.metadata.external_data is not None:
+            folder = os.fspath(self._model.path.parent.absolute())
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        try:
+            session = _start(pruned, options, self._asked)
+        except SeewhyError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ModelFileError(
+                f"{self._model.path}: onnxruntime {onnxruntime.__version__} cannot load it: {_first_line(error)}"
+            ) from error
+        if tuple(session.get_providers()) != self.providers:
+            raise ProviderError(
+                f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
+                f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
+            )
+        return session
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _LOG_FATAL_ONLY
+    return options
+
+
+def _start(
+    model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[tuple[str, dict[str, Any]]]
+) -> onnxruntime.InferenceSession:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
+    # Without this, a provider that fails during a run is replaced by the CPU, quietly.
+    session.disable_fallback()
+    return session
+
+
+def _settle(providers: Sequence[Provider] | None) -> tuple[list[tuple[str, dict[str, Any]]], tuple[str, ...]]:
+    """The (name, options) pairs to ask onnxruntime for, and the names that it then uses."""
+    available = onnxruntime.get_available_providers()
+    if providers is None:
+        asked: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
+        if CUDA in available:
+            asked.insert(0, (CUDA, {}))
+        used = _probe(asked)
+        return [pair for pair in asked if pair[0] in used], used
+    if isinstance(providers, str):
+        providers = [providers]
+    asked = [_parse(provider, available) for provider in providers]
+    if not asked:
+        raise ProviderError(f"no provider given; available here: {', '.join(available)}")
+    names = [name for name, _ in asked]
+    used = _probe(asked)
+    if list(used[: len(names)]) != names:
+        raise ProviderError(
+            f"{', '.join(names)} did not start: onnxruntime fell back to {', '.join(used)}; check the driver and the "
+            f"libraries that the provider needs"
+        )
+    return asked, used
+
+
+def _parse(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """`"cuda"`, `"CUDAExecutionProvider"` or a pair of such a name and options -> (full name, options)."""
+    name, options = (provider, {}) if isinstance(provider, str) else provider
+    known = {key: full for full in available for key in (full.lower(), full.lower().removesuffix("executionprovider"))}
+    if name.lower() not in known:
+        raise ProviderError(f"provider {name!r} is not available in this onnxruntime; it has {', '.join(available)}")
+    return known[name.lower()], dict(options)
+
+
+def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
+    """Start a session of one node, and return the providers that it really got."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "probe",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    opset = onnx.helper.make_opsetid("", contract.OPSET)
+    model = onnx.helper.make_model(graph, ir_version=contract.IR_VERSION, opset_imports=[opset])
+    try:
+        return tuple(_start(model, _options(), asked).get_providers())
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        names = ", ".join(name for name, _ in asked)
+        raise ProviderError(f"{names} did not start: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
