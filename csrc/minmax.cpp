@@ -1,6 +1,9 @@
 #include "minmax.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "numeric.h"
@@ -9,52 +12,51 @@ namespace seewhy {
 
 namespace {
 
-constexpr Index kLanes = 8;
 constexpr Index kBlock = 1 << 15;  // values: one item of work
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// The extremes of some values as integers that order like the floats, with NaN of either sign beyond infinity. So NaN
+// cannot get lost in a comparison, and compilers vectorise the reduction, which they do not for floats.
 struct Extremes {
-    float low = kInfinity;
-    float high = -kInfinity;
-    bool nan = false;
+    std::int32_t low = std::numeric_limits<std::int32_t>::max();
+    std::int32_t high = std::numeric_limits<std::int32_t>::min();
 
     void add(const Extremes& other) {
         low = std::min(low, other.low);
         high = std::max(high, other.high);
-        nan = nan || other.nan;
     }
 };
 
-Extremes extremes(const float* SEEWHY_RESTRICT values, Index size) {
-    float low[kLanes], high[kLanes], nan[kLanes];
-    for (Index lane = 0; lane < kLanes; ++lane) {
-        low[lane] = kInfinity;
-        high[lane] = -kInfinity;
-        nan[lane] = 0.0f;
+// Bits of a float to such an integer, and back: it turns the order of the negative ones around.
+std::int32_t flip_negative(std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7FFFFFFF); }
+
+float value_of(std::int32_t key) {
+    const std::int32_t bits = flip_negative(key);
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+Extremes extremes(const float* values, Index size) {
+    std::int32_t low = Extremes{}.low, high = Extremes{}.high;
+    for (Index i = 0; i < size; ++i) {
+        std::int32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        const std::int32_t key = flip_negative(bits);
+        low = key < low ? key : low;
+        high = key > high ? key : high;
     }
-    const Index whole = size - size % kLanes;
-    for (Index i = 0; i < whole; i += kLanes) {
-        for (Index lane = 0; lane < kLanes; ++lane) {
-            const float value = values[i + lane];
-            low[lane] = value < low[lane] ? value : low[lane];
-            high[lane] = value > high[lane] ? value : high[lane];
-            nan[lane] = value != value ? 1.0f : nan[lane];
-        }
-    }
-    Extremes all;
-    for (Index lane = 0; lane < kLanes; ++lane) all.add({low[lane], high[lane], nan[lane] != 0.0f});
-    for (Index i = whole; i < size; ++i) all.add({values[i], values[i], values[i] != values[i]});
-    return all;
+    return {low, high};
 }
 
 Span span_of(const Extremes& found) {
+    const float low = value_of(found.low), high = value_of(found.high);
     Span span;
-    span.finite = !found.nan && found.low > -kInfinity && found.high < kInfinity;
+    span.finite = std::isfinite(low) && std::isfinite(high);
     if (!span.finite) return span;
     // high - low overflows where the values fill more than half of the range of float; halving them is exact.
-    if (found.high - found.low == kInfinity) span.scale = 0.5f;
-    span.low = found.low * span.scale;
-    span.range = found.high * span.scale - span.low;
+    if (!std::isfinite(high - low)) span.scale = 0.5f;
+    span.low = low * span.scale;
+    span.range = high * span.scale - span.low;
     return span;
 }
 

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -61,9 +62,9 @@ Array<T> take(const py::object& value, const char* name) {
         throw py::type_error(std::string(name) + " must be C-contiguous, not of shape " + text(shape) +
                              " with strides " + text(Shape(array.strides(), array.strides() + array.ndim())));
     }
-    if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
-        throw py::type_error(std::string(name) + " must be aligned in memory to " + std::to_string(alignof(T)) +
-                             " bytes");
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+        throw py::type_error(std::string(name) + " must lie at a multiple of " + std::to_string(alignof(T)) +
+                             " bytes in memory; a copy of it does");
     }
     return {array, name, shape};
 }

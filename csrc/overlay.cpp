@@ -38,16 +38,19 @@ Index overlay(const std::uint8_t* photographs, const float* heatmaps, const std:
     const float share = static_cast<float>(alpha);
     const float rest = static_cast<float>(1.0 - alpha);
     const Index blocks = (size + kBlock - 1) / kBlock;
+    // Entries of four bytes copy in one store each; the fourth byte is overwritten by the next pixel.
+    std::uint8_t wide[256][4] = {};
+    for (int entry = 0; entry < 256; ++entry) std::memcpy(wide[entry], palette + 3 * entry, 3);
     std::vector<char> nan(static_cast<std::size_t>(count * blocks));
     parallel_for(0, count * blocks, grain_for(3 * std::min(size, kBlock)), threads, [&](Index first, Index last) {
         std::uint8_t entries[kBlock];
-        std::uint8_t colours[3 * kBlock];
+        std::uint8_t colours[3 * kBlock + 1];
         for (Index item = first; item < last; ++item) {
             const Index start = (item % blocks) * kBlock;
             const Index length = std::min(kBlock, size - start);
             const Index offset = (item / blocks) * size + start;
             nan[static_cast<std::size_t>(item)] = entries_of(heatmaps + offset, length, entries);
-            for (Index i = 0; i < length; ++i) std::memcpy(colours + 3 * i, palette + 3 * entries[i], 3);
+            for (Index i = 0; i < length; ++i) std::memcpy(colours + 3 * i, wide[entries[i]], 4);
             blend(colours, photographs + 3 * offset, share, rest, 3 * length, result + 3 * offset);
         }
     });

@@ -56,6 +56,7 @@ void blend(const float* SEEWHY_RESTRICT above, const float* SEEWHY_RESTRICT belo
 
 void upsample(const float* maps, Index count, Index in_height, Index in_width, Index height, Index width, int threads,
               float* result) {
+    if (count == 0) return;
     const std::vector<Sample> lines = samples(in_height, height);
     const std::vector<Sample> columns = samples(in_width, width);
     parallel_for(0, count * height, grain_for(width), threads, [&](Index first, Index last) {
