@@ -1,0 +1,41 @@
+"""Fixtures: the tiny model as a file, an Explainer of it, and pictures to explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from seewhy import Explainer
+from tiny_model import Tiny
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    return Tiny()
+
+
+@pytest.fixture(scope="session")
+def model_path(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def explainer(model_path: Path) -> Explainer:
+    return Explainer(model_path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[..., Image.Image]:
+    """Makes a picture of smooth colours with some noise: (width, height, seed) -> PIL image."""
+
+    def make(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
+        random = np.random.default_rng(seed)
+        coarse = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        noisy = smooth + random.integers(-20, 21, smooth.shape)
+        return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+    return make
