@@ -1,0 +1,202 @@
+"""A module's forward pass as a functional graph whose batch dimension is free."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from seewhy.errors import ExportError
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import GraphModule, Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+aten = torch.ops.aten
+
+FINAL_SCORES = {
+    aten.softmax.int: "softmax",
+    aten._softmax.default: "softmax",
+    aten.log_softmax.int: "softmax",
+    aten._log_softmax.default: "softmax",
+    aten.sigmoid.default: "sigmoid",
+}
+
+
+@torch.library.custom_op("seewhy::target_layer", mutates_args=())
+def _mark(x: Tensor) -> Tensor:
+    """Marks the output of the layer asked for; it is the identity, and leaves the graph again."""
+    return x.clone()
+
+
+@_mark.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@dataclass(frozen=True)
+class ForwardGraph:
+    """A functional ATen graph: its placeholders are `weights`, in that order, and then the images."""
+
+    graph_module: GraphModule
+    weights: dict[str, Tensor]
+    """Parameters, buffers and constants by their path in the module."""
+    images: Node
+    logits: Node
+    marked: Node | None
+    """The node that the layer asked for returned last, where one was asked for."""
+    stripped: str | None
+    """The kind of the final score operator that was taken off, if there was one."""
+
+    def to(self, dtype: torch.dtype) -> ForwardGraph:
+        """The same graph with its floating point weights in another dtype."""
+        weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in self.weights.items()}
+        return ForwardGraph(self.graph_module, weights, self.images, self.logits, self.marked, self.stripped)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [node for node in self.graph_module.graph.nodes if node.op == "call_function"]
+
+    @property
+    def channels(self) -> int:
+        return int(value_of(self.images).shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        height, width = value_of(self.images).shape[2:]
+        return int(height), int(width)
+
+    @property
+    def classes(self) -> int:
+        return int(value_of(self.logits).shape[1])
+
+
+def value_of(node: Node) -> Any:
+    """The fake value that a node had when it was traced."""
+    return node.meta["val"]
+
+
+def prepare(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, float32, on the CPU, without gradients. The module itself is not touched."""
+    try:
+        return copy.deepcopy(module).eval().float().cpu().requires_grad_(False)
+    except Exception as error:
+        raise ExportError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from error
+
+
+def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int, layer: str | None) -> ForwardGraph:
+    """Trace a prepared module.
+
+    Args:
+        module: what `prepare` returned.
+        image_size: (H, W) in pixels.
+        channels: of the images.
+        layer: module path of the target layer, whose last output is marked; None marks nothing.
+
+    Raises:
+        ExportError: the module cannot be traced, or returns something other than (N, classes) logits.
+    """
+    # Two images: torch.export takes a batch of one for a constant.
+    example = torch.zeros(2, channels, *image_size)
+    with _marking(module, layer), _quiet(), sdpa_kernel(SDPBackend.MATH):
+        try:
+            program = torch.export.export(
+                module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+            ).run_decompositions({})
+        except Exception as error:
+            raise ExportError(
+                f"{type(module).__name__} cannot be traced with images of shape (N, {channels}, {image_size[0]}, "
+                f"{image_size[1]}): {one_line(error)}"
+            ) from error
+    graph_module = program.graph_module
+    placeholders = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
+    weights: dict[str, Tensor] = {}
+    inputs = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind == InputKind.USER_INPUT:
+            inputs.append(placeholders[spec.arg.name])
+        else:
+            stored = program.state_dict if spec.target in program.state_dict else program.constants
+            weights[str(spec.target)] = stored[spec.target].detach()
+    outputs = [
+        output
+        for spec, output in zip(program.graph_signature.output_specs, graph_module.graph.output_node().args[0], strict=True)
+        if spec.kind == OutputKind.USER_OUTPUT
+    ]
+    marked = _unmark(graph_module)
+    logits, stripped = _strip_final_score(_only_logits(outputs))
+    return ForwardGraph(graph_module, weights, inputs[0], logits, marked, stripped)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Deprecation warnings inside torch.export tell its own developers something, and our users nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
+    if layer is None:
+        yield
+        return
+    modules = dict(module.named_modules())
+    if layer not in modules or layer == "":
+        raise ExportError(f"no layer is named {layer!r}{_close_names(layer, [name for name in modules if name])}")
+
+    def mark(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ExportError(f"layer {layer!r} returns {type(output).__name__}, not one tensor; name a layer inside it")
+        return torch.ops.seewhy.target_layer(output)
+
+    handle = modules[layer].register_forward_hook(mark)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _close_names(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
+    inside = [other for other in names if other.startswith(name + ".")][:5]
+    suggestions = list(dict.fromkeys(inside + close)) or names[-5:]
+    return f"; close names: {', '.join(suggestions)}" if suggestions else ""
+
+
+def _unmark(graph_module: GraphModule) -> Node | None:
+    """Take the marks out again and return the node that the last one marked."""
+    marked = None
+    for node in list(graph_module.graph.nodes):
+        if node.target is torch.ops.seewhy.target_layer.default:
+            marked = node.args[0]
+            node.replace_all_uses_with(marked)
+            graph_module.graph.erase_node(node)
+    return marked
+
+
+def _only_logits(outputs: list[Any]) -> Node:
+    nodes = [node for node in outputs if isinstance(node, Node)]
+    shapes = [tuple(value_of(node).shape) for node in nodes]
+    if len(nodes) != 1 or len(shapes[0]) != 2:
+        written = ", ".join(str(tuple("N" if i == 0 else s for i, s in enumerate(shape))) for shape in shapes)
+        raise ExportError(
+            f"the network must return one (N, classes) tensor of logits, not {len(nodes)} of shape {written or 'none'}"
+        )
+    return nodes[0]
+
+
+def _strip_final_score(logits: Node) -> tuple[Node, str | None]:
+    """A network that ends in softmax or sigmoid: its logits are what goes into that."""
+    kind = FINAL_SCORES.get(logits.target)
+    return (logits, None) if kind is None else (logits.args[0], kind)  # type: ignore[return-value]
+
+
+def one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

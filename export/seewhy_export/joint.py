@@ -1,0 +1,185 @@
+"""The joint graph: a network's forward and backward pass as one graph of forward operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from seewhy import contract
+from seewhy.errors import ExportError
+from torch import Tensor
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.graph import CodeGen
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .forward import ForwardGraph, value_of
+from .layer import TargetLayer
+from .lowering import decomposition_table
+from .rules import Rectify, RuleInForce, guided, in_scope, plain, rectifier_of
+
+RULES = {contract.INPUT_GRADIENTS: plain, contract.GUIDED_GRADIENTS: guided}
+
+
+class ForwardPass(Interpreter):
+    """Runs the forward graph with rectifiers that follow the rule in force, and keeps the values asked for."""
+
+    def __init__(self, forward: ForwardGraph, scope: tuple[str, ...] | None, keep: Sequence[Node]) -> None:
+        super().__init__(forward.graph_module)
+        self.scope = scope
+        self.in_force = RuleInForce()
+        self.kept: dict[Node, Any] = dict.fromkeys(keep)
+
+    def run_node(self, node: Node) -> Any:
+        rectifier = rectifier_of(node) if node.op == "call_function" else None
+        value = super().run_node(node) if rectifier is None else self._rectify(node, rectifier)
+        if node in self.kept:
+            self.kept[node] = value
+        return value
+
+    def _rectify(self, node: Node, rectifier: Any) -> Tensor:
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        x, *rest = args
+        weight = rest[0] if rest and isinstance(rest[0], Tensor) else None
+        run = lambda value: node.target(value, *rest, **kwargs)  # type: ignore[operator]  # noqa: E731
+        return Rectify.apply(x, weight, run, rectifier, self.in_force if in_scope(node, self.scope) else None)
+
+
+@dataclass(frozen=True)
+class JointGraph:
+    """A graph of forward operators: its placeholders are `weights`, in that order, then images and targets."""
+
+    graph_module: GraphModule
+    weights: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+    def run(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Run the graph in PyTorch, in the dtype of its weights."""
+        with torch.no_grad():
+            values = self.graph_module(*self.weights.values(), images, targets)
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def build_joint(
+    forward: ForwardGraph,
+    layer: TargetLayer,
+    outputs: Sequence[str],
+    guided_scope: tuple[str, ...] | None = None,
+    table: dict[Any, Callable[..., Any]] | None = None,
+) -> JointGraph:
+    """Trace forward and backward together.
+
+    Args:
+        forward: the forward graph; its weights' dtype becomes the joint graph's.
+        layer: the target layer.
+        outputs: names from the file contract.
+        guided_scope: module path prefixes inside which the guided rule applies; None is everywhere.
+        table: decompositions; None takes ours.
+
+    Raises:
+        ExportError: an operator has no derivative or no lowering.
+    """
+    examples = [value_of(node) for node in forward.graph_module.graph.nodes if node.op == "placeholder"]
+    mode: FakeTensorMode = value_of(forward.images).fake_mode
+    dtype = next((w.dtype for w in forward.weights.values() if w.is_floating_point()), torch.float32)
+
+    def compute(weights: list[Tensor], images: Tensor, targets: Tensor) -> list[Tensor]:
+        return _compute(forward, layer, outputs, guided_scope, weights, images, targets)
+
+    # The Python dispatcher keeps the batch size symbolic where a C++ kernel would fix it (constant_pad_nd).
+    with mode, enable_python_dispatcher():
+        weights = [example.to(w.dtype) for example, w in zip(examples, forward.weights.values(), strict=False)]
+        images = examples[-1].to(dtype)
+        targets = images.new_zeros(images.shape[0], dtype=torch.int64)
+        trace = make_fx(
+            compute,
+            decomposition_table=decomposition_table() if table is None else table,
+            _allow_non_fake_inputs=True,
+        )
+        try:
+            graph_module = trace(weights, images, targets)
+        except ExportError:
+            raise
+        except Exception as error:
+            raise ExportError(f"the backward pass cannot be traced: {type(error).__name__}: {error}") from error
+    weights_used = dict(forward.weights)
+    return JointGraph(_clean(graph_module, weights_used), weights_used, tuple(outputs))
+
+
+def _compute(
+    forward: ForwardGraph,
+    layer: TargetLayer,
+    outputs: Sequence[str],
+    scope: tuple[str, ...] | None,
+    weights: list[Tensor],
+    images: Tensor,
+    targets: Tensor,
+) -> list[Tensor]:
+    """The joint computation itself, in PyTorch."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_(True)
+        kept = [layer.node, forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
+        run = ForwardPass(forward, scope, kept)
+        run.run(*weights, images, enable_io_processing=False)
+        activations, logits = run.kept[layer.node], run.kept[forward.logits]
+        index = torch.where(targets < 0, logits.argmax(1), targets)
+        seed = (torch.arange(logits.shape[1], device=logits.device) == index[:, None]).to(logits.dtype)
+        values: dict[str, Tensor] = {contract.LOGITS: logits, contract.ACTIVATIONS: activations}
+        if contract.CLASS_WEIGHTS in outputs and layer.class_weights is not None:
+            values[contract.CLASS_WEIGHTS] = run.kept[layer.class_weights][index]
+        values |= _plain_gradients(outputs, logits, activations, images, seed)
+        if contract.GUIDED_GRADIENTS in outputs:
+            run.in_force.rule = RULES[contract.GUIDED_GRADIENTS]
+            values[contract.GUIDED_GRADIENTS] = torch.autograd.grad(logits, images, seed, retain_graph=True)[0]
+            run.in_force.rule = plain
+    if contract.GRADCAM_MAP in outputs:
+        weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * activations
+        values[contract.GRADCAM_MAP] = torch.relu(weighted.sum(1))
+    return [values[name].detach() for name in outputs]
+
+
+def _plain_gradients(
+    outputs: Sequence[str], logits: Tensor, activations: Tensor, images: Tensor, seed: Tensor
+) -> dict[str, Tensor]:
+    wanted: dict[str, Tensor] = {}
+    if contract.GRADIENTS in outputs or contract.GRADCAM_MAP in outputs:
+        wanted[contract.GRADIENTS] = activations
+    if contract.INPUT_GRADIENTS in outputs:
+        wanted[contract.INPUT_GRADIENTS] = images
+    if not wanted:
+        return {}
+    gradients = torch.autograd.grad(logits, list(wanted.values()), seed, retain_graph=True)
+    return dict(zip(wanted, gradients, strict=True))
+
+
+def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
+    """Take flat placeholders (weights, then images and targets), lift constants to weights, drop what nothing uses."""
+    graph = traced.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+    graph.eliminate_dead_code()
+    for index, (node, name) in enumerate(zip(placeholders, list(weights), strict=False)):
+        if node.users:
+            # The number keeps names apart that differ only in characters which an identifier cannot have.
+            node.name = node.target = f"w{index}_" + "".join(c if c.isalnum() else "_" for c in name)
+        else:
+            del weights[name]
+            graph.erase_node(node)
+    for node, name in zip(placeholders[-2:], contract.INPUTS, strict=True):
+        node.name = node.target = name
+    for node in [n for n in graph.nodes if n.op == "get_attr"]:
+        constant = getattr(traced, node.target)
+        weights[node.target] = constant
+        with graph.inserting_before(placeholders[-2]):
+            lifted = graph.placeholder(node.target)
+        lifted.meta["val"] = node.meta.get("val", constant)
+        node.replace_all_uses_with(lifted)
+        graph.erase_node(node)
+    # The trace's own calling convention still expects a list of weights.
+    graph.set_codegen(CodeGen())
+    return GraphModule(torch.nn.Module(), graph)

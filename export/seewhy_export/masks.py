@@ -1,0 +1,54 @@
+"""Two masks as operators of their own, so that their ONNX form can be chosen.
+
+A comparison and a cast would leave onnxruntime's blocked layout, with a copy each way; a steep HardSigmoid stays in it.
+In PyTorch both are exact comparisons. In ONNX they are exact for every normal float32: a denormal (below 1.2e-38) gives a
+fraction instead of 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from onnxscript import opset20 as op
+from torch import Tensor
+
+_LARGEST_FLOAT32 = 3.4028234663852886e38
+
+
+@torch.library.custom_op("seewhy::is_positive", mutates_args=())
+def is_positive(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0, in the dtype of x."""
+    return (x > 0).to(x.dtype)
+
+
+@is_positive.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("seewhy::is_below", mutates_args=())
+def is_below(x: Tensor, bound: float) -> Tensor:
+    """1 where x < bound, else 0, in the dtype of x; for x <= bound and bound > 0."""
+    return (x < bound).to(x.dtype)
+
+
+@is_below.register_fake
+def _(x: Tensor, bound: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _translate_is_positive(x):  # type: ignore[no-untyped-def]
+    return op.HardSigmoid(x, alpha=_LARGEST_FLOAT32, beta=0.0)
+
+
+def _translate_is_below(x, bound: float):  # type: ignore[no-untyped-def]
+    # Powers of two scale exactly, and this one makes the step from `bound` to the float32 before it at least 1.
+    scale = 2.0 ** (24 - math.floor(math.log2(bound)))
+    return op.HardSigmoid(x, alpha=-scale, beta=bound * scale)
+
+
+TRANSLATIONS = {
+    torch.ops.seewhy.is_positive.default: _translate_is_positive,
+    torch.ops.seewhy.is_below.default: _translate_is_below,
+}

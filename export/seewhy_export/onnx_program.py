@@ -1,0 +1,163 @@
+"""A joint graph as an ONNX model in memory."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import onnx_ir
+import torch
+from onnx_ir.passes import PassManager
+from onnx_ir.passes import common as passes
+from onnxscript import opset20 as op
+from onnxscript.optimizer import fold_constants
+from seewhy import contract
+from seewhy.errors import ExportError
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.utils import _pytree as pytree
+
+from .forward import one_line
+from .joint import JointGraph
+from .masks import TRANSLATIONS
+
+
+def to_onnx(joint: JointGraph) -> onnx_ir.Model:
+    """Convert; inputs and outputs carry the contract's names, and the batch is the one dynamic dimension.
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    try:
+        # Decomposing traces the whole graph once more, which takes longer than all the rest; most graphs need none.
+        model = _convert(joint, _Decomposed)
+    except Exception:
+        try:
+            model = _convert(joint, ExportedProgram)
+        except Exception as error:
+            raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error)}") from error
+    model.ir_version = contract.IR_VERSION
+    _tidy(model)
+    _name_batch(model)
+    return model
+
+
+class _Decomposed(ExportedProgram):
+    """A program whose every operator has an ONNX form of its own."""
+
+    def run_decompositions(self, *args: Any, **kwargs: Any) -> ExportedProgram:
+        return self
+
+
+def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _exported_program(joint, kind),
+            dynamo=True,
+            opset_version=contract.OPSET,
+            input_names=list(contract.INPUTS),
+            output_names=list(joint.outputs),
+            custom_translation_table={**TRANSLATIONS, **_TRANSLATIONS},
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def _cause(error: BaseException) -> str:
+    """torch.onnx wraps the reason in pages of advice; the innermost exception has it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
+
+
+def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> ExportedProgram:
+    """The joint graph is what torch.export would make of it: functional, ATen, weights lifted. So only say so."""
+    graph = copy.deepcopy(joint.graph_module.graph)
+    for node in graph.nodes:
+        # The converter logs a warning for every node that belongs to no module.
+        node.meta.setdefault("nn_module_stack", {"": ("", "Joint")})
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    inputs = [
+        InputSpec(InputKind.BUFFER, TensorArgument(node.name), name, persistent=True)
+        for node, name in zip(placeholders, joint.weights, strict=False)
+    ]
+    inputs += [InputSpec(InputKind.USER_INPUT, TensorArgument(node.name), None) for node in placeholders[-2:]]
+    results: list[Any] = list(graph.output_node().args[0])
+    arguments = [TensorArgument(node.name) for node in results]
+    call = ModuleCallSignature(
+        inputs=[spec.arg for spec in inputs[-2:]],
+        outputs=list(arguments),
+        in_spec=pytree.tree_structure(((0, 0), {})),
+        out_spec=pytree.tree_structure([0] * len(results)),
+        forward_arg_names=list(contract.INPUTS),
+    )
+    shape_env = placeholders[-2].meta["val"].fake_mode.shape_env
+    return kind(
+        root=torch.nn.Module(),
+        graph=graph,
+        graph_signature=ExportGraphSignature(
+            inputs, [OutputSpec(OutputKind.USER_OUTPUT, argument, None) for argument in arguments]
+        ),
+        state_dict=dict(joint.weights),
+        range_constraints=dict(shape_env.var_to_range),
+        module_call_graph=[ModuleCallEntry("", call)],
+    )
+
+
+def _tidy(model: onnx_ir.Model) -> None:
+    """Fold the arithmetic on shapes, share what stands twice, drop what is unused. Weights are left as they are."""
+    fold_constants(model)
+    PassManager(
+        [
+            passes.RemoveUnusedNodesPass(),
+            passes.RemoveUnusedFunctionsPass(),
+            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            passes.DeduplicateInitializersPass(),
+            passes.CommonSubexpressionEliminationPass(),
+            passes.IdentityEliminationPass(),
+            passes.RemoveUnusedNodesPass(),
+            passes.ClearMetadataAndDocStringPass(),
+        ]
+    )(model)
+    model.graph.name = "seewhy"
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+
+
+def _name_batch(model: onnx_ir.Model) -> None:
+    """Call the batch dimension N wherever an input or output has it."""
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        assert value.shape is not None
+        value.shape = onnx_ir.Shape(["N", *value.shape.dims[1:]])
+
+
+def _max_pool_with_indices(  # type: ignore[no-untyped-def]
+    x, kernel_size, stride=(), padding=(0, 0), dilation=(1, 1), ceil_mode=False
+):
+    """ONNX counts winners over the whole batch, PyTorch within each map."""
+    both = lambda values: list(values) * (2 // len(values))  # noqa: E731
+    pooled, flat = op.MaxPool(
+        x,
+        ceil_mode=int(ceil_mode),
+        dilations=both(dilation),
+        kernel_shape=both(kernel_size),
+        pads=both(padding) * 2,
+        strides=both(stride or kernel_size),
+    )
+    height, width = x.shape[2], x.shape[3]
+    return pooled, op.Mod(flat, op.Constant(value_int=int(height) * int(width)))
+
+
+_TRANSLATIONS = {torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices}
