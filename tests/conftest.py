@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from seewhy import Explainer
 from tiny_model import Tiny
+
+from seewhy import Explainer
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The hash that a model file carries of itself.
 
 The metadata value `seewhy.sha256` is the SHA-256 of every byte of the file, with the 64 digits of that value read as
-the character `0`. The exporter seals a file once, as its last step; the engine checks it at load. Standard library only.
+the character `0`. The exporter seals a file as its last step, and the engine checks it at load. Standard library only.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
@@ -38,7 +38,7 @@ class Explanation:
     attributions: Floats
     """Raw values: (N,[K],H,W) for CAM methods, (N,[K],Cin,H,W) for gradient methods."""
     heatmaps: Floats
-    """(N,[K],H,W) in [0,1]: min-max of the attributions, for gradient methods of their maximum |value| over channels."""
+    """(N,[K],H,W) in [0,1]: min-max of the attributions; for gradient methods, of max |value| over channels."""
     classes: tuple[str, ...] | None = field(repr=False)
     """The labels of all the model's classes, where the file holds them."""
     photographs: tuple[Picture, ...] = field(repr=False)
@@ -104,6 +104,20 @@ class Explanation:
         for i, name in enumerate(names):
             written += output.save_method(target, name, self, i, pictures[i * self._each : (i + 1) * self._each], raw)
         return written
+
+    def only(self, image: int) -> Explanation:
+        """The explanation of one image alone; its arrays are views with N = 1."""
+        part = slice(image, image + 1)
+        return replace(
+            self,
+            logits=self.logits[part],
+            probabilities=None if self.probabilities is None else self.probabilities[part],
+            targets=self.targets[part],
+            maps=None if self.maps is None else self.maps[part],
+            attributions=self.attributions[part],
+            heatmaps=self.heatmaps[part],
+            photographs=self.photographs[part],
+        )
 
     def score(self, image: int, target: int) -> str:
         """The target's probability in words, or its logit where the model has no probabilities."""

@@ -66,7 +66,7 @@ class Folder:
         self._inputs = {Path(name).resolve() for name in inputs}
 
     def write(self, name: PurePath, content: Callable[[IO[bytes]], object]) -> Path:
-        """Write a file at the relative path `name` by calling `content` with an open file. It appears whole or not at all.
+        """Write a file at the relative path `name`: `content` gets it open. It appears whole or not at all.
 
         Raises:
             OutputError: it cannot be written, would lie outside the folder, or would replace an input.

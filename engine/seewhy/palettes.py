@@ -1,6 +1,6 @@
 """Colour maps: 256 RGB colours each, from low to high.
 
-The numbers are matplotlib's (`matplotlib.colormaps[name](range(256), bytes=True)`): viridis, inferno, magma and plasma by
+The numbers are those of `matplotlib.colormaps[name](range(256), bytes=True)`: viridis, inferno, magma and plasma by
 Nathaniel Smith and Stefan van der Walt (CC0), turbo by Anton Mikhailov (Google, Apache-2.0), jet after MATLAB's.
 """
 

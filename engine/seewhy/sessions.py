@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 from numpy.typing import NDArray
 
 from . import contract

@@ -1,0 +1,206 @@
+"""The command line: `seewhy explain`, `seewhy inspect`, and the commands of plug-ins."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import warnings
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import MissingExtraError, SeewhyError
+from .text import printable
+
+_EXIT_ERROR = 2
+_PLUGINS = "seewhy.commands"
+# Importing a plug-in takes seconds (torch), so the list of commands does not ask it for its help.
+_PLUGIN_HELP = {
+    "export": "Turn a PyTorch network into a model file (needs PyTorch).",
+    "demo": "Export a real network and explain sample photographs (needs PyTorch).",
+}
+_EXTRAS = {"demo": "demo"}
+
+
+class _Failure(click.ClickException):
+    """One line on standard error, exit status 2."""
+
+    exit_code = _EXIT_ERROR
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"seewhy: error: {printable(self.message)}", err=True, file=file)
+
+
+class _Group(click.Group):
+    """Adds plug-ins' commands, loaded when they are called, and turns expected errors into one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SeewhyError as error:
+            raise _Failure(str(error)) from error
+        except MemoryError as error:
+            raise _Failure("not enough memory; try a smaller --batch-size") from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            name = "" if error.filename is None else f"{error.filename}: "
+            raise _Failure(f"{name}{error.strerror or error}") from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_plugins()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in _plugins():
+            return _load(_plugins()[cmd_name])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [
+            (name, self.commands[name].get_short_help_str() if name in self.commands else _PLUGIN_HELP.get(name, ""))
+            for name in self.list_commands(ctx)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_PLUGINS)}
+
+
+def _load(point: EntryPoint) -> click.Command:
+    """A plug-in's command; where it cannot be imported, one that says why."""
+    try:
+        command: click.Command = point.load()
+    except ImportError as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        reason = f"{missing} is not installed" if missing else printable(str(error))
+        extra = _EXTRAS.get(point.name, "export")
+        text = f'seewhy {point.name} cannot start: {reason}; run: pip install "seewhy[{extra}]"'
+        return _unavailable(point.name, text)
+    return command
+
+
+def _unavailable(name: str, text: str) -> click.Command:
+    def fail(**_: Any) -> None:
+        raise MissingExtraError(text)
+
+    return click.Command(
+        name,
+        callback=fail,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        add_help_option=False,
+    )
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="seewhy", message="%(prog)s %(version)s")
+def main() -> None:
+    """Explain an image classifier's decisions with onnxruntime alone."""
+    for stream in (sys.stdout, sys.stderr):
+        # A label that the terminal's encoding lacks is printed as an escape.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # Pillow warns of large pictures on several lines; ours are refused, or are not too large.
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder for the results."
+)
+@click.option("--method", "methods", multiple=True, default=("gradcam",), show_default=True, help="Method; repeatable.")
+@click.option(
+    "--target", "targets", multiple=True, help="Class index or label; repeatable. Default: the predicted one."
+)
+@click.option("--top", type=int, help="Explain this many of the highest classes.")
+@click.option("--save-raw", "raw", is_flag=True, help="Also write logits, attributions and heatmap as .npz.")
+@click.option(
+    "--colormap", default="jet", show_default=True, help="jet, turbo, viridis, inferno, magma, plasma or grey."
+)
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The heatmap's share.")
+@click.option(
+    "--canvas",
+    type=click.Choice(["model", "original"]),
+    default="model",
+    show_default=True,
+    help="Draw overlays on what the model saw, or on the whole photograph.",
+)
+@click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
+@click.option("--threads", type=click.IntRange(min=1), help="Most threads for one run.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images in one run.")
+@click.option("--no-verify", is_flag=True, help="Do not check the model file's SHA-256.")
+def explain(
+    model: Path,
+    images: tuple[Path, ...],
+    folder: Path,
+    methods: tuple[str, ...],
+    targets: tuple[str, ...],
+    top: int | None,
+    raw: bool,
+    colormap: str,
+    alpha: float,
+    canvas: str,
+    providers: tuple[str, ...],
+    threads: int | None,
+    batch_size: int,
+    no_verify: bool,
+) -> None:
+    """Explain IMAGES (files, or folders of them) with the model file MODEL.
+
+    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given.
+    """
+    from . import batch
+    from .explainer import Explainer
+    from .palettes import palette
+    from .progress import Progress
+
+    palette(colormap)  # a wrong name is better found before the work than after it
+    explainer = Explainer(model, list(providers) or None, threads, not no_verify)
+    found = batch.find_images(images, folder)
+    settings = batch.Settings(
+        list(dict.fromkeys(methods)), [_target(text) for text in targets], top, raw, colormap, alpha, canvas, batch_size
+    )
+    failed = 0
+    with Progress(len(found)) as progress:
+        for done, outcome in enumerate(batch.explain_files(explainer, found, folder, settings), 1):
+            if outcome.error is not None:
+                failed += 1
+                progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
+            for answer in outcome.answers:
+                line = f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.picture}"
+                progress.print(printable(line))
+            progress.update(done)
+    if failed:
+        sys.exit(_EXIT_ERROR)
+
+
+def _target(text: str) -> int | str:
+    """Digits are a class index, all else a label."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdecimal() else text
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(model: Path, as_json: bool) -> None:
+    """Say what the model file MODEL holds, and check that it is whole."""
+    from . import inspection
+    from .model import ModelFile
+
+    read = ModelFile.inspect(model)
+    if as_json:
+        click.echo(json.dumps(inspection.facts(read), indent=2))
+    else:
+        click.echo(inspection.report(read))
+    if read.damage is not None:
+        raise _Failure(read.damage)

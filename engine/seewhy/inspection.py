@@ -1,0 +1,100 @@
+"""What `seewhy inspect` says about a model file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from . import methods
+from .contract import SCHEMA, Preprocessing, Rectifiers
+from .model import ModelFile
+from .text import printable
+
+
+def facts(model: ModelFile) -> dict[str, Any]:
+    """Everything about a model file, as JSON can hold it."""
+    return {
+        "file": str(model.path),
+        "schema": SCHEMA,
+        **asdict(model.metadata),
+        "outputs": list(model.outputs),
+        "methods": list(methods.available(model.outputs)),
+        "damage": model.damage,
+    }
+
+
+def report(model: ModelFile) -> str:
+    """The same for people: lines of a name and a value, and a table of the parity check."""
+    data = model.metadata
+    height, width = data.image_size
+    rows = [
+        ("file", str(model.path)),
+        ("model", data.model.name),
+        ("source", data.model.source),
+        ("weights", f"SHA-256 {data.model.weights_sha256}"),
+        ("input", f"{width}x{height} pixels, {data.channels} channels"),
+        ("classes", _classes(data.classes, data.labels)),
+        ("score", data.score),
+        ("layer", "none" if data.layer is None else f"{data.layer.name} ({data.layer.chosen})"),
+        ("outputs", ", ".join(model.outputs)),
+        ("methods", ", ".join(methods.available(model.outputs)) or "none"),
+        ("rectifiers", _rectifiers(data.rectifiers)),
+        ("preprocessing", _preprocessing(data.preprocessing, (width, height))),
+        ("versions", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
+    ]
+    if data.external_data is not None:
+        rows.append(("weights file", data.external_data["file"]))
+    rows.append(("integrity", "damaged" if model.damage else "intact: its SHA-256 is the one recorded at export"))
+    lines = [f"{name:<14} {printable(value)}" for name, value in rows]
+    return "\n".join(lines + _parity(data.parity))
+
+
+def _classes(count: int, labels: tuple[str, ...] | None) -> str:
+    if labels is None:
+        return f"{count}, without labels"
+    shown = "; ".join(labels[:3])
+    return f"{count}: {shown}{'; ...' if count > 3 else ''}"
+
+
+def _rectifiers(rectifiers: Rectifiers) -> str:
+    def counted(kinds: dict[str, int]) -> str:
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+
+    scope = (
+        "" if rectifiers.guided_scope is None else f", only inside {', '.join(rectifiers.guided_scope) or 'nothing'}"
+    )
+    smooth = f"; smooth, never guided: {counted(rectifiers.smooth)}" if rectifiers.smooth else ""
+    return f"{counted(rectifiers.kinds)}; guided: {rectifiers.guided}{scope}{smooth}"
+
+
+def _preprocessing(how: Preprocessing | None, size: tuple[int, int]) -> str:
+    if how is None:
+        return "not recorded: takes preprocessed arrays only"
+    wanted = f"{size[0]}x{size[1]}"
+    resize = {
+        "squash": f"squash to {wanted}, {how.interpolation}",
+        "shorter-side": f"shorter side to {how.size}, {how.interpolation}",
+        "none": "no resizing",
+    }[how.resize]
+    crop = f", centre crop {wanted}" if how.crop and how.resize != "squash" else ""
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
+    return f"{resize}{crop}; {how.channel_order}, mean {mean}, std {std}"
+
+
+def _parity(parity: dict[str, dict[str, dict[str, float | None]]]) -> list[str]:
+    if not parity:
+        return [f"{'parity':<14} not checked at export"]
+    lines = [
+        "",
+        "Parity with PyTorch float64 autograd (relative L2 error):",
+        f"  {'output':<20} {'input':<10} {'this file':>12} {'PyTorch float32':>16}",
+    ]
+    for output, inputs in parity.items():
+        for kind, errors in inputs.items():
+            ours, theirs = (_error(errors.get(key)) for key in ("error", "torch_float32"))
+            lines.append(f"  {printable(output):<20} {printable(kind):<10} {ours:>12} {theirs:>16}")
+    return lines
+
+
+def _error(value: float | None) -> str:
+    return "not tested" if value is None else f"{value:.1e}"

@@ -1,0 +1,77 @@
+"""The contact sheet: a photograph and what several methods say about it, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .text import printable
+
+_PAPER, _INK, _GREY = (255, 255, 255), (24, 24, 24), (110, 110, 110)
+_SMALLEST, _LARGEST = 224, 512
+_MARGIN, _GAP = 20, 12
+_HEADING, _NOTE, _CAPTION = 30, 18, 18
+_LINE = 1.3
+_HEADING_LINES = 2
+
+
+def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, note: str) -> Image.Image:
+    """Draw captioned tiles in one row under a heading and a smaller note.
+
+    Tiles of one sheet have the same size; small ones are enlarged to at least 224 pixels, and large ones reduced to at
+    most 512. Characters in the texts that do not print appear as escapes, and what does not fit ends in an ellipsis.
+    """
+    width, height = _tile_size(tiles[0][1].size)
+    inner = len(tiles) * width + (len(tiles) - 1) * _GAP
+    fonts = {size: _font(size) for size in (_HEADING, _NOTE, _CAPTION)}
+    lines = _wrap(printable(heading), fonts[_HEADING], inner, _HEADING_LINES)
+
+    note_top = _MARGIN + round(len(lines) * _HEADING * _LINE)
+    caption_top = note_top + round(_NOTE * _LINE) + _GAP
+    tile_top = caption_top + round(_CAPTION * _LINE) + 4
+    sheet = Image.new("RGB", (inner + 2 * _MARGIN, tile_top + height + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        draw.text((_MARGIN, _MARGIN + round(i * _HEADING * _LINE)), line, _INK, fonts[_HEADING])
+    draw.text((_MARGIN, note_top), _shorten(printable(note), fonts[_NOTE], inner), _GREY, fonts[_NOTE])
+    for i, (caption, picture) in enumerate(tiles):
+        left = _MARGIN + i * (width + _GAP)
+        draw.text((left, caption_top), _shorten(printable(caption), fonts[_CAPTION], width), _INK, fonts[_CAPTION])
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        sheet.paste(picture, (left, tile_top))
+    return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _tile_size(size: tuple[int, int]) -> tuple[int, int]:
+    longest = max(size)
+    scale = math.ceil(_SMALLEST / longest) if longest < _SMALLEST else min(1.0, _LARGEST / longest)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int) -> list[str]:
+    """Break `text` between words into at most `most` lines; the last is shortened if it must be."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width and len(lines) < most:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_shorten(line, font, width) for line in lines]
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    low, high = 0, len(text)
+    while low < high:  # the most characters that fit with the ellipsis
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if font.getlength(text[:middle] + "...") <= width else (low, middle - 1)
+    return text[:low].rstrip() + "..."
