@@ -1,9 +1,10 @@
 """Type stubs of the compiled kernels (sources in csrc/).
 
-Every kernel takes C-contiguous arrays of exactly the dtype named here and returns a new array; nothing is converted or
-copied silently. A wrong dtype or memory order is a TypeError, a wrong rank or size a ValueError, and both carry the
-values. The global interpreter lock is released while a kernel runs. `threads` is the most threads to use; 0 means
-one per core. Small work always runs on the calling thread.
+Every kernel takes C-contiguous, aligned arrays of exactly the dtype named here and returns a new array; nothing is
+converted or copied silently. A wrong dtype or memory order is a TypeError, a wrong rank or size a ValueError, and both
+carry the values. An empty batch (N = 0) gives an empty result; no other axis may be empty. The global interpreter lock
+is released while a kernel runs. `threads` is the most threads to use; 0 means one per available core. Small work always
+runs on the calling thread. The bits of a result depend neither on `threads` nor on the rest of the batch.
 """
 
 from typing import TypeAlias
@@ -18,26 +19,37 @@ def normalize(pixels: _Byte, mean: _Float, std: _Float, reverse_channels: bool =
     """(N,H,W,C) pixels in 0..255 -> (N,C,H,W): (pixel / 255 - mean[c]) / std[c].
 
     `mean` and `std` have shape (C,), and belong to the channels of the result. `reverse_channels` stores channel C-1-c
-    of the pixels as channel c (BGR networks).
+    of the pixels as channel c (BGR networks). Each step is rounded to float32 in the order written, so the result has
+    the bits of torchvision's ToTensor and Normalize.
+
+    Raises:
+        ValueError: a mean is not finite, or a std not finite and above 0.
     """
 
 def channel_means(gradients: _Float, threads: int = 0) -> _Float:
-    """(N,C,h,w) -> (N,C): the mean over each map (Grad-CAM's weights; Selvaraju 2017, equation 1)."""
+    """(N,C,h,w) -> (N,C): the mean over each map (Grad-CAM's weights; Selvaraju 2017, equation 1).
+
+    Summed in float64.
+    """
 
 def weighted_sum(activations: _Float, weights: _Float, relu: bool = False, threads: int = 0) -> _Float:
     """(N,C,h,w) activations, (N,C) weights -> (N,h,w): the sum over channels, then max(0, .) if `relu`.
 
-    Selvaraju 2017, equation 2; without `relu`, Zhou 2016, equation 2.
+    Selvaraju 2017, equation 2; without `relu`, Zhou 2016, equation 2. Summed in float64; NaN stays NaN under `relu`.
     """
 
 def upsample(maps: _Float, height: int, width: int, threads: int = 0) -> _Float:
     """(N,h,w) -> (N,height,width), bilinear with half-pixel centres, edges clamped, corners not aligned.
 
     The same as torch.nn.functional.interpolate(mode="bilinear", align_corners=False) without antialiasing.
+    A constant map stays exactly constant. NaN spreads to the pixels that its map pixel has a part in; when a map is
+    made smaller, pixels between the samples are not read.
     """
 
 def minmax(maps: _Float, threads: int = 0) -> _Float:
     """(N,H,W) -> (N,H,W): each map shifted and scaled to [0, 1]; a constant map becomes zeros.
+
+    (map - low) / (high - low), rounded to float32 at each step; the largest value becomes exactly 1.
 
     Raises:
         ValueError: a map holds NaN or infinity; the message names the first such map.
@@ -49,7 +61,8 @@ def max_abs(gradients: _Float, threads: int = 0) -> _Float:
 def gradient_rgb(gradients: _Float, threads: int = 0) -> _Byte:
     """(N,C,H,W), C 1 or 3 -> (N,H,W,3): signed gradients, min-max over each whole image to 0..255, rounded to nearest.
 
-    A constant gradient becomes zeros; C = 1 is repeated to grey.
+    255 times what `minmax` gives for the image, in float32, halves to even. A constant gradient becomes zeros; C = 1 is
+    repeated to grey.
 
     Raises:
         ValueError: a gradient holds NaN or infinity; the message names the first such image.
@@ -61,8 +74,8 @@ def multiply_by_map(gradients: _Float, maps: _Float, threads: int = 0) -> _Float
 def overlay(photographs: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
     """(N,H,W,3) photographs, (N,H,W) heatmaps in [0,1], (256,3) palette -> (N,H,W,3).
 
-    The colour is palette[round(255 * heatmap)], and the result round(alpha * colour + (1 - alpha) * photograph).
-    Values outside [0,1] are clamped.
+    The colour is palette[round(255 * heatmap)], and the result round(alpha * colour + (1 - alpha) * photograph), both in
+    float32, halves to even. Heat outside [0,1] is clamped, infinity included.
 
     Raises:
         ValueError: alpha is not in [0,1], or a heatmap holds NaN; the message names the first such map.
