@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from seewhy import _core
 
 Arguments = dict[str, Any]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from core_calls import ARGUMENTS, KERNELS, SHARED, call
 from seewhy import _core
 

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from core_calls import floats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from core_calls import floats
 from seewhy import _core
 
 SIZES = st.integers(1, 12)

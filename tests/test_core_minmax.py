@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_calls import floats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+
+from core_calls import floats
 from seewhy import _core
 
 FINITE = st.floats(-(2.0**126), 2.0**126, width=32)  # no difference of two overflows

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_calls import heat, pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from core_calls import heat, pixels
 from seewhy import _core
 
 GREY = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from core_calls import ARGUMENTS, KERNELS, Arguments, call, floats, image, pixels
 from seewhy import _core
 
