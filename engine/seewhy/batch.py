@@ -189,9 +189,9 @@ def _save(
         picture = paths[first.method][k]
         if len(results) > 1:
             tiles = _tiles({method: result.only(image) for method, result in results.items()}, pictures, k, settings)
-            note = " · ".join((score, explainer.metadata.model.name, Path(first.photographs[image].name).name))
+            note = f"{explainer.metadata.model.name} · {Path(first.photographs[image].name).name}"
             suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
-            picture = output.save_picture(folder, name, suffix, contact_sheet(tiles, label, note))
+            picture = output.save_picture(folder, name, suffix, contact_sheet(tiles, label, score, note))
         answers.append(Answer(label, score, picture))
     return answers
 

@@ -61,10 +61,8 @@ class _Group(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [
-            (name, self.commands[name].get_short_help_str() if name in self.commands else _PLUGIN_HELP.get(name, ""))
-            for name in self.list_commands(ctx)
-        ]
+        own = {name: command.get_short_help_str(formatter.width) for name, command in self.commands.items()}
+        rows = [(name, own.get(name) or _PLUGIN_HELP.get(name, "")) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -7,6 +7,7 @@ same contract for third parties.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -153,7 +154,9 @@ class Metadata:
             "versions": self.versions,
             "external_data": self.external_data,
         }
-        return {KEY_PREFIX + key: json.dumps(value, ensure_ascii=False, allow_nan=False) for key, value in values.items()}
+        return {
+            KEY_PREFIX + key: json.dumps(value, ensure_ascii=False, allow_nan=False) for key, value in values.items()
+        }
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], file: str) -> Metadata:
@@ -204,8 +207,8 @@ class _Reader:
             return convert(json.loads(self.properties[name]))
         except KeyError:
             raise ModelFileError(f"{self.file}: the metadata lacks {name}; export the network again") from None
-        # RecursionError: JSON nested thousands deep.
-        except (ValueError, TypeError, RecursionError) as error:
+        # RecursionError: JSON nested thousands deep. OverflowError: an integer that no float holds.
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise ModelFileError(f"{self.file}: {name} is not valid: {error}; export the network again") from None
 
 
@@ -243,7 +246,9 @@ def _positive(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    _require(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value)
+    # json reads NaN and Infinity, which JSON does not have.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    _require(number, "a finite number", value)
     return float(value)
 
 
@@ -310,15 +315,13 @@ def _preprocessing(value: Any) -> Preprocessing:
 
 def _layer(value: Any) -> Layer:
     return Layer(
-        **_fields(
-            name=_text, chosen=_one_of(("automatic", "named")), separates=_flag, cut=_optional(_text)
-        )(value)
+        **_fields(name=_text, chosen=_one_of(("automatic", "named")), separates=_flag, cut=_optional(_text))(value)
     )
 
 
 def _rectifiers(value: Any) -> Rectifiers:
     return Rectifiers(
-        **_fields(
-            kinds=_dict(_count), guided=_count, guided_scope=_optional(_tuple(_text)), smooth=_dict(_count)
-        )(value)
+        **_fields(kinds=_dict(_count), guided=_count, guided_scope=_optional(_tuple(_text)), smooth=_dict(_count))(
+            value
+        )
     )

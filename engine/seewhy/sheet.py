@@ -17,8 +17,8 @@ _LINE = 1.3
 _HEADING_LINES = 2
 
 
-def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, note: str) -> Image.Image:
-    """Draw captioned tiles in one row under a heading and a smaller note.
+def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, score: str, note: str) -> Image.Image:
+    """Draw captioned tiles in one row under a heading, with a score after it, and a smaller note.
 
     Tiles of one sheet have the same size; small ones are enlarged to at least 224 pixels, and large ones reduced to at
     most 512. Characters in the texts that do not print appear as escapes, and what does not fit ends in an ellipsis.
@@ -26,7 +26,8 @@ def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, note: 
     width, height = _tile_size(tiles[0][1].size)
     inner = len(tiles) * width + (len(tiles) - 1) * _GAP
     fonts = {size: _font(size) for size in (_HEADING, _NOTE, _CAPTION)}
-    lines = _wrap(printable(heading), fonts[_HEADING], inner, _HEADING_LINES)
+    room = inner - round(fonts[_HEADING].getlength(score)) - _GAP
+    lines = _wrap(printable(heading), fonts[_HEADING], room, _HEADING_LINES)
 
     note_top = _MARGIN + round(len(lines) * _HEADING * _LINE)
     caption_top = note_top + round(_NOTE * _LINE) + _GAP
@@ -35,6 +36,8 @@ def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, note: 
     draw = ImageDraw.Draw(sheet)
     for i, line in enumerate(lines):
         draw.text((_MARGIN, _MARGIN + round(i * _HEADING * _LINE)), line, _INK, fonts[_HEADING])
+    last = _MARGIN + round((len(lines) - 1) * _HEADING * _LINE)
+    draw.text((_MARGIN + fonts[_HEADING].getlength(lines[-1]) + _GAP, last), score, _GREY, fonts[_HEADING])
     draw.text((_MARGIN, note_top), _shorten(printable(note), fonts[_NOTE], inner), _GREY, fonts[_NOTE])
     for i, (caption, picture) in enumerate(tiles):
         left = _MARGIN + i * (width + _GAP)

@@ -1,0 +1,106 @@
+"""The metadata: written, read back, and refused with one clear line where it is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tiny_model import Tiny
+
+from seewhy import ModelFileError, contract
+from seewhy.contract import Metadata
+
+
+def properties(**changes: Any) -> dict[str, str]:
+    found = Tiny().metadata().to_properties()
+    return {**found, **{contract.KEY_PREFIX + key: json.dumps(value) for key, value in changes.items()}}
+
+
+def test_round_trip() -> None:
+    data = replace(
+        Tiny().metadata(),
+        labels=("chat", "犬", "a\tb", ""),
+        classes=4,
+        rectifiers=contract.Rectifiers({"relu6": 3}, 1, ("features",), {"silu": 2}),
+        parity={"gradients": {"picture": {"error": None, "torch_float32": 1.5e-7}}},
+        external_data={"file": "m.onnx.data", "sha256": "ab" * 32},
+    )
+    assert Metadata.from_properties(data.to_properties(), "m.onnx") == data
+    bare = replace(Tiny().metadata(), labels=None, preprocessing=None, layer=None)
+    assert Metadata.from_properties(bare.to_properties(), "m.onnx") == bare
+
+
+def test_values_are_json() -> None:
+    for key, value in Tiny().metadata().to_properties().items():
+        assert key.startswith(contract.KEY_PREFIX)
+        json.loads(value)
+
+
+def test_no_metadata() -> None:
+    with pytest.raises(ModelFileError, match=r"m\.onnx: an ONNX file without SeeWhy's metadata; .*seewhy export"):
+        Metadata.from_properties({"producer": "someone"}, "m.onnx")
+
+
+def test_newer_schema_names_both_versions() -> None:
+    with pytest.raises(ModelFileError, match=r"schema 7, but .* schema 1 and older; upgrade seewhy"):
+        Metadata.from_properties(properties(schema=7), "m.onnx")
+
+
+@pytest.mark.parametrize("key", Tiny().metadata().to_properties())
+def test_missing_key(key: str) -> None:
+    found = properties()
+    del found[key]
+    with pytest.raises(ModelFileError) as raised:
+        Metadata.from_properties(found, "m.onnx")
+    assert "m.onnx" in str(raised.value) and "\n" not in str(raised.value)
+    if key != "seewhy.schema":
+        assert key in str(raised.value)
+
+
+PREPROCESSING = Tiny().metadata().to_properties()["seewhy.preprocessing"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", "1"),
+        ("schema", 0),
+        ("schema", True),
+        ("model", {"name": "x"}),
+        ("model", []),
+        ("input", {"image_size": [224], "channels": 3, "classes": 10}),
+        ("input", {"image_size": [224, -1], "channels": 3, "classes": 10}),
+        ("input", {"image_size": [224, 224], "channels": 3, "classes": 1.5}),
+        ("labels", "tabby"),
+        ("labels", [1, 2]),
+        ("layer", {"name": "x", "chosen": "by dice", "separates": True, "cut": None}),
+        ("score", "maximum"),
+        ("rectifiers", {"kinds": {"relu": -1}, "guided": 0, "guided_scope": None, "smooth": {}}),
+        ("parity", {"logits": {"noise": {"error": "small"}}}),
+        ("versions", {"torch": 2}),
+        ("external_data", {"file": "x", "sha256": "zz"}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "resize": "stretch"}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "std": [1, 0, 1]}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "mean": [0.5]}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "mean": [float("nan"), 0, 0]}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "mean": [10**400, 0, 0]}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "resize": "shorter-side", "size": None}),
+    ],
+)
+def test_wrong_value(key: str, value: object) -> None:
+    with pytest.raises(ModelFileError, match=f"m.onnx: seewhy.{key} is not valid: ") as raised:
+        Metadata.from_properties(properties(**{key: value}), "m.onnx")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", "'a'"])
+def test_not_json(text: str) -> None:
+    with pytest.raises(ModelFileError, match="seewhy.labels is not valid"):
+        Metadata.from_properties({**properties(), "seewhy.labels": text}, "m.onnx")
+
+
+def test_a_later_exporter_may_add_fields() -> None:
+    model = {**json.loads(properties()["seewhy.model"]), "license": "Apache-2.0"}
+    assert Metadata.from_properties(properties(model=model, extra=1), "m.onnx") == Tiny().metadata()

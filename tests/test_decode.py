@@ -1,0 +1,270 @@
+"""Images of every kind come out right, and those that cannot are refused in one line."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from seewhy import ImageError
+from seewhy.decode import MAX_PIXELS, decode_file, decode_image, extensions
+
+Photo = Callable[..., Image.Image]
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Image.Image:
+    image.save(path, **options)  # type: ignore[arg-type]
+    return decode_file(path, "RGB")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_eight_bit_modes_equal_pillows_own_conversion(photo: Photo, mode: str) -> None:
+    image = photo().convert(mode)
+    for wanted in ("RGB", "L"):
+        if mode == "HSV" and wanted == "L":
+            continue  # Pillow has no such conversion, so there is nothing to compare with
+        assert np.array_equal(pixels(decode_image(image, wanted, "x")), pixels(image.convert(wanted)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_exif_orientation(tmp_path: Path, photo: Photo, orientation: int, suffix: str) -> None:
+    """The upright picture has a red corner at the top left and a blue one at the top right."""
+    upright = np.full((48, 80, 3), 255, np.uint8)
+    upright[:16, :16] = (255, 0, 0)
+    upright[:16, -16:] = (0, 0, 255)
+    # How each orientation's camera would have stored it: the EXIF standard says where row 0 and column 0 are.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {"lossless": True} if suffix == ".webp" else {}
+    found = saved(Image.fromarray(np.ascontiguousarray(stored)), tmp_path / f"x{suffix}", exif=exif, **options)
+    assert np.abs(pixels(found).astype(int) - upright).max() <= (40 if suffix == ".jpg" else 0)  # JPEG rings at edges
+
+
+def test_pil_image_with_orientation_is_not_modified(photo: Photo) -> None:
+    image = photo(40, 30)
+    image.getexif()[0x0112] = 6
+    before = pixels(image).copy()
+    assert decode_image(image, "RGB", "x").size == (30, 40)
+    assert image.size == (40, 30) and image.getexif()[0x0112] == 6
+    assert np.array_equal(pixels(image), before)
+
+
+def test_unreadable_exif_leaves_the_picture_as_it_is(tmp_path: Path, photo: Photo) -> None:
+    image = photo()
+    image.save(tmp_path / "x.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert np.array_equal(pixels(decode_file(tmp_path / "x.png", "RGB")), pixels(image))
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[...] = (200, 100, 0, 255)
+    rgba[0] = (200, 100, 0, 0)  # transparent, with colours hidden under it
+    rgba[1] = (200, 100, 0, 128)
+    expected = np.full((4, 4, 3), (200, 100, 0), np.uint8)
+    expected[0] = 255
+    expected[1] = np.rint(np.array([200, 100, 0]) * 128 / 255 + 255 * 127 / 255)
+    found = saved(Image.fromarray(rgba), tmp_path / "a.png")
+    assert np.abs(pixels(found).astype(int) - expected).max() <= 1  # Pillow's integer blending
+    assert np.array_equal(pixels(found)[[0, 2, 3]], expected[[0, 2, 3]])
+    opaque = rgba.copy()
+    opaque[..., 3] = 255
+    assert np.array_equal(pixels(decode_image(Image.fromarray(opaque), "RGB", "x")), opaque[..., :3])
+
+
+def test_grey_with_alpha(tmp_path: Path) -> None:
+    grey = np.dstack([np.full((2, 2), 40, np.uint8), np.array([[255, 0], [255, 255]], np.uint8)])
+    found = saved(Image.fromarray(grey), tmp_path / "la.png")
+    assert pixels(found)[..., 0].tolist() == [[40, 255], [40, 40]]
+
+
+def test_palette_with_transparent_entry(tmp_path: Path) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    found = saved(image, tmp_path / "p.png", transparency=1)
+    assert pixels(found)[0].tolist() == [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
+    found = saved(image, tmp_path / "p.gif", transparency=2)
+    assert pixels(found)[0].tolist() == [[10, 20, 30], [40, 50, 60], [255, 255, 255]]
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    """Pillow writes Adobe's inverted CMYK and must be met by a reader that knows it: red stays red."""
+    image = Image.new("RGB", (16, 16), (220, 30, 40)).convert("CMYK")
+    found = saved(image, tmp_path / "cmyk.jpg", quality=95)
+    assert np.abs(pixels(found).astype(int) - (220, 30, 40)).max() <= 4
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    grey = np.array([[0, 257, 128 * 257, 65535], [128, 129, 300, 65000]], np.uint16)
+    expected = np.rint(grey / 257).astype(np.uint8)
+    for suffix in (".png", ".tif", ".pgm"):
+        path = tmp_path / f"x{suffix}"
+        Image.fromarray(grey).save(path)
+        found = pixels(decode_file(path, "RGB"))
+        assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2)), suffix
+    big_endian = Image.frombytes("I;16B", (4, 2), grey.astype(">u2").tobytes())
+    assert np.array_equal(pixels(decode_image(big_endian, "L", "x")), expected)
+    assert np.array_equal(pixels(decode_image(Image.fromarray(grey.astype(np.int32)), "L", "x")), expected)
+
+
+def test_sixteen_bit_colour(tmp_path: Path) -> None:
+    """A 16-bit RGB PNG, written by hand because Pillow writes none."""
+    rgb = np.array([[[0, 65535, 32896], [257 * 7, 257 * 200, 257]]], ">u2")
+    row = b"\0" + rgb.tobytes()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    path = tmp_path / "rgb16.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    assert pixels(decode_file(path, "RGB")).tolist() == [[[0, 255, 128], [7, 200, 1]]]
+
+
+def test_floating_point() -> None:
+    unit = np.array([[0, 0.5, 1]], np.float32)
+    assert pixels(decode_image(Image.fromarray(unit), "L", "x")).tolist() == [[0, 128, 255]]
+    byte = np.array([[0, 100.4, 255]], np.float32)
+    assert pixels(decode_image(Image.fromarray(byte), "L", "x")).tolist() == [[0, 100, 255]]
+
+
+@pytest.mark.parametrize("values", [[-1, 0], [0, 256], [0, np.nan], [0, np.inf]])
+def test_floating_point_without_a_meaning(values: list[float]) -> None:
+    with pytest.raises(ImageError, match="x: floating-point pixels from"):
+        decode_image(Image.fromarray(np.array([values], np.float32)), "L", "x")
+
+
+@pytest.mark.parametrize("values", [[-1, 5], [0, 70000]])
+def test_integers_without_a_meaning(values: list[int]) -> None:
+    with pytest.raises(ImageError, match="x: integer pixels from .* expected 0 to 65535"):
+        decode_image(Image.fromarray(np.array([values], np.int32)), "L", "x")
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert pixels(decode_file(tmp_path / "a.gif", "RGB"))[0, 0].tolist() == [255, 0, 0]
+
+
+# Bad input.
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(ImageError, match=words) as raised:
+        decode_file(path, "RGB")
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_missing_empty_folder_text(tmp_path: Path) -> None:
+    refused(tmp_path / "none.jpg", "cannot be read: No such file")
+    refused(tmp_path, "a folder, not an image")
+    (tmp_path / "zero.jpg").touch()
+    refused(tmp_path / "zero.jpg", "the file is empty")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    refused(tmp_path / "text.jpg", "not an image in a format that can be read")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_no_permission(tmp_path: Path, photo: Photo) -> None:
+    path = tmp_path / "x.png"
+    photo().save(path)
+    path.chmod(0)
+    refused(path, "cannot be read: Permission denied")
+
+
+def test_null_byte_in_the_name() -> None:
+    with pytest.raises(ImageError):
+        decode_file("a\0b.png", "RGB")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".tif", ".bmp"])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_truncated(tmp_path: Path, photo: Photo, suffix: str, fraction: float) -> None:
+    path = tmp_path / f"x{suffix}"
+    photo(200, 150).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * fraction)])
+    refused(path, f"x{suffix}: ")
+
+
+def test_caller_may_ask_pillow_for_truncated_images(
+    tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    test_path = tmp_path / "x.jpg"
+    photo(200, 150).save(test_path)
+    test_path.write_bytes(test_path.read_bytes()[:-2000])
+    assert decode_file(test_path, "RGB").size == (200, 150)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".gif", ".webp"])
+def test_damaged_bytes_raise_image_errors_only(tmp_path: Path, photo: Photo, seed: int, suffix: str) -> None:
+    """Damage may go unnoticed in pixels, but no other exception may come out."""
+    path = tmp_path / f"x{suffix}"
+    photo(60, 40).save(path)
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(seed)
+    for position in random.integers(0, min(len(data), 200), 4):
+        data[position] = int(random.integers(256))
+    path.write_bytes(data)
+    try:
+        decode_file(path, "RGB")
+    except ImageError as error:
+        assert str(path) in str(error)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(50_000, 50_000))
+    refused(path, "refused as a decompression bomb")
+    # The limit is our own: a program that lifts Pillow's does not lift it.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    refused(path, f"50000x50000 pixels are more than {MAX_PIXELS}")
+
+
+def test_pil_image_too_large() -> None:
+    image = Image.new("1", (20_000, 9_000))
+    with pytest.raises(ImageError, match="20000x9000 pixels"):
+        decode_image(image, "RGB", "x")
+
+
+def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "x.eps"
+    Image.new("RGB", (8, 8)).save(path)
+    refused(path, "not an image in a format that can be read")
+    assert ".eps" not in extensions() and ".wmf" not in extensions()
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif"} <= extensions()

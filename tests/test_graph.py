@@ -1,0 +1,117 @@
+"""Pruning: what is left computes the same, and nothing else is left."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from tiny_model import DEFAULT_OUTPUTS, Tiny
+
+from seewhy.graph import prune
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    values = session.run(names, {value.name: feeds[value.name] for value in session.get_inputs()})
+    return dict(zip(names, values, strict=True))
+
+
+@pytest.mark.parametrize("outputs", [("logits",), ("logits", "gradients", "activations"), DEFAULT_OUTPUTS])
+def test_same_numbers(outputs: tuple[str, ...]) -> None:
+    model = Tiny().proto()
+    feeds = {
+        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
+        "targets": np.array([1, -1]),
+    }
+    whole, part = run(model, feeds), run(prune(model, outputs), feeds)
+    assert tuple(part) == outputs
+    for name in outputs:
+        # The optimiser may fuse differently in a smaller graph, so a few units in the last place may move.
+        np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_else_is_left() -> None:
+    model = Tiny().proto()
+    before = model.SerializeToString(deterministic=True)
+    pruned = prune(model, ["logits"])
+    onnx.checker.check_model(pruned, full_check=True)
+    assert [node.op_type for node in pruned.graph.node] == [
+        *("Conv", "Relu", "MaxPool", "Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"),
+    ]
+    assert [value.name for value in pruned.graph.input] == ["images"]
+    assert {tensor.name for tensor in pruned.graph.initializer} == set(Tiny().weights())
+    assert (pruned.ir_version, pruned.opset_import[0].version) == (model.ir_version, model.opset_import[0].version)
+    assert not pruned.metadata_props
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_max_pool_loses_indices_that_nobody_reads() -> None:
+    def pool(outputs: list[str]) -> list[str]:
+        pruned = prune(Tiny().proto(), outputs)
+        return list(next(node.output for node in pruned.graph.node if node.op_type == "MaxPool"))
+
+    assert pool(["logits", "gradients"]) == ["p1"]
+    assert pool(["input_gradients"]) == ["p1", "winners"]
+
+
+def test_unknown_output() -> None:
+    with pytest.raises(KeyError, match="gradcam_map"):
+        prune(Tiny().proto(), ["gradcam_map"])
+
+
+def make(nodes: list[onnx.NodeProto], outputs: list[str], initializers: dict[str, np.ndarray]) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, [4])],
+        [value(name, TensorProto.FLOAT, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in initializers.items()],
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def test_outputs_that_an_operator_must_have_stay() -> None:
+    model = make(
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], num_outputs=2),
+            helper.make_node("Relu", ["a"], ["y"]),
+            helper.make_node("Neg", ["b"], ["z"]),
+        ],
+        ["y", "z"],
+        {},
+    )
+    pruned = prune(model, ["y"])
+    assert list(pruned.graph.node[0].output) == ["a", "b"]
+    assert run(pruned, {"x": np.array([-1, 2, 3, 4], np.float32)})["y"].tolist() == [0, 2]
+
+
+def test_what_a_subgraph_reads_from_outside_stays() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["outer", "shift"], ["sum"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, None)],
+    )
+    passing = helper.make_graph(
+        [helper.make_node("Identity", ["outer"], ["same"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("same", TensorProto.FLOAT, None)],
+    )
+    model = make(
+        [
+            helper.make_node("Relu", ["x"], ["outer"]),
+            helper.make_node("Exp", ["x"], ["useless"]),
+            helper.make_node("If", ["yes"], ["y"], then_branch=inner, else_branch=passing),
+        ],
+        ["y", "useless"],
+        {"yes": np.array(True), "shift": np.array([10], np.float32), "unused": np.array([1], np.float32)},
+    )
+    pruned = prune(model, ["y"])
+    assert [node.op_type for node in pruned.graph.node] == ["Relu", "If"]
+    assert {tensor.name for tensor in pruned.graph.initializer} == {"yes", "shift"}
+    assert run(pruned, {"x": np.array([-1, 0, 1, 2], np.float32)})["y"].tolist() == [10, 10, 11, 12]

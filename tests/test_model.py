@@ -1,0 +1,256 @@
+"""Model files that are missing, foreign, damaged or in breach of the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from tiny_model import Tiny, set_property
+
+from seewhy import Explainer, ModelFileError, contract, digest
+from seewhy.model import ModelFile
+
+
+def refused(path: Path, words: str, verify: bool = True) -> None:
+    with pytest.raises(ModelFileError, match=words) as raised:
+        ModelFile.read(path, verify)
+    assert "\n" not in str(raised.value)
+
+
+def write(path: Path, model: onnx.ModelProto) -> Path:
+    path.write_bytes(digest.seal(model.SerializeToString()))
+    return path
+
+
+def test_reads_what_the_file_says(model_path: Path, tiny: Tiny) -> None:
+    model = ModelFile.read(model_path)
+    assert model.metadata == tiny.metadata()
+    assert model.outputs == tiny.outputs
+    assert model.damage is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"hello, world\n" * 100, "not an ONNX file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(1000), "not an ONNX file"),
+        (bytes(1000), "not an ONNX file"),
+        (onnx.ModelProto().SerializeToString() + b"\x08\x0a", "not an ONNX file: it holds no graph"),
+    ],
+)
+def test_not_onnx(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    refused(path, f"photo.png: {words}")
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    refused(tmp_path / "model.onnx", "model.onnx: cannot be read: No such file")
+    refused(tmp_path, "a folder, not a model file")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_no_permission(model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_path.read_bytes())
+    path.chmod(0)
+    refused(path, "cannot be read: Permission denied")
+
+
+def test_onnx_of_someone_else(tmp_path: Path, tiny: Tiny) -> None:
+    model = tiny.proto()
+    del model.metadata_props[:]
+    path = tmp_path / "other.onnx"
+    path.write_bytes(model.SerializeToString())
+    refused(path, "without SeeWhy's metadata; export the network with `seewhy export`")
+
+
+def test_newer_schema(tmp_path: Path, tiny: Tiny) -> None:
+    path = write(tmp_path / "new.onnx", set_property(tiny.proto(), "schema", 2))
+    refused(path, "written in schema 2, but this version of SeeWhy reads schema 1")
+
+
+def test_truncated_anywhere(model_path: Path, tmp_path: Path) -> None:
+    data = model_path.read_bytes()
+    path = tmp_path / "cut.onnx"
+    for length in {*range(0, len(data), 61), len(data) - 1}:
+        path.write_bytes(data[:length])
+        refused(path, "cut.onnx: ")
+
+
+def test_something_appended(model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "longer.onnx"
+    path.write_bytes(model_path.read_bytes() + b"\x7a\x00")  # an unknown field, which protobuf skips
+    refused(path, "longer.onnx: ")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bits_never_give_numbers(model_path: Path, tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    data = bytearray(model_path.read_bytes())
+    for position in random.integers(0, len(data), 1 + seed % 3):
+        data[position] ^= 1 << int(random.integers(8))
+    path = tmp_path / "flipped.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"flipped\.onnx: ") as raised:
+        Explainer(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_damaged_weights_are_found_unless_verify_is_off(model_path: Path, tiny: Tiny, tmp_path: Path) -> None:
+    data = model_path.read_bytes()
+    weights = tiny.weights()["conv2.weight"].tobytes()
+    path = tmp_path / "weights.onnx"
+    path.write_bytes(data.replace(weights, bytes(len(weights))))
+    refused(path, r"weights\.onnx: damaged or changed since it was exported")
+    assert ModelFile.read(path, verify=False).damage is None
+    damage = ModelFile.inspect(path).damage
+    assert damage is not None and "damaged" in damage
+
+
+def test_without_a_digest(tmp_path: Path, tiny: Tiny) -> None:
+    path = tmp_path / "unsealed.onnx"
+    path.write_bytes(set_property(tiny.proto(), "sha256", None).SerializeToString())
+    refused(path, r"lacks seewhy\.sha256")
+    assert ModelFile.read(path, verify=False).damage is None
+
+
+def _rename(kind: str, old: str, new: str) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        next(value for value in getattr(model.graph, kind) if value.name == old).name = new
+
+    return change
+
+
+def _dim(kind: str, name: str, axis: int, value: int) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        found = next(item for item in getattr(model.graph, kind) if item.name == name)
+        found.type.tensor_type.shape.dim[axis].dim_value = value
+
+    return change
+
+
+def _dtype(kind: str, name: str, dtype: int) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        next(item for item in getattr(model.graph, kind) if item.name == name).type.tensor_type.elem_type = dtype
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_rename("output", "logits", "scores"), "no output 'logits'"),
+        (_rename("input", "images", "x"), "no input 'images'"),
+        (_rename("input", "targets", "class"), "wants an input 'class'"),
+        (_dim("input", "images", 0, 1), r"input images must have the shape \(N, 3, 12, 16\), not \(1, 3, 12, 16\)"),
+        (_dim("input", "images", 2, 13), r"input images .* not \(N, 3, 13, 16\)"),
+        (_dim("output", "logits", 1, 7), r"output logits must have the shape \(N, 6\), not \(N, 7\)"),
+        (_dim("output", "gradients", 0, 4), r"output gradients .* not \(4, 5, 6, 8\)"),
+        (_dtype("input", "targets", TensorProto.INT32), "input targets must be INT64, not INT32"),
+        (_dtype("output", "activations", TensorProto.FLOAT16), "output activations must be FLOAT, not FLOAT16"),
+        (lambda model: model.graph.output[0].type.tensor_type.shape.dim.pop(), r"output logits .* not \(N\)"),
+        (lambda model: set_property(model, "labels", ["cat", "dog"]), "2 labels for 6 classes"),
+        (
+            lambda model: set_property(
+                model,
+                "preprocessing",
+                {
+                    **{"resize": "squash", "size": None, "interpolation": "box", "crop": False},
+                    **{"mean": [0.5], "std": [0.5], "channel_order": "RGB"},
+                },
+            ),
+            "1 means for 3 channels",
+        ),
+    ],
+)
+def test_breach_of_contract(
+    tmp_path: Path, tiny: Tiny, change: Callable[[onnx.ModelProto], object], words: str
+) -> None:
+    model = tiny.proto()
+    change(model)
+    refused(write(tmp_path / "odd.onnx", model), f"odd.onnx: .*{words}")
+
+
+def test_graph_that_onnxruntime_refuses(tmp_path: Path, tiny: Tiny) -> None:
+    model = tiny.proto()
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "NoSuchOperator"
+    explainer = Explainer(write(tmp_path / "odd.onnx", model))
+    with pytest.raises(ModelFileError, match=r"odd\.onnx: onnxruntime \S+ cannot load it: ") as raised:
+        explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
+    assert "\n" not in str(raised.value)
+
+
+# Weights in a sibling file.
+
+
+def external(folder: Path, tiny: Tiny, location: str = "big.onnx.data", declared: str | None = "big.onnx.data") -> Path:
+    """Write the tiny model with conv2.weight in a sibling file."""
+    model = tiny.proto()
+    tensor = next(t for t in model.graph.initializer if t.name == "conv2.weight")
+    data = b"\0" * 4096 + tensor.raw_data
+    (folder / "big.onnx.data").write_bytes(data)
+    for key, value in {"location": location, "offset": "4096", "length": str(len(tensor.raw_data))}.items():
+        tensor.external_data.add(key=key, value=value)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    if declared is not None:
+        set_property(model, "external_data", {"file": declared, "sha256": hashlib.sha256(data).hexdigest()})
+    return write(folder / "big.onnx", model)
+
+
+def test_external_weights(tmp_path: Path, tiny: Tiny, explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
+    path = external(tmp_path, tiny)
+    expected = explainer.explain(images)
+    assert np.array_equal(Explainer(path, threads=1).explain(images).attributions, expected.attributions)
+    relative = Explainer(os.path.relpath(path), threads=1)
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(Explainer("big.onnx", threads=1).explain(images).attributions, expected.attributions)
+    del relative
+
+
+def test_external_weights_missing_or_damaged(tmp_path: Path, tiny: Tiny) -> None:
+    path = external(tmp_path, tiny)
+    weights = tmp_path / "big.onnx.data"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    refused(path, r"big\.onnx\.data: damaged or changed")
+    assert ModelFile.read(path, verify=False)
+    weights.unlink()
+    refused(path, r"big\.onnx: its weights big\.onnx\.data are missing", verify=False)
+
+
+@pytest.mark.parametrize("location", ["../big.onnx.data", "/etc/passwd", "sub/big", "..", "", "C:\\x", "a\\b", "c:x"])
+def test_external_weights_elsewhere(tmp_path: Path, tiny: Tiny, location: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "big.onnx.data").write_bytes(bytes(100_000))
+    refused(external(folder, tiny, location=location), "refers to weights outside its folder", verify=False)
+    refused(external(folder, tiny, declared=location), "refers to weights outside its folder", verify=False)
+
+
+def test_external_weights_that_the_metadata_does_not_name(tmp_path: Path, tiny: Tiny) -> None:
+    refused(external(tmp_path, tiny, declared=None), "weights that its metadata does not name", verify=False)
+    (tmp_path / "other").write_bytes(bytes(10_000))
+    refused(external(tmp_path, tiny, location="other"), "weights that its metadata does not name", verify=False)
+
+
+def test_external_weights_in_an_attribute(tmp_path: Path, tiny: Tiny) -> None:
+    model = tiny.proto()
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=tensor))
+    refused(write(tmp_path / "c.onnx", model), "refers to weights outside its folder: '/etc/passwd'")
+
+
+def test_contract_names_are_what_the_tests_assume() -> None:
+    assert contract.INPUTS == ("images", "targets")

@@ -1,0 +1,105 @@
+"""Providers are never replaced quietly, and the cache of sessions is bounded."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from tiny_model import DEFAULT_OUTPUTS
+
+from seewhy import Explainer, ProviderError, sessions
+from seewhy.model import ModelFile
+
+CPU = "CPUExecutionProvider"
+
+
+def test_default_provider(model_path: Path) -> None:
+    providers = Explainer(model_path).providers
+    assert providers[-1] == CPU
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert providers == (CPU,)
+
+
+@pytest.mark.parametrize("asked", [["cpu"], ["CPU"], [CPU], [(CPU, {})], [("cpu", {"use_arena": "1"})], "cpu"])
+def test_ways_to_name_a_provider(model_path: Path, asked: Any) -> None:
+    assert Explainer(model_path, asked).providers == (CPU,)
+
+
+@pytest.mark.parametrize("asked", [["rocket"], ["cpu", "rocket"], [("rocket", {"device": 0})], [""]])
+def test_unknown_provider(model_path: Path, asked: Any) -> None:
+    with pytest.raises(ProviderError, match=f"is not available in this onnxruntime; it has .*{CPU}") as raised:
+        Explainer(model_path, asked)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
+def test_cuda_that_is_not_there(model_path: Path) -> None:
+    with pytest.raises(ProviderError, match="provider 'cuda' is not available"):
+        Explainer(model_path, ["cuda"])
+
+
+def test_no_provider(model_path: Path) -> None:
+    with pytest.raises(ProviderError, match="no provider given"):
+        Explainer(model_path, [])
+
+
+def test_provider_that_fails_to_start(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Unknown provider option: devise_id\nin cuda_provider.cc")
+
+    monkeypatch.setattr(sessions, "_start", fail)
+    with pytest.raises(ProviderError, match=f"{CPU} did not start: Unknown provider option: devise_id$"):
+        Explainer(model_path, [(CPU, {"devise_id": 0})])
+
+
+class Fallen:
+    """A session as onnxruntime makes it where CUDA is installed and the driver is missing: on the CPU, quietly."""
+
+    def get_providers(self) -> list[str]:
+        return [CPU]
+
+
+def test_quiet_fallback_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(sessions, "_start", lambda *_: Fallen())
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider did not start: onnxruntime fell back to CPU"):
+        Explainer(model_path, ["cuda"])
+    assert Explainer(model_path).providers == (CPU,)  # None means CUDA only where it is usable
+
+
+def test_fallback_of_one_session_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe got its provider, but the session of the real model does not."""
+    explainer = Explainer(model_path)
+    monkeypatch.setattr(explainer._sessions, "providers", ("CUDAExecutionProvider", CPU))
+    with pytest.raises(ProviderError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
+        explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_wrong_threads(model_path: Path, threads: Any) -> None:
+    with pytest.raises(ProviderError, match="threads must be a positive integer"):
+        Explainer(model_path, threads=threads)
+
+
+def test_cache_is_bounded_and_reused(model_path: Path) -> None:
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    images, targets = np.zeros((1, 3, 12, 16), np.float32), np.array([0])
+    sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2)]
+    assert len(sets) > sessions._CACHED_SESSIONS
+    for names in sets:
+        assert set(found.run(names, images, targets)) == names
+        assert len(found._cache) <= sessions._CACHED_SESSIONS
+    kept = found._cache[sets[-1]]
+    found.run(sets[-1], images, targets)
+    assert found._cache[sets[-1]] is kept
+
+
+def test_failure_while_running(model_path: Path) -> None:
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    with pytest.raises(ProviderError, match=f"onnxruntime failed on 1 images with {CPU}: ") as raised:
+        found.run(frozenset({"logits"}), np.zeros((1, 3, 9, 9), np.float32), np.array([0]))
+    assert "\n" not in str(raised.value)
