@@ -54,6 +54,8 @@ class Photograph:
     view: Bytes
     """(H,W,C) uint8, C 1 or 3: resized and cropped, not normalised."""
     placement: Placement
+    size: tuple[int, int]
+    """(width, height) of the whole photograph, upright."""
     source: Any = field(repr=False)
     """The path, PIL image or array that it came from."""
 
@@ -61,9 +63,14 @@ class Photograph:
         """Decode the whole photograph again: (H0,W0,3) uint8, upright.
 
         Raises:
-            ImageError: as when it was first decoded.
+            ImageError: as when it was first decoded, or its size has changed since.
         """
-        return np.array(_decode(self.source, "RGB", self.name))
+        image = _decode(self.source, "RGB", self.name)
+        if image.size != self.size:
+            raise ImageError(
+                f"{self.name}: {_size(image.size)} pixels now, but {_size(self.size)} when it was explained"
+            )
+        return np.array(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +180,8 @@ def photograph(image: Any, metadata: Metadata, name: str = "image") -> Photograp
     decoded = _decode(image, _MODES[metadata.channels], name)
     view, placement = fit(decoded, metadata.preprocessing, metadata.image_size, name)
     pixels = np.array(view)
-    return Photograph(name, pixels.reshape(*metadata.image_size, metadata.channels), placement, image)
+    pixels = pixels.reshape(*metadata.image_size, metadata.channels)
+    return Photograph(name, pixels, placement, decoded.size, image)
 
 
 def normalise(photos: Sequence[Photograph], metadata: Metadata, threads: int = 0) -> Floats:

@@ -1,0 +1,189 @@
+"""Names that stay inside the output folder, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from seewhy import Explainer, OutputError
+from seewhy.output import Folder, plan
+from seewhy.text import printable, safe_name
+
+Photo = Callable[..., Image.Image]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["a.jpg", "b.png"], ["a", "b"]),
+        (["sub/a.jpg", "a.jpg"], ["sub/a", "a"]),
+        (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
+        (["a.jpg", "A.PNG"], ["a.jpg", "A.PNG"]),
+        (["a.jpg", "a.jpg", "a.jpg"], ["a.jpg", "a.jpg~2", "a.jpg~3"]),
+        (["a.jpg", "a.png", "a.jpg.png"], ["a.jpg~2", "a.png", "a.jpg"]),
+        (["a.b.jpg", ".hidden", "noext"], ["a.b", ".hidden", "noext"]),
+        (["a\x1b[2J.jpg"], ["a%1B[2J"]),
+        (["new\nline/x.jpg"], ["new%0Aline/x"]),
+        (["\u202egpj.exe.jpg"], ["%E2%80%AEgpj.exe"]),
+    ],
+)
+def test_plan(inputs: list[str], expected: list[str]) -> None:
+    assert [path.as_posix() for path in plan([PurePath(name) for name in inputs])] == expected
+
+
+names = st.lists(st.text(st.sampled_from("ab.A~2\n\\\x1b "), min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+@given(names)
+def test_plan_never_collides(inputs: list[str]) -> None:
+    planned = plan([PurePath(name) for name in inputs])
+    assert len({str(path).casefold() for path in planned}) == len(inputs)
+    for path in planned:
+        assert str(path).isprintable() and not path.is_absolute() and ".." not in path.parts
+
+
+@given(st.text())
+def test_text_is_made_safe(text: str) -> None:
+    assert printable(text).isprintable()
+    assert safe_name(text).isprintable()
+    assert "/" not in safe_name(text) and "\\" not in safe_name(text) and safe_name(text) not in (".", "..")
+    if text.isprintable():
+        assert printable(text) == text
+
+
+def test_printable_by_hand() -> None:
+    assert printable("a\x1b[31m\n\t\u202eé犬") == "a\\x1b[31m\\n\\t\\u202eé犬"
+    assert printable("bad\udcff") == "bad\\udcff"
+
+
+def write(folder: Folder, name: str, content: bytes = b"x") -> Path:
+    return folder.write(PurePath(name), lambda file: file.write(content))
+
+
+def test_writes_below_the_folder(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "new" / "out")
+    path = write(folder, "sub/deeper/a.png", b"hello")
+    assert path == tmp_path / "new" / "out" / "sub" / "deeper" / "a.png"
+    assert path.read_bytes() == b"hello"
+    assert write(folder, "sub/deeper/a.png", b"again").read_bytes() == b"again"
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert write(Folder(tmp_path / "out"), "a").stat().st_mode == ordinary.stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["../a.png", "sub/../../a.png", "/tmp/seewhy-must-not-be-here.png"])
+def test_outside_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="lies outside the output folder"):
+        write(Folder(tmp_path / "out"), name)
+    assert not (tmp_path / "a.png").exists() and not Path("/tmp/seewhy-must-not-be-here.png").exists()
+
+
+def test_link_that_leads_outside(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="lies outside the output folder"):
+        write(Folder(tmp_path / "out"), "sub/a.png")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_link_in_place_of_a_result_is_replaced_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "out" / "a.png").symlink_to(victim)
+    assert write(Folder(tmp_path / "out"), "a.png").read_bytes() == b"x"
+    assert victim.read_bytes() == b"precious"
+
+
+def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out")
+    write(folder, "a.png", b"before")
+
+    def fail(file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"a\.png: cannot be written: No space left on device"):
+        folder.write(PurePath("a.png"), fail)
+    assert [(p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()] == [("a.png", b"before")]
+
+
+def test_input_is_never_replaced(tmp_path: Path) -> None:
+    photo = tmp_path / "a.gradcam.png"
+    photo.write_bytes(b"photo")
+    link = tmp_path / "link.png"
+    link.symlink_to(photo)
+    folder = Folder(tmp_path, [photo, link])
+    for name in ("a.gradcam.png", "link.png"):
+        with pytest.raises(OutputError, match="would replace an input image; choose another output folder"):
+            write(folder, name)
+    assert photo.read_bytes() == b"photo" and link.is_symlink()
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: not a folder"):
+        Folder(tmp_path / "file")
+    with pytest.raises(OutputError, match="cannot be made: Not a directory"):
+        Folder(tmp_path / "file" / "out")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_no_permission(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out")
+    (tmp_path / "out").chmod(0o500)
+    with pytest.raises(OutputError, match=r"a\.png: cannot be written: Permission denied"):
+        write(folder, "a.png")
+
+
+# Explanation.save.
+
+
+def test_save(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        photo().save(tmp_path / name)
+    result = explainer.explain([tmp_path / "a.jpg", tmp_path / "b.png", photo()], method="gradcam")
+    written = result.save(tmp_path / "out", raw=True)
+    assert [path.name for path in written] == [
+        *("a.gradcam.png", "a.gradcam.npz", "b.gradcam.png", "b.gradcam.npz"),
+        *("image 2.gradcam.png", "image 2.gradcam.npz"),
+    ]
+    for path, picture in zip(written[::2], result.pictures(), strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))
+    with np.load(written[3], allow_pickle=False) as saved:
+        assert set(saved) == {"logits", "target", "attributions", "heatmap", "maps"}
+        assert np.array_equal(saved["logits"], result.logits[1])
+        assert saved["target"].shape == () and saved["target"] == result.targets[1]
+        assert result.maps is not None
+        for key, array in [("attributions", result.attributions), ("heatmap", result.heatmaps), ("maps", result.maps)]:
+            assert np.array_equal(saved[key], array[1])
+
+
+def test_save_several_classes(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    result = explainer.explain(photo(), method="backprop", target=[[4, 0]])
+    written = result.save(tmp_path, raw=True)
+    assert [p.name for p in written] == ["image 0.backprop.4.png", "image 0.backprop.0.png", "image 0.backprop.npz"]
+    with np.load(written[2], allow_pickle=False) as saved:
+        assert set(saved) == {"logits", "target", "attributions", "heatmap"}
+        assert saved["target"].tolist() == [4, 0] and saved["attributions"].shape == (2, 3, 12, 16)
+
+
+def test_save_does_not_replace_a_photograph(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    for name in ("a.png", "a.gradcam.png"):
+        photo().save(tmp_path / name)
+    before = (tmp_path / "a.gradcam.png").read_bytes()
+    with pytest.raises(OutputError, match="would replace an input image"):
+        explainer.explain([tmp_path / "a.png", tmp_path / "a.gradcam.png"]).save(tmp_path)
+    assert (tmp_path / "a.gradcam.png").read_bytes() == before
