@@ -49,10 +49,9 @@ def test_overlay_by_hand(explainer: Explainer, photo: Photo, colormap: str, alph
     for i in range(2):
         for k in range(2):
             colours = palette(colormap)[np.rint(255 * result.heatmaps[i, k].astype(np.float64)).astype(int)]
-            expected = np.rint(alpha * colours + (1 - alpha) * result.photographs[i].view)
-            found = np.asarray(drawn[2 * i + k]).astype(int)
-            assert np.abs(found - expected).max() <= 1  # a value of exactly one half may round either way
-            assert (found != expected).mean() < 0.01
+            exact = alpha * colours + (1 - alpha) * result.photographs[i].view
+            # Rounded to nearest; a value of exactly one half may go either way.
+            assert np.abs(np.asarray(drawn[2 * i + k]) - exact).max() <= 0.5 + 1e-4
 
 
 def test_gradient_picture_by_hand(explainer: Explainer, photo: Photo) -> None:
