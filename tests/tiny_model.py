@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from seewhy import contract, digest
 
@@ -108,6 +109,12 @@ class Tiny:
         """Write the model, with `changes` to these fields, sealed."""
         path.write_bytes(digest.seal(replace(self, **changes).proto().SerializeToString()))
         return path
+
+
+def load(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a picture that was written."""
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def set_property(model: onnx.ModelProto, key: str, value: Any) -> onnx.ModelProto:

@@ -1,0 +1,167 @@
+"""Folders of images: which files are found, where results go, and what one bad image does to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, ImageError, OutputError, TargetError, digest
+from seewhy.batch import Found, Outcome, Settings, explain_files, find_images
+from tiny_model import Tiny, load
+
+Photo = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: Photo) -> Path:
+    """photos/{a.jpg, B.PNG, notes.txt, deep/er/c.webp, deep/a.jpg}, each picture another."""
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for seed, name in enumerate(["a.jpg", "B.PNG", "deep/er/c.webp", "deep/a.jpg"]):
+        photo(seed=seed).save(folder / name)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def run(explainer: Explainer, found: list[Found], folder: Path, settings: Settings) -> list[Outcome]:
+    return list(explain_files(explainer, found, folder, settings))
+
+
+def test_find(photos: Path) -> None:
+    found = find_images([photos], photos / "out")
+    assert [item.relative.as_posix() for item in found] == ["B.PNG", "a.jpg", "deep/a.jpg", "deep/er/c.webp"]
+    assert [item.path for item in found] == [photos / item.relative for item in found]
+
+
+def test_files_named_are_always_tried(photos: Path) -> None:
+    paths = [photos / "notes.txt", photos / "none.jpg", photos / "a.jpg"]
+    assert [item.path for item in find_images(paths, "out")] == paths
+    assert [item.relative for item in find_images(paths, "out")] == [PurePath(path.name) for path in paths]
+
+
+def test_each_file_once(photos: Path) -> None:
+    (photos / "link.jpg").symlink_to(photos / "a.jpg")
+    found = find_images([photos / "a.jpg", photos, photos / "deep"], "out")
+    assert len({item.path.resolve() for item in found}) == len(found) == 4
+
+
+def test_links_to_folders_are_not_followed(photos: Path) -> None:
+    (photos / "deep" / "loop").symlink_to(photos)
+    assert len(find_images([photos], "out")) == 4
+
+
+def test_output_folder_inside_is_left_out(photos: Path, explainer: Explainer) -> None:
+    out = photos / "deep" / "out"
+    for _ in range(2):
+        found = find_images([photos], out)
+        assert len(found) == 4
+        run(explainer, found, out, Settings())
+    assert len(names(out)) == 4
+
+
+def test_output_folder_must_not_be_an_input(photos: Path) -> None:
+    with pytest.raises(OutputError, match="the output folder is an input folder too"):
+        find_images([photos], photos / "deep" / "..")
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="the folder holds no images"):
+        find_images([tmp_path], "out")
+
+
+def test_results_mirror_the_inputs(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    outcomes = run(explainer, find_images([photos], out), out, Settings(batch_size=3))
+    assert names(out) == ["B.gradcam.png", "a.gradcam.png", "deep/a.gradcam.png", "deep/er/c.gradcam.png"]
+    assert [o.path.name for o in outcomes] == ["B.PNG", "a.jpg", "a.jpg", "c.webp"]
+    assert [o.answers[0].picture.relative_to(out).as_posix() for o in outcomes] == names(out)
+    for outcome in outcomes:
+        expected = explainer.explain(outcome.path)
+        drawn = load(outcome.answers[0].picture).astype(int)
+        # A batch of three may differ from a batch of one in a last digit of float32, so in one step of a colour.
+        assert np.abs(drawn - np.asarray(expected.overlays()[0])).max() <= 4
+        assert outcome.answers[0].label == expected.labels[0]
+        assert outcome.answers[0].score == expected.score(0, int(expected.targets[0]))
+
+
+def test_same_names_from_two_folders(photo: Photo, explainer: Explainer, tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        photo(seed=len(folder)).save(tmp_path / folder / "a.png")
+    found = find_images([tmp_path / "x", tmp_path / "y"], tmp_path / "out")
+    run(explainer, found, tmp_path / "out", Settings())
+    assert names(tmp_path / "out") == ["a.png.gradcam.png", "a.png~2.gradcam.png"]
+
+
+def test_everything_at_once(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    settings = Settings(["gradcam", "backprop"], top=2, raw=True)
+    [outcome] = run(explainer, find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
+    first, second = explainer.explain(photos / "a.jpg", top=2).targets[0]
+    expected = [f"a.{method}.{index}.png" for method in ("backprop", "gradcam", "sheet") for index in (first, second)]
+    assert names(tmp_path / "out") == sorted([*expected, "a.backprop.npz", "a.gradcam.npz"])
+    assert [answer.picture.name for answer in outcome.answers] == [f"a.sheet.{first}.png", f"a.sheet.{second}.png"]
+    assert load(outcome.answers[0].picture).shape[1] == 40 + 3 * 224 + 2 * 12  # photograph and two methods
+
+
+@pytest.mark.parametrize(("targets", "expected"), [([], None), ([2], [2]), (["moped"], [3]), ([4, "espresso"], [4, 1])])
+def test_targets(photos: Path, explainer: Explainer, tmp_path: Path, targets: list, expected: list | None) -> None:
+    settings = Settings(targets=targets, raw=True)
+    run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
+    with np.load(tmp_path / "out" / "a.gradcam.npz") as saved:
+        assert np.atleast_1d(saved["target"]).tolist() == (expected or [saved["logits"].argmax()])
+
+
+def test_bad_images_do_not_stop_the_others(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    (photos / "b.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
+    (photos / "zero.png").touch()
+    for batch_size in (1, 2, 32):
+        out = tmp_path / f"out{batch_size}"
+        outcomes = run(explainer, find_images([photos], out), out, Settings(batch_size=batch_size))
+        assert [o.path.name for o in outcomes if o.error] == ["b.jpg", "zero.png"]
+        assert all(str(o.path) in str(o.error) and not o.answers for o in outcomes if o.error)
+        assert len(names(out)) == 4
+
+
+def test_only_bad_images(explainer: Explainer, tmp_path: Path) -> None:
+    found = find_images([tmp_path / "x.png", tmp_path / "y.png"], tmp_path / "out")
+    outcomes = run(explainer, found, tmp_path / "out", Settings())
+    assert [str(o.error) for o in outcomes] == [
+        f"{o.path}: cannot be read: No such file or directory" for o in outcomes
+    ]
+
+
+def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: Path) -> None:
+    """A network whose logits overflow on a bright picture, and on no other."""
+    tiny = Tiny()
+    weights = {name: np.abs(value) for name, value in tiny.weights().items()}
+    weights["conv1.bias"][...] = -9
+    weights["conv2.bias"][...] = 0
+    weights["fc.weight"][...] = 3e38
+    (tmp_path / "m.onnx").write_bytes(digest.seal(tiny.proto(weights).SerializeToString()))
+    for name, value in [("a", 0), ("b", 255), ("c", 0)]:
+        Image.new("RGB", (16, 12), (value,) * 3).save(tmp_path / f"{name}.png")
+    found = find_images([tmp_path / f"{name}.png" for name in "abc"], tmp_path / "out")
+    outcomes = run(Explainer(tmp_path / "m.onnx"), found, tmp_path / "out", Settings())
+    assert [o.error is None for o in outcomes] == [True, False, True]
+    assert "b.png" in str(outcomes[1].error) and "NaN or infinity" in str(outcomes[1].error)
+
+
+def test_a_wrong_target_stops_everything(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="out of range"):
+        run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", Settings(targets=[99]))
+    assert not names(tmp_path / "out")
+
+
+def test_canvas_original(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    settings = Settings(["gradcam", "backprop"], canvas="original")
+    run(explainer, find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
+    assert load(tmp_path / "out" / "a.gradcam.png").shape == (30, 40, 3)
+    assert load(tmp_path / "out" / "a.backprop.png").shape == (12, 16, 3)

@@ -1,0 +1,412 @@
+"""The command line: what it prints and writes, and one line with exit status 2 for everything that is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from seewhy import Explainer, __version__, cli, digest
+from seewhy.errors import ExportError
+from seewhy.progress import Progress, describe
+from tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
+
+Photo = Callable[..., Image.Image]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], prog_name="seewhy")
+
+
+def failed(result: Result, words: str) -> None:
+    """One line on standard error, status 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert re.fullmatch(f"seewhy: error: .*{words}.*\n", result.stderr), result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.fixture
+def cat(tmp_path: Path, photo: Photo) -> Path:
+    path = tmp_path / "cat.jpg"
+    photo().save(path)
+    return path
+
+
+def test_version() -> None:
+    assert run("--version").output == f"seewhy {__version__}\n"
+
+
+def test_module_and_script() -> None:
+    done = subprocess.run([sys.executable, "-m", "seewhy", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"seewhy {__version__}\n"
+
+
+def test_explain(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and result.stderr == ""
+    expected = Explainer(model_path).explain(cat)
+    picture = tmp_path / "out" / "cat.gradcam.png"
+    score = 100 * expected.probabilities[0, expected.targets[0]]  # type: ignore[index]
+    assert result.stdout == f"{cat}: {expected.labels[0]} ({score:.1f} %) -> {picture}\n"
+    assert np.array_equal(load(picture), np.asarray(expected.overlays()[0]))
+
+
+def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--method", "backprop", "--method", "gradcam", "--target", "espresso", "--target", "3", "--save-raw"]
+    options += ["--colormap", "viridis", "--alpha", "0.7", "--canvas", "original", "--provider", "cpu"]
+    result = run("explain", model_path, cat, "-o", out, *options, "--threads", 1, "--batch-size", 2, "--no-verify")
+    assert result.exit_code == 0, result.stderr
+    assert [line.split(": ")[1].split(" (")[0] for line in result.stdout.splitlines()] == ["espresso", "moped"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        *("cat.backprop.1.png", "cat.backprop.3.png", "cat.backprop.npz"),
+        *("cat.gradcam.1.png", "cat.gradcam.3.png", "cat.gradcam.npz", "cat.sheet.1.png", "cat.sheet.3.png"),
+    ]
+    expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
+    assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+
+
+def test_top(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", "--top", 6)
+    shares = [float(re.findall(r"\(([\d.]+) %\)", line)[0]) for line in result.stdout.splitlines()]
+    assert len(shares) == 6 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.4)
+
+
+def test_folder_with_a_bad_image(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "c.jpg"):
+        (folder / name).write_bytes(cat.read_bytes())
+    (folder / "b.jpg").write_bytes(cat.read_bytes()[:200])
+    result = run("explain", model_path, folder, "-o", tmp_path / "out")
+    failed(result, "b.jpg: ")
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [str(folder / "a.jpg"), str(folder / "c.jpg")]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_text_from_files_cannot_command_the_terminal(tmp_path: Path, photo: Photo) -> None:
+    labels = ("\x1b]0;owned\x07", "b\r\nfake: line", "\u202ec", "\x9bd", "e", "f")
+    model = Tiny(labels=labels).save(tmp_path / "m\x1b[2J.onnx")
+    path = tmp_path / "evil\x1b[31m\nname.png"
+    photo().save(path)
+    for result in [
+        run("explain", model, path, "-o", tmp_path / "out", "--top", 6, "--method", "gradcam", "--method", "cam"),
+        run("explain", model, tmp_path / "no\x1b\n.png", "-o", tmp_path / "out"),
+        run("explain", tmp_path / "no\x1b\n.onnx", path, "-o", tmp_path / "out"),
+        run("inspect", model),
+    ]:
+        text = result.stdout + result.stderr
+        assert text and all(character.isprintable() or character == "\n" for character in text)
+        assert not any(line.startswith("fake") for line in text.splitlines())
+    assert all(path.name.isprintable() for path in (tmp_path / "out").iterdir())
+    assert json.loads(run("inspect", model, "--json").stdout)["labels"] == list(labels)
+
+
+def test_output_encoding_without_the_characters(tmp_path: Path, cat: Path) -> None:
+    model = Tiny(labels=("犬",) * 6).save(tmp_path / "m.onnx")
+    command = [sys.executable, "-m", "seewhy", "explain", str(model), str(cat), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        command, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u72ac" in done.stdout
+
+
+# Everything that is wrong.
+
+
+def variants(tmp_path: Path) -> dict[str, Path]:
+    tiny = Tiny()
+    good = tiny.save(tmp_path / "good.onnx")
+    bare = tiny.proto()
+    del bare.metadata_props[:]
+    files = {
+        "text": b"hello",
+        "empty": b"",
+        "bare": bare.SerializeToString(),
+        "newer": digest.seal(set_property(tiny.proto(), "schema", 99).SerializeToString()),
+        "cut": good.read_bytes()[:-500],
+        "damaged": good.read_bytes().replace(tiny.weights()["fc.bias"].tobytes(), bytes(24)),
+        "nan": digest.seal(
+            tiny.proto({**tiny.weights(), "fc.bias": np.full(6, np.nan, np.float32)}).SerializeToString()
+        ),
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+    tiny.save(tmp_path / "nocam.onnx", outputs=tuple(n for n in DEFAULT_OUTPUTS if n != "class_weights"))
+    tiny.save(tmp_path / "nolabels.onnx", labels=None)
+    return {path.stem: path for path in tmp_path.glob("*.onnx")}
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("none", [], r"none\.onnx: cannot be read: No such file"),
+        ("text", [], r"text\.onnx: not an ONNX file"),
+        ("empty", [], r"empty\.onnx: the file is empty"),
+        ("bare", [], r"bare\.onnx: an ONNX file without SeeWhy's metadata; export the network with `seewhy export`"),
+        ("newer", [], r"newer\.onnx: written in schema 99, but this version of SeeWhy reads schema 1"),
+        ("cut", [], r"cut\.onnx: not an ONNX file, or a truncated one"),
+        ("damaged", [], r"damaged\.onnx: damaged or changed since it was exported"),
+        ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
+        ("nocam", ["--method", "cam"], "cam needs a network that ends in global average pooling .* use gradcam"),
+        ("good", ["--method", "magic"], "no method 'magic'; there are backprop"),
+        ("good", ["--target", "6"], "target 6 is out of range: the model has classes 0 to 5"),
+        ("good", ["--target", "-1"], "target -1 is out of range"),
+        ("good", ["--target", "expresso"], "no label 'expresso' .* close: espresso"),
+        ("good", ["--target", "crane"], "ambiguous: classes 2, 4"),
+        ("nolabels", ["--target", "cat"], "holds no labels; give a class index"),
+        ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
+        ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
+        ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
+        ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
+    ],
+)
+def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: list[str], words: str) -> None:
+    path = variants(tmp_path).get(model, tmp_path / "none.onnx")
+    failed(run("explain", path, cat, "-o", tmp_path / "out", *options), words)
+    assert not [p for p in tmp_path.glob("out/**/*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "the file is empty"),
+        (b"hello", "not an image in a format"),
+        (b"\x89PNG\r\n\x1a\n", "x.png: "),
+    ],
+)
+def test_wrong_image(model_path: Path, tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "x.png"
+    if content is not None:
+        path.write_bytes(content)
+    failed(run("explain", model_path, path, "-o", tmp_path / "out"), words)
+
+
+def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
+    from test_decode import bomb
+
+    # Between the size at which Pillow warns and the one at which it raises, a warning must not be printed either.
+    for side, words in [(60_000, "decompression bomb"), (12_000, "damaged image")]:
+        (tmp_path / "bomb.png").write_bytes(bomb(side, side))
+        command = [sys.executable, "-m", "seewhy", "explain", str(model_path), str(tmp_path / "bomb.png"), "-o"]
+        done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert re.fullmatch(f"seewhy: error: .*{words}.*\n", done.stderr), done.stderr
+
+
+def test_output_that_cannot_be_written(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    failed(run("explain", model_path, cat, "-o", tmp_path / "file"), "not a folder")
+    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be made: Not a directory")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_no_permission_to_write(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+    failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "Permission denied")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any) -> Any:
+        return original(Path("/dev/full"), "wb") if mode == "xb" else original(path, mode, *rest)
+
+    monkeypatch.setattr(Path, "open", full)
+    failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
+
+
+def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
+    photo = cat.with_name("cat.gradcam.png")
+    Image.fromarray(load(cat)).save(photo)
+    before = photo.read_bytes()
+    failed(run("explain", model_path, cat, photo, "-o", cat.parent), "would replace an input image")
+    failed(run("explain", model_path, cat.parent, "-o", cat.parent), "the output folder is an input folder too")
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain"],
+        ["explain", "m.onnx"],
+        ["explain", "m.onnx", "x.png"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--alpha", "2"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--canvas", "wall"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--threads", "0"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--batch-size", "0"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--top", "two"],
+        ["nothing"],
+        ["inspect"],
+    ],
+)
+def test_usage_errors(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2 and "Error: " in result.stderr
+
+
+# inspect.
+
+
+def test_inspect(model_path: Path) -> None:
+    result = run("inspect", model_path)
+    assert result.exit_code == 0 and result.stderr == ""
+    for words in [
+        *("tiny", "tests.tiny_model:Tiny", "16x12 pixels, 3 channels", "6: tabby, tabby cat; espresso; crane; ..."),
+        *("features.4 (automatic)", "backprop, guided-backprop, cam, gradcam, guided-gradcam", "2 relu; guided: 2"),
+        *("squash to 16x12, bilinear; RGB, mean 0.485 0.456 0.406", "torch 2.13.0", "intact"),
+    ]:
+        assert words in result.stdout, words
+    assert re.search(r"logits +noise +1\.0e-07 +2\.0e-07", result.stdout)
+
+
+def test_inspect_json(model_path: Path, tiny: Tiny) -> None:
+    facts = json.loads(run("inspect", model_path, "--json").stdout)
+    assert facts["model"] == {"name": "tiny", "source": "tests.tiny_model:Tiny", "weights_sha256": "0f" * 32}
+    assert facts["outputs"] == list(tiny.outputs)
+    assert facts["methods"] == ["backprop", "guided-backprop", "cam", "gradcam", "guided-gradcam"]
+    assert facts["damage"] is None and facts["schema"] == 1
+    assert facts["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_inspect_damaged(tmp_path: Path) -> None:
+    path = variants(tmp_path)["damaged"]
+    result = run("inspect", path)
+    failed(result, "damaged or changed")
+    assert re.search("integrity +damaged", result.stdout)
+    assert json.loads(run("inspect", path, "--json").stdout)["damage"]
+
+
+def test_inspect_bare_file(tmp_path: Path) -> None:
+    path = Tiny(labels=None, preprocessing=None, outputs=("logits",)).save(tmp_path / "m.onnx")
+    result = run("inspect", path)
+    assert "6, without labels" in result.stdout and "takes preprocessed arrays only" in result.stdout
+    assert re.search("methods +none", result.stdout)
+
+
+# Plug-ins.
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, name: str = "export") -> None:
+    (tmp_path / "plugged.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plugged", raising=False)
+    monkeypatch.setattr(cli, "_plugins", lambda: {name: EntryPoint(name, "plugged:command", "seewhy.commands")})
+
+
+@pytest.mark.parametrize(("name", "extra"), [("export", "export"), ("demo", "demo")])
+def test_plug_in_without_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, extra: str) -> None:
+    plug_in(monkeypatch, tmp_path, "import torch_that_is_not_there.nn", name)
+    listed = run("--help")
+    assert listed.exit_code == 0 and f"  {name} " in listed.stdout and listed.stderr == ""
+    words = (
+        rf'seewhy {name} cannot start: torch_that_is_not_there is not installed; run: pip install "seewhy\[{extra}\]"'
+    )
+    for arguments in ([], ["resnet50", "-o", "x.onnx", "--size", "9"], ["--help"]):
+        failed(run(name, *arguments), words)
+
+
+def test_plug_in_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, "raise ImportError('libtorch.so: cannot open\\nshared object')")
+    failed(run("export"), r"cannot start: libtorch\.so: cannot open")
+
+
+WORKING = """
+import click
+from seewhy.errors import ExportError
+
+@click.command("export")
+@click.argument("source")
+def command(source):
+    if source == "wrong":
+        raise ExportError("no network called wrong")
+    if source == "unwritable":
+        raise PermissionError(13, "Permission denied", "/x/model.onnx")
+    if source == "large":
+        raise MemoryError
+    if source == "bug":
+        raise ZeroDivisionError
+    click.echo(f"exported {source}")
+"""
+
+
+def test_plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, WORKING)
+    assert run("export", "resnet50").stdout == "exported resnet50\n"
+    assert "SOURCE" in run("export", "--help").stdout
+    failed(run("export", "wrong"), "no network called wrong")
+    failed(run("export", "unwritable"), "/x/model.onnx: Permission denied")
+    failed(run("export", "large"), "not enough memory")
+    # A bug is not dressed up as bad input.
+    assert isinstance(run("export", "bug").exception, ZeroDivisionError)
+    assert ExportError.__mro__[1].__name__ == "SeewhyError"
+
+
+def test_plug_ins_are_found() -> None:
+    assert {"export", "demo"} <= set(cli._plugins())
+
+
+def test_help_does_not_import_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, "raise SystemError('imported')")
+    assert run("--help").exit_code == 0
+
+
+# Progress.
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_in_words() -> None:
+    assert describe(12, 340, 4) == "12/340 images, 3.0 images/s, 1:49 left"
+    assert describe(1, 100_000, 1) == "1/100000 images, 1.0 images/s, 27:46:39 left"
+    assert describe(5, 5, 0.5) == "5/5 images, 10.0 images/s, 0:00 left"
+
+
+def test_progress_is_shown_late_and_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from seewhy import progress
+
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    for stream, shown in [(Terminal(), True), (io.StringIO(), False)]:
+        now[0] = 0
+        with Progress(10, stream) as bar:
+            now[0] = 1
+            bar.update(1)
+            assert stream.getvalue() == ""
+            now[0] = 4
+            bar.update(2)
+        assert ("2/10 images, 0.5 images/s, 0:16 left" in stream.getvalue()) == shown
+        assert stream.getvalue().endswith("\r\x1b[K" if shown else "")
+
+
+def test_quiet_when_piped(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seewhy.progress._DELAY", -1.0)
+    result = run("explain", model_path, cat, "-o", tmp_path / "out")
+    assert result.stderr == "" and "\r" not in result.stdout and len(result.stdout.splitlines()) == 1
+
+
+def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Explainer, "explain", interrupt)
+    result = run("explain", model_path, cat, "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "Aborted!" in result.stderr
