@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import Tiny
 
 from seewhy import Explainer
+from tiny_model import Tiny
 
 
 @pytest.fixture(scope="session")

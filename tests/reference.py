@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from tiny_model import Tiny
 
 Array = NDArray[np.float64]

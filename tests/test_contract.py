@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tiny_model import Tiny
 
 from seewhy import ModelFileError, contract
 from seewhy.contract import Metadata
+from tiny_model import Tiny
 
 
 def properties(**changes: Any) -> dict[str, str]:

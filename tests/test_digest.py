@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tiny_model import Tiny
 
 from seewhy.contract import DIGEST_KEY, DIGEST_PLACEHOLDER
 from seewhy.digest import file_digest, seal
+from tiny_model import Tiny
 
 
 def digits(data: bytes) -> str:

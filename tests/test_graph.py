@@ -7,9 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 from seewhy.graph import prune
+from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

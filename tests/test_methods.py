@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import Reference, minmax
-from tiny_model import DEFAULT_OUTPUTS, Tiny
 
+from reference import Reference, minmax
 from seewhy import Explainer, MethodError
 from seewhy.methods import METHODS
+from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 # float32 sums of about 200 products of size one: eps 1.2e-7 times the square root of that, with room.
 RELATIVE = 5e-6

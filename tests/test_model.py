@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from tiny_model import Tiny, set_property
 
 from seewhy import Explainer, ModelFileError, contract, digest
 from seewhy.model import ModelFile
+from tiny_model import Tiny, set_property
 
 
 def refused(path: Path, words: str, verify: bool = True) -> None:
@@ -163,8 +163,13 @@ def _dtype(kind: str, name: str, dtype: int) -> Callable[[onnx.ModelProto], None
                 model,
                 "preprocessing",
                 {
-                    **{"resize": "squash", "size": None, "interpolation": "box", "crop": False},
-                    **{"mean": [0.5], "std": [0.5], "channel_order": "RGB"},
+                    "resize": "squash",
+                    "size": None,
+                    "interpolation": "box",
+                    "crop": False,
+                    "mean": [0.5],
+                    "std": [0.5],
+                    "channel_order": "RGB",
                 },
             ),
             "1 means for 3 channels",

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import Tiny
 
 from seewhy import Explainer, ImageError, contract
 from seewhy.preprocess import Photograph, batch, fit, normalise, photograph
+from tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]
 SIZES = [(40, 30), (30, 40), (33, 33), (17, 61), (61, 17), (8, 5), (1, 1), (300, 200), (24, 24), (25, 24)]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_model import DEFAULT_OUTPUTS
 
 from seewhy import Explainer, ProviderError, sessions
 from seewhy.model import ModelFile
+from tiny_model import DEFAULT_OUTPUTS
 
 CPU = "CPUExecutionProvider"
 

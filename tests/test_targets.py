@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_model import LABELS
 
 from seewhy import TargetError
 from seewhy.targets import check_top, find_label, highest, resolve
+from tiny_model import LABELS
 
 
 @pytest.mark.parametrize(
