@@ -133,7 +133,7 @@ class Metadata:
     score: str
     rectifiers: Rectifiers
     parity: dict[str, dict[str, dict[str, float | None]]]
-    """output -> input kind (`noise`, `picture`) -> `error` and `torch_float32`, relative L2 against float64 autograd;
+    """output -> input kind (`noise`, `picture`) -> `error`, `torch_float32` (relative L2 against float64 autograd) and `draw`;
     `error` is None where the reference was zero, which tests nothing. Empty where verification was skipped."""
     versions: dict[str, str]
     external_data: dict[str, Any] | None = None

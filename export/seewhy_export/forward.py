@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from seewhy.errors import ExportError
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from seewhy.errors import ExportError
 
 aten = torch.ops.aten
 
@@ -125,7 +126,9 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
             weights[str(spec.target)] = stored[spec.target].detach()
     outputs = [
         output
-        for spec, output in zip(program.graph_signature.output_specs, graph_module.graph.output_node().args[0], strict=True)
+        for spec, output in zip(
+            program.graph_signature.output_specs, graph_module.graph.output_node().args[0], strict=True
+        )
         if spec.kind == OutputKind.USER_OUTPUT
     ]
     marked = _unmark(graph_module)
@@ -152,7 +155,9 @@ def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
 
     def mark(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
-            raise ExportError(f"layer {layer!r} returns {type(output).__name__}, not one tensor; name a layer inside it")
+            raise ExportError(
+                f"layer {layer!r} returns {type(output).__name__}, not one tensor; name a layer inside it"
+            )
         return torch.ops.seewhy.target_layer(output)
 
     handle = modules[layer].register_forward_hook(mark)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from seewhy import contract
-from seewhy.errors import ExportError
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
-from torch.fx.graph import CodeGen
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import CodeGen
+
+from seewhy import contract
+from seewhy.errors import ExportError
 
 from .forward import ForwardGraph, value_of
 from .layer import TargetLayer

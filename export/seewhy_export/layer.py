@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from seewhy.errors import ExportError
 from torch.fx import Node
+
+from seewhy.errors import ExportError
 
 from .forward import ForwardGraph, value_of
 
@@ -71,7 +72,9 @@ def target_layer(forward: ForwardGraph, name: str | None) -> TargetLayer:
     value = value_of(node)
     if not isinstance(value, torch.Tensor) or value.dim() != 4:
         shape = tuple(value.shape)[1:] if isinstance(value, torch.Tensor) else "?"
-        raise ExportError(f"layer {name!r} gives shape (N, *{shape}), but a map (N, C, h, w) is needed; name another layer")
+        raise ExportError(
+            f"layer {name!r} gives shape (N, *{shape}), but a map (N, C, h, w) is needed; name another layer"
+        )
     if node not in _ancestors(forward.logits):
         raise ExportError(f"layer {name!r}: its gradient is identically zero, since the logits do not depend on it")
     return TargetLayer(node, name, chosen, _separates(forward, node), _pooled_linear_head(forward.logits, node))
@@ -167,5 +170,3 @@ def _pooled_linear_head(logits: Node, layer: Node) -> Node | None:
     while features.target in RESHAPES:
         features = features.args[0]  # type: ignore[assignment]
     return weight if _pools_globally(features, layer) else None
-
-

@@ -73,7 +73,11 @@ def convolution_backward(
     stride, padding, dilation = (_expand(values, rank) for values in (stride, padding, dilation))
     zeros = [0] * rank
     if transposed:
-        return aten.convolution.default(gradient, weight, None, stride, padding, dilation, False, zeros, groups), None, None
+        return (
+            aten.convolution.default(gradient, weight, None, stride, padding, dilation, False, zeros, groups),
+            None,
+            None,
+        )
     sizes, kernel = list(x.shape[2:]), list(weight.shape[2:])
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     if all(s == 1 for s in stride) and all(r >= p for r, p in zip(reach, padding, strict=True)):
@@ -87,8 +91,7 @@ def convolution_backward(
         result = _fit(_put_zeros_between(small, stride), sizes)
     else:
         reached = [
-            (g - 1) * s - 2 * p + r + 1
-            for g, s, p, r in zip(gradient.shape[2:], stride, padding, reach, strict=True)
+            (g - 1) * s - 2 * p + r + 1 for g, s, p, r in zip(gradient.shape[2:], stride, padding, reach, strict=True)
         ]
         missing = [size - got for size, got in zip(sizes, reached, strict=True)]
         result = aten.convolution.default(gradient, weight, None, stride, padding, dilation, True, missing, groups)

@@ -12,8 +12,6 @@ from onnx_ir.passes import PassManager
 from onnx_ir.passes import common as passes
 from onnxscript import opset20 as op
 from onnxscript.optimizer import fold_constants
-from seewhy import contract
-from seewhy.errors import ExportError
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -25,6 +23,9 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.utils import _pytree as pytree
+
+from seewhy import contract
+from seewhy.errors import ExportError
 
 from .forward import one_line
 from .joint import JointGraph

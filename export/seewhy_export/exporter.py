@@ -1,0 +1,227 @@
+"""From a PyTorch module to a model file: the steps in order, nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seewhy import contract
+from seewhy.contract import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
+from seewhy.errors import ExportError
+from seewhy.model import ModelFile
+
+from . import model_file
+from .forward import ForwardGraph, prepare, trace_forward
+from .joint import build_joint
+from .layer import TargetLayer, target_layer
+from .onnx_program import to_onnx
+from .rules import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
+from .verify import Parity, check_graph, measure, untested
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did."""
+
+    path: Path
+    layer: str
+    """The target layer's name."""
+    activations: tuple[int, int, int]
+    """(C, h, w) of the target layer."""
+    outputs: tuple[str, ...]
+    rectifiers: Rectifiers
+    parity: Parity
+    """output -> input kind -> `error` and `torch_float32`; empty where verification was skipped."""
+    messages: tuple[str, ...]
+    """What the user should know: a final softmax taken off, an output that no input could test, and the like."""
+    seconds: float
+    size: int
+    """Bytes of the model file and its weights file together."""
+
+
+def export(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    image_size: tuple[int, int] = (224, 224),
+    layer: str | None = None,
+    outputs: Sequence[str] | None = None,
+    guided_scope: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    score: str = "softmax",
+    name: str | None = None,
+    verify: bool = True,
+    source: str | None = None,
+) -> ExportReport:
+    """Write a classifier's forward and backward pass to one ONNX file.
+
+    The module is copied first; it keeps its mode, gradients, hooks, in-place flags and device. The copy is exported in
+    evaluation mode and float32.
+
+    Args:
+        module: takes images (N, C, H, W), returns logits (N, classes).
+        path: the file to write, whole or not at all.
+        image_size: (H, W) in pixels, fixed in the file; the batch size is not.
+        layer: module path of the target layer; a module called several times means its last call. None chooses the
+            last map that a convolution produces before pooling.
+        outputs: names from the file contract; None is all but the optional ones. Logits are always there.
+        guided_scope: module path prefixes inside which rectifiers follow the guided rule; None is everywhere.
+        labels: one for each class.
+        preprocessing: how a photograph becomes the network's input, for the engine.
+        score: `softmax`, `sigmoid` or `none`: what makes probabilities of the logits.
+        name: the model's name in the file; None is the class of the module.
+        verify: compare the written file with PyTorch autograd in float64, and keep nothing that disagrees.
+        source: where the module came from, for the record.
+
+    Raises:
+        ExportError: the module cannot be exported, the file disagrees with PyTorch, or it cannot be written.
+    """
+    started = time.perf_counter()
+    destination = Path(path)
+    _check_arguments(module, image_size, outputs, score, preprocessing)
+    messages: list[str] = []
+    prepared = prepare(module)
+    forward = trace_forward(prepared, image_size, _channels(prepared, preprocessing), layer)
+    if forward.stripped is not None:
+        score = forward.stripped
+        messages.append(f"the network ends in {score}; its input is exported as logits")
+    if labels is not None and len(labels) != forward.classes:
+        raise ExportError(f"{len(labels)} labels for {forward.classes} classes")
+    target = target_layer(forward, layer)
+    names = _choose_outputs(outputs, target)
+    if verify:
+        check_graph(prepared, forward, target)
+    scope = None if guided_scope is None else _check_scope(guided_scope, forward)
+    model = to_onnx(build_joint(forward, target, names, scope))
+    metadata = Metadata(
+        model=ModelInfo(name or type(module).__name__, source or "", model_file.weights_sha256(model)),
+        image_size=forward.image_size,
+        channels=forward.channels,
+        classes=forward.classes,
+        labels=None if labels is None else tuple(labels),
+        preprocessing=preprocessing,
+        layer=_layer_entry(target) if contract.ACTIVATIONS in names else None,
+        score=score,
+        rectifiers=count_rectifiers(forward, scope),
+        parity={},
+        versions=_versions(),
+    )
+    with model_file.staging(destination) as folder:
+        staged = folder / destination.name
+        model_file.write(model, metadata, staged)
+        if verify:
+            mean, std = ((0.5,), (0.25,)) if preprocessing is None else (preprocessing.mean, preprocessing.std)
+            parity = measure(staged, forward, target, names, scope, mean, std)
+            messages += [f"{output}: zero on every test input, so not tested" for output in untested(parity)]
+            metadata = model_file.write(model, replace(metadata, parity=parity), staged)
+        # The engine's own reader has the last word on what is published.
+        ModelFile.read(staged)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        model_file.publish(staged, destination)
+    return ExportReport(
+        path=destination,
+        layer=target.name,
+        activations=tuple(int(size) for size in target.node.meta["val"].shape[1:]),  # type: ignore[arg-type]
+        outputs=names,
+        rectifiers=metadata.rectifiers,
+        parity=metadata.parity,
+        messages=tuple(messages),
+        seconds=time.perf_counter() - started,
+        size=size,
+    )
+
+
+def count_rectifiers(forward: ForwardGraph, scope: tuple[str, ...] | None) -> Rectifiers:
+    """What the guided rule meets in this network."""
+    rectifiers = [(node, found) for node in forward.nodes if (found := rectifier_of(node)) is not None]
+    smooth = [SMOOTH_ACTIVATIONS[node.target] for node in forward.nodes if node.target in SMOOTH_ACTIVATIONS]
+    return Rectifiers(
+        kinds=dict(Counter(found.kind for _, found in rectifiers)),
+        guided=sum(in_scope(node, scope) for node, _ in rectifiers),
+        guided_scope=scope,
+        smooth=dict(Counter(smooth)),
+    )
+
+
+def _check_arguments(
+    module: Any,
+    image_size: Any,
+    outputs: Sequence[str] | None,
+    score: str,
+    preprocessing: Preprocessing | None,
+) -> None:
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"export takes a torch.nn.Module, not {type(module).__name__}")
+    if len(image_size) != 2 or not all(isinstance(size, int) and size > 0 for size in image_size):
+        raise ExportError(f"image_size must be (height, width) in pixels, not {image_size!r}")
+    if score not in contract.SCORES:
+        raise ExportError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
+    unknown = [name for name in outputs or () if name not in SUPPORTED_OUTPUTS]
+    if unknown:
+        raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(SUPPORTED_OUTPUTS)}")
+
+
+SUPPORTED_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.DECONVNET_GRADIENTS)
+
+
+def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer) -> tuple[str, ...]:
+    """The outputs asked for, in the contract's order; logits always, class weights where CAM applies."""
+    if outputs is None:
+        wanted = set(contract.OUTPUTS) - set(contract.OPTIONAL_OUTPUTS)
+        if target.class_weights is None:
+            wanted.discard(contract.CLASS_WEIGHTS)
+    else:
+        wanted = {contract.LOGITS, *outputs}
+        if contract.CLASS_WEIGHTS in wanted and target.class_weights is None:
+            raise ExportError(
+                f"class_weights: CAM needs global average pooling and one linear layer right behind {target.name!r}; "
+                f"export gradients instead, for gradcam"
+            )
+    return tuple(name for name in contract.OUTPUTS if name in wanted)
+
+
+def _check_scope(scope: Sequence[str], forward: ForwardGraph) -> tuple[str, ...]:
+    if isinstance(scope, str):
+        raise ExportError(f"guided_scope takes a list of module prefixes, not the string {scope!r}")
+    for prefix in scope:
+        if not any(in_scope(node, (prefix,)) for node in forward.nodes):
+            raise ExportError(f"guided_scope: no module is named {prefix!r}, or it does nothing in the forward pass")
+    return tuple(scope)
+
+
+def _layer_entry(target: TargetLayer) -> Layer:
+    return Layer(
+        name=target.name,
+        chosen=target.chosen,
+        separates=target.separates,
+        cut=contract.ACTIVATIONS if target.separates else None,
+    )
+
+
+def _channels(module: nn.Module, preprocessing: Preprocessing | None) -> int:
+    """As many as the preprocessing normalises; else as the first convolution takes; else three."""
+    if preprocessing is not None:
+        return len(preprocessing.mean)
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    return 3 if first is None else first.in_channels
+
+
+def _versions() -> dict[str, str]:
+    packages = ("seewhy", "torch", "onnxscript", "onnx", "onnxruntime")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    if package == "torch":
+        return str(torch.__version__)
+    return importlib.metadata.version(package)

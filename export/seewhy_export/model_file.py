@@ -1,0 +1,115 @@
+"""Writing the model file: weights inside or beside it, metadata, digest; whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir
+
+from seewhy import contract
+from seewhy.contract import Metadata
+from seewhy.digest import seal
+from seewhy.errors import ExportError
+
+# Small tensors stay in the main file even where weights move out: shapes and the like are needed to check the graph.
+_SMALLEST_EXTERNAL_TENSOR = 1024
+
+
+def weights_sha256(model: onnx_ir.Model) -> str:
+    """SHA-256 over name, dtype, shape and little-endian bytes of every initializer, in file order."""
+    digest = hashlib.sha256()
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        assert tensor is not None
+        digest.update(f"{name}\0{tensor.dtype.name}\0{list(tensor.shape.numpy())}\0".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write in; it is gone afterwards, whatever happens.
+
+    Raises:
+        ExportError: the folder of `path` does not exist or cannot be written.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".seewhy-", dir=path.parent))
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write(model: onnx_ir.Model, metadata: Metadata, path: Path) -> Metadata:
+    """Write `model` to `path`, sealed, and return the metadata as written.
+
+    Weights beyond the contract's threshold go to the sibling file `NAME.onnx.data`.
+
+    Raises:
+        ExportError: the disk is full, or the like.
+    """
+    try:
+        data_file = _move_weights_out(model, path)
+        if data_file is not None:
+            metadata = replace(metadata, external_data={"file": data_file.name, "sha256": _file_sha256(data_file)})
+        model.metadata_props.clear()
+        model.metadata_props.update(metadata.to_properties())
+        model.metadata_props[contract.DIGEST_KEY] = contract.DIGEST_PLACEHOLDER
+        with open(path, "wb") as file:
+            file.write(seal(onnx_ir.to_proto(model).SerializeToString()))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ExportError(f"{path.name}: cannot be written: {error.strerror or error}") from error
+    return metadata
+
+
+def publish(staged: Path, path: Path) -> None:
+    """Move a written model, and its weights file if it has one, to where it belongs.
+
+    Raises:
+        ExportError: the destination cannot be written.
+    """
+    data, old_data = _data_path(staged), _data_path(path)
+    try:
+        if data.exists():
+            os.replace(data, old_data)
+        os.replace(staged, path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _data_path(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
+
+
+def _move_weights_out(model: onnx_ir.Model, path: Path) -> Path | None:
+    """Write large weights to the sibling file where the model would not fit into one; its path, or None."""
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    if any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in tensors):
+        return _data_path(path)
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= contract.EXTERNAL_DATA_THRESHOLD:
+        return None
+    data_file = _data_path(path)
+    onnx_ir.external_data.unload_from_model(
+        model, path.parent, data_file.name, size_threshold_bytes=_SMALLEST_EXTERNAL_TENSOR
+    )
+    return data_file
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

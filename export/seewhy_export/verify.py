@@ -1,0 +1,225 @@
+"""The file's answers against PyTorch autograd in float64.
+
+The measure, for each output: relative L2 error at most the larger of 1e-4 and four times PyTorch's own float32 error on
+the same input. It is taken on noise, and on a picture with constant areas, where ties between neighbours are the rule.
+
+A network has millions of rectifiers, and on most inputs one of them sits within rounding of zero: float32 then switches
+it the other way than float64, in PyTorch as often as here, and the gradient moves by 1e-4 to 1e-2. Which kernels flip
+is chance. So PyTorch's own error is the worst of its kernels where the first of them does not settle it, and an input
+on which the file still disagrees is drawn again, a few times: a flip goes away, a fault stays.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from seewhy import contract
+from seewhy.errors import ExportError
+
+from .forward import ForwardGraph, one_line
+from .layer import TargetLayer
+from .reference import eager_reference, reference
+
+Errors = dict[str, float | None]
+Parity = dict[str, dict[str, Errors]]
+
+TOLERANCE = 1e-4
+FACTOR = 4.0
+KINDS = ("noise", "picture")
+DRAWS = 5
+PYTORCH_KERNELS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
+    nullcontext,
+    lambda: torch.backends.mkldnn.flags(enabled=False),
+)
+
+Compute = Callable[[Tensor, Tensor], dict[str, Tensor]]
+"""(images, targets) -> outputs."""
+
+
+def check_graph(module: nn.Module, forward: ForwardGraph, layer: TargetLayer) -> None:
+    """Hold the traced graph to the module itself, run eagerly in float64 on one image.
+
+    Raises:
+        ExportError: they differ, as where a module has a derivative of its own or depends on the batch size.
+    """
+    if forward.stripped is not None:
+        return
+    image = draw_input("noise", 1, forward, (0.5,), (0.25,))[:1].double()
+    outputs = (contract.LOGITS, contract.INPUT_GRADIENTS)
+    traced = _reference(forward, layer, outputs, None, image, torch.tensor([contract.PREDICTED]))
+    try:
+        eager = eager_reference(copy.deepcopy(module).double(), image)
+    except Exception as error:
+        raise ExportError(f"PyTorch itself cannot run the network in float64: {one_line(error)}") from error
+    for name in outputs:
+        difference = relative_error(traced[name], eager[name])
+        # Both are float64, so this leaves room for another order of summation and nothing else.
+        if difference is not None and not difference <= 1e-6:
+            raise ExportError(
+                f"the traced graph differs from the module it was traced from: {name} by {difference:.1e}; a module "
+                f"with a backward pass of its own, or one that depends on the batch size, cannot be exported"
+            )
+
+
+def measure(
+    path: str | os.PathLike[str],
+    forward: ForwardGraph,
+    layer: TargetLayer,
+    outputs: Sequence[str],
+    scope: tuple[str, ...] | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Parity:
+    """Run the file under onnxruntime, and compare.
+
+    Returns:
+        output -> input kind -> `error` (ours) and `torch_float32` (PyTorch's own), relative L2 against float64, and
+        `draw`, which input of that kind they were taken on. The errors are None where the reference is zero: such an
+        input tests nothing.
+
+    Raises:
+        ExportError: the file disagrees on every draw, or the target layer's gradient is identically zero.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+
+    def run_file(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        values = session.run(list(outputs), {contract.IMAGES: images.numpy(), contract.TARGETS: targets.numpy()})
+        return {name: torch.from_numpy(value) for name, value in zip(outputs, values, strict=True)}
+
+    run_pytorch = partial(_reference, forward, layer, tuple(dict.fromkeys([*outputs, contract.GRADIENTS])), scope)
+    draw = partial(draw_input, forward=forward, mean=mean, std=std)
+    parity: Parity = {name: {} for name in outputs}
+    live = []
+    for kind in KINDS:
+        errors, gradients = _measure_kind(kind, draw, run_file, run_pytorch, forward.classes)
+        live.append(bool(gradients.any()))
+        for name in outputs:
+            parity[name][kind] = errors[name]
+    if not any(live):
+        raise ExportError(
+            f"layer {layer.name!r}: its gradient is identically zero on every test input; name another layer"
+        )
+    return parity
+
+
+def _measure_kind(
+    kind: str, draw: Callable[[str, int], Tensor], run_file: Compute, run_pytorch: Compute, classes: int
+) -> tuple[dict[str, Errors], Tensor]:
+    """The errors of each output on the first draw on which all agree, and the exact gradients there."""
+    for number in range(1, DRAWS + 1):
+        images = draw(kind, number)
+        # The predicted class, and another one.
+        targets = torch.tensor([contract.PREDICTED, classes // 2][: images.shape[0]])
+        ours, exact = run_file(images, targets), run_pytorch(images.double(), targets)
+        errors: dict[str, Errors] = {
+            name: {"error": relative_error(value, exact[name]), "torch_float32": None, "draw": number}
+            for name, value in ours.items()
+        }
+        for kernels in PYTORCH_KERNELS:
+            with kernels():
+                single = run_pytorch(images, targets)
+            for name, values in errors.items():
+                values["torch_float32"] = _worse(values["torch_float32"], relative_error(single[name], exact[name]))
+            wrong = [name for name, values in errors.items() if not agrees(values)]
+            if not wrong:
+                return errors, exact[contract.GRADIENTS]
+    found = [f"{n} on {kind}: relative error {errors[n]['error']:.1e}, allowed {_bound(errors[n]):.1e}" for n in wrong]
+    raise ExportError(f"the exported file disagrees with PyTorch, and was not kept: {'; '.join(found)}")
+
+
+def agrees(errors: Errors) -> bool:
+    """The measure. A zero reference (None) is no disagreement, and no agreement either: see `untested`."""
+    error = errors["error"]
+    return error is None or error <= _bound(errors)
+
+
+def _bound(errors: Errors) -> float:
+    own = errors["torch_float32"]
+    return max(TOLERANCE, FACTOR * own) if own is not None and math.isfinite(own) else TOLERANCE
+
+
+def _worse(one: float | None, other: float | None) -> float | None:
+    known = [error for error in (one, other) if error is not None]
+    return max(known) if known else None
+
+
+def _reference(
+    forward: ForwardGraph,
+    layer: TargetLayer,
+    outputs: Sequence[str],
+    scope: tuple[str, ...] | None,
+    images: Tensor,
+    targets: Tensor,
+) -> dict[str, Tensor]:
+    try:
+        return reference(forward, layer, outputs, images, targets, scope)
+    except Exception as error:
+        raise ExportError(f"PyTorch itself cannot run the reference in {images.dtype}: {one_line(error)}") from error
+
+
+def draw_input(kind: str, draw: int, forward: ForwardGraph, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """float32 images (N, C, H, W) as they look after preprocessing; another `draw` gives others of the same kind."""
+    generator = torch.Generator().manual_seed(draw)
+    shape = (forward.channels, *forward.image_size)
+    if kind == "noise":
+        # Two, so that the batch dimension is tested as well.
+        return torch.randn(2, *shape, generator=generator)
+    pixels = _picture(shape, generator)
+    shift, scale = (torch.tensor(_for_channels(values, shape[0])).reshape(-1, 1, 1) for values in (mean, std))
+    return ((pixels - shift) / scale)[None]
+
+
+def _picture(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """A smooth scene in 8 bits with a white border and a black rectangle: large areas of one value."""
+    channels, height, width = shape
+    y = torch.linspace(0, 1, height)[:, None]
+    x = torch.linspace(0, 1, width)[None, :]
+    phases = 6.3 * torch.rand(channels, 2, generator=generator)
+    planes = [0.5 + 0.4 * torch.sin(7 * x + a) * torch.cos(5 * y + b) for a, b in phases.tolist()]
+    pixels = (torch.stack(planes) * 255).round() / 255
+    rows, columns = max(1, height // 8), max(1, width // 8)
+    pixels[:, height // 2 : height // 2 + rows, width // 4 : width // 2] = 0.0
+    for border in (pixels[:, :rows], pixels[:, -rows:], pixels[:, :, :columns], pixels[:, :, -columns:]):
+        border.fill_(1.0)
+    return pixels
+
+
+def _for_channels(values: Sequence[float], channels: int) -> list[float]:
+    return list(values) if len(values) == channels else [float(values[0])] * channels
+
+
+def relative_error(value: Tensor, exact: Tensor) -> float | None:
+    """Relative L2 error against `exact`; None where that is zero."""
+    norm = float(exact.double().norm())
+    return None if norm == 0 else float((value.double() - exact.double()).norm() / norm)
+
+
+def untested(parity: Parity) -> list[str]:
+    """Outputs whose reference was zero on every input, so that nothing is known of them."""
+    return [name for name, kinds in parity.items() if all(errors["error"] is None for errors in kinds.values())]
+
+
+def table(parity: Parity) -> str:
+    """The parity as text, a line an output."""
+    kinds = list(next(iter(parity.values()), {}))
+    lines = ["  ".join([f"{'relative L2 error':<18}", *(f"{kind:>8} (torch f32)" for kind in kinds)])]
+    for name, values in parity.items():
+        cells = [f"{_number(v['error']):>8} {'(' + _number(v['torch_float32']) + ')':>11}" for v in values.values()]
+        lines.append("  ".join([f"{name:<18}", *cells]))
+    return "\n".join(lines)
+
+
+def _number(error: float | None) -> str:
+    return "untested" if error is None else f"{error:.1e}"
