@@ -12,7 +12,7 @@ from PIL import Image
 from seewhy import Explainer, ImageError, OutputError, contract
 from seewhy.palettes import PALETTES, palette
 from seewhy.preprocess import Placement, photograph
-from seewhy.render import gradient_pictures, overlays
+from seewhy.render import clip_gradients, gradient_pictures, overlays
 from seewhy.sheet import contact_sheet
 from tiny_model import Tiny
 
@@ -66,6 +66,20 @@ def test_pictures_are_overlays_for_maps(explainer: Explainer, photo: Photo) -> N
     result = explainer.explain(photo(), method="cam")
     pairs = zip(result.pictures("turbo", 0.4), result.overlays("turbo", 0.4), strict=True)
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+def test_clipped_gradients() -> None:
+    """One extreme value no longer decides the scale, and signs and zeros stay what they are."""
+    random = np.random.default_rng(0)
+    gradients = random.standard_normal((2, 3, 20, 20)).astype(np.float32)
+    gradients[0, 0, 0, 0], gradients[1] = 1000, 0
+    found = clip_gradients(gradients, 0.9)
+    limit = np.sort(np.abs(gradients[0]).ravel())[round(0.9 * 1199)]
+    assert np.abs(found[0]).max() == pytest.approx(limit, rel=0.02)
+    inside = np.abs(gradients[0]) < limit * 0.98
+    assert inside.mean() > 0.85
+    assert np.array_equal(found[0][inside], gradients[0][inside])
+    assert np.array_equal(np.sign(found), np.sign(gradients))
 
 
 def test_gradients_of_other_channels() -> None:

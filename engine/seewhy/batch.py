@@ -17,7 +17,7 @@ from .explainer import Explainer
 from .explanation import Explanation, class_name
 from .methods import METHODS
 from .preprocess import Photograph, photograph
-from .render import rgb
+from .render import clip_gradients, gradient_pictures, rgb
 from .sheet import contact_sheet
 
 
@@ -176,11 +176,10 @@ def _save(
     settings: Settings,
 ) -> list[Answer]:
     """Write one image's pictures and numbers; return one answer for each class explained."""
-    pictures: dict[str, list[Image.Image]] = {}
     paths: dict[str, list[Path]] = {}
     for method, result in results.items():
-        pictures[method] = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
-        paths[method] = output.save_method(folder, name, result, image, pictures[method], settings.raw)
+        pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
+        paths[method] = output.save_method(folder, name, result, image, pictures, settings.raw)
     first = next(iter(results.values()))
     classes = first.targets_of(image)
     answers = []
@@ -188,7 +187,7 @@ def _save(
         label, score = class_name(index, first.classes), first.score(image, index)
         picture = paths[first.method][k]
         if len(results) > 1:
-            tiles = _tiles({method: result.only(image) for method, result in results.items()}, pictures, k, settings)
+            tiles = _tiles(results, image, k, settings)
             note = f"{explainer.metadata.model.name} · {Path(first.photographs[image].name).name}"
             suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
             picture = output.save_picture(folder, name, suffix, contact_sheet(tiles, label, score, note))
@@ -196,16 +195,21 @@ def _save(
     return answers
 
 
-def _tiles(
-    results: dict[str, Explanation], pictures: dict[str, list[Image.Image]], k: int, settings: Settings
-) -> list[tuple[str, Image.Image]]:
-    """The sheet's columns, all on the model's view so that they can be compared: photograph, then methods in order."""
-    photo = next(iter(results.values())).photographs[0]
+def _tiles(results: dict[str, Explanation], image: int, k: int, settings: Settings) -> list[tuple[str, Image.Image]]:
+    """The sheet's columns: the photograph as the model saw it, then the methods in the table's order, on that view.
+
+    Gradients are clipped, so that they can be seen at this size; the pictures of their own are not.
+    """
+    photo = next(iter(results.values())).photographs[image]
     tiles = [("Photograph", Image.fromarray(rgb(photo.view)))]
-    for name in METHODS:
-        if name in results:
-            drawn = pictures[name]
-            if settings.canvas != "model":
-                drawn = results[name].pictures(settings.colormap, settings.alpha)
-            tiles.append((METHODS[name].title, drawn[k]))
+    for name, method in METHODS.items():
+        if name not in results:
+            continue
+        result = results[name].only(image)
+        if method.is_map:
+            picture = result.overlays(settings.colormap, settings.alpha)[k]
+        else:
+            values = result.attributions.reshape(-1, *result.attributions.shape[-3:])
+            picture = gradient_pictures(clip_gradients(values[k : k + 1]))[0]
+        tiles.append((method.title, picture))
     return tiles

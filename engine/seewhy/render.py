@@ -54,6 +54,16 @@ def gradient_pictures(gradients: Floats) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in _core.gradient_rgb(gradients)]
 
 
+def clip_gradients(gradients: Floats, share: float = 0.995) -> Floats:
+    """(N,C,H,W) -> the same with each image clipped symmetrically, to where `share` of its |values| lie inside.
+
+    A few extreme values otherwise leave the rest of a small picture plain grey.
+    """
+    limits = np.quantile(np.abs(gradients).reshape(len(gradients), -1), share, axis=1).astype(np.float32)
+    limits = limits.reshape(-1, 1, 1, 1)
+    return np.clip(gradients, -limits, limits)
+
+
 def rgb(view: Bytes) -> Bytes:
     """(H,W,1) or (H,W,3) -> (H,W,3)."""
     return np.ascontiguousarray(np.broadcast_to(view, (*view.shape[:2], 3)))
