@@ -18,9 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 
-FINAL_SCORES = {
+FINAL_SCORES: dict[Any, str] = {
     aten.softmax.int: "softmax",
     aten._softmax.default: "softmax",
     aten.log_softmax.int: "softmax",
@@ -158,7 +158,8 @@ def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
             raise ExportError(
                 f"layer {layer!r} returns {type(output).__name__}, not one tensor; name a layer inside it"
             )
-        return torch.ops.seewhy.target_layer(output)
+        marked: Tensor = torch.ops.seewhy.target_layer(output)
+        return marked
 
     handle = modules[layer].register_forward_hook(mark)
     try:
@@ -199,7 +200,8 @@ def _only_logits(outputs: list[Any]) -> Node:
 def _strip_final_score(logits: Node) -> tuple[Node, str | None]:
     """A network that ends in softmax or sigmoid: its logits are what goes into that."""
     kind = FINAL_SCORES.get(logits.target)
-    return (logits, None) if kind is None else (logits.args[0], kind)  # type: ignore[return-value]
+    args: tuple[Any, ...] = logits.args
+    return (logits, None) if kind is None else (args[0], kind)
 
 
 def one_line(error: BaseException) -> str:

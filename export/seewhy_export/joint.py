@@ -45,8 +45,14 @@ class ForwardPass(Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         x, *rest = args
         weight = rest[0] if rest and isinstance(rest[0], Tensor) else None
-        run = lambda value: node.target(value, *rest, **kwargs)  # type: ignore[operator]  # noqa: E731
-        return Rectify.apply(x, weight, run, rectifier, self.in_force if in_scope(node, self.scope) else None)
+
+        def run(value: Tensor) -> Any:
+            operator: Any = node.target
+            return operator(value, *rest, **kwargs)
+
+        in_force = self.in_force if in_scope(node, self.scope) else None
+        rectified: Tensor = Rectify.apply(x, weight, run, rectifier, in_force)
+        return rectified
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -11,7 +12,7 @@ from seewhy.errors import ExportError
 
 from .forward import ForwardGraph, value_of
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 
 CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.convolution.default, aten.conv_transpose2d.input}
 
@@ -119,20 +120,17 @@ def _last_map(forward: ForwardGraph) -> Node:
 def _paths(node: Node) -> list[str]:
     """Module paths around a node, outermost first; a later call of the same module is another entry."""
     stack = node.meta.get("nn_module_stack", {})
-    return [key for key in stack]
+    return list(stack)
 
 
 def _name(node: Node) -> str:
-    """The outermost module that returns this value; the operation's own name where there is none."""
-    outside = [set(_paths(user)) for user in _effective_users(node)]
+    """The outermost module whose last call returns this value; the operation's own name where there is none."""
+    outside = [set(_paths(user)) for user in node.users if user.op != "output"]
+    last_calls = {path: key for n in node.graph.nodes for key, (path, _) in n.meta.get("nn_module_stack", {}).items()}
     for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
-        if path and all(key not in keys for keys in outside):
+        if path and last_calls[path] == key and all(key not in keys for keys in outside):
             return str(path)
     return node.name
-
-
-def _effective_users(node: Node) -> list[Node]:
-    return [user for user in node.users if user.op != "output"]
 
 
 def _separates(forward: ForwardGraph, layer: Node) -> bool:
@@ -148,25 +146,25 @@ def _separates(forward: ForwardGraph, layer: Node) -> bool:
 
 def _pools_globally(node: Node, layer: Node) -> bool:
     """Whether a node is the mean over all places of the layer."""
-    if not node.args or node.args[0] is not layer:
+    args: tuple[Any, ...] = node.args
+    if not args or args[0] is not layer:
         return False
     if node.target in (aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default):
-        return list(node.args[1]) in ([1], [1, 1])  # type: ignore[arg-type]
+        return list(args[1]) in ([1], [1, 1])
     if node.target is aten.mean.dim:
-        return sorted(d % 4 for d in node.args[1]) == [2, 3]  # type: ignore[union-attr, operator]
+        return sorted(dimension % 4 for dimension in args[1]) == [2, 3]
     if node.target is aten.avg_pool2d.default:
-        padding = node.args[3] if len(node.args) > 3 else [0, 0]
-        kernel = list(node.args[1])  # type: ignore[arg-type]
-        return kernel * (2 // len(kernel)) == list(_map_size(layer) or ()) and not any(padding)  # type: ignore[arg-type]
+        kernel, padding = list(args[1]), args[3] if len(args) > 3 else [0]
+        return tuple(kernel * (2 // len(kernel))) == _map_size(layer) and not any(padding)
     return False
 
 
 def _pooled_linear_head(logits: Node, layer: Node) -> Node | None:
-    """The weight of the one linear layer between the pooled target layer and the logits; None where CAM has no meaning."""
+    """The weight of the one linear layer behind the pooled target layer; None where CAM has no meaning."""
     if logits.target is not aten.linear.default:
         return None
-    features, weight = logits.args[0], logits.args[1]
-    assert isinstance(features, Node) and isinstance(weight, Node)
+    args: tuple[Any, ...] = logits.args
+    features, weight = args[:2]
     while features.target in RESHAPES:
-        features = features.args[0]  # type: ignore[assignment]
+        features = features.args[0]
     return weight if _pools_globally(features, layer) else None

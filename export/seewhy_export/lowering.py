@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 
 
 def _expand(values: Sequence[int], count: int) -> list[int]:
@@ -28,7 +28,13 @@ def _fit(x: Tensor, sizes: Sequence[int]) -> Tensor:
     padding: list[int] = []
     for size, wanted in zip(reversed(x.shape[-len(sizes) :]), reversed(sizes), strict=True):
         padding += [0, wanted - size]
-    return x if not any(padding) else aten.constant_pad_nd.default(x, padding, 0.0)
+    return _pad(x, padding) if any(padding) else x
+
+
+def _pad(x: Tensor, padding: Sequence[int]) -> Tensor:
+    """Zeros at the ends of the trailing dimensions, last dimension first as in ATen; negative numbers cut."""
+    padded: Tensor = aten.constant_pad_nd.default(x, padding, 0.0)
+    return padded
 
 
 def _put_zeros_between(x: Tensor, stride: Sequence[int]) -> Tensor:
@@ -41,8 +47,7 @@ def _put_zeros_between(x: Tensor, stride: Sequence[int]) -> Tensor:
     padding: list[int] = []
     for s in reversed(stride):
         padding += [0, s - 1, 0, 0]
-    spread = aten.constant_pad_nd.default(apart, padding, 0.0)
-    return spread.reshape(lead + [size * s for size, s in zip(spatial, stride, strict=True)])
+    return _pad(apart, padding).reshape(lead + [size * s for size, s in zip(spatial, stride, strict=True)])
 
 
 def _flip_and_swap(weight: Tensor, groups: int) -> Tensor:
@@ -149,6 +154,11 @@ def _window_counts(size: int, pooled: int, kernel: int, stride: int, padding: in
     return counts
 
 
+def _avg_pool2d(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    pooled: Tensor = aten.avg_pool2d.default(x, kernel, stride)
+    return pooled
+
+
 def avg_pool2d_backward(
     gradient: Tensor,
     x: Tensor,
@@ -179,8 +189,8 @@ def avg_pool2d_backward(
     left = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
     wanted = [size + k - 1 for size, k in zip(sizes, kernel, strict=True)]
     right = [w - have - before for w, have, before in zip(wanted, spread.shape[2:], left, strict=True)]
-    padded = aten.constant_pad_nd.default(spread, [left[1], right[1], left[0], right[0]], 0.0)
-    return aten.avg_pool2d.default(padded, kernel, [1, 1])
+    padded = _pad(spread, [left[1], right[1], left[0], right[0]])
+    return _avg_pool2d(padded, kernel, [1, 1])
 
 
 def _adaptive_matrix(size: int, pooled: int, like: Tensor) -> Tensor:
@@ -208,7 +218,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
     if kernel == [1, 1]:
         return x.clone()
     if kernel is not None:
-        return aten.avg_pool2d.default(x, kernel, kernel)
+        return _avg_pool2d(x, kernel, kernel)
     rows, columns = _adaptive_matrices(x, output_size)
     return rows @ (x @ columns.t())
 

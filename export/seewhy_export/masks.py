@@ -1,18 +1,21 @@
 """Two masks as operators of their own, so that their ONNX form can be chosen.
 
-A comparison and a cast would leave onnxruntime's blocked layout, with a copy each way; a steep HardSigmoid stays in it.
-In PyTorch both are exact comparisons. In ONNX they are exact for every normal float32: a denormal (below 1.2e-38) gives a
-fraction instead of 1.
+A comparison and a cast would leave onnxruntime's blocked layout, with a copy each way; a steep HardSigmoid stays in
+it. In PyTorch both are exact comparisons. In ONNX they are exact for every normal float32: a denormal (below 1.2e-38)
+gives a fraction instead of 1.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from onnxscript import opset20 as op
+from onnxscript import opset20
 from torch import Tensor
 
+op: Any = opset20
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
@@ -38,17 +41,17 @@ def _(x: Tensor, bound: float) -> Tensor:
     return torch.empty_like(x)
 
 
-def _translate_is_positive(x):  # type: ignore[no-untyped-def]
+def _translate_is_positive(x: Any) -> Any:
     return op.HardSigmoid(x, alpha=_LARGEST_FLOAT32, beta=0.0)
 
 
-def _translate_is_below(x, bound: float):  # type: ignore[no-untyped-def]
+def _translate_is_below(x: Any, bound: float) -> Any:
     # Powers of two scale exactly, and this one makes the step from `bound` to the float32 before it at least 1.
     scale = 2.0 ** (24 - math.floor(math.log2(bound)))
     return op.HardSigmoid(x, alpha=-scale, beta=bound * scale)
 
 
-TRANSLATIONS = {
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.seewhy.is_positive.default: _translate_is_positive,
     torch.ops.seewhy.is_below.default: _translate_is_below,
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir
 import torch
 from onnx_ir.passes import PassManager
 from onnx_ir.passes import common as passes
-from onnxscript import opset20 as op
+from onnxscript import opset20
 from onnxscript.optimizer import fold_constants
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
@@ -31,6 +32,8 @@ from .forward import one_line
 from .joint import JointGraph
 from .masks import TRANSLATIONS
 
+op: Any = opset20
+
 
 def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     """Convert; inputs and outputs carry the contract's names, and the batch is the one dynamic dimension.
@@ -41,7 +44,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     try:
         # Decomposing traces the whole graph once more, which takes longer than all the rest; most graphs need none.
         model = _convert(joint, _Decomposed)
-    except Exception:
+    except torch.onnx.OnnxExporterError:
         try:
             model = _convert(joint, ExportedProgram)
         except Exception as error:
@@ -95,7 +98,7 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
         for node, name in zip(placeholders, joint.weights, strict=False)
     ]
     inputs += [InputSpec(InputKind.USER_INPUT, TensorArgument(node.name), None) for node in placeholders[-2:]]
-    results: list[Any] = list(graph.output_node().args[0])
+    results: Any = graph.output_node().args[0]
     arguments = [TensorArgument(node.name) for node in results]
     call = ModuleCallSignature(
         inputs=[spec.arg for spec in inputs[-2:]],
@@ -144,21 +147,32 @@ def _name_batch(model: onnx_ir.Model) -> None:
         value.shape = onnx_ir.Shape(["N", *value.shape.dims[1:]])
 
 
-def _max_pool_with_indices(  # type: ignore[no-untyped-def]
-    x, kernel_size, stride=(), padding=(0, 0), dilation=(1, 1), ceil_mode=False
-):
+def _max_pool_with_indices(
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    ceil_mode: bool = False,
+) -> Any:
     """ONNX counts winners over the whole batch, PyTorch within each map."""
-    both = lambda values: list(values) * (2 // len(values))  # noqa: E731
     pooled, flat = op.MaxPool(
         x,
         ceil_mode=int(ceil_mode),
-        dilations=both(dilation),
-        kernel_shape=both(kernel_size),
-        pads=both(padding) * 2,
-        strides=both(stride or kernel_size),
+        dilations=_both(dilation),
+        kernel_shape=_both(kernel_size),
+        pads=_both(padding) * 2,
+        strides=_both(stride or kernel_size),
     )
     height, width = x.shape[2], x.shape[3]
     return pooled, op.Mod(flat, op.Constant(value_int=int(height) * int(width)))
 
 
-_TRANSLATIONS = {torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices}
+def _both(values: Sequence[int]) -> list[int]:
+    """ATen lets one number stand for height and width."""
+    return list(values) * (2 // len(values))
+
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices
+}

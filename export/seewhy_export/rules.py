@@ -1,7 +1,7 @@
 """What a rectifier does to the gradient that comes back to it.
 
-A rectifier is an activation that cuts off below zero: each knows its forward operator and its derivative, with PyTorch's
-own choice at the boundary. A rule says how the incoming gradient and that derivative combine. Both are data.
+A rectifier is an activation that cuts off, or damps, what is below zero. Each knows its derivative, with PyTorch's own
+choice at the boundary; a rule says how the incoming gradient and that derivative combine. Both are data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .masks import is_below, is_positive
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 
 Derivative = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(input x, output y, weight) -> f'(x). The output is preferred: it is kept anyway, and so nothing else must be."""
@@ -54,7 +54,7 @@ class Rectify(torch.autograd.Function):
     """Runs a rectifier forward as it is, and backward by the rule in force."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         weight: Tensor | None,
@@ -68,7 +68,7 @@ class Rectify(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight = ctx.saved_tensors
         rule = plain if ctx.in_force is None else ctx.in_force.rule
         return rule(gradient, ctx.rectifier.derivative(x, y, weight)), None, None, None, None
@@ -83,7 +83,8 @@ def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], index: int, name: s
 
 
 def _positive_output(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    return is_positive(y)
+    mask: Tensor = is_positive(y)
+    return mask
 
 
 def _relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectifier:
@@ -128,7 +129,7 @@ def _prelu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectifier:
     def derivative(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         assert weight is not None
         slope = weight.reshape([1, -1] + [1] * (x.dim() - 2)) if weight.numel() > 1 else weight
-        mask = is_positive(x)
+        mask: Tensor = is_positive(x)
         return mask + (1 - mask) * slope
 
     return Rectifier("prelu", derivative)

@@ -133,15 +133,16 @@ def _load_timm(spec: str, weights: str) -> Source:
     import_torchvision()
     try:
         import timm
-        from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+        import timm.data
     except ImportError as error:
         raise MissingExtraError('timm is not installed; run: pip install "seewhy[timm]"') from error
     if not timm.is_model(name):
         raise ExportError(f"timm has no model {name!r}{_close(name.partition('.')[0], timm.list_models())}")
     module = _own_weights(spec, lambda: timm.create_model(name, pretrained=weights == "DEFAULT"))
-    config = resolve_model_data_config(module)
-    subset = infer_imagenet_subset(module)
-    labels = None if subset is None else tuple(ImageNetInfo(subset).label_descriptions())
+    data: Any = timm.data
+    config = data.resolve_model_data_config(module)
+    subset = data.infer_imagenet_subset(module)
+    labels = None if subset is None else tuple(data.ImageNetInfo(subset).label_descriptions())
     height, width = (int(size) for size in config["input_size"][1:])
     if config["crop_mode"] not in ("center", "squash"):
         raise ExportError(f"{spec}: its crop mode {config['crop_mode']!r} is not supported; give --resize squash")
