@@ -1,0 +1,68 @@
+# Everything from a fresh clone: `make demo`, `make test`. Needs Python 3.10+ (with venv) and a C++17 compiler.
+# PYTHON=python3.12 chooses another interpreter; SEEWHY_WERROR=ON makes compiler warnings errors, as CI does.
+
+PYTHON ?= python3
+SEEWHY_WERROR ?= OFF
+
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip
+INSTALL := $(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt
+
+# Folders too, so that a file that is gone counts as a change.
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt LICENSE \
+	$(shell find csrc engine export -not -path '*/__pycache__*' -not -path '*/.*')
+
+# Stamps. What `demo` needs is part of what the tests need, so the larger installation, once there, serves both.
+PIP_STAMP := $(VENV)/.pip
+DEV := $(VENV)/.dev
+DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.demo)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint wheel clean
+
+help:
+	@echo 'make demo      export a network with real weights and explain photographs with it; results in demo/'
+	@echo 'make test      run the tests that take seconds'
+	@echo 'make test-all  run all tests: many networks, sanitizers, packages'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make wheel     build a wheel and an sdist into dist/'
+	@echo 'make clean     remove everything that these made, $(VENV) included'
+
+demo: $(DEMO)
+	$(VENV)/bin/seewhy demo -o demo
+	@echo 'Pictures: demo/pictures/*.sheet.png'
+
+test: $(DEV)
+	$(VENV)/bin/python -m pytest -m 'not slow'
+
+test-all: $(DEV)
+	$(VENV)/bin/python -m pytest
+
+lint: $(DEV)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+wheel: $(DEV)
+	$(VENV)/bin/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(PIP_STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	    "SeeWhy needs Python 3.10 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; give PYTHON=...")'
+	@command -v "$${CXX:-c++}" >/dev/null || { echo 'SeeWhy needs a C++17 compiler: install one, or set CXX' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=25.3'
+	@touch $@
+
+$(VENV)/.demo: $(PIP_STAMP) $(SOURCES)
+	@echo 'Installing SeeWhy and PyTorch into $(VENV); the first time takes some minutes.'
+	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo]'
+	@touch $@
+
+$(DEV): $(PIP_STAMP) $(SOURCES)
+	@echo 'Installing SeeWhy, PyTorch and the test tools into $(VENV); the first time takes some minutes.'
+	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo,timm,dev]'
+	@touch $@
