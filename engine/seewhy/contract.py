@@ -133,8 +133,9 @@ class Metadata:
     score: str
     rectifiers: Rectifiers
     parity: dict[str, dict[str, dict[str, float | None]]]
-    """output -> input kind (`noise`, `picture`) -> `error`, `torch_float32` (relative L2 against float64 autograd) and `draw`;
-    `error` is None where the reference was zero, which tests nothing. Empty where verification was skipped."""
+    """output -> input kind (`noise`, `picture`) -> `error` and `torch_float32`, relative L2 against float64 autograd,
+    and `draw`, which input of that kind. `error` is None where the reference was zero, which tests nothing. Empty where
+    verification was skipped."""
     versions: dict[str, str]
     external_data: dict[str, Any] | None = None
     """`{"file": ..., "sha256": ...}` of the sibling weights file, where there is one."""

@@ -51,7 +51,8 @@ class ForwardPass(Interpreter):
             return operator(value, *rest, **kwargs)
 
         in_force = self.in_force if in_scope(node, self.scope) else None
-        rectified: Tensor = Rectify.apply(x, weight, run, rectifier, in_force)
+        apply: Any = Rectify.apply
+        rectified: Tensor = apply(x, weight, run, rectifier, in_force)
         return rectified
 
 

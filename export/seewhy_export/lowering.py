@@ -77,13 +77,11 @@ def convolution_backward(
     rank = weight.dim() - 2
     stride, padding, dilation = (_expand(values, rank) for values in (stride, padding, dilation))
     zeros = [0] * rank
-    if transposed:
-        return (
-            aten.convolution.default(gradient, weight, None, stride, padding, dilation, False, zeros, groups),
-            None,
-            None,
-        )
     sizes, kernel = list(x.shape[2:]), list(weight.shape[2:])
+    if transposed:
+        direct = aten.convolution.default(gradient, weight, None, stride, padding, dilation, False, zeros, groups)
+        # Output padding beyond the stride, which a dilated kernel allows, gives the way back one step too many.
+        return _fit(direct, sizes), None, None
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     if all(s == 1 for s in stride) and all(r >= p for r, p in zip(reach, padding, strict=True)):
         # A correlation with the kernel reversed: one Conv, which onnxruntime runs in its blocked layout.
