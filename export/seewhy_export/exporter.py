@@ -162,7 +162,8 @@ def _check_arguments(
 ) -> None:
     if not isinstance(module, nn.Module):
         raise ExportError(f"export takes a torch.nn.Module, not {type(module).__name__}")
-    if len(image_size) != 2 or not all(isinstance(size, int) and size > 0 for size in image_size):
+    pair = isinstance(image_size, (tuple, list)) and len(image_size) == 2
+    if not pair or not all(isinstance(size, int) and size > 0 for size in image_size):
         raise ExportError(f"image_size must be (height, width) in pixels, not {image_size!r}")
     if score not in contract.SCORES:
         raise ExportError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")

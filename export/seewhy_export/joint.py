@@ -22,6 +22,13 @@ from .layer import TargetLayer
 from .lowering import decomposition_table
 from .rules import Rectify, RuleInForce, guided, in_scope, plain, rectifier_of
 
+# What is left in a trace of detaching values and of making constants.
+IDENTITIES = {
+    torch.ops.aten.detach.default,
+    torch.ops.aten.detach_.default,
+    torch.ops.aten.lift_fresh_copy.default,
+}
+
 RULES = {contract.INPUT_GRADIENTS: plain, contract.GUIDED_GRADIENTS: guided}
 
 
@@ -168,8 +175,9 @@ def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
     graph = traced.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for node in list(graph.nodes):
-        if node.target is torch.ops.aten.detach.default:
+        if node.target in IDENTITIES:
             node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     graph.eliminate_dead_code()
     for index, (node, name) in enumerate(zip(placeholders, list(weights), strict=False)):
         if node.users:

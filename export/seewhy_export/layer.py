@@ -72,10 +72,8 @@ def target_layer(forward: ForwardGraph, name: str | None) -> TargetLayer:
     name = name if name is not None else _name(node)
     value = value_of(node)
     if not isinstance(value, torch.Tensor) or value.dim() != 4:
-        shape = tuple(value.shape)[1:] if isinstance(value, torch.Tensor) else "?"
-        raise ExportError(
-            f"layer {name!r} gives shape (N, *{shape}), but a map (N, C, h, w) is needed; name another layer"
-        )
+        shape = ", ".join(["N", *(str(size) for size in value.shape[1:])]) if isinstance(value, torch.Tensor) else "?"
+        raise ExportError(f"layer {name!r} gives shape ({shape}), but a map (N, C, h, w) is needed; name another layer")
     if node not in _ancestors(forward.logits):
         raise ExportError(f"layer {name!r}: its gradient is identically zero, since the logits do not depend on it")
     return TargetLayer(node, name, chosen, _separates(forward, node), _pooled_linear_head(forward.logits, node))

@@ -14,10 +14,10 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import onnxruntime
 import torch
@@ -37,10 +37,18 @@ TOLERANCE = 1e-4
 FACTOR = 4.0
 KINDS = ("noise", "picture")
 DRAWS = 5
-PYTORCH_KERNELS: tuple[Callable[[], AbstractContextManager[Any]], ...] = (
-    nullcontext,
-    lambda: torch.backends.mkldnn.flags(enabled=False),
-)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Setting its flags warns about another setting of GPUs.
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+PYTORCH_KERNELS: tuple[Callable[[], AbstractContextManager[None]], ...] = (nullcontext, _without_onednn)
 
 Compute = Callable[[Tensor, Tensor], dict[str, Tensor]]
 """(images, targets) -> outputs."""

@@ -1,0 +1,233 @@
+"""The export itself: what is left alone, what is written, what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import branches, live_weights
+from torch import Tensor, nn
+
+import seewhy
+from seewhy import contract
+from seewhy.contract import Preprocessing
+from seewhy.errors import ExportError, ModelFileError
+from seewhy_export import export
+
+
+def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
+    module = branches()
+    module.train()
+    module.norm.eval()
+    module.stem.weight.requires_grad_(False)
+    module.head.weight.grad = torch.ones_like(module.head.weight)
+    handle = module.stem.register_forward_hook(lambda *_: None)
+    before = copy.deepcopy(module.state_dict())
+    modes = [part.training for part in module.modules()]
+    export(module, tmp_path / "model.onnx", image_size=(40, 40), layer="last")
+    assert [part.training for part in module.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not module.stem.weight.requires_grad and module.head.weight.requires_grad
+    assert torch.equal(module.head.weight.grad, torch.ones_like(module.head.weight))
+    assert list(module.stem._forward_hooks) == [handle.id]
+    assert not module.last._forward_hooks
+    assert module.left[2].inplace
+
+
+def test_what_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    preprocessing = Preprocessing("shorter-side", 46, "bicubic", True, (0.5,) * 3, (0.25,) * 3)
+    labels = [f"class {i}" for i in range(7)]
+    report = export(
+        branches(), path, image_size=(40, 48), labels=labels, preprocessing=preprocessing, score="sigmoid", name="b"
+    )
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.ir_version == contract.IR_VERSION
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", contract.OPSET)]
+    dims = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*proto.graph.input, *proto.graph.output]
+    }
+    assert dims == {
+        "images": ["N", 3, 40, 48],
+        "targets": ["N"],
+        "logits": ["N", 7],
+        "activations": ["N", 10, 5, 6],
+        "gradients": ["N", 10, 5, 6],
+        "input_gradients": ["N", 3, 40, 48],
+        "guided_gradients": ["N", 3, 40, 48],
+        "class_weights": ["N", 10],
+    }
+    metadata = seewhy.Explainer(path).metadata
+    assert metadata.labels == tuple(labels) and metadata.preprocessing == preprocessing
+    assert (metadata.model.name, metadata.score, metadata.image_size, metadata.classes) == ("b", "sigmoid", (40, 48), 7)
+    assert metadata.layer == contract.Layer("act", "automatic", True, "activations")
+    assert metadata.rectifiers.kinds == {"relu": 3, "relu6": 1, "clamp": 1} and metadata.rectifiers.guided == 5
+    assert set(metadata.parity) == set(report.outputs) and metadata.parity == report.parity
+    assert metadata.versions["torch"] == torch.__version__
+    assert report.size == path.stat().st_size and report.layer == "act" and report.activations == (10, 5, 6)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        export(branches(), tmp_path / name, image_size=(40, 40))
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "held", "methods"),
+    [
+        ([], ["logits"], []),
+        (["input_gradients"], ["logits", "input_gradients"], ["backprop"]),
+        (["activations", "gradients"], ["logits", "activations", "gradients"], ["gradcam"]),
+        (["activations", "class_weights"], ["logits", "activations", "class_weights"], ["cam"]),
+        (["gradcam_map"], ["logits", "gradcam_map"], []),
+    ],
+)
+def test_a_subset_of_outputs(outputs: list[str], held: list[str], methods: list[str], tmp_path: Path) -> None:
+    report = export(branches(), tmp_path / "model.onnx", image_size=(40, 40), outputs=outputs)
+    assert list(report.outputs) == held
+    assert list(seewhy.Explainer(tmp_path / "model.onnx").methods) == methods
+
+
+def test_gradcam_map_is_the_explainers_gradcam(tmp_path: Path) -> None:
+    import onnxruntime
+
+    path = tmp_path / "model.onnx"
+    export(branches(), path, image_size=(40, 40), outputs=["activations", "gradients", "gradcam_map"])
+    images = np.random.default_rng(0).standard_normal((3, 3, 40, 40), np.float32)
+    feeds = {"images": images, "targets": np.array([0, 1, 2])}
+    (maps,) = onnxruntime.InferenceSession(path).run(["gradcam_map"], feeds)
+    ours = seewhy.Explainer(path).explain(images, target=[0, 1, 2]).maps
+    np.testing.assert_allclose(maps, np.maximum(ours, 0), rtol=0, atol=1e-6 * np.abs(ours).max())
+
+
+@pytest.mark.parametrize(
+    ("final", "score"), [(nn.Softmax(1), "softmax"), (nn.Sigmoid(), "sigmoid"), (nn.LogSoftmax(1), "softmax")]
+)
+def test_a_final_score_is_taken_off_and_said(final: nn.Module, score: str, tmp_path: Path) -> None:
+    inner = branches()
+    report = export(nn.Sequential(inner, final).eval(), tmp_path / "model.onnx", image_size=(40, 40), score="none")
+    assert any(f"ends in {score}; its input is exported as logits" in message for message in report.messages)
+    images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    result = seewhy.Explainer(tmp_path / "model.onnx").explain(images.numpy())
+    # A few hundred float32 roundings.
+    np.testing.assert_allclose(result.logits, inner(images).detach().numpy(), rtol=0, atol=1e-4)
+    assert seewhy.Explainer(tmp_path / "model.onnx").metadata.score == score
+
+
+def test_one_channel(tmp_path: Path) -> None:
+    export(branches(channels=1), tmp_path / "model.onnx", image_size=(40, 40))
+    result = seewhy.Explainer(tmp_path / "model.onnx").explain(np.zeros((2, 1, 40, 40), np.float32), method="backprop")
+    assert result.attributions.shape == (2, 1, 40, 40)
+
+
+def test_large_weights_go_to_the_sibling_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tmp_path / "whole.onnx"
+    export(branches(), whole, image_size=(40, 40))
+    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
+    split = tmp_path / "split" / "model.onnx"
+    split.parent.mkdir()
+    export(branches(), split, image_size=(40, 40))
+    assert sorted(file.name for file in split.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
+    images = np.random.default_rng(0).standard_normal((2, 3, 40, 40), np.float32)
+    results = [seewhy.Explainer(path).explain(images, method="backprop") for path in (whole, split)]
+    assert np.array_equal(results[0].attributions, results[1].attributions)
+    metadata = seewhy.Explainer(split).metadata
+    assert metadata.model.weights_sha256 == seewhy.Explainer(whole).metadata.model.weights_sha256
+    data = split.with_name("model.onnx.data")
+    damaged = bytearray(data.read_bytes())
+    damaged[100] ^= 1
+    data.write_bytes(damaged)
+    with pytest.raises(ModelFileError, match="damaged or changed"):
+        seewhy.Explainer(split)
+
+
+def test_a_failed_export_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"mine")
+    with pytest.raises(ExportError):
+        export(branches(), path, image_size=(40, 40), layer="nowhere")
+    assert path.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
+
+
+class Returns(nn.Module):
+    def __init__(self, make: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.inner, self.make = branches(), make
+
+    def forward(self, x: Tensor) -> object:
+        return self.make(self.inner(x))
+
+
+class BatchDependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = branches()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * (2 if x.shape[0] == 2 else 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        ("resnet18", {}, "takes a torch.nn.Module, not str"),
+        (branches(), {"image_size": 224}, "image_size must be .height, width. in pixels, not 224"),
+        (branches(), {"image_size": (0, 5)}, r"not \(0, 5\)"),
+        (branches(), {"score": "argmax"}, "score must be one of softmax, sigmoid, none, not 'argmax'"),
+        (branches(), {"outputs": ["gradient"]}, "unknown output 'gradient'; there are logits, "),
+        (branches(), {"labels": ["a", "b"]}, "2 labels for 7 classes"),
+        (branches(), {"guided_scope": "left"}, "takes a list of module prefixes, not the string 'left'"),
+        (branches(), {"guided_scope": ["nowhere"]}, "no module is named 'nowhere'"),
+        (
+            branches(),
+            {"layer": "left", "outputs": ["class_weights"]},
+            "class_weights: CAM needs global average pooling",
+        ),
+        (Returns(lambda y: (y, y)), {}, r"must return one \(N, classes\) tensor of logits, not 2"),
+        (Returns(lambda y: y[:, 0]), {}, r"not 1 of shape \('N',\)"),
+        (Returns(lambda y: y[:, :, None]), {}, "must return one"),
+        (Returns(lambda y: y * float(y.detach().sum())), {}, "cannot be traced"),
+        (BatchDependent(), {}, "cannot be traced|differs from the module"),
+        (branches(channels=5), {"preprocessing": Preprocessing()}, "cannot be traced with images of shape"),
+    ],
+)
+def test_refused_in_one_line(module: object, options: dict, message: str, tmp_path: Path) -> None:
+    options = {"image_size": (40, 40), **options}
+    if isinstance(module, nn.Module):
+        module.eval()
+    with pytest.raises(ExportError, match=message) as caught:
+        export(module, tmp_path / "model.onnx", **options)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be written: No such file or directory"):
+        export(branches(), tmp_path / "no" / "model.onnx", image_size=(40, 40))
+
+
+def test_an_output_that_nothing_tests_is_named(tmp_path: Path) -> None:
+    """Every guided gradient is zero where all weights behind the rectifier are negative."""
+
+    class Negative(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+            live_weights(self)
+            self.head.weight.data = -self.head.weight.data.abs()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x).relu().mean((2, 3)))
+
+    report = export(Negative().eval(), tmp_path / "model.onnx", image_size=(8, 8))
+    assert "guided_gradients: zero on every test input, so not tested" in report.messages
+    assert report.parity["guided_gradients"]["noise"]["error"] is None
