@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
 # Folders too, so that a file that is gone counts as a change.
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt LICENSE \
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt LICENSE NOTICE \
 	$(shell find csrc engine export -not -path '*/__pycache__*' -not -path '*/.*')
 
 # Stamps. What `demo` needs is part of what the tests need, so the larger installation, once there, serves both.
@@ -30,7 +30,6 @@ help:
 
 demo: $(DEMO)
 	$(VENV)/bin/seewhy demo -o demo
-	@echo 'Pictures: demo/pictures/*.sheet.png'
 
 test: $(DEV)
 	$(VENV)/bin/python -m pytest -m 'not slow'
