@@ -12,6 +12,9 @@ pytest.importorskip("onnxscript")
 
 from seewhy_export.torchvision_import import import_torchvision  # noqa: E402
 
+# Small networks gain nothing from more, and on a busy machine they wait for each other.
+torch.set_num_threads(1)
+
 # Before captum, pytorch_grad_cam or timm import it themselves.
 import_torchvision()
 
