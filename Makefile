@@ -8,14 +8,17 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
-# Folders too, so that a file that is gone counts as a change.
+# What an installation is made of.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt LICENSE NOTICE \
-	$(shell find csrc engine export -not -path '*/__pycache__*' -not -path '*/.*')
+	$(sort $(shell find csrc engine export -type f -not -path '*/__pycache__/*' -not -path '*/.*'))
 
-# Stamps. What `demo` needs is part of what the tests need, so the larger installation, once there, serves both.
+# Stamps. Their names change with the list of sources, so that a file that is gone counts as a change. What `demo` needs
+# is part of what the tests need, so the larger installation, once there, serves both.
 PIP_STAMP := $(VENV)/.pip
-DEV := $(VENV)/.dev
-DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.demo)
+KEY := $(shell echo $(SEEWHY_WERROR) $(SOURCES) | cksum | cut -d ' ' -f 1)
+DEV := $(VENV)/.dev-$(KEY)
+SMALL := $(VENV)/.demo-$(KEY)
+DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all lint wheel clean
@@ -46,7 +49,7 @@ wheel: $(DEV)
 	$(VENV)/bin/python -m build --outdir dist
 
 clean:
-	rm -rf $(VENV) build demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build demo dist .hypothesis .mypy_cache .pytest_cache .ruff_cache */.ruff_cache
 
 $(PIP_STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
@@ -56,12 +59,14 @@ $(PIP_STAMP):
 	$(PIP) install --quiet --upgrade 'pip>=25.3'
 	@touch $@
 
-$(VENV)/.demo: $(PIP_STAMP) $(SOURCES)
+$(SMALL): $(PIP_STAMP) $(SOURCES)
 	@echo 'Installing SeeWhy and PyTorch into $(VENV); the first time takes some minutes.'
 	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo]'
+	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
 	@touch $@
 
 $(DEV): $(PIP_STAMP) $(SOURCES)
 	@echo 'Installing SeeWhy, PyTorch and the test tools into $(VENV); the first time takes some minutes.'
 	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo,timm,dev]'
+	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
 	@touch $@
