@@ -81,6 +81,8 @@ def test_max_pool2d_backward(data: st.DataObject) -> None:
     x = random(2, 3, *size).round()
     window = (kernel, stride, padding, dilation, draw(st.booleans()))
     out, indices = aten.max_pool2d_with_indices(x, *window)
+    # A dilated window can miss the map altogether; PyTorch's backward then writes outside of its memory.
+    assume(bool(out.isfinite().all()))
     gradient = random(*out.shape, seed=1)
     theirs = aten.max_pool2d_with_indices_backward(gradient, x, *window, indices)
     assert_same(lowering.max_pool2d_backward(gradient, x, *window, indices), theirs)
