@@ -74,8 +74,8 @@ def multiply_by_map(gradients: _Float, maps: _Float, threads: int = 0) -> _Float
 def overlay(photographs: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
     """(N,H,W,3) photographs, (N,H,W) heatmaps in [0,1], (256,3) palette -> (N,H,W,3).
 
-    The colour is palette[round(255 * heatmap)], and the result round(alpha * colour + (1 - alpha) * photograph), both in
-    float32, halves to even. Heat outside [0,1] is clamped, infinity included.
+    The colour is palette[round(255 * heatmap)], and the result round(alpha * colour + (1 - alpha) * photograph), both
+    in float32, halves to even. Heat outside [0,1] is clamped, infinity included.
 
     Raises:
         ValueError: alpha is not in [0,1], or a heatmap holds NaN; the message names the first such map.

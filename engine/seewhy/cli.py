@@ -184,7 +184,8 @@ def explain(
 def _target(text: str) -> int | str:
     """Digits are a class index, all else a label."""
     digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdecimal() else text
+    # Python refuses to read integers of thousands of digits; no label or index is that long.
+    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else text
 
 
 @main.command()

@@ -314,6 +314,15 @@ def _preprocessing(value: Any) -> Preprocessing:
     return Preprocessing(**converted)
 
 
+def check_preprocessing(preprocessing: Preprocessing) -> None:
+    """Hold a `Preprocessing` to the contract.
+
+    Raises:
+        ValueError: a value is of the wrong kind, or not one of those allowed.
+    """
+    _preprocessing(json.loads(json.dumps(asdict(preprocessing))))
+
+
 def _layer(value: Any) -> Layer:
     return Layer(
         **_fields(name=_text, chosen=_one_of(("automatic", "named")), separates=_flag, cut=_optional(_text))(value)

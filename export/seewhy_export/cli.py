@@ -18,7 +18,7 @@ from .verify import table
 
 @click.command("export")
 @click.argument("source")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write [NAME.onnx].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write [NAME.onnx].")
 @click.option("--weights", default="DEFAULT", show_default=True, metavar="DEFAULT|none|FILE", help="Weights to load.")
 @click.option("--size", metavar="S|HxW", help="Input size in pixels, instead of the source's own.")
 @click.option(

@@ -26,7 +26,7 @@ from .joint import build_joint
 from .layer import TargetLayer, target_layer
 from .onnx_program import to_onnx
 from .rules import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
-from .verify import Parity, check_graph, measure, untested
+from .verify import Parity, check_graph, measure, redrawn, untested
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def export(
     """Write a classifier's forward and backward pass to one ONNX file.
 
     The module is copied first; it keeps its mode, gradients, hooks, in-place flags and device. The copy is exported in
-    evaluation mode and float32.
+    evaluation mode and float32; forward hooks run while it is traced and checked, as in any forward pass.
 
     Args:
         module: takes images (N, C, H, W), returns logits (N, classes).
@@ -100,7 +100,7 @@ def export(
     target = target_layer(forward, layer)
     names = _choose_outputs(outputs, target)
     if verify:
-        check_graph(prepared, forward, target)
+        check_graph(prepared, forward)
     scope = None if guided_scope is None else _check_scope(guided_scope, forward)
     model = to_onnx(build_joint(forward, target, names, scope))
     metadata = Metadata(
@@ -122,10 +122,15 @@ def export(
         if verify:
             mean, std = ((0.5,), (0.25,)) if preprocessing is None else (preprocessing.mean, preprocessing.std)
             parity = measure(staged, forward, target, names, scope, mean, std)
+            messages += [
+                f"{kind}: agrees on a later draw; rounding flipped a rectifier before" for kind in redrawn(parity)
+            ]
             messages += [f"{output}: zero on every test input, so not tested" for output in untested(parity)]
             metadata = model_file.write(model, replace(metadata, parity=parity), staged)
         # The engine's own reader has the last word on what is published.
-        ModelFile.read(staged)
+        held = ModelFile.read(staged).outputs
+        if held != names:
+            raise ExportError(f"the file holds the outputs {', '.join(held)} instead of {', '.join(names)}")
         size = sum(file.stat().st_size for file in folder.iterdir())
         model_file.publish(staged, destination)
     return ExportReport(
@@ -167,6 +172,11 @@ def _check_arguments(
         raise ExportError(f"image_size must be (height, width) in pixels, not {image_size!r}")
     if score not in contract.SCORES:
         raise ExportError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
+    if preprocessing is not None:
+        try:
+            contract.check_preprocessing(preprocessing)
+        except ValueError as error:
+            raise ExportError(f"preprocessing is not valid: {error}") from error
     unknown = [name for name in outputs or () if name not in SUPPORTED_OUTPUTS]
     if unknown:
         raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(SUPPORTED_OUTPUTS)}")

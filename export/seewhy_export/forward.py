@@ -51,13 +51,17 @@ class ForwardGraph:
     logits: Node
     marked: Node | None
     """The node that the layer asked for returned last, where one was asked for."""
+    returned: Node
+    """What the module returns: the logits, or their score where `stripped`."""
     stripped: str | None
     """The kind of the final score operator that was taken off, if there was one."""
 
     def to(self, dtype: torch.dtype) -> ForwardGraph:
         """The same graph with its floating point weights in another dtype."""
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in self.weights.items()}
-        return ForwardGraph(self.graph_module, weights, self.images, self.logits, self.marked, self.stripped)
+        return ForwardGraph(
+            self.graph_module, weights, self.images, self.logits, self.marked, self.returned, self.stripped
+        )
 
     @property
     def nodes(self) -> list[Node]:
@@ -132,8 +136,9 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         if spec.kind == OutputKind.USER_OUTPUT
     ]
     marked = _unmark(graph_module)
-    logits, stripped = _strip_final_score(_only_logits(outputs))
-    return ForwardGraph(graph_module, weights, inputs[0], logits, marked, stripped)
+    returned = _only_logits(outputs)
+    logits, stripped = _strip_final_score(returned)
+    return ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped)
 
 
 @contextmanager
@@ -201,6 +206,8 @@ def _strip_final_score(logits: Node) -> tuple[Node, str | None]:
     """A network that ends in softmax or sigmoid: its logits are what goes into that."""
     kind = FINAL_SCORES.get(logits.target)
     args: tuple[Any, ...] = logits.args
+    if kind == "softmax" and args[1] not in (1, -1):
+        raise ExportError(f"the network ends in a softmax over dimension {args[1]}, which is not that of the classes")
     return (logits, None) if kind is None else (args[0], kind)
 
 

@@ -29,7 +29,7 @@ IDENTITIES = {
     torch.ops.aten.lift_fresh_copy.default,
 }
 
-RULES = {contract.INPUT_GRADIENTS: plain, contract.GUIDED_GRADIENTS: guided}
+RULES = {contract.GUIDED_GRADIENTS: guided}
 
 
 class ForwardPass(Interpreter):

@@ -108,22 +108,15 @@ def _last_map(forward: ForwardGraph) -> Node:
     size = _map_size(last)
     reached = {last}
     for node in forward.nodes:  # in topological order
+        # Through other layouts as well: ConvNeXt's blocks norm and project channels-last, and come back.
         if node in leading and node.target not in POOLS and any(n in reached for n in node.all_input_nodes):
-            value = node.meta.get("val")
-            if _map_size(node) == size or isinstance(value, (tuple, list)):
-                reached.add(node)
+            reached.add(node)
     return [n for n in forward.nodes if n in reached and _map_size(n) == size][-1]
-
-
-def _paths(node: Node) -> list[str]:
-    """Module paths around a node, outermost first; a later call of the same module is another entry."""
-    stack = node.meta.get("nn_module_stack", {})
-    return list(stack)
 
 
 def _name(node: Node) -> str:
     """The outermost module whose last call returns this value; the operation's own name where there is none."""
-    outside = [set(_paths(user)) for user in node.users if user.op != "output"]
+    outside = [set(user.meta.get("nn_module_stack", {})) for user in node.users if user.op != "output"]
     last_calls = {path: key for n in node.graph.nodes for key, (path, _) in n.meta.get("nn_module_stack", {}).items()}
     for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
         if path and last_calls[path] == key and all(key not in keys for keys in outside):
@@ -150,7 +143,7 @@ def _pools_globally(node: Node, layer: Node) -> bool:
     if node.target in (aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default):
         return list(args[1]) in ([1], [1, 1])
     if node.target is aten.mean.dim:
-        return sorted(dimension % 4 for dimension in args[1]) == [2, 3]
+        return args[1] is not None and sorted(dimension % 4 for dimension in args[1]) == [2, 3]
     if node.target is aten.avg_pool2d.default:
         kernel, padding = list(args[1]), args[3] if len(args) > 3 else [0]
         return tuple(kernel * (2 // len(kernel))) == _map_size(layer) and not any(padding)

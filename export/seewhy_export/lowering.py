@@ -115,7 +115,7 @@ def batch_norm_backward(
 ) -> tuple[Tensor, None, None]:
     """In evaluation mode batch norm is a scale for each channel, and so is its gradient."""
     if train:
-        raise NotImplementedError("a batch norm in training mode; call eval() on the network")
+        raise NotImplementedError("a norm by the statistics of the batch or image itself, not by stored ones")
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     return gradient * scale.reshape([1, -1] + [1] * (x.dim() - 2)), None, None

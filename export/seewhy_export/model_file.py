@@ -40,6 +40,8 @@ def staging(path: Path) -> Iterator[Path]:
     Raises:
         ExportError: the folder of `path` does not exist or cannot be written.
     """
+    if path.is_dir():
+        raise ExportError(f"{path}: cannot be written: it is a folder")
     try:
         folder = Path(tempfile.mkdtemp(prefix=".seewhy-", dir=path.parent))
     except OSError as error:
@@ -80,12 +82,17 @@ def publish(staged: Path, path: Path) -> None:
     Raises:
         ExportError: the destination cannot be written.
     """
-    data, old_data = _data_path(staged), _data_path(path)
+    data, old_data, kept = _data_path(staged), _data_path(path), staged.with_name("previous.data")
     try:
+        if old_data.is_file():
+            os.replace(old_data, kept)
         if data.exists():
             os.replace(data, old_data)
         os.replace(staged, path)
     except OSError as error:
+        old_data.unlink(missing_ok=True)
+        if kept.exists():
+            os.replace(kept, old_data)
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 

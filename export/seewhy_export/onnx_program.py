@@ -34,6 +34,9 @@ from .masks import TRANSLATIONS
 
 op: Any = opset20
 
+# Bytes. Constants that lowerings make twice are far smaller; comparing all weights would only take time.
+_LARGEST_SHARED = 1 << 16
+
 
 def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     """Convert; inputs and outputs carry the contract's names, and the batch is the one dynamic dimension.
@@ -44,13 +47,13 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     try:
         # Decomposing traces the whole graph once more, which takes longer than all the rest; most graphs need none.
         model = _convert(joint, _Decomposed)
-    except torch.onnx.OnnxExporterError:
+    except Exception:  # noqa: BLE001  what the converter and its verifier raise has no common base
         try:
             model = _convert(joint, ExportedProgram)
         except Exception as error:
             raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error)}") from error
     model.ir_version = contract.IR_VERSION
-    _tidy(model)
+    _tidy(model, joint.outputs)
     _name_batch(model)
     return model
 
@@ -70,7 +73,6 @@ def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
             dynamo=True,
             opset_version=contract.OPSET,
             input_names=list(contract.INPUTS),
-            output_names=list(joint.outputs),
             custom_translation_table={**TRANSLATIONS, **_TRANSLATIONS},
             optimize=False,
             verbose=False,
@@ -120,7 +122,7 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
     )
 
 
-def _tidy(model: onnx_ir.Model) -> None:
+def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
     """Fold the arithmetic on shapes, share what stands twice, drop what is unused. Weights are left as they are."""
     fold_constants(model)
     PassManager(
@@ -128,13 +130,19 @@ def _tidy(model: onnx_ir.Model) -> None:
             passes.RemoveUnusedNodesPass(),
             passes.RemoveUnusedFunctionsPass(),
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            passes.DeduplicateInitializersPass(),
+            passes.DeduplicateInitializersPass(size_limit=_LARGEST_SHARED),
             passes.CommonSubexpressionEliminationPass(),
             passes.IdentityEliminationPass(),
             passes.RemoveUnusedNodesPass(),
+            # Where guided and plain gradients are the same, or a layer returns its input, an output needs a value.
+            passes.OutputFixPass(),
             passes.ClearMetadataAndDocStringPass(),
         ]
     )(model)
+    # The converter renames an input that is an output as well.
+    for values, names in ((model.graph.inputs, contract.INPUTS), (model.graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
     model.graph.name = "seewhy"
     model.metadata_props.clear()
     model.graph.metadata_props.clear()

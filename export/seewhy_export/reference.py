@@ -76,7 +76,7 @@ def reference(
 
 
 def eager_reference(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """Logits and input gradients of the predicted class from the module itself, without any graph.
+    """What the module itself returns, without any graph, and the input gradient of its highest value.
 
     Args:
         module: takes images in the dtype of `image`.
@@ -84,6 +84,20 @@ def eager_reference(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """
     image = image.clone().requires_grad_(True)
     with torch.enable_grad():
-        (logits,) = (leaf for leaf in pytree.tree_leaves(module(image)) if isinstance(leaf, Tensor))
-        (gradient,) = torch.autograd.grad(logits.max(1).values.sum(), image)
-    return {contract.LOGITS: logits.detach(), contract.INPUT_GRADIENTS: gradient}
+        (value,) = (leaf for leaf in pytree.tree_leaves(module(image)) if isinstance(leaf, Tensor))
+    return _value_and_gradient(value, image)
+
+
+def traced_reference(forward: ForwardGraph, image: Tensor) -> dict[str, Tensor]:
+    """The same of the traced graph, a final score included."""
+    image = image.clone().requires_grad_(True)
+    typed = forward.to(image.dtype)
+    run = _Hooked(typed, None, [forward.returned])
+    with torch.enable_grad():
+        run.run(*typed.weights.values(), image, enable_io_processing=False)
+    return _value_and_gradient(run.kept[forward.returned], image)
+
+
+def _value_and_gradient(value: Tensor, image: Tensor) -> dict[str, Tensor]:
+    gradient = torch.autograd.grad(value.max(1).values.sum(), image)[0]
+    return {"its output": value.detach(), "its gradient": gradient}

@@ -144,9 +144,12 @@ def _load_timm(spec: str, weights: str) -> Source:
     subset = data.infer_imagenet_subset(module)
     labels = None if subset is None else tuple(data.ImageNetInfo(subset).label_descriptions())
     height, width = (int(size) for size in config["input_size"][1:])
-    if config["crop_mode"] not in ("center", "squash"):
-        raise ExportError(f"{spec}: its crop mode {config['crop_mode']!r} is not supported; give --resize squash")
     squash = config["crop_mode"] == "squash"
+    if config["crop_mode"] not in ("center", "squash") or (squash and config["crop_pct"] != 1):
+        raise ExportError(
+            f"{spec}: it shows {config['crop_pct']:.1%} in mode {config['crop_mode']!r}, and a model file cannot say "
+            f"so; wrap timm.create_model in a factory of your own that returns a seewhy_export.Source"
+        )
     return Source(
         module=module,
         name=name,
@@ -215,7 +218,9 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         ExportError: the file is missing, needs code to load, or does not fit the module.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
@@ -224,7 +229,9 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         ) from error
     except Exception as error:
         raise ExportError(f"{path}: not a PyTorch checkpoint: {one_line(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ExportError(f"{path}: not a state dict (a name for each tensor); save model.state_dict()")
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)

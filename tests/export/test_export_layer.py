@@ -122,6 +122,11 @@ def test_a_network_without_convolutions_needs_a_name() -> None:
         choose(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 4)))
 
 
+def test_blocks_that_go_through_another_layout_are_not_cut_short() -> None:
+    chosen = choose(torchvision_network("convnext_tiny"))
+    assert (chosen.name, shape(chosen), chosen.separates) == ("features", (768, 2, 2), True)
+
+
 def test_a_bias_in_front_of_the_pool_is_part_of_the_map() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

@@ -127,6 +127,7 @@ def test_a_checkpoint_that_needs_code_is_refused_and_not_run(factories: Path) ->
         ("my_factories:small", "other.pth", "other.pth: does not fit the network: it lacks .* and has unknown"),
         ("my_factories:small", "shape.pth", "shape.pth: does not fit the network: .*size mismatch"),
         ("my_factories:small", "list.pth", "list.pth: not a state dict"),
+        ("my_factories:small", "numbers.pth", "numbers.pth: not a state dict"),
     ],
 )
 def test_refused_in_one_line(spec: str, weights: str, message: str, factories: Path) -> None:
@@ -134,6 +135,7 @@ def test_refused_in_one_line(spec: str, weights: str, message: str, factories: P
     state = load_source("my_factories:small").module.state_dict()
     torch.save({**state, "0.weight": torch.zeros(1)}, factories / "shape.pth")
     torch.save([torch.zeros(1)], factories / "list.pth")
+    torch.save({1: torch.zeros(1)}, factories / "numbers.pth")
     with pytest.raises(ExportError, match=message) as caught:
         load_source(spec, weights)
     assert "\n" not in str(caught.value)

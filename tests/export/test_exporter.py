@@ -123,6 +123,44 @@ def test_a_final_score_is_taken_off_and_said(final: nn.Module, score: str, tmp_p
     assert seewhy.Explainer(tmp_path / "model.onnx").metadata.score == score
 
 
+def test_a_softmax_over_the_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="softmax over dimension 0"):
+        export(nn.Sequential(branches(), nn.Softmax(0)).eval(), tmp_path / "model.onnx", image_size=(40, 40))
+
+
+class Smooth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry, self.conv, self.head = nn.Identity(), nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.silu(self.conv(self.entry(x))).mean((2, 3)))
+
+
+def test_without_rectifiers_guided_gradients_are_the_plain_ones(tmp_path: Path) -> None:
+    report = export(live_weights(Smooth()).eval(), tmp_path / "model.onnx", image_size=(8, 8))
+    assert report.rectifiers.guided == 0 and report.rectifiers.smooth == {"silu": 1}
+    explainer = seewhy.Explainer(tmp_path / "model.onnx")
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32)
+    results = explainer.explain(images, method=["backprop", "guided-backprop"])
+    assert np.array_equal(results["backprop"].attributions, results["guided-backprop"].attributions)
+    assert np.abs(results["backprop"].attributions).max() > 0
+
+
+def test_a_scope_without_rectifiers_guides_nothing(tmp_path: Path) -> None:
+    report = export(branches(), tmp_path / "model.onnx", image_size=(40, 40), guided_scope=["head"])
+    assert report.rectifiers.guided == 0 and set(report.outputs) >= {"input_gradients", "guided_gradients"}
+
+
+def test_a_layer_that_returns_its_input(tmp_path: Path) -> None:
+    export(live_weights(Smooth()).eval(), tmp_path / "model.onnx", image_size=(8, 8), layer="entry")
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32)
+    result = seewhy.Explainer(tmp_path / "model.onnx").explain(images, method=["gradcam", "backprop"])
+    weights = result["backprop"].attributions.mean((2, 3), keepdims=True)
+    expected = (weights * images).sum(1)
+    np.testing.assert_allclose(result["gradcam"].maps, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
 def test_one_channel(tmp_path: Path) -> None:
     export(branches(channels=1), tmp_path / "model.onnx", image_size=(40, 40))
     result = seewhy.Explainer(tmp_path / "model.onnx").explain(np.zeros((2, 1, 40, 40), np.float32), method="backprop")
@@ -148,6 +186,34 @@ def test_large_weights_go_to_the_sibling_file(tmp_path: Path, monkeypatch: pytes
     data.write_bytes(damaged)
     with pytest.raises(ModelFileError, match="damaged or changed"):
         seewhy.Explainer(split)
+
+
+def test_a_smaller_export_takes_the_old_weights_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
+        export(branches(), tmp_path / "model.onnx", image_size=(40, 40), verify=False)
+    export(branches(), tmp_path / "model.onnx", image_size=(40, 40), verify=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_failed_publish_puts_the_old_pair_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
+    path = tmp_path / "model.onnx"
+    export(branches(), path, image_size=(40, 40), verify=False)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    replace = os.replace
+
+    def fail(source: object, destination: object) -> None:
+        if Path(str(destination)) == path:
+            raise OSError(28, "No space left on device")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(ExportError, match="No space left on device"):
+        export(branches(classes=9), path, image_size=(40, 40), verify=False)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_failed_export_keeps_what_was_there(tmp_path: Path) -> None:
@@ -182,6 +248,12 @@ class BatchDependent(nn.Module):
         ("resnet18", {}, "takes a torch.nn.Module, not str"),
         (branches(), {"image_size": 224}, "image_size must be .height, width. in pixels, not 224"),
         (branches(), {"image_size": (0, 5)}, r"not \(0, 5\)"),
+        (branches(), {"preprocessing": Preprocessing(interpolation="cubic")}, "preprocessing is not valid: .*bicubic"),
+        (
+            branches(),
+            {"preprocessing": Preprocessing(std=(0.0, 1.0, 1.0))},
+            "preprocessing is not valid: .*positive std",
+        ),
         (branches(), {"score": "argmax"}, "score must be one of softmax, sigmoid, none, not 'argmax'"),
         (branches(), {"outputs": ["gradient"]}, "unknown output 'gradient'; there are logits, "),
         (branches(), {"labels": ["a", "b"]}, "2 labels for 7 classes"),
