@@ -17,7 +17,7 @@ from torch.fx.graph import CodeGen
 from seewhy import contract
 from seewhy.errors import ExportError
 
-from .forward import ForwardGraph, value_of
+from .forward import ForwardGraph, one_line, value_of
 from .layer import TargetLayer
 from .lowering import decomposition_table
 from .rules import Rectify, RuleInForce, guided, in_scope, plain, rectifier_of
@@ -119,7 +119,7 @@ def build_joint(
         except ExportError:
             raise
         except Exception as error:
-            raise ExportError(f"the backward pass cannot be traced: {type(error).__name__}: {error}") from error
+            raise ExportError(f"the backward pass cannot be traced: {one_line(error)}") from error
     weights_used = dict(forward.weights)
     return JointGraph(_clean(graph_module, weights_used), weights_used, tuple(outputs))
 
