@@ -21,12 +21,13 @@ SMALL := $(VENV)/.demo-$(KEY)
 DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint wheel clean
+.PHONY: help demo test test-slow test-all lint wheel clean
 
 help:
 	@echo 'make demo      export a network with real weights and explain photographs with it; results in demo/'
-	@echo 'make test      run the tests that take seconds'
-	@echo 'make test-all  run all tests: many networks, sanitizers, packages'
+	@echo 'make test      run the tests that take seconds each'
+	@echo 'make test-slow run the others: large networks, sanitizers, packages'
+	@echo 'make test-all  run both'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make wheel     build a wheel and an sdist into dist/'
 	@echo 'make clean     remove everything that these made, $(VENV) included'
@@ -36,6 +37,9 @@ demo: $(DEMO)
 
 test: $(DEV)
 	$(VENV)/bin/python -m pytest -m 'not slow'
+
+test-slow: $(DEV)
+	$(VENV)/bin/python -m pytest -m slow
 
 test-all: $(DEV)
 	$(VENV)/bin/python -m pytest
