@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import methods, preprocess
-from .contract import LOGITS, PREDICTED, Metadata
+from .contract import IMAGES, LOGITS, PREDICTED, Metadata
 from .errors import ImageError, MethodError, OutputError, TargetError
 from .explanation import Explanation
 from .methods import Attribution, Method, Size
@@ -167,7 +167,10 @@ class Explainer:
     def _run(
         self, outputs: frozenset[str], pixels: Floats, asked: NDArray[np.int64] | None, first: int, each: int
     ) -> Outputs:
-        """Run the graph for `outputs` and the logits; `first` and `each` say which image a row belongs to."""
+        """Run the graph for `outputs` and the logits; `first` and `each` say which image a row belongs to.
+
+        The images themselves are among the values that come back.
+        """
         if asked is None:
             asked = np.full(len(pixels), PREDICTED, np.int64)
         values = self._sessions.run(outputs | {LOGITS}, pixels, asked)
@@ -178,7 +181,7 @@ class Explainer:
                     f"{self._model.path}: {name} of image {(first + row) // each} holds NaN or infinity, so there is "
                     f"nothing to show; check the model's weights and preprocessing"
                 )
-        return values
+        return {IMAGES: pixels, **values}
 
 
 @dataclass
