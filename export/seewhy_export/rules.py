@@ -1,7 +1,8 @@
 """What a rectifier does to the gradient that comes back to it.
 
 A rectifier is an activation that cuts off, or damps, what is below zero. Each knows its derivative, with PyTorch's own
-choice at the boundary; a rule says how the incoming gradient and that derivative combine. Both are data.
+choice at the boundary, and what it makes of a signal that goes backwards; a rule says which of these the incoming
+gradient meets. Both are data.
 """
 
 from __future__ import annotations
@@ -21,26 +22,61 @@ Derivative = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(input x, output y, weight) -> f'(x). The output is preferred: it is kept anyway, and so nothing else must be."""
 
 
+Rectification = Callable[[Tensor, Tensor | None], Tensor]
+"""(signal, weight) -> the signal, rectified."""
+
+
+def _positive_part(signal: Tensor, weight: Tensor | None) -> Tensor:
+    return torch.relu(signal)
+
+
 @dataclass(frozen=True)
 class Rectifier:
     """One rectifier as it stands in a graph."""
 
     kind: str
     derivative: Derivative
+    rectify: Rectification = _positive_part
+    """The rectifier itself, on a gradient, less any upper bound: a gradient has a scale of its own, not the input's."""
 
 
-Rule = Callable[[Tensor, Tensor], Tensor]
-"""(incoming gradient g, derivative f'(x)) -> outgoing gradient."""
+@dataclass(frozen=True)
+class Rectified:
+    """A rectifier and what passed through it."""
+
+    rectifier: Rectifier
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+
+    def derivative(self) -> Tensor:
+        return self.rectifier.derivative(self.x, self.y, self.weight)
+
+    def rectify(self, gradient: Tensor) -> Tensor:
+        return self.rectifier.rectify(gradient, self.weight)
 
 
-def plain(gradient: Tensor, derivative: Tensor) -> Tensor:
+Rule = Callable[[Tensor, Rectified], Tensor]
+"""(incoming gradient g, what the rectifier did) -> outgoing gradient."""
+
+
+def plain(gradient: Tensor, at: Rectified) -> Tensor:
     """The chain rule: g f'(x)."""
-    return gradient * derivative
+    return gradient * at.derivative()
 
 
-def guided(gradient: Tensor, derivative: Tensor) -> Tensor:
+def guided(gradient: Tensor, at: Rectified) -> Tensor:
     """Guided backpropagation: relu(g) f'(x) (Springenberg 2014, arXiv:1412.6806, section 3.4)."""
-    return torch.relu(gradient) * derivative
+    return torch.relu(gradient) * at.derivative()
+
+
+def deconvnet(gradient: Tensor, at: Rectified) -> Tensor:
+    """Deconvnet: f(g), whatever x was (Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1, "Rectification").
+
+    The paper passes the signal that goes down through the same non-linearity as the one that went up. That is relu(g)
+    for all that is zero below zero, and LeakyReLU and PReLU with their own slopes.
+    """
+    return at.rectify(gradient)
 
 
 class RuleInForce:
@@ -71,7 +107,7 @@ class Rectify(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight = ctx.saved_tensors
         rule = plain if ctx.in_force is None else ctx.in_force.rule
-        return rule(gradient, ctx.rectifier.derivative(x, y, weight)), None, None, None, None
+        return rule(gradient, Rectified(ctx.rectifier, x, y, weight)), None, None, None, None
 
 
 # Recognising rectifiers: one small function per operator. Each takes the operator's arguments and gives the
@@ -122,7 +158,12 @@ def _clamp(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectifier | None:
 
 def _leaky_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectifier:
     slope = _argument(args, kwargs, 1, "negative_slope", 0.01)
-    return Rectifier("leaky_relu", lambda x, y, weight: is_positive(x) * (1 - slope) + slope)
+
+    def derivative(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        damped: Tensor = is_positive(x) * (1 - slope) + slope
+        return damped
+
+    return Rectifier("leaky_relu", derivative, lambda signal, weight: signal * derivative(signal, signal, weight))
 
 
 def _prelu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectifier:
@@ -132,7 +173,7 @@ def _prelu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectifier:
         mask: Tensor = is_positive(x)
         return mask + (1 - mask) * slope
 
-    return Rectifier("prelu", derivative)
+    return Rectifier("prelu", derivative, lambda signal, weight: signal * derivative(signal, signal, weight))
 
 
 RECTIFIERS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Rectifier | None]] = {
