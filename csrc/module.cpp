@@ -169,6 +169,39 @@ py::array weighted_sum(const py::object& activations_, const py::object& weights
     return result;
 }
 
+using WeightsKernel = void (*)(const float*, const float*, Index, Index, int, float*);
+
+// Weights (N, C) made of activations and gradients (N, C, h, w).
+template <WeightsKernel kernel>
+py::array channel_weights(const py::object& activations_, const py::object& gradients_, int threads) {
+    const auto activations = take<float>(activations_, "activations", 4, "(N, C, h, w)");
+    const Shape& shape = activations.shape;
+    const auto gradients = take_exactly<float>(gradients_, "gradients", shape);
+    check_threads(threads);
+    auto result = allocate<float>({shape[0], shape[1]});
+    float* out = result.mutable_data();
+    {
+        py::gil_scoped_release release;
+        kernel(activations.data(), gradients.data(), shape[0] * shape[1], shape[2] * shape[3], threads, out);
+    }
+    return result;
+}
+
+py::array product_sum(const py::object& activations_, const py::object& gradients_, bool positive, int threads) {
+    const auto activations = take<float>(activations_, "activations", 4, "(N, C, h, w)");
+    const Shape& shape = activations.shape;
+    const auto gradients = take_exactly<float>(gradients_, "gradients", shape);
+    check_threads(threads);
+    auto result = allocate<float>({shape[0], shape[2], shape[3]});
+    float* out = result.mutable_data();
+    {
+        py::gil_scoped_release release;
+        seewhy::product_sum(activations.data(), gradients.data(), positive, shape[0], shape[1], shape[2] * shape[3],
+                            threads, out);
+    }
+    return result;
+}
+
 py::array upsample(const py::object& maps_, py::ssize_t height, py::ssize_t width, int threads) {
     const auto maps = take<float>(maps_, "maps", 3, "(N, h, w)");
     const Shape& shape = maps.shape;
@@ -275,6 +308,12 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
                py::arg("reverse_channels") = false, threads());
     module.def("channel_means", &channel_means, py::arg("gradients"), threads());
     module.def("weighted_sum", &weighted_sum, py::arg("activations"), py::arg("weights"), py::arg("relu") = false,
+               threads());
+    module.def("gradcam_plus_plus_weights", &channel_weights<seewhy::gradcam_plus_plus_weights>, py::arg("activations"),
+               py::arg("gradients"), threads());
+    module.def("xgradcam_weights", &channel_weights<seewhy::xgradcam_weights>, py::arg("activations"),
+               py::arg("gradients"), threads());
+    module.def("product_sum", &product_sum, py::arg("activations"), py::arg("gradients"), py::arg("positive") = false,
                threads());
     module.def("upsample", &upsample, py::arg("maps"), py::arg("height"), py::arg("width"), threads());
     module.def("minmax", &minmax, py::arg("maps"), threads());

@@ -34,6 +34,12 @@ ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
     },
     "channel_means": lambda n, h, w: {"gradients": floats(n, 5, h, w)},
     "weighted_sum": lambda n, h, w: {"activations": floats(n, 5, h, w), "weights": floats(n, 5, seed=1)},
+    "gradcam_plus_plus_weights": lambda n, h, w: {
+        "activations": heat(n, 5, h, w),
+        "gradients": floats(n, 5, h, w, seed=1),
+    },
+    "xgradcam_weights": lambda n, h, w: {"activations": heat(n, 5, h, w), "gradients": floats(n, 5, h, w, seed=1)},
+    "product_sum": lambda n, h, w: {"activations": floats(n, 5, h, w), "gradients": floats(n, 5, h, w, seed=1)},
     "upsample": lambda n, h, w: {"maps": floats(n, 7, 6), "height": h, "width": w},
     "minmax": lambda n, h, w: {"maps": floats(n, h, w)},
     "max_abs": lambda n, h, w: {"gradients": floats(n, 3, h, w)},

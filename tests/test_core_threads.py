@@ -69,7 +69,7 @@ def shares(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def test_large_work_is_shared_among_threads(big: tuple[str, Arguments]) -> None:
-    if big[0] == "channel_means" or big[0] == "weighted_sum":
+    if big[0] in ("channel_means", "weighted_sum", "product_sum"):
         big = (big[0], ARGUMENTS[big[0]](BIG[0], 2 * BIG[1], 2 * BIG[2]))
     own, others = shares(lambda: call(*big, threads=4))
     assert others > own / 2, f"the calling thread worked {own:.3g} s, the others {others:.3g} s"

@@ -38,6 +38,27 @@ def weighted_sum(activations: _Float, weights: _Float, relu: bool = False, threa
     Selvaraju 2017, equation 2; without `relu`, Zhou 2016, equation 2. Summed in float64; NaN stays NaN under `relu`.
     """
 
+def gradcam_plus_plus_weights(activations: _Float, gradients: _Float, threads: int = 0) -> _Float:
+    """(N,C,h,w) activations A and gradients g -> (N,C): over each map, the sum of relu(g) / (2 + g * sum of A).
+
+    Chattopadhay 2018, equation 19 and 7 put together, without the constant factor e^y. A term whose denominator is
+    zero counts as 0, which takes a map whose sum is negative. Summed in float64. What is not finite gives NaN or
+    infinity, but for gradients of -infinity.
+    """
+
+def xgradcam_weights(activations: _Float, gradients: _Float, threads: int = 0) -> _Float:
+    """(N,C,h,w) activations A and gradients g -> (N,C): over each map, the sum of g * A divided by the sum of A.
+
+    Fu 2020. A map that sums to zero gets weight 0. Summed in float64. What is not finite gives NaN or infinity.
+    """
+
+def product_sum(activations: _Float, gradients: _Float, positive: bool = False, threads: int = 0) -> _Float:
+    """(N,C,h,w) activations and gradients -> (N,h,w): the sum over channels of their product, place by place.
+
+    HiResCAM (Draelos and Carin 2020); with `positive`, max(0, gradient) instead of the gradient: LayerCAM (Jiang 2021,
+    equations 7 and 8). Summed in float64; NaN stays NaN.
+    """
+
 def upsample(maps: _Float, height: int, width: int, threads: int = 0) -> _Float:
     """(N,h,w) -> (N,height,width), bilinear with half-pixel centres, edges clamped, corners not aligned.
 
