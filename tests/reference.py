@@ -6,7 +6,9 @@ Nothing here is shared with the engine or with the ONNX graph but the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,36 +58,117 @@ class Reference:
         row = self.w["fc.weight"][target] / (height * width)
         return np.array([np.full((height, width), row[k]) for k in range(channels)])
 
-    def backprop(self, trace: Trace, target: int, guided: bool = False) -> Array:
-        gradient = _rectifier(self.gradients(trace, target), trace.c2, guided)
+    def backprop(self, trace: Trace, target: int, rule: str = "plain") -> Array:
+        gradient = RULES[rule](self.gradients(trace, target), trace.c2)
         gradient = _conv_backward(gradient, self.w["conv2.weight"])
         unpooled = np.zeros_like(trace.c1)
         for (c, y, x), (row, column) in trace.winners.items():
             unpooled[c, row, column] += gradient[c, y, x]
-        return _conv_backward(_rectifier(unpooled, trace.c1, guided), self.w["conv1.weight"])
-
-    def cam_map(self, trace: Trace, target: int) -> Array:
-        return sum(w * a for w, a in zip(self.w["fc.weight"][target], trace.activations, strict=True))
-
-    def gradcam_map(self, trace: Trace, target: int) -> Array:
-        """The weighted sum, before the ReLU."""
-        weights = self.gradients(trace, target).mean(axis=(1, 2))
-        return sum(w * a for w, a in zip(weights, trace.activations, strict=True))
+        return _conv_backward(RULES[rule](unpooled, trace.c1), self.w["conv1.weight"])
 
     def attribution(self, method: str, trace: Trace, target: int) -> tuple[Array | None, Array, Array]:
         """(map or None, attribution, heatmap) of one method for one image."""
         if method == "cam":
-            raw = self.cam_map(trace, target)
+            raw = _weighted(self.w["fc.weight"][target], trace.activations)
             values = upsample(raw, self.size)
             return raw, values, minmax(values)
-        if method == "gradcam":
-            raw = self.gradcam_map(trace, target)
+        if method in MAPS:
+            raw = MAPS[method](trace.activations, self.gradients(trace, target))
             values = upsample(np.maximum(raw, 0), self.size)
             return raw, values, minmax(values)
-        values = self.backprop(trace, target, guided=method != "backprop")
+        values = self.backprop(trace, target, RULE_OF[method])
         if method == "guided-gradcam":
             values = values * self.attribution("gradcam", trace, target)[2]
+        if method == "inputxgradient":
+            values = values * trace.image
         return None, values, minmax(np.abs(values).max(axis=0))
+
+
+# The CAM family: (C,h,w) activations and gradients -> (C,) weights, or the (h,w) map before its ReLU.
+
+
+def _weighted(weights: Array, activations: Array) -> Array:
+    return sum(w * a for w, a in zip(weights, activations, strict=True))
+
+
+def gradcam_weights(activations: Array, gradients: Array) -> Array:
+    return gradients.mean(axis=(1, 2))
+
+
+def gradcam_plus_plus_weights(activations: Array, gradients: Array) -> Array:
+    """Equation 19 with the derivatives of e^y put in, and e^y cut out; 0/0 and a pole count nothing."""
+    weights = np.zeros(len(activations))
+    for k in range(len(activations)):
+        for g in gradients[k].flat:
+            second, third = g**2, g**3
+            denominator = 2 * second + activations[k].sum() * third
+            alpha = second / denominator if denominator != 0 else 0.0
+            weights[k] += alpha * max(g, 0.0)
+    return weights
+
+
+def xgradcam_weights(activations: Array, gradients: Array) -> Array:
+    weights = np.zeros(len(activations))
+    for k in range(len(activations)):
+        total = activations[k].sum()
+        for a, g in zip(activations[k].flat, gradients[k].flat, strict=True):
+            weights[k] += a / total * g if total != 0 else 0.0
+    return weights
+
+
+def hirescam(activations: Array, gradients: Array) -> Array:
+    return sum(g * a for g, a in zip(gradients, activations, strict=True))
+
+
+def layercam(activations: Array, gradients: Array) -> Array:
+    result = np.zeros(activations.shape[1:])
+    for k, i, j in np.ndindex(activations.shape):
+        result[i, j] += max(gradients[k, i, j], 0.0) * activations[k, i, j]
+    return result
+
+
+def eigencam(activations: Array, gradients: Array) -> Array:
+    channels, height, width = activations.shape
+    places = np.array([[activations[k, i, j] for k in range(channels)] for i in range(height) for j in range(width)])
+    _, _, right = np.linalg.svd(places)
+    projection = (places @ right[0]).reshape(height, width)
+    positive = (projection * activations.sum(axis=0)).sum() >= 0
+    return projection if positive else -projection
+
+
+Rule: TypeAlias = Callable[[Array, Array], Array]
+
+WEIGHTS: dict[str, Rule] = {
+    "gradcam": gradcam_weights,
+    "gradcam++": gradcam_plus_plus_weights,
+    "xgradcam": xgradcam_weights,
+}
+
+
+def _map_of(weights: Rule) -> Rule:
+    return lambda activations, gradients: _weighted(weights(activations, gradients), activations)
+
+
+MAPS: dict[str, Rule] = {
+    **{name: _map_of(weights) for name, weights in WEIGHTS.items()},
+    "hirescam": hirescam,
+    "layercam": layercam,
+    "eigencam": eigencam,
+}
+
+# What a rectifier makes of the gradient that comes back to it, and of its own input.
+RULES: dict[str, Rule] = {
+    "plain": lambda gradient, before: np.where(before > 0, gradient, 0),
+    "guided": lambda gradient, before: np.where(before > 0, np.maximum(gradient, 0), 0),
+    "deconvnet": lambda gradient, before: np.maximum(gradient, 0),
+}
+RULE_OF = {
+    "backprop": "plain",
+    "inputxgradient": "plain",
+    "guided-backprop": "guided",
+    "guided-gradcam": "guided",
+    "deconvnet": "deconvnet",
+}
 
 
 def upsample(image: Array, size: tuple[int, int]) -> Array:
@@ -145,9 +228,3 @@ def _max_pool(image: Array) -> tuple[Array, dict[tuple[int, int, int], tuple[int
                 winners[c, y, x] = best
                 result[c, y, x] = image[c, best[0], best[1]]
     return result, winners
-
-
-def _rectifier(gradient: Array, before: Array, guided: bool) -> Array:
-    if guided:
-        gradient = np.maximum(gradient, 0)
-    return np.where(before > 0, gradient, 0)

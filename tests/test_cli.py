@@ -20,6 +20,7 @@ from PIL import Image
 
 from seewhy import Explainer, __version__, cli, digest
 from seewhy.errors import ExportError
+from seewhy.methods import METHODS
 from seewhy.progress import Progress, describe
 from tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
 
@@ -268,7 +269,7 @@ def test_inspect(model_path: Path) -> None:
     assert result.exit_code == 0 and result.stderr == ""
     for words in [
         *("tiny", "tests.tiny_model:Tiny", "16x12 pixels, 3 channels", "6: tabby, tabby cat; espresso; crane; ..."),
-        *("features.4 (automatic)", "backprop, guided-backprop, cam, gradcam, guided-gradcam", "2 relu; guided: 2"),
+        *("features.4 (automatic)", ", ".join(METHODS), "2 relu; guided: 2"),
         *("squash to 16x12, bilinear; RGB, mean 0.485 0.456 0.406", "torch 2.13.0", "intact"),
     ]:
         assert words in result.stdout, words
@@ -279,7 +280,7 @@ def test_inspect_json(model_path: Path, tiny: Tiny) -> None:
     facts = json.loads(run("inspect", model_path, "--json").stdout)
     assert facts["model"] == {"name": "tiny", "source": "tests.tiny_model:Tiny", "weights_sha256": "0f" * 32}
     assert facts["outputs"] == list(tiny.outputs)
-    assert facts["methods"] == ["backprop", "guided-backprop", "cam", "gradcam", "guided-gradcam"]
+    assert facts["methods"] == list(METHODS)
     assert facts["damage"] is None and facts["schema"] == 1
     assert facts["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
 

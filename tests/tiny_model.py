@@ -21,7 +21,13 @@ from PIL import Image
 from seewhy import contract, digest
 
 LABELS = ("tabby, tabby cat", "espresso", "crane", "moped", "crane", "Tiger cat")
-DEFAULT_OUTPUTS = tuple(name for name in contract.OUTPUTS if name not in contract.OPTIONAL_OUTPUTS)
+DEFAULT_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.GRADCAM_MAP)
+# What a ReLU does to a gradient, and the gradient that comes of it.
+RULES = {
+    "plain": contract.INPUT_GRADIENTS,
+    "guided": contract.GUIDED_GRADIENTS,
+    "deconvnet": contract.DECONVNET_GRADIENTS,
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Tiny:
             contract.GRADIENTS: maps,
             contract.INPUT_GRADIENTS: pixels,
             contract.GUIDED_GRADIENTS: pixels,
+            contract.DECONVNET_GRADIENTS: pixels,
             contract.CLASS_WEIGHTS: ["N", 5],
         }
         constants = {
@@ -91,7 +98,7 @@ class Tiny:
         stored = {**(self.weights() if weights is None else weights), **constants}
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
-            _forward() + _head_backward() + _backward("plain") + _backward("guided"),
+            _forward() + _head_backward() + [node for rule in RULES for node in _backward(rule)],
             "tiny",
             [value(contract.IMAGES, TensorProto.FLOAT, pixels), value(contract.TARGETS, TensorProto.INT64, ["N"])],
             [value(name, TensorProto.FLOAT, shapes[name]) for name in self.outputs],
@@ -157,12 +164,14 @@ def _head_backward() -> list[onnx.NodeProto]:
 
 
 def _backward(rule: str) -> list[onnx.NodeProto]:
-    """From the target layer to the image; `rule` says what a ReLU does to a gradient."""
+    """From the target layer to the image, by one of the RULES."""
 
     def name(value: str) -> str:
         return f"{rule}.{value}"
 
     def rectifier(gradient: str, activation: str, result: str) -> list[onnx.NodeProto]:
+        if rule == "deconvnet":
+            return [_node("Relu", [gradient], [name(result)])]
         passed = [_node("Relu", [gradient], [name(f"{result}.positive")])] if rule == "guided" else []
         gradient = passed[0].output[0] if passed else gradient
         return [
@@ -171,7 +180,6 @@ def _backward(rule: str) -> list[onnx.NodeProto]:
             _node("Where", [name(f"{result}.open"), gradient, "zero_float"], [name(result)]),
         ]
 
-    result = "input_gradients" if rule == "plain" else "guided_gradients"
     return [
         *rectifier("gradients", "activations", "g2"),
         _node("ConvTranspose", [name("g2"), "conv2.weight"], [name("p1")], pads=[1, 1, 1, 1]),
@@ -189,5 +197,5 @@ def _backward(rule: str) -> list[onnx.NodeProto]:
         ),
         _node("Reshape", [name("unpooled.flat"), name("a1.shape")], [name("unpooled")]),
         *rectifier(name("unpooled"), "a1", "g1"),
-        _node("ConvTranspose", [name("g1"), "conv1.weight"], [result], pads=[1, 1, 1, 1]),
+        _node("ConvTranspose", [name("g1"), "conv1.weight"], [RULES[rule]], pads=[1, 1, 1, 1]),
     ]

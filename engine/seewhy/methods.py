@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from . import _core
-from .contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, GUIDED_GRADIENTS, INPUT_GRADIENTS
+from . import _core, combine
+from .combine import Attribution, Floats, Size, Values
+from .contract import (
+    ACTIVATIONS,
+    CLASS_WEIGHTS,
+    DECONVNET_GRADIENTS,
+    GRADIENTS,
+    GUIDED_GRADIENTS,
+    INPUT_GRADIENTS,
+    LOGITS,
+    OPTIONAL_OUTPUTS,
+    OUTPUTS,
+)
 from .errors import MethodError
 
-Floats: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a rule needs to know besides the graph's outputs."""
-
-    height: int
-    width: int
-    threads: int
-    """Most threads that a kernel uses; 0 is one per core."""
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """What a rule returns for a batch of N."""
-
-    maps: Floats | None
-    """(N,h,w), before ReLU and upsampling; None for methods that have no such map."""
-    values: Floats
-    """(N,H,W) for CAM methods, (N,Cin,H,W) for gradient methods."""
+__all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
 
 
 @dataclass(frozen=True)
@@ -46,40 +33,12 @@ class Method:
     """Graph outputs that it needs besides the logits."""
     is_map: bool
     """True: one map per image, drawn as an overlay. False: one value per pixel and channel, drawn as an RGB picture."""
-    combine: Callable[[dict[str, Floats], Size], Attribution]
+    combine: Callable[[Values, Size], Attribution]
     source: str
 
     def heatmaps(self, values: Floats, size: Size) -> Floats:
         """(N,H,W) or (N,Cin,H,W) attributions -> (N,H,W) in [0,1]."""
         return _core.minmax(values if self.is_map else _core.max_abs(values, size.threads), size.threads)
-
-
-def _backprop(outputs: dict[str, Floats], size: Size) -> Attribution:
-    return Attribution(None, outputs[INPUT_GRADIENTS])
-
-
-def _guided_backprop(outputs: dict[str, Floats], size: Size) -> Attribution:
-    return Attribution(None, outputs[GUIDED_GRADIENTS])
-
-
-def _cam(outputs: dict[str, Floats], size: Size) -> Attribution:
-    maps = _core.weighted_sum(outputs[ACTIVATIONS], outputs[CLASS_WEIGHTS], False, size.threads)
-    return Attribution(maps, _upsample(maps, size))
-
-
-def _gradcam(outputs: dict[str, Floats], size: Size) -> Attribution:
-    weights = _core.channel_means(outputs[GRADIENTS], size.threads)
-    maps = _core.weighted_sum(outputs[ACTIVATIONS], weights, False, size.threads)
-    return Attribution(maps, _upsample(np.maximum(maps, np.float32(0)), size))
-
-
-def _guided_gradcam(outputs: dict[str, Floats], size: Size) -> Attribution:
-    heat = _core.minmax(_gradcam(outputs, size).values, size.threads)
-    return Attribution(None, _core.multiply_by_map(outputs[GUIDED_GRADIENTS], heat, size.threads))
-
-
-def _upsample(maps: Floats, size: Size) -> Floats:
-    return _core.upsample(maps, size.height, size.width, size.threads)
 
 
 METHODS: dict[str, Method] = {
@@ -90,7 +49,7 @@ METHODS: dict[str, Method] = {
             "Backprop",
             (INPUT_GRADIENTS,),
             False,
-            _backprop,
+            combine.backprop,
             "Simonyan et al. 2013, Deep inside convolutional networks, section 3",
         ),
         Method(
@@ -98,15 +57,31 @@ METHODS: dict[str, Method] = {
             "Guided backprop",
             (GUIDED_GRADIENTS,),
             False,
-            _guided_backprop,
+            combine.guided_backprop,
             "Springenberg et al. 2014, Striving for simplicity, section 3.4",
+        ),
+        Method(
+            "deconvnet",
+            "Deconvnet",
+            (DECONVNET_GRADIENTS,),
+            False,
+            combine.deconvnet,
+            "Zeiler and Fergus 2013, Visualizing and understanding convolutional networks, section 2.1",
+        ),
+        Method(
+            "inputxgradient",
+            "Input x gradient",
+            (INPUT_GRADIENTS,),
+            False,
+            combine.input_x_gradient,
+            "Shrikumar et al. 2016, Not just a black box",
         ),
         Method(
             "cam",
             "CAM",
             (ACTIVATIONS, CLASS_WEIGHTS),
             True,
-            _cam,
+            combine.cam,
             "Zhou et al. 2016, Learning deep features for discriminative localization, equation 2",
         ),
         Method(
@@ -114,7 +89,7 @@ METHODS: dict[str, Method] = {
             "Grad-CAM",
             (ACTIVATIONS, GRADIENTS),
             True,
-            _gradcam,
+            combine.gradcam,
             "Selvaraju et al. 2017, Grad-CAM, equations 1 and 2",
         ),
         Method(
@@ -122,8 +97,48 @@ METHODS: dict[str, Method] = {
             "Guided Grad-CAM",
             (ACTIVATIONS, GRADIENTS, GUIDED_GRADIENTS),
             False,
-            _guided_gradcam,
+            combine.guided_gradcam,
             "Selvaraju et al. 2017, Grad-CAM, section 3.2",
+        ),
+        Method(
+            "gradcam++",
+            "Grad-CAM++",
+            (ACTIVATIONS, GRADIENTS),
+            True,
+            combine.gradcam_plus_plus,
+            "Chattopadhay et al. 2018, Grad-CAM++, equations 7 and 19",
+        ),
+        Method(
+            "hirescam",
+            "HiResCAM",
+            (ACTIVATIONS, GRADIENTS),
+            True,
+            combine.hirescam,
+            "Draelos and Carin 2020, Use HiResCAM instead of Grad-CAM",
+        ),
+        Method(
+            "layercam",
+            "LayerCAM",
+            (ACTIVATIONS, GRADIENTS),
+            True,
+            combine.layercam,
+            "Jiang et al. 2021, LayerCAM, equations 7 and 8",
+        ),
+        Method(
+            "xgradcam",
+            "XGrad-CAM",
+            (ACTIVATIONS, GRADIENTS),
+            True,
+            combine.xgradcam,
+            "Fu et al. 2020, Axiom-based Grad-CAM",
+        ),
+        Method(
+            "eigencam",
+            "Eigen-CAM",
+            (ACTIVATIONS,),
+            True,
+            combine.eigencam,
+            "Muhammad and Yeasin 2020, Eigen-CAM",
         ),
     )
 }
@@ -135,7 +150,7 @@ def available(outputs: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if held.issuperset(method.outputs))
 
 
-def find(name: str, outputs: Iterable[str], file: str) -> Method:
+def find(name: str, outputs: Collection[str], file: str) -> Method:
     """Return the method called `name`, for a file with these outputs.
 
     Raises:
@@ -151,8 +166,12 @@ def find(name: str, outputs: Iterable[str], file: str) -> Method:
             f"holds no {CLASS_WEIGHTS}; use gradcam"
         )
     if missing:
+        wanted = {*outputs, *method.outputs} - {LOGITS}
+        listed = ",".join(output for output in OUTPUTS if output in wanted)
+        # The exporter writes optional outputs only where they are named.
+        remedy = "with" if any(output in OPTIONAL_OUTPUTS for output in missing) else "without --outputs, or with"
         raise MethodError(
-            f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold; export it again without "
-            f"--outputs, or with {','.join(method.outputs)} among them"
+            f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold; export it again {remedy} "
+            f"--outputs {listed}"
         )
     return method
