@@ -58,6 +58,7 @@ RESIZE_MODES = ("shorter-side", "squash", "none")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 CHANNEL_ORDERS = ("RGB", "BGR")
 SCORES = ("softmax", "sigmoid", "none")
+LAYER_FORMS = ("map", "channels-last", "tokens")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Layer:
     """Whether every path from `images` to `logits` passes through this layer, so that the head can run alone."""
     cut: str | None
     """The graph value to cut at for running the head alone; None where `separates` is false."""
+    form: str = "map"
+    """What the layer itself gives, before it is made (N, C, h, w): `map` (the same), `channels-last` (N, h, w, C), or
+    `tokens` (N, T, C), one for each place in row-major order."""
+    dropped_tokens: int = 0
+    """How many tokens in front belong to no place (class, distillation, registers) and are not in `activations`."""
 
 
 @dataclass(frozen=True)
@@ -286,14 +292,17 @@ def _dict(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
     return converted
 
 
-def _fields(**converters: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    """An object with these keys. Others are ignored: a later exporter of the same schema may add some."""
+def _fields(
+    added: Mapping[str, Callable[[Any], Any]] | None = None, **converters: Callable[[Any], Any]
+) -> Callable[[Any], dict[str, Any]]:
+    """An object with these keys, and perhaps those `added` to the schema later. Others are ignored."""
 
     def converted(value: Any) -> dict[str, Any]:
         _require(isinstance(value, dict), "an object", value)
         missing = [key for key in converters if key not in value]
         _require(not missing, f"an object with {', '.join(converters)}", value)
-        return {key: convert(value[key]) for key, convert in converters.items()}
+        late = {key: convert for key, convert in (added or {}).items() if key in value}
+        return {key: convert(value[key]) for key, convert in {**converters, **late}.items()}
 
     return converted
 
@@ -325,7 +334,13 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
 
 def _layer(value: Any) -> Layer:
     return Layer(
-        **_fields(name=_text, chosen=_one_of(("automatic", "named")), separates=_flag, cut=_optional(_text))(value)
+        **_fields(
+            {"form": _one_of(LAYER_FORMS), "dropped_tokens": _count},
+            name=_text,
+            chosen=_one_of(("automatic", "named")),
+            separates=_flag,
+            cut=_optional(_text),
+        )(value)
     )
 
 

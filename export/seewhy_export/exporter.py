@@ -21,10 +21,11 @@ from seewhy.errors import ExportError
 from seewhy.model import ModelFile
 
 from . import model_file
-from .forward import ForwardGraph, prepare, trace_forward
+from .forward import ForwardGraph, example_images, trace_forward
 from .joint import build_joint
 from .layer import TargetLayer, target_layer
 from .onnx_program import to_onnx
+from .prepare import prepare, select_output, traceable
 from .rules import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
 from .verify import Parity, check_graph, measure, redrawn, untested
 
@@ -62,6 +63,8 @@ def export(
     name: str | None = None,
     verify: bool = True,
     source: str | None = None,
+    output: str | int | None = None,
+    channels: int | None = None,
 ) -> ExportReport:
     """Write a classifier's forward and backward pass to one ONNX file.
 
@@ -69,11 +72,12 @@ def export(
     evaluation mode and float32; forward hooks run while it is traced and checked, as in any forward pass.
 
     Args:
-        module: takes images (N, C, H, W), returns logits (N, classes).
+        module: takes images (N, C, H, W), returns logits (N, classes), perhaps among other things; `torch.compile`d
+            and TorchScript modules too.
         path: the file to write, whole or not at all.
         image_size: (H, W) in pixels, fixed in the file; the batch size is not.
         layer: module path of the target layer; a module called several times means its last call. None chooses the
-            last map that a convolution produces before pooling.
+            last map before pooling, or where there are class tokens the first norm of the last block.
         outputs: names from the file contract; None is all but the optional ones. Logits are always there.
         guided_scope: module path prefixes inside which rectifiers follow the guided rule; None is everywhere.
         labels: one for each class.
@@ -82,6 +86,9 @@ def export(
         name: the model's name in the file; None is the class of the module.
         verify: compare the written file with PyTorch autograd in float64, and keep nothing that disagrees.
         source: where the module came from, for the record.
+        output: which tensor holds the logits, where the module returns several: an index, or a key, attribute or path
+            of these ("head.0"). None takes the one called `logits`.
+        channels: of the images; None is as many as the preprocessing normalises, else as the first convolution takes.
 
     Raises:
         ExportError: the module cannot be exported, the file disagrees with PyTorch, or it cannot be written.
@@ -91,7 +98,15 @@ def export(
     _check_arguments(module, image_size, outputs, score, preprocessing)
     messages: list[str] = []
     prepared = prepare(module)
-    forward = trace_forward(prepared, image_size, _channels(prepared, preprocessing), layer)
+    channels = channels or _channels(prepared, preprocessing)
+    chosen = select_output(prepared, example_images(image_size, channels), output)
+    if chosen is not None:
+        messages.append(f"of what the network returns, {chosen} is taken as its logits")
+    forward = trace_forward(traceable(prepared, example_images(image_size, channels)), image_size, channels, layer)
+    if forward.mutated:
+        messages.append(
+            f"the forward pass changes {', '.join(forward.mutated)}; the file starts from the value at export each time"
+        )
     if forward.stripped is not None:
         score = forward.stripped
         messages.append(f"the network ends in {score}; its input is exported as logits")
@@ -136,7 +151,7 @@ def export(
     return ExportReport(
         path=destination,
         layer=target.name,
-        activations=tuple(int(size) for size in target.node.meta["val"].shape[1:]),  # type: ignore[arg-type]
+        activations=target.shape,
         outputs=names,
         rectifiers=metadata.rectifiers,
         parity=metadata.parity,
@@ -148,8 +163,9 @@ def export(
 
 def count_rectifiers(forward: ForwardGraph, scope: tuple[str, ...] | None) -> Rectifiers:
     """What the guided rule meets in this network."""
-    rectifiers = [(node, found) for node in forward.nodes if (found := rectifier_of(node)) is not None]
-    smooth = [SMOOTH_ACTIVATIONS[node.target] for node in forward.nodes if node.target in SMOOTH_ACTIVATIONS]
+    nodes = forward.from_images_to_logits()
+    rectifiers = [(node, found) for node in nodes if (found := rectifier_of(node)) is not None]
+    smooth = [SMOOTH_ACTIVATIONS[node.target] for node in nodes if node.target in SMOOTH_ACTIVATIONS]
     return Rectifiers(
         kinds=dict(Counter(found.kind for _, found in rectifiers)),
         guided=sum(in_scope(node, scope) for node, _ in rectifiers),
@@ -177,12 +193,9 @@ def _check_arguments(
             contract.check_preprocessing(preprocessing)
         except ValueError as error:
             raise ExportError(f"preprocessing is not valid: {error}") from error
-    unknown = [name for name in outputs or () if name not in SUPPORTED_OUTPUTS]
+    unknown = [name for name in outputs or () if name not in contract.OUTPUTS]
     if unknown:
-        raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(SUPPORTED_OUTPUTS)}")
-
-
-SUPPORTED_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.DECONVNET_GRADIENTS)
+        raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(contract.OUTPUTS)}")
 
 
 def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer) -> tuple[str, ...]:
@@ -216,6 +229,8 @@ def _layer_entry(target: TargetLayer) -> Layer:
         chosen=target.chosen,
         separates=target.separates,
         cut=contract.ACTIVATIONS if target.separates else None,
+        form=target.layout.form or "map",
+        dropped_tokens=target.layout.prefix,
     )
 
 

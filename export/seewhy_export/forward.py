@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-import warnings
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.fx import GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
+
+from .quiet import one_line, quiet
 
 aten: Any = torch.ops.aten
 
@@ -55,17 +58,32 @@ class ForwardGraph:
     """What the module returns: the logits, or their score where `stripped`."""
     stripped: str | None
     """The kind of the final score operator that was taken off, if there was one."""
+    mutated: tuple[str, ...] = ()
+    """Buffers that the forward pass changes; the graph starts from their values at export each time."""
 
     def to(self, dtype: torch.dtype) -> ForwardGraph:
         """The same graph with its floating point weights in another dtype."""
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in self.weights.items()}
-        return ForwardGraph(
-            self.graph_module, weights, self.images, self.logits, self.marked, self.returned, self.stripped
-        )
+        return replace(self, weights=weights)
 
     @property
     def nodes(self) -> list[Node]:
         return [node for node in self.graph_module.graph.nodes if node.op == "call_function"]
+
+    def reached_from_images(self, without: Node | None = None) -> set[Node]:
+        """Every node that depends on the images' pixels, along paths that do not pass `without`."""
+        reached = {self.images}
+        for node in self.nodes:
+            # A batch size taken from the images says nothing about their pixels.
+            carries_pixels = not isinstance(node.meta.get("val"), torch.SymInt)
+            if carries_pixels and node is not without and any(n in reached for n in node.all_input_nodes):
+                reached.add(node)
+        return reached
+
+    def from_images_to_logits(self) -> list[Node]:
+        """The nodes that a gradient passes, in order."""
+        between = self.reached_from_images() & ancestors(self.logits)
+        return [node for node in self.nodes if node in between]
 
     @property
     def channels(self) -> int:
@@ -81,17 +99,21 @@ class ForwardGraph:
         return int(value_of(self.logits).shape[1])
 
 
+def ancestors(node: Node) -> set[Node]:
+    """The nodes that a node depends on, and itself."""
+    seen: set[Node] = set()
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.add(current)
+            waiting.extend(current.all_input_nodes)
+    return seen
+
+
 def value_of(node: Node) -> Any:
     """The fake value that a node had when it was traced."""
     return node.meta["val"]
-
-
-def prepare(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, float32, on the CPU, without gradients. The module itself is not touched."""
-    try:
-        return copy.deepcopy(module).eval().float().cpu().requires_grad_(False)
-    except Exception as error:
-        raise ExportError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from error
 
 
 def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int, layer: str | None) -> ForwardGraph:
@@ -106,17 +128,18 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     Raises:
         ExportError: the module cannot be traced, or returns something other than (N, classes) logits.
     """
-    # Two images: torch.export takes a batch of one for a constant.
-    example = torch.zeros(2, channels, *image_size)
-    with _marking(module, layer), _quiet(), sdpa_kernel(SDPBackend.MATH):
+    example = example_images(image_size, channels)
+    with _marking(module, layer), quiet(), sdpa_kernel(SDPBackend.MATH):
         try:
             program = torch.export.export(
                 module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
             ).run_decompositions({})
+        except ExportError:
+            raise
         except Exception as error:
             raise ExportError(
                 f"{type(module).__name__} cannot be traced with images of shape (N, {channels}, {image_size[0]}, "
-                f"{image_size[1]}): {one_line(error)}"
+                f"{image_size[1]}): {_reason(error)}"
             ) from error
     graph_module = program.graph_module
     placeholders = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
@@ -135,18 +158,46 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         )
         if spec.kind == OutputKind.USER_OUTPUT
     ]
+    mutated = tuple(
+        str(spec.target) for spec in program.graph_signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION
+    )
     marked = _unmark(graph_module)
     returned = _only_logits(outputs)
     logits, stripped = _strip_final_score(returned)
-    return ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped)
+    return ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped, mutated)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Deprecation warnings inside torch.export tell its own developers something, and our users nothing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def example_images(image_size: tuple[int, int], channels: int) -> Tensor:
+    """What modules are traced with. Two images, since torch.export takes a batch of one for a constant."""
+    return torch.zeros(2, channels, *image_size)
+
+
+_REASONS = {
+    "specialized it to be a constant": "its code fixes the batch size, and a model file takes any number of images; "
+    "take sizes from x.shape[0], or write -1, where a number of images stands now",
+    "data-dependent expression": "its code decides by the values of a tensor (an if, a loop or an index), and a graph "
+    "cannot; use torch.where or a mask",
+    "data-dependent": "its code takes a size or a number from the values of a tensor, and a graph cannot",
+}
+
+
+def _reason(error: BaseException) -> str:
+    """torch.export's reason in the user's terms, and where in the user's code it is."""
+    found = next((reason for text, reason in _REASONS.items() if text in str(error)), None)
+    where = _users_line(error)
+    return (found or one_line(error)) + (f" (at {where})" if where else "")
+
+
+def _users_line(error: BaseException) -> str | None:
+    """The innermost line of the traceback that is neither PyTorch's, Python's nor ours."""
+    own = (os.path.dirname(torch.__file__), os.path.dirname(__file__), os.path.dirname(os.__file__) + os.sep, "<")
+    packages = sysconfig.get_path("purelib")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.startswith(packages) and not frame.filename.startswith(own[:2]):
+            return f"{os.path.relpath(frame.filename, packages)}:{frame.lineno}"
+        if not frame.filename.startswith(own):
+            return f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    return None
 
 
 @contextmanager
@@ -209,8 +260,3 @@ def _strip_final_score(logits: Node) -> tuple[Node, str | None]:
     if kind == "softmax" and args[1] not in (1, -1):
         raise ExportError(f"the network ends in a softmax over dimension {args[1]}, which is not that of the classes")
     return (logits, None) if kind is None else (args[0], kind)
-
-
-def one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -13,14 +13,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy import contract
 from seewhy.errors import ExportError
 
-from .forward import ForwardGraph, one_line, value_of
+from .forward import ForwardGraph, value_of
 from .layer import TargetLayer
 from .lowering import decomposition_table
-from .rules import Rectify, RuleInForce, guided, in_scope, plain, rectifier_of
+from .quiet import one_line
+from .rules import Rectify, Rule, RuleInForce, deconvnet, guided, in_scope, plain, rectifier_of
 
 # What is left in a trace of detaching values and of making constants.
 IDENTITIES = {
@@ -29,21 +31,34 @@ IDENTITIES = {
     torch.ops.aten.lift_fresh_copy.default,
 }
 
-RULES = {contract.GUIDED_GRADIENTS: guided}
+RULES: dict[str, Rule] = {contract.GUIDED_GRADIENTS: guided, contract.DECONVNET_GRADIENTS: deconvnet}
+"""Outputs that are the input's gradient by another rule than the chain rule."""
 
 
 class ForwardPass(Interpreter):
-    """Runs the forward graph with rectifiers that follow the rule in force, and keeps the values asked for."""
+    """Runs the forward graph with rectifiers that follow the rule in force, and keeps the values asked for.
 
-    def __init__(self, forward: ForwardGraph, scope: tuple[str, ...] | None, keep: Sequence[Node]) -> None:
+    The target layer's value is taken apart into `activations` (N, C, h, w) and put together again, so that whatever its
+    layout, the activations themselves lie on the way to the logits: gradients are taken at them, and a graph can be
+    started from them.
+    """
+
+    def __init__(
+        self, forward: ForwardGraph, layer: TargetLayer, scope: tuple[str, ...] | None, keep: Sequence[Node]
+    ) -> None:
         super().__init__(forward.graph_module)
+        self.layer = layer
         self.scope = scope
         self.in_force = RuleInForce()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
+        self.activations: Tensor | None = None
 
     def run_node(self, node: Node) -> Any:
         rectifier = rectifier_of(node) if node.op == "call_function" else None
         value = super().run_node(node) if rectifier is None else self._rectify(node, rectifier)
+        if node is self.layer.node:
+            self.activations = self.layer.layout.to_map(value)
+            value = self.layer.layout.from_map(self.activations, value)
         if node in self.kept:
             self.kept[node] = value
         return value
@@ -105,7 +120,7 @@ def build_joint(
         return _compute(forward, layer, outputs, guided_scope, weights, images, targets)
 
     # The Python dispatcher keeps the batch size symbolic where a C++ kernel would fix it (constant_pad_nd).
-    with mode, enable_python_dispatcher():
+    with mode, enable_python_dispatcher(), sdpa_kernel(SDPBackend.MATH):
         weights = [example.to(w.dtype) for example, w in zip(examples, forward.weights.values(), strict=False)]
         images = examples[-1].to(dtype)
         targets = images.new_zeros(images.shape[0], dtype=torch.int64)
@@ -136,19 +151,20 @@ def _compute(
     """The joint computation itself, in PyTorch."""
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
-        kept = [layer.node, forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
-        run = ForwardPass(forward, scope, kept)
+        kept = [forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
+        run = ForwardPass(forward, layer, scope, kept)
         run.run(*weights, images, enable_io_processing=False)
-        activations, logits = run.kept[layer.node], run.kept[forward.logits]
+        activations, logits = run.activations, run.kept[forward.logits]
+        assert activations is not None
         index = torch.where(targets < 0, logits.argmax(1), targets)
         seed = (torch.arange(logits.shape[1], device=logits.device) == index[:, None]).to(logits.dtype)
         values: dict[str, Tensor] = {contract.LOGITS: logits, contract.ACTIVATIONS: activations}
         if contract.CLASS_WEIGHTS in outputs and layer.class_weights is not None:
             values[contract.CLASS_WEIGHTS] = run.kept[layer.class_weights][index]
         values |= _plain_gradients(outputs, logits, activations, images, seed)
-        if contract.GUIDED_GRADIENTS in outputs:
-            run.in_force.rule = RULES[contract.GUIDED_GRADIENTS]
-            values[contract.GUIDED_GRADIENTS] = torch.autograd.grad(logits, images, seed, retain_graph=True)[0]
+        for name in [name for name in RULES if name in outputs]:
+            run.in_force.rule = RULES[name]
+            values[name] = torch.autograd.grad(logits, images, seed, retain_graph=True)[0]
             run.in_force.rule = plain
     if contract.GRADCAM_MAP in outputs:
         weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * activations

@@ -28,9 +28,9 @@ from torch.utils import _pytree as pytree
 from seewhy import contract
 from seewhy.errors import ExportError
 
-from .forward import one_line
 from .joint import JointGraph
 from .masks import TRANSLATIONS
+from .quiet import one_line
 
 op: Any = opset20
 

@@ -6,7 +6,7 @@ tensors, and the guided rule is a hook that cuts the gradient before PyTorch's o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,23 +20,56 @@ from .forward import ForwardGraph
 from .layer import TargetLayer
 from .rules import in_scope, rectifier_of
 
+aten: Any = torch.ops.aten
+
+
+class _Ruled(torch.autograd.Function):
+    """A rectifier whose backward pass is PyTorch's own until another rule is switched on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, run: _Hooked, node: Node, call: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.run, ctx.node, ctx.call = run, node, call
+        result: Tensor = call(x)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        if ctx.run.rule == contract.DECONVNET_GRADIENTS:
+            # The rectifier itself, unless it also cuts at the top, which is no part of rectifying.
+            damps = ctx.node.target in (aten.leaky_relu.default, aten.prelu.default)
+            return (ctx.call(gradient) if damps else gradient.clamp(min=0)), None, None, None
+        with torch.enable_grad():
+            again = x.detach().requires_grad_(True)
+            value = ctx.call(again)
+        if ctx.run.rule == contract.GUIDED_GRADIENTS:
+            gradient = gradient.clamp(min=0)
+        return torch.autograd.grad(value, again, gradient)[0], None, None, None
+
 
 class _Hooked(Interpreter):
-    """Runs the forward graph and keeps what is asked for; rectifiers in scope get a hook that `guided` switches."""
+    """Runs the forward graph and keeps what is asked for; rectifiers in scope follow `rule`."""
 
     def __init__(self, forward: ForwardGraph, scope: tuple[str, ...] | None, keep: Sequence[Node]) -> None:
         super().__init__(forward.graph_module)
         self.scope = scope
-        self.guided = False
+        self.rule: str | None = None
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
 
     def run_node(self, node: Node) -> Any:
-        value = super().run_node(node)
-        if node.op == "call_function" and rectifier_of(node) is not None and in_scope(node, self.scope):
-            value.register_hook(lambda gradient: gradient.clamp(min=0) if self.guided else gradient)
+        ruled = node.op == "call_function" and rectifier_of(node) is not None and in_scope(node, self.scope)
+        value = self._ruled(node) if ruled else super().run_node(node)
         if node in self.kept:
             self.kept[node] = value
         return value
+
+    def _ruled(self, node: Node) -> Tensor:
+        (x, *rest), kwargs = self.fetch_args_kwargs_from_env(node)
+        operator: Any = node.target
+        apply: Any = _Ruled.apply
+        result: Tensor = apply(x, self, node, lambda value: operator(value, *rest, **kwargs))
+        return result
 
 
 def reference(
@@ -67,9 +100,13 @@ def reference(
             values[contract.CLASS_WEIGHTS] = run.kept[layer.class_weights][index]
         gradients, input_gradients = torch.autograd.grad(score, [activations, images], retain_graph=True)
         values[contract.GRADIENTS], values[contract.INPUT_GRADIENTS] = gradients, input_gradients
-        if contract.GUIDED_GRADIENTS in outputs:
-            run.guided = True
-            values[contract.GUIDED_GRADIENTS] = torch.autograd.grad(score, images)[0]
+        for name in (contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS):
+            if name in outputs:
+                run.rule = name
+                values[name] = torch.autograd.grad(score, images, retain_graph=True)[0]
+    for name in (contract.ACTIVATIONS, contract.GRADIENTS):
+        values[name] = layer.layout.to_map(values[name])
+    activations, gradients = values[contract.ACTIVATIONS], values[contract.GRADIENTS]
     weights = gradients.mean((2, 3), keepdim=True)
     values[contract.GRADCAM_MAP] = (weights * activations).sum(1).clamp(min=0)
     return {name: values[name].detach() for name in outputs}

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from seewhy import contract
 from seewhy.errors import ExportError
 
-from .forward import ForwardGraph, one_line
+from .forward import ForwardGraph
 from .layer import TargetLayer
+from .quiet import one_line
 from .reference import eager_reference, reference, traced_reference
 
 Errors = dict[str, float | None]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from seewhy.errors import ExportError
 from seewhy_export import export
-from seewhy_export.forward import prepare, trace_forward
+from seewhy_export.forward import trace_forward
+from seewhy_export.prepare import prepare
 from seewhy_export.layer import TargetLayer, target_layer
 
 

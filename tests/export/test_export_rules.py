@@ -11,7 +11,8 @@ from networks import live_weights
 from torch import Tensor, nn
 
 from seewhy_export import export, rules
-from seewhy_export.forward import prepare, trace_forward
+from seewhy_export.forward import trace_forward
+from seewhy_export.prepare import prepare
 from seewhy_export.joint import build_joint
 from seewhy_export.layer import target_layer
 

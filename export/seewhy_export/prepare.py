@@ -1,0 +1,148 @@
+"""A user's module as the exporter wants it: a copy in evaluation mode that returns one tensor of logits."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import ExportError
+
+from .quiet import one_line, quiet
+
+LOGITS_KEY = "logits"
+"""The key or attribute that holds the logits wherever outputs have names, as in Hugging Face's models."""
+
+
+def prepare(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, float32, on the CPU, without gradients. The module itself is not touched.
+
+    What torch.compile has wrapped is unwrapped: it computes the same, and only Python code can be traced.
+    """
+    try:
+        prepared = _copy(_uncompiled(module))
+    except Exception as error:
+        raise ExportError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from error
+    for part in prepared.modules():
+        for name, child in list(part.named_children()):
+            if _uncompiled(child) is not child:
+                setattr(part, name, _uncompiled(child))
+        # nn.Module.compile() leaves the module in place and compiles its call.
+        if not isinstance(part, torch.jit.ScriptModule):
+            part._compiled_call_impl = None
+    return prepared.eval().float().cpu().requires_grad_(False)
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    original = module.__dict__.get("_modules", {}).get("_orig_mod")
+    return original if isinstance(original, nn.Module) else module
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    if not isinstance(module, torch.jit.ScriptModule):
+        return copy.deepcopy(module)
+    # deepcopy shares the weights of what torch.jit.trace made.
+    stored = io.BytesIO()
+    torch.jit.save(module, stored)
+    stored.seek(0)
+    loaded: nn.Module = torch.jit.load(stored, map_location="cpu")
+    return loaded
+
+
+def traceable(module: nn.Module, example: Tensor) -> nn.Module:
+    """The module itself, or what PyTorch's converter makes of a scripted or traced one."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return module
+    try:
+        # Not public, but the only way from TorchScript that PyTorch still keeps; torch.export's own error names it.
+        from torch._export.converter import TS2EPConverter
+
+        with quiet():
+            converted = TS2EPConverter(module, (example,)).convert().module()
+    except Exception as error:
+        raise ExportError(
+            f"PyTorch cannot convert this TorchScript module: {one_line(error)}; export the nn.Module that it was made "
+            f"from instead"
+        ) from error
+    return converted.requires_grad_(False)
+
+
+def select_output(module: nn.Module, example: Tensor, output: str | int | None) -> str | None:
+    """Make a prepared module return the chosen tensor alone, wherever it returns more, by a forward hook on it.
+
+    Args:
+        module: what `prepare` returned; it is run once.
+        example: images (N, C, H, W).
+        output: which of several outputs holds the logits: an index, or a key, attribute or path of these ("head.0").
+            None takes the only tensor, or the one called `logits`.
+
+    Returns:
+        The chosen output's path, or None where the module returns one tensor anyway.
+
+    Raises:
+        ExportError: the module fails on the example, has no such output, or several and none was chosen.
+    """
+    try:
+        with torch.no_grad(), quiet():
+            returned = module(example)
+    except Exception as error:
+        size = ", ".join(str(size) for size in example.shape[1:])
+        raise ExportError(
+            f"{type(module).__name__} fails on float32 images of shape (N, {size}): {one_line(error)}; check the image "
+            f"size, the channels and dtypes fixed in its code"
+        ) from error
+    if isinstance(returned, Tensor):
+        if output is not None:
+            raise ExportError(f"output {output!r}: the network returns one tensor alone; leave `output` out")
+        return None
+    found = dict(_tensors(returned))
+    path = _choose(found, output)
+    module.register_forward_hook(lambda _module, _inputs, value: dict(_tensors(value))[path])
+    return path
+
+
+def _tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested tuples, dicts and dataclasses, with its path."""
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    for key, item in _items(value):
+        yield from _tensors(item, f"{path}.{key}" if path else str(key))
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(zip(value._fields, value, strict=True))
+    if isinstance(value, (list, tuple)):
+        return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return []
+
+
+def _choose(found: dict[str, Tensor], output: str | int | None) -> str:
+    paths = list(found)
+    if output is None:
+        named = [path for path in paths if path == LOGITS_KEY or path.endswith("." + LOGITS_KEY)]
+        chosen = named if len(named) == 1 else paths
+    elif isinstance(output, int) and not isinstance(output, bool) and str(output) not in found:
+        chosen = paths[output : output + 1] if output >= 0 else []
+    else:
+        chosen = [path for path in paths if path == str(output)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if not paths:
+        raise ExportError("the network returns no tensor; it must return logits (N, classes)")
+    listed = ", ".join(
+        f"{path} ({', '.join(['N', *(str(size) for size in value.shape[1:])])})" for path, value in found.items()
+    )
+    if output is None:
+        raise ExportError(f"the network returns several tensors: {listed}; choose the logits with `output`")
+    raise ExportError(f"no output {output!r}; the network returns {listed}")
