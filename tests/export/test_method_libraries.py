@@ -31,7 +31,7 @@ TARGETS = [1, 4]
 # float32 against float64, over sums of some hundred products: a hundred roundings leave room on these few layers.
 RELATIVE = 1e-5
 
-OUTPUTS = "activations,gradients,input_gradients,guided_gradients".split(",")
+OUTPUTS = "activations,gradients,input_gradients,guided_gradients,deconvnet_gradients".split(",")
 
 
 def network(rectifier: Callable[[], nn.Module] = nn.ReLU, gain: float = 1.0) -> nn.Module:
@@ -221,7 +221,7 @@ def test_backprop_is_captums_saliency_with_its_sign(exported: Exported) -> None:
     assert relative_error(np.abs(ours), captum_of("Saliency", module)) <= RELATIVE
 
 
-CAPTUM_RULES = {"guided-backprop": "GuidedBackprop"}
+CAPTUM_RULES = {"guided-backprop": "GuidedBackprop", "deconvnet": "Deconvolution"}
 
 
 @pytest.mark.parametrize("method", CAPTUM_RULES)
