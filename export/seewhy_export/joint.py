@@ -19,6 +19,7 @@ from seewhy import contract
 from seewhy.errors import ExportError
 
 from .forward import ForwardGraph, value_of
+from .forward_lowering import FORWARD_LOWERINGS
 from .layer import TargetLayer
 from .lowering import decomposition_table
 from .quiet import one_line
@@ -62,6 +63,9 @@ class ForwardPass(Interpreter):
         if node in self.kept:
             self.kept[node] = value
         return value
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return super().call_function(FORWARD_LOWERINGS.get(target, target), args, kwargs)
 
     def _rectify(self, node: Node, rectifier: Any) -> Tensor:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
