@@ -11,13 +11,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bypass
 import seewhy
-from seewhy import Explainer, Explanation, ImageError, MethodError, OutputError, TargetError, digest
+from seewhy import (
+    Explainer,
+    Explanation,
+    ImageError,
+    MethodError,
+    ModelFileError,
+    OutputError,
+    TargetError,
+    digest,
+)
 from seewhy.methods import METHODS
 from seewhy.model import ModelFile
-from tiny_model import LABELS, Tiny
+from tiny_model import LABELS, Tiny, set_property
 
 Photo = Callable[..., Image.Image]
+ONE_RUN = [name for name, method in METHODS.items() if method.passes is None]
+FAST = {"smoothgrad": {"samples": 3}, "integrated-gradients": {"steps": 4}}
+
+
+def few(names: Any) -> dict[str, Any]:
+    """Options that make the methods among `names` quick."""
+    return {name: FAST[name] for name in names if name in FAST}
+
+
 FIELDS = ("logits", "probabilities", "targets", "maps", "attributions", "heatmaps")
 
 
@@ -37,7 +56,7 @@ def assert_close(found: Explanation, expected: Explanation) -> None:
 def test_shapes_and_dtypes(explainer: Explainer) -> None:
     for name, method in METHODS.items():
         for target, shape in [(None, (4,)), ([[0, 1, 2]] * 4, (4, 3))]:
-            result = explainer.explain(pixels(4), method=name, target=target)
+            result = explainer.explain(pixels(4), method=name, target=target, options=few([name]))
             assert result.logits.shape == (4, 6) and result.logits.dtype == np.float32
             assert result.probabilities is not None
             assert result.probabilities.shape == (4, 6) and result.probabilities.dtype == np.float32
@@ -56,56 +75,128 @@ def test_shapes_and_dtypes(explainer: Explainer) -> None:
 def test_batch_size_does_not_matter(explainer: Explainer, batch_size: int) -> None:
     images, targets = pixels(7), [[i % 6, 3, -(i % 2) % 6] for i in range(7)]
     for name in METHODS:
-        whole = explainer.explain(images, method=name, target=targets, batch_size=21)
-        assert_close(explainer.explain(images, method=name, target=targets, batch_size=batch_size), whole)
+        whole = explainer.explain(images, method=name, target=targets, batch_size=21, options=few([name]))
+        parts = explainer.explain(images, method=name, target=targets, batch_size=batch_size, options=few([name]))
+        assert_close(parts, whole)
 
 
-def test_batches_are_never_larger_than_asked(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
+@pytest.fixture
+def runs(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
+    """Every run of the graph: outputs, values fed, rows."""
+    made = []
     run = explainer._sessions.run
 
-    def counted(outputs: frozenset[str], images: np.ndarray, targets: np.ndarray) -> Any:
-        sizes.append(len(images))
-        return run(outputs, images, targets)
+    def counted(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+        [rows] = {len(value) for value in feeds.values()}
+        made.append((set(outputs), set(feeds), rows))
+        return run(outputs, feeds)
 
     monkeypatch.setattr(explainer._sessions, "run", counted)
+    return made
+
+
+IMAGE, HEAD = {"images", "targets"}, {"activations", "targets"}
+
+
+def test_batches_are_never_larger_than_asked(explainer: Explainer, runs: list[Any]) -> None:
     explainer.explain(pixels(7), batch_size=3)
-    assert sizes == [3, 3, 1]
-    sizes.clear()
-    explainer.explain(pixels(3), target=[[0, 1, 2, 3, 4]] * 3, batch_size=4)
-    assert sizes == [4, 1] * 3
+    assert [rows for _, _, rows in runs] == [3, 3, 1]
+    for names in [[name] for name in METHODS]:
+        runs.clear()
+        explainer.explain(pixels(3), method=names, target=[[0, 1, 2, 3, 4]] * 3, batch_size=4, options=few(names))
+        assert max(rows for _, _, rows in runs) <= 4
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 100])
+def test_further_classes_run_the_head_alone(explainer: Explainer, runs: list[Any], batch_size: int) -> None:
+    """Methods that need no gradient of the image: the backbone runs once for each image, however many classes."""
+    names = [name for name in ONE_RUN if not any("_gradients" in output for output in METHODS[name].outputs)]
+    assert {"cam", "gradcam", "hirescam", "eigencam"} <= set(names)
+    explainer.explain(pixels(4), method=names, top=5, batch_size=batch_size)
+    assert runs[0] == ({"logits", "activations", "gradients", "class_weights"}, IMAGE, 4)
+    assert all(run[:2] == ({"gradients", "class_weights"}, HEAD) for run in runs[1:])
+    assert sum(rows for _, _, rows in runs[1:]) == 4 * 4
+    assert len(runs) == 1 + -(-16 // batch_size)
+
+
+def test_gradients_of_the_image_repeat_it(explainer: Explainer, runs: list[Any]) -> None:
+    """The run that they need computes everything else as well, so that nothing runs besides it."""
+    explainer.explain(pixels(3), method=["gradcam", "backprop", "eigencam"], top=4)
+    first, second = runs
+    assert first == ({"logits", "activations", "gradients", "input_gradients"}, IMAGE, 3)
+    assert second == ({"activations", "gradients", "input_gradients"}, IMAGE, 3 * 3)
+
+
+def test_what_is_the_same_for_every_class_runs_once(explainer: Explainer, runs: list[Any]) -> None:
+    result = explainer.explain(pixels(3), method="eigencam", top=4)
+    assert runs == [({"logits", "activations"}, IMAGE, 3)]
+    assert result.heatmaps.shape == (3, 4, 12, 16)
+    assert np.array_equal(result.heatmaps[:, 0], result.heatmaps[:, 3])
+    result.heatmaps[0, 0] = 7  # each class has values of its own
+    assert (result.heatmaps[0, 1] <= 1).all()
+
+
+@pytest.mark.parametrize(("separates", "cut"), [(False, None), (False, "activations"), (True, None), (True, "pooled")])
+def test_layers_that_do_not_separate_repeat_the_image(
+    tmp_path: Path, explainer: Explainer, separates: bool, cut: str | None
+) -> None:
+    """What the metadata does not promise is not made use of, and the numbers are the same."""
+    layer = {"name": "features.4", "chosen": "automatic", "separates": separates, "cut": cut}
+    (tmp_path / "m.onnx").write_bytes(digest.seal(set_property(Tiny().proto(), "layer", layer).SerializeToString()))
+    other = Explainer(tmp_path / "m.onnx", threads=1)
+    fed: list[set[str]] = []
+    run = other._sessions.run
+    other._sessions.run = lambda outputs, feeds: fed.append(set(feeds)) or run(outputs, feeds)  # type: ignore
+    result = other.explain(pixels(3), method="gradcam", top=3)
+    assert fed == [IMAGE, IMAGE]
+    assert_close(result, explainer.explain(pixels(3), method="gradcam", top=3))
+
+
+def test_a_path_around_the_layer(tmp_path: Path) -> None:
+    images = pixels(3)
+    result = Explainer(bypass.save(tmp_path / "m.onnx")).explain(images, method="hirescam", top=3)
+    main = Explainer(Tiny().save(tmp_path / "tiny.onnx")).explain(images, method="hirescam", target=result.targets)
+    np.testing.assert_allclose(result.logits, main.logits + bypass.around(images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.heatmaps, main.heatmaps, rtol=2e-5, atol=2e-6)
+
+
+def test_metadata_that_promises_too_much(tmp_path: Path) -> None:
+    """Said to separate, though a path leads around it: an error, not wrong numbers."""
+    explainer = Explainer(bypass.save(tmp_path / "m.onnx", separates=True))
+    assert explainer.explain(pixels(2)).heatmaps.shape == (2, 12, 16)
+    with pytest.raises(ModelFileError, match=r"m\.onnx: computing gradients needs images besides") as raised:
+        explainer.explain(pixels(2), top=2)
+    assert "\n" not in str(raised.value)
 
 
 def test_each_pair_equals_its_own_run(explainer: Explainer) -> None:
     images, targets = pixels(3), np.array([[0, 5], [2, 2], [4, 1]])
     for name in METHODS:
-        together = explainer.explain(images, method=name, target=targets)
+        together = explainer.explain(images, method=name, target=targets, options=few([name]))
         for k in range(2):
-            alone = explainer.explain(images, method=name, target=targets[:, k])
+            alone = explainer.explain(images, method=name, target=targets[:, k], options=few([name]))
             np.testing.assert_allclose(together.attributions[:, k], alone.attributions, rtol=2e-5, atol=2e-6)
             np.testing.assert_allclose(together.heatmaps[:, k], alone.heatmaps, rtol=2e-5, atol=2e-6)
 
 
-def test_several_methods_run_the_graph_once(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    separate = {name: explainer.explain(pixels(2), method=name) for name in METHODS}
-    runs = []
-    run = explainer._sessions.run
-    monkeypatch.setattr(explainer._sessions, "run", lambda *args: runs.append(args[0]) or run(*args))
-    together = explainer.explain(pixels(2), method=[*METHODS, "cam"])
+def test_several_methods_run_the_graph_once(explainer: Explainer, runs: list[Any]) -> None:
+    separate = {name: explainer.explain(pixels(2), method=name) for name in ONE_RUN}
+    runs.clear()
+    together = explainer.explain(pixels(2), method=[*ONE_RUN, "cam"])
     assert len(runs) == 1
-    assert list(together) == list(METHODS)
-    for name in METHODS:
+    assert list(together) == ONE_RUN
+    for name in ONE_RUN:
         assert_close(together[name], separate[name])
     assert list(explainer.explain(pixels(1), method=("cam",))) == ["cam"]
 
 
-def test_only_what_a_method_needs_is_computed(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    run = explainer._sessions.run
-    monkeypatch.setattr(explainer._sessions, "run", lambda *args: asked.append(args[0]) or run(*args))
+def test_only_what_a_method_needs_is_computed(explainer: Explainer, runs: list[Any]) -> None:
     explainer.explain(pixels(1), method="backprop")
     explainer.explain(pixels(1), method="cam")
-    assert asked == [{"logits", "input_gradients"}, {"logits", "activations", "class_weights"}]
+    assert [outputs for outputs, _, _ in runs] == [
+        {"logits", "input_gradients"},
+        {"logits", "activations", "class_weights"},
+    ]
 
 
 def test_top(explainer: Explainer) -> None:
@@ -241,11 +332,11 @@ def test_rule_that_overflows(tmp_path: Path) -> None:
 
 def test_threads_share_one_explainer(model_path: Path) -> None:
     explainer = Explainer(model_path, threads=1)
-    jobs = [(i, name) for i in range(8) for name in METHODS]
+    jobs = [(i, name) for i in range(8) for name in METHODS if name not in FAST or i < 3]
 
     def work(job: tuple[int, str]) -> Explanation:
         seed, name = job
-        return explainer.explain(pixels(3, seed), method=name, target=[seed % 6, None, 1])
+        return explainer.explain(pixels(3, seed), method=name, target=[seed % 6, None, 1], options=few([name]))
 
     with ThreadPoolExecutor(8) as pool:
         parallel = list(pool.map(work, jobs))
@@ -261,7 +352,7 @@ def test_nothing_but_the_cache_changes(model_path: Path) -> None:
     proto = ModelFile.read(model_path).proto
     state = {name: id(value) for name, value in vars(explainer).items()}
     sessions = {name: id(value) for name, value in vars(explainer._sessions).items()}
-    explainer.explain(pixels(2), method=list(METHODS), top=2)
+    explainer.explain(pixels(2), method=list(METHODS), top=2, options=FAST)
     assert {name: id(value) for name, value in vars(explainer).items()} == state
     assert {name: id(value) for name, value in vars(explainer._sessions).items()} == sessions
     assert explainer._model.proto == proto
@@ -270,7 +361,7 @@ def test_nothing_but_the_cache_changes(model_path: Path) -> None:
 def test_inputs_are_not_modified(explainer: Explainer, photo: Photo) -> None:
     images, array = pixels(2), np.asarray(photo()).copy()
     before, array_before = images.copy(), array.copy()
-    explainer.explain(images, method=list(METHODS))[METHODS["gradcam"].name].overlays()
+    explainer.explain(images, method=list(METHODS), options=FAST)[METHODS["gradcam"].name].overlays()
     explainer.explain(array).overlays(canvas="original")
     assert np.array_equal(images, before) and np.array_equal(array, array_before)
 

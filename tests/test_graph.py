@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+import bypass
 from seewhy.graph import prune
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
@@ -60,6 +61,84 @@ def test_max_pool_loses_indices_that_nobody_reads() -> None:
 def test_unknown_output() -> None:
     with pytest.raises(KeyError, match="gradcam_map"):
         prune(Tiny().proto(), ["gradcam_map"])
+
+
+def test_start_at_a_value() -> None:
+    """The head alone: the same numbers from the target layer's output, and nothing of the backbone left."""
+    model = Tiny().proto()
+    feeds = {
+        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
+        "targets": np.array([1, -1]),
+    }
+    whole = run(model, feeds)
+    head = prune(model, ["logits", "gradients"], ["activations"])
+    onnx.checker.check_model(head, full_check=True)
+    assert sorted(value.name for value in head.graph.input) == ["activations", "targets"]
+    assert {node.op_type for node in head.graph.node}.isdisjoint({"Conv", "MaxPool", "Relu"})
+    part = run(head, {"activations": whole["activations"], "targets": feeds["targets"]})
+    for name in part:
+        np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_given_value_takes_the_place_of_the_computed_one() -> None:
+    """Where a path leads around it, the images are needed besides."""
+    model = bypass.proto()
+    images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
+    pruned = prune(model, ["logits"], ["activations"])
+    onnx.checker.check_model(pruned, full_check=True)
+    assert sorted(value.name for value in pruned.graph.input) == ["activations", "images"]
+    found = run(pruned, {"images": images, "activations": np.zeros((2, 5, 6, 8), np.float32)})["logits"]
+    np.testing.assert_allclose(found, Tiny().weights()["fc.bias"] + bypass.around(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"start": 0, "end": 1}, {"start": 1}, {"start": -1}, {"end": -2}, {"start": 1, "end": 3}, {"end": 9}]
+)
+@pytest.mark.parametrize("source", ["images", "middle"])
+def test_the_shape_of_an_image_needs_no_image(source: str, limits: dict[str, int]) -> None:
+    """Backward passes read the size of the batch off the images, or off what was computed on the way."""
+    value = helper.make_tensor_value_info
+    shape = ["N", 3, 4, 5]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["images"], ["middle"]),
+            helper.make_node("Shape", [source], ["shape"], **limits),
+            helper.make_node("Neg", ["middle"], ["activations"]),
+            helper.make_node("Cast", ["shape"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["activations"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["numbers", "sum"], ["logits"]),
+        ],
+        "g",
+        [value("images", TensorProto.FLOAT, shape)],
+        [value("logits", TensorProto.FLOAT, ["D"]), value("activations", TensorProto.FLOAT, shape)],
+        value_info=[value("middle", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    head = prune(model, ["logits"], ["activations"])
+    onnx.checker.check_model(head)
+    assert [value.name for value in head.graph.input] == ["activations"]
+    expected = [7, 3, 4, 5][slice(limits.get("start"), limits.get("end"))]
+    assert run(head, {"activations": np.zeros((7, 3, 4, 5), np.float32)})["logits"].tolist() == expected
+
+
+@pytest.mark.parametrize("dims", [None, ["M", 3], ["N", "h"], [2, 3]])
+def test_a_shape_that_is_not_known_is_computed(dims: list[int | str] | None) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["images"], ["middle"]),
+            helper.make_node("Shape", ["middle"], ["shape"]),
+            helper.make_node("Neg", ["middle"], ["activations"]),
+            helper.make_node("Expand", ["activations", "shape"], ["logits"]),
+        ],
+        "g",
+        [value("images", TensorProto.FLOAT, ["N", 3])],
+        [value("logits", TensorProto.FLOAT, None), value("activations", TensorProto.FLOAT, ["N", 3])],
+        value_info=[value("middle", TensorProto.FLOAT, dims)] if dims else [],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    head = prune(model, ["logits"], ["activations"])
+    assert sorted(value.name for value in head.graph.input) == ["activations", "images"]
 
 
 def make(nodes: list[onnx.NodeProto], outputs: list[str], initializers: dict[str, np.ndarray]) -> onnx.ModelProto:

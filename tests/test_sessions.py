@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from seewhy import Explainer, ProviderError, sessions
+from seewhy import Explainer, ModelFileError, ProviderError, sessions
 from seewhy.model import ModelFile
 from tiny_model import DEFAULT_OUTPUTS
 
@@ -87,19 +87,37 @@ def test_wrong_threads(model_path: Path, threads: Any) -> None:
 
 def test_cache_is_bounded_and_reused(model_path: Path) -> None:
     found = sessions.Sessions(ModelFile.read(model_path), None, 1)
-    images, targets = np.zeros((1, 3, 12, 16), np.float32), np.array([0])
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
     sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2)]
     assert len(sets) > sessions._CACHED_SESSIONS
     for names in sets:
-        assert set(found.run(names, images, targets)) == names
+        assert set(found.run(names, feeds)) == names
         assert len(found._cache) <= sessions._CACHED_SESSIONS
-    kept = found._cache[sets[-1]]
-    found.run(sets[-1], images, targets)
-    assert found._cache[sets[-1]] is kept
+    kept = found._cache[sets[-1], ()]
+    found.run(sets[-1], feeds)
+    assert found._cache[sets[-1], ()] is kept
 
 
 def test_failure_while_running(model_path: Path) -> None:
     found = sessions.Sessions(ModelFile.read(model_path), None, 1)
     with pytest.raises(ProviderError, match=f"onnxruntime failed on 1 images with {CPU}: ") as raised:
-        found.run(frozenset({"logits"}), np.zeros((1, 3, 9, 9), np.float32), np.array([0]))
+        found.run(frozenset({"logits"}), {"images": np.zeros((1, 3, 9, 9), np.float32)})
     assert "\n" not in str(raised.value)
+
+
+def test_the_head_alone(model_path: Path) -> None:
+    """Fed with the target layer's output, the graph starts there and needs no image."""
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    images, targets = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32), np.array([4, 1])
+    whole = found.run(frozenset({"logits", "activations", "gradients"}), {"images": images, "targets": targets})
+    head = found.run(frozenset({"logits", "gradients"}), {"activations": whole["activations"], "targets": targets})
+    for name, value in head.items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-6, atol=1e-7)
+    assert len(found._cache) == 2
+
+
+def test_an_input_that_is_not_fed(model_path: Path) -> None:
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    feeds = {"activations": np.zeros((1, 5, 6, 8), np.float32), "targets": np.array([0])}
+    with pytest.raises(ModelFileError, match=r"computing input_gradients needs images besides activations and targets"):
+        found.run(frozenset({"input_gradients"}), feeds)

@@ -29,6 +29,14 @@ from .contract import (
 Floats: TypeAlias = NDArray[np.float32]
 Values: TypeAlias = Mapping[str, Floats]
 
+# Values besides the graph's outputs, which methods of many passes make.
+ATTRIBUTIONS = "attributions"
+"""(N,Cin,H,W): what the method says, ready."""
+CHANNEL_WEIGHTS = "channel_weights"
+"""(N,C): each channel's weight."""
+COMPLETENESS = "completeness"
+"""(N,): see `integrated_gradients.py`."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -64,7 +72,9 @@ def guided_backprop(values: Values, size: Size) -> Attribution:
 
 
 def deconvnet(values: Values, size: Size) -> Attribution:
-    """dy/dx where a rectifier passes relu(g) back, whatever its input was (Zeiler and Fergus 2013, section 2.1)."""
+    """dy/dx where a rectifier is applied to the gradient, relu(g) for a ReLU, whatever its own input was (Zeiler and
+    Fergus 2013, section 2.1).
+    """
     return Attribution(None, values[DECONVNET_GRADIENTS])
 
 
@@ -74,6 +84,11 @@ def input_x_gradient(values: Values, size: Size) -> Attribution:
     x are the preprocessed pixels, so a channel that has the mean of the preprocessing counts nothing.
     """
     return Attribution(None, values[IMAGES] * values[INPUT_GRADIENTS])
+
+
+def finished(values: Values, size: Size) -> Attribution:
+    """What a method of many passes found."""
+    return Attribution(None, values[ATTRIBUTIONS])
 
 
 # Sums of activations, each channel with one weight.
@@ -118,6 +133,11 @@ def xgradcam(values: Values, size: Size) -> Attribution:
     """
     weights = _core.xgradcam_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
     return _weighted(values, weights, size)
+
+
+def channel_weighted(values: Values, size: Size) -> Attribution:
+    """relu(sum_k w_k A_k) with the weights that a method of many passes found."""
+    return _weighted(values, values[CHANNEL_WEIGHTS], size)
 
 
 # Sums in which each place has its own weight, or which need no gradient.

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import methods, preprocess
-from .contract import IMAGES, LOGITS, PREDICTED, Metadata
-from .errors import ImageError, MethodError, OutputError, TargetError
+from .classes import Question, answer
+from .contract import Metadata
+from .errors import ImageError, MethodError, TargetError
 from .explanation import Explanation
-from .methods import Attribution, Method, Size
+from .methods import METHODS, Method, Size
 from .model import ModelFile
-from .preprocess import Picture
-from .sessions import Outputs, Provider, Sessions
-from .targets import check_top, highest, is_integer, resolve
+from .options import settle
+from .passes import Count
+from .results import Results
+from .runs import Runs
+from .sessions import Provider, Sessions
+from .targets import check_top, is_integer, resolve
 
-Floats: TypeAlias = NDArray[np.float32]
 Images: TypeAlias = Any
 """A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""
+MethodOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Method -> option -> value."""
 
 
 class Explainer:
@@ -57,6 +61,7 @@ class Explainer:
         """
         self._model = ModelFile.read(path, verify)
         self._sessions = Sessions(self._model, providers, threads)
+        self._runs = Runs(self._model, self._sessions)
         self._size = Size(*self._model.metadata.image_size, threads or 0)
 
     @property
@@ -80,12 +85,26 @@ class Explainer:
 
     @overload
     def explain(
-        self, images: Images, method: str = ..., target: Any = ..., top: int | None = ..., batch_size: int = ...
+        self,
+        images: Images,
+        method: str = ...,
+        target: Any = ...,
+        top: int | None = ...,
+        batch_size: int = ...,
+        options: MethodOptions | None = ...,
+        progress: Callable[[int, int], object] | None = ...,
     ) -> Explanation: ...
 
     @overload
     def explain(
-        self, images: Images, method: Sequence[str], target: Any = ..., top: int | None = ..., batch_size: int = ...
+        self,
+        images: Images,
+        method: Sequence[str],
+        target: Any = ...,
+        top: int | None = ...,
+        batch_size: int = ...,
+        options: MethodOptions | None = ...,
+        progress: Callable[[int, int], object] | None = ...,
     ) -> dict[str, Explanation]: ...
 
     def explain(
@@ -95,6 +114,8 @@ class Explainer:
         target: Any = None,
         top: int | None = None,
         batch_size: int = 32,
+        options: MethodOptions | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Explanation | dict[str, Explanation]:
         """Explain why the model scores a class as it does, for each image.
 
@@ -106,38 +127,39 @@ class Explainer:
                 per image, and a nested list or (N,K) array is K per image.
             top: explain the `top` highest classes of each image, best first, instead of `target`.
             batch_size: the most images (or pairs of image and class) that go through the graph together.
+            options: of methods that have any, by the method's name: {"smoothgrad": {"samples": 50, "seed": 1}}.
+            progress: called as progress(done, total) with the number of passes, while methods of many passes run.
 
         Returns:
             An `Explanation`, or for a list of methods a dict of them by name.
 
         Raises:
             ImageError: an image cannot be used.
-            MethodError: a method is unknown, or the file lacks what it needs.
+            MethodError: a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
             TargetError: a target is out of range, unknown, ambiguous, or one too few or too many.
             OutputError: the model produced NaN or infinity.
             ProviderError: onnxruntime failed to run the graph.
         """
         chosen = self._methods([method] if isinstance(method, str) else method)
+        settled = _settle(chosen, options)
         if not is_integer(batch_size) or batch_size < 1:
             raise ImageError(f"batch_size must be a positive integer, not {batch_size!r}")
         batch = preprocess.batch(images, self.metadata)
         wanted = self._wanted(target, top, len(batch))
-        each = top or (wanted.shape[1] if wanted is not None and wanted.ndim == 2 else 1)
-        step = max(1, batch_size // each)
-
-        rows = _Rows(chosen)
-        photographs: list[Picture] = []
-        for start in range(0, len(batch), step):
-            photos, pixels = batch.load(start, start + step, self._size.threads)
-            if wanted is None:
-                asked = highest(self._run(frozenset(), pixels, None, start, 1)[LOGITS], each)
-            else:
-                asked = wanted[start : start + step]
-            self._explain_part(pixels, asked.reshape(-1), each, start, batch_size, rows)
-            photographs += photos
         nested = wanted is None or wanted.ndim == 2
-        results = rows.explanations(each, nested, self.metadata, tuple(photographs))
-        return results[method] if isinstance(method, str) else results
+        each = top or (wanted.shape[1] if wanted is not None and nested else 1)
+        asked = None if wanted is None else wanted.reshape(-1, each)
+
+        question = Question(chosen, settled, each, int(batch_size), self._size)
+        results = Results(question, self.metadata, nested)
+        count = Count(len(batch), progress)
+        for start in range(0, len(batch), question.batch_size):
+            part = slice(start, start + question.batch_size)
+            photos, pixels = batch.load(part.start, part.stop, self._size.threads)
+            classes = None if asked is None else asked[part]
+            results.add(answer(self._runs, question, pixels, classes, start, count), photos)
+        found = results.explanations()
+        return found[method] if isinstance(method, str) else found
 
     def _methods(self, names: Sequence[str]) -> list[Method]:
         if not names:
@@ -153,110 +175,16 @@ class Explainer:
         check_top(top, self.metadata.classes)
         return None
 
-    def _explain_part(
-        self, pixels: Floats, asked: NDArray[np.int64], each: int, first: int, batch_size: int, rows: _Rows
-    ) -> None:
-        """Explain n images for their n*each targets, in runs of at most `batch_size` pairs."""
-        outputs = frozenset(name for method in rows.methods for name in method.outputs)
-        repeated = pixels if each == 1 else np.repeat(pixels, each, axis=0)
-        for start in range(0, len(asked), batch_size):
-            part = slice(start, start + batch_size)
-            values = self._run(outputs, repeated[part], asked[part], first * each + start, each)
-            rows.add(values, asked[part], self._size)
 
-    def _run(
-        self, outputs: frozenset[str], pixels: Floats, asked: NDArray[np.int64] | None, first: int, each: int
-    ) -> Outputs:
-        """Run the graph for `outputs` and the logits; `first` and `each` say which image a row belongs to.
-
-        The images themselves are among the values that come back.
-        """
-        if asked is None:
-            asked = np.full(len(pixels), PREDICTED, np.int64)
-        values = self._sessions.run(outputs | {LOGITS}, pixels, asked)
-        for name, value in values.items():
-            row = _first_not_finite(value)
-            if row is not None:
-                raise OutputError(
-                    f"{self._model.path}: {name} of image {(first + row) // each} holds NaN or infinity, so there is "
-                    f"nothing to show; check the model's weights and preprocessing"
-                )
-        return {IMAGES: pixels, **values}
-
-
-@dataclass
-class _Rows:
-    """Results by pairs of image and class, collected part by part."""
-
-    methods: list[Method]
-    logits: list[Floats] = field(default_factory=list)
-    targets: list[NDArray[np.int64]] = field(default_factory=list)
-    attributions: list[list[Attribution]] = field(default_factory=list)
-    heatmaps: list[list[Floats]] = field(default_factory=list)
-
-    def add(self, values: Outputs, asked: NDArray[np.int64], size: Size) -> None:
-        logits = values[LOGITS]
-        self.logits.append(logits)
-        self.targets.append(np.where(asked == PREDICTED, logits.argmax(axis=1), asked))
-        attributions = [method.combine(values, size) for method in self.methods]
-        for method, attribution in zip(self.methods, attributions, strict=True):
-            if _first_not_finite(attribution.values) is not None:
-                raise OutputError(f"{method.name}: the values overflow float32; check the model's weights")
-        self.attributions.append(attributions)
-        self.heatmaps.append([m.heatmaps(a.values, size) for m, a in zip(self.methods, attributions, strict=True)])
-
-    def explanations(
-        self, each: int, nested: bool, metadata: Metadata, photographs: tuple[Picture, ...]
-    ) -> dict[str, Explanation]:
-        """Put the parts together: one Explanation a method."""
-
-        def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-            joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            return joined.reshape(-1, each, *joined.shape[1:]) if nested else joined
-
-        logits = np.concatenate(self.logits)[::each]
-        targets = join(self.targets)
-        results = {}
-        for i, method in enumerate(self.methods):
-            maps = [part[i].maps for part in self.attributions]
-            results[method.name] = Explanation(
-                method=method.name,
-                logits=logits,
-                probabilities=_SCORES[metadata.score](logits),
-                targets=targets,
-                maps=join([m for m in maps if m is not None]) if maps[0] is not None else None,
-                attributions=join([part[i].values for part in self.attributions]),
-                heatmaps=join([part[i] for part in self.heatmaps]),
-                classes=metadata.labels,
-                photographs=photographs,
-            )
-        return results
-
-
-def _first_not_finite(values: Floats) -> int | None:
-    """The first row of `values` that holds NaN or infinity."""
-    # NaN and infinity survive a sum, and one sum is much cheaper than a look at each element.
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum()):
-            return None
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    return int(bad[0]) if bad.size else None
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    small = np.exp(-np.abs(logits))  # never overflows
-    result: Floats = np.where(logits >= 0, 1, small) / (1 + small)
-    return result
-
-
-_SCORES: dict[str, Callable[[Floats], Floats | None]] = {
-    "softmax": _softmax,
-    "sigmoid": _sigmoid,
-    "none": lambda logits: None,
-}
+def _settle(chosen: Sequence[Method], given: Any) -> dict[str, dict[str, Any]]:
+    """Every chosen method's options, with defaults for what is not `given`."""
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise MethodError(f"options must be a dict of methods and their options, not {given!r}")
+    names = [method.name for method in chosen]
+    for name in given:
+        if name not in METHODS:
+            raise MethodError(f"options for {name!r}, but there is no such method; there are {', '.join(METHODS)}")
+        if name not in names:
+            raise MethodError(f"options for {name}, but the methods asked for are {', '.join(names)}")
+    return {method.name: settle(method.name, method.options, given.get(method.name)) for method in chosen}

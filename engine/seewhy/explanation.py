@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,10 @@ class Explanation:
     """The labels of all the model's classes, where the file holds them."""
     photographs: tuple[Picture, ...] = field(repr=False)
     """The N images as the model saw them."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's options, those left at their defaults included; empty where it has none."""
+    completeness: Floats | None = None
+    """(N,[K]), for integrated gradients: |sum of the attributions - (y(x) - y(baseline))|, in logits; 0 is exact."""
 
     @property
     def labels(self) -> list[str] | list[list[str]]:
@@ -116,6 +120,7 @@ class Explanation:
             maps=None if self.maps is None else self.maps[part],
             attributions=self.attributions[part],
             heatmaps=self.heatmaps[part],
+            completeness=None if self.completeness is None else self.completeness[part],
             photographs=self.photographs[part],
         )
 

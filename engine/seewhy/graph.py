@@ -1,4 +1,4 @@
-"""Prune an ONNX graph to the outputs wanted.
+"""Prune an ONNX graph to the outputs wanted, and to the values that are given.
 
 onnxruntime computes every node of a graph, whichever outputs a run asks for, so what a method does not need has to go
 before the session is made.
@@ -6,13 +6,19 @@ before the session is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 
-def prune(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
+def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a new model that computes `outputs` and nothing else. Opset and IR version stay.
+
+    The outputs named in `given` become inputs: the graph starts at them instead of computing them. What is behind them
+    in the graph may still look at the shape of an image, for the size of the batch; that is read off the first of
+    `given`, so that a graph which only does that needs no images.
 
     Inputs that nothing needs any more are left out, so look at the result's inputs before feeding it.
 
@@ -22,7 +28,9 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
     graph = model.graph
     found = {value.name: value for value in graph.output}
     wanted = [found[name] for name in outputs]
-    nodes, needed = _needed_nodes(graph, [value.name for value in wanted])
+    starts = [found[name] for name in given]
+    source, constants = _start_at(graph, list(given)) if given else (list(graph.node), [])
+    nodes, needed = _needed_nodes(source, [value.name for value in wanted])
 
     pruned = onnx.ModelProto(
         ir_version=model.ir_version,
@@ -36,19 +44,19 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
     for node in nodes:
         _drop_unused_outputs(result.node.add(), node, needed, opsets)
     result.output.extend(wanted)
-    result.input.extend(value for value in graph.input if value.name in needed)
-    result.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
+    result.input.extend(value for value in (*graph.input, *starts) if value.name in needed)
+    result.initializer.extend(tensor for tensor in (*graph.initializer, *constants) if tensor.name in needed)
     result.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in needed)
     result.value_info.extend(value for value in graph.value_info if value.name in needed)
     return pruned
 
 
-def _needed_nodes(graph: onnx.GraphProto, outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def _needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
     """The nodes that `outputs` depend on, in graph order, and every value name that they or the outputs use."""
     needed = set(outputs)
     kept = []
     # ONNX nodes are in topological order, so one walk backwards meets every use of a value before its producer.
-    for node in reversed(graph.node):
+    for node in reversed(nodes):
         if needed.intersection(filter(None, node.output)):
             kept.append(node)
             needed.update(_used_names(node))
@@ -63,6 +71,66 @@ def _used_names(node: onnx.NodeProto) -> Iterator[str]:
             yield from (value.name for value in subgraph.output)
             for inner in subgraph.node:
                 yield from _used_names(inner)
+
+
+def _start_at(graph: onnx.GraphProto, given: list[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The graph's nodes where `given` are inputs, and constants that they need besides the graph's own."""
+    shapes = {value.name: _dims(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    batch = shapes[given[0]][0]
+    behind = set(given)
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+    for node in graph.node:
+        if behind.intersection(_used_names(node)):
+            behind.update(node.output)
+        elif node.op_type == "Shape" and not node.domain:
+            dims = shapes.get(node.input[0], ())
+            # What is fixed in a shape, and the size of the batch, are known without the value itself.
+            fixed = [dim for dim in dims[1:] if isinstance(dim, int)]
+            if dims and dims[0] == batch and isinstance(batch, str) and len(fixed) == len(dims) - 1:
+                made, constant = _shape_of_batch(node, fixed, given[0])
+                nodes += made
+                constants += constant
+                continue
+        if set(given).intersection(node.output):
+            node = _without_outputs(node, given)
+        nodes.append(node)
+    return nodes, constants
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    return [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+
+
+def _shape_of_batch(
+    node: onnx.NodeProto, fixed: list[int], given: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes that stand for `node`, the Shape of a value (N, *fixed), and take N from the value `given`."""
+    [result] = node.output
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    chosen = range(1 + len(fixed))[slice(attributes.get("start", 0), attributes.get("end"))]
+    rest = f"{result}/fixed"
+    constant = numpy_helper.from_array(np.array([fixed[i - 1] for i in chosen if i], np.int64), rest)
+    if 0 not in chosen:
+        return [helper.make_node("Identity", [rest], [result], name=result)], [constant]
+    if len(chosen) == 1:
+        return [helper.make_node("Shape", [given], [result], name=result, start=0, end=1)], []
+    size = f"{result}/batch"
+    nodes = [
+        helper.make_node("Shape", [given], [size], name=size, start=0, end=1),
+        helper.make_node("Concat", [size, rest], [result], name=result, axis=0),
+    ]
+    return nodes, [constant]
+
+
+def _without_outputs(node: onnx.NodeProto, given: Sequence[str]) -> onnx.NodeProto:
+    """`node` with its outputs in `given` under another name: they come from outside now."""
+    changed = onnx.NodeProto()
+    changed.CopyFrom(node)
+    for i, name in enumerate(node.output):
+        if name in given:
+            changed.output[i] = f"{name}/computed"
+    return changed
 
 
 def _drop_unused_outputs(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from . import _core, combine
+from .ablationcam import ABLATIONCAM
 from .combine import Attribution, Floats, Size, Values
 from .contract import (
     ACTIVATIONS,
@@ -19,6 +20,11 @@ from .contract import (
     OUTPUTS,
 )
 from .errors import MethodError
+from .integrated_gradients import INTEGRATED_GRADIENTS
+from .options import Option
+from .passes import Passes
+from .scorecam import SCORECAM
+from .smoothgrad import SMOOTHGRAD
 
 __all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
 
@@ -35,6 +41,12 @@ class Method:
     """True: one map per image, drawn as an overlay. False: one value per pixel and channel, drawn as an RGB picture."""
     combine: Callable[[Values, Size], Attribution]
     source: str
+    passes: Passes | None = None
+    """How it runs the graph many times; None for methods of one run."""
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        return () if self.passes is None else self.passes.options
 
     def heatmaps(self, values: Floats, size: Size) -> Floats:
         """(N,H,W) or (N,Cin,H,W) attributions -> (N,H,W) in [0,1]."""
@@ -139,6 +151,42 @@ METHODS: dict[str, Method] = {
             True,
             combine.eigencam,
             "Muhammad and Yeasin 2020, Eigen-CAM",
+        ),
+        Method(
+            "smoothgrad",
+            "SmoothGrad",
+            (INPUT_GRADIENTS,),
+            False,
+            combine.finished,
+            "Smilkov et al. 2017, SmoothGrad, section 2",
+            SMOOTHGRAD,
+        ),
+        Method(
+            "integrated-gradients",
+            "Integrated gradients",
+            (INPUT_GRADIENTS,),
+            False,
+            combine.finished,
+            "Sundararajan et al. 2017, Axiomatic attribution for deep networks, equations 1 and 3",
+            INTEGRATED_GRADIENTS,
+        ),
+        Method(
+            "scorecam",
+            "Score-CAM",
+            (ACTIVATIONS,),
+            True,
+            combine.channel_weighted,
+            "Wang et al. 2020, Score-CAM, equations 1 to 3",
+            SCORECAM,
+        ),
+        Method(
+            "ablationcam",
+            "Ablation-CAM",
+            (ACTIVATIONS,),
+            True,
+            combine.channel_weighted,
+            "Desai and Ramaswamy 2020, Ablation-CAM, equations 2 and 3",
+            ABLATIONCAM,
         ),
     )
 }

@@ -20,6 +20,8 @@ from .model import ModelFile
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
+_Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
+"""The outputs wanted, and those that are given."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CACHED_SESSIONS = 6
@@ -46,40 +48,51 @@ class Sessions:
         self._threads = threads
         self._asked, self.providers = _settle(providers)
         self._lock = threading.Lock()
-        self._cache: OrderedDict[frozenset[str], onnxruntime.InferenceSession] = OrderedDict()
+        self._cache: OrderedDict[_Key, onnxruntime.InferenceSession] = OrderedDict()
 
-    def run(self, outputs: frozenset[str], images: NDArray[np.float32], targets: NDArray[np.int64]) -> Outputs:
-        """Return the named outputs for (N,Cin,H,W) `images` and (N,) `targets`.
+    def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
+        """Return the named outputs for `feeds`: values of N rows by name.
+
+        Besides the graph's inputs `images` (N,Cin,H,W) and `targets` (N,), these may be outputs of the graph, such as
+        `activations`: then it starts there, and `images` may be left out where nothing else needs them.
 
         Raises:
-            ModelFileError: onnxruntime cannot load the graph.
+            ModelFileError: onnxruntime cannot load the graph, or it needs an input that is not among `feeds`.
             ProviderError: onnxruntime fails to run it, for lack of memory for instance.
         """
-        session = self._session(outputs)
-        feeds = {contract.IMAGES: images, contract.TARGETS: targets}
+        given = tuple(name for name in contract.OUTPUTS if name in feeds)
+        session = self._session((outputs, given))
         names = [value.name for value in session.get_outputs()]
+        inputs = [value.name for value in session.get_inputs()]
+        missing = [name for name in inputs if name not in feeds]
+        if missing:
+            raise ModelFileError(
+                f"{self._model.path}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
+                f"{' and '.join(feeds)}, though the metadata says otherwise; export the network again"
+            )
         try:
-            values = session.run(names, {value.name: feeds[value.name] for value in session.get_inputs()})
+            values = session.run(names, {name: feeds[name] for name in inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class
+            rows = len(next(iter(feeds.values())))
             raise ProviderError(
-                f"{self._model.path}: onnxruntime failed on {len(images)} images with {self.providers[0]}: "
+                f"{self._model.path}: onnxruntime failed on {rows} images with {self.providers[0]}: "
                 f"{_first_line(error)}"
             ) from error
         return dict(zip(names, values, strict=True))
 
-    def _session(self, outputs: frozenset[str]) -> onnxruntime.InferenceSession:
+    def _session(self, key: _Key) -> onnxruntime.InferenceSession:
         with self._lock:
-            session = self._cache.get(outputs)
+            session = self._cache.get(key)
             if session is None:
-                session = self._make(outputs)
-                self._cache[outputs] = session
+                session = self._make(*key)
+                self._cache[key] = session
                 if len(self._cache) > _CACHED_SESSIONS:
                     self._cache.popitem(last=False)
-            self._cache.move_to_end(outputs)
+            self._cache.move_to_end(key)
             return session
 
-    def _make(self, outputs: frozenset[str]) -> onnxruntime.InferenceSession:
-        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs])
+    def _make(self, outputs: frozenset[str], given: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs], given)
         options = _options()
         if self._threads is not None:
             options.intra_op_num_threads = self._threads

@@ -1,0 +1,180 @@
+"""One batch of images with K classes each: what runs once for all classes, and what for each of them.
+
+The plain run takes the images as they are and asks for their first class. What it gives is all that there is to do for
+one class. For the others, methods that need no gradient of the image run the head alone, from the activations that are
+there already, wherever the target layer separates input from logits; otherwise the image is repeated. Methods of many
+passes ask for their runs themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .combine import COMPLETENESS, Attribution, Size, Values
+from .contract import (
+    ACTIVATIONS,
+    CLASS_WEIGHTS,
+    GRADCAM_MAP,
+    GRADIENTS,
+    IMAGES,
+    LOGITS,
+    PREDICTED,
+    TARGETS,
+)
+from .errors import OutputError
+from .methods import Method
+from .options import Options
+from .passes import Batch, Count, Passes, slices
+from .runs import Floats, Integers, Runs, first_not_finite, why_repeated
+from .sessions import Outputs
+from .targets import highest
+
+_SAME_FOR_ALL_CLASSES = frozenset({IMAGES, LOGITS, ACTIVATIONS})
+_BEHIND_THE_LAYER = frozenset({GRADIENTS, CLASS_WEIGHTS, GRADCAM_MAP})
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to find out about every image."""
+
+    methods: Sequence[Method]
+    options: Mapping[str, Options]
+    """Each method's, by name, with a value for every one."""
+    each: int
+    """K, classes per image."""
+    batch_size: int
+    """Most rows in one run."""
+    size: Size
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """What the plain run has to compute."""
+        return frozenset({LOGITS}).union(*(m.outputs if m.passes is None else m.passes.reads for m in self.methods))
+
+    @property
+    def varying(self) -> list[Method]:
+        """Methods of one run whose answer depends on the class."""
+        return [m for m in self.methods if m.passes is None and not _SAME_FOR_ALL_CLASSES.issuperset(m.outputs)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one method says about a batch: (K,n,...), class-major."""
+
+    maps: Floats | None
+    values: Floats
+    heatmaps: Floats
+    completeness: Floats | None = None
+    """(K,n), for integrated gradients."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What all methods say about a batch."""
+
+    logits: Floats
+    """(n,classes)"""
+    targets: Integers
+    """(n,K)"""
+    methods: Mapping[str, Answer]
+
+
+def answer(runs: Runs, question: Question, pixels: Floats, asked: Integers | None, first: int, count: Count) -> Answers:
+    """Explain n images (n,Cin,H,W) for the classes `asked` (n,K); None asks for the K highest, best first.
+
+    `first` is the number of the first image, for errors; `count` is told of every pass of methods of many passes.
+
+    Raises:
+        OutputError: the graph or a rule produced NaN or infinity.
+    """
+    by_head = _by_head(runs, question)
+    outputs = question.outputs | {ACTIVATIONS} if by_head else question.outputs
+    start = np.full(len(pixels), PREDICTED, np.int64) if asked is None else np.ascontiguousarray(asked[:, 0])
+    numbers = np.arange(first, first + len(pixels))
+    values = {IMAGES: pixels, **runs(outputs, {IMAGES: pixels, TARGETS: start}, numbers)}
+    targets = _targets(asked, values[LOGITS], question.each)
+
+    single = [method for method in question.methods if method.passes is None]
+    parts = {method.name: [_combine(method, values, question)] for method in single}
+    varying = question.varying
+    if varying:
+        # Class by class, and in each all images.
+        for part in slices(len(pixels) * (question.each - 1), question.batch_size):
+            classes, images = np.divmod(np.arange(part.start, part.stop), len(pixels))
+            again = _further(runs, question, values, targets[images, classes + 1], images, numbers, by_head)
+            for method in varying:
+                parts[method.name].append(_combine(method, again, question))
+    answers = {name: _join(found, question.each, len(pixels)) for name, found in parts.items()}
+
+    batch = Batch(runs, pixels, targets, values, first, question.batch_size, question.size, count)
+    many = [(method, method.passes) for method in question.methods if method.passes is not None]
+    count.expect(sum(passes.count(batch, question.options[method.name]) for method, passes in many))
+    for method, passes in many:
+        answers[method.name] = _of_passes(method, passes, batch, question)
+    return Answers(values[LOGITS], targets, answers)
+
+
+def _by_head(runs: Runs, question: Question) -> bool:
+    """Whether further classes run the head alone."""
+    possible = _SAME_FOR_ALL_CLASSES | _BEHIND_THE_LAYER
+    varying = question.varying
+    everything_there = bool(varying) and all(possible.issuperset(method.outputs) for method in varying)
+    return question.each > 1 and everything_there and why_repeated(runs.model) is None
+
+
+def _targets(asked: Integers | None, logits: Floats, each: int) -> Integers:
+    if asked is None:
+        return highest(logits, each)
+    return np.where(asked == PREDICTED, logits.argmax(axis=1)[:, None], asked)
+
+
+def _further(
+    runs: Runs,
+    question: Question,
+    values: Outputs,
+    targets: Integers,
+    images: Integers,
+    numbers: Integers,
+    by_head: bool,
+) -> Values:
+    """The values for m further pairs of class and image; `images` (m,) are their rows in the plain run's `values`."""
+    outputs = frozenset(name for method in question.varying for name in method.outputs)
+    start = ACTIVATIONS if by_head else IMAGES
+    feed = values[start][images]
+    computed = runs(outputs - {start}, {start: feed, TARGETS: targets}, numbers[images])
+    return {IMAGES: feed if start == IMAGES else values[IMAGES][images], start: feed, **computed}
+
+
+def _combine(method: Method, values: Values, question: Question) -> Answer:
+    """One method's answer for some rows: (m,...), not yet class-major."""
+    attribution: Attribution = method.combine(values, question.size)
+    if first_not_finite(attribution.values) is not None:
+        raise OutputError(f"{method.name}: the values overflow float32; check the model's weights")
+    return Answer(attribution.maps, attribution.values, method.heatmaps(attribution.values, question.size))
+
+
+def _of_passes(method: Method, passes: Passes, batch: Batch, question: Question) -> Answer:
+    made = passes.run(batch, question.options[method.name])
+    answers = []
+    for k in range(question.each):
+        values = {**batch.values, **{name: value[k] for name, value in made.items()}}
+        answers.append(_combine(method, values, question))
+    return replace(_join(answers, question.each, len(batch.pixels)), completeness=made.get(COMPLETENESS))
+
+
+def _join(parts: Sequence[Answer], each: int, images: int) -> Answer:
+    """Put parts together that follow each other class by class; a single one of all images holds for every class."""
+
+    def join(arrays: Sequence[Floats]) -> Floats:
+        joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        if len(joined) == images:
+            return np.broadcast_to(joined, (each, *joined.shape))
+        return joined.reshape(each, images, *joined.shape[1:])
+
+    maps = [part.maps for part in parts if part.maps is not None]
+    return Answer(
+        join(maps) if maps else None, join([part.values for part in parts]), join([part.heatmaps for part in parts])
+    )

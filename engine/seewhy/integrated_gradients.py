@@ -1,0 +1,85 @@
+"""Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, equations 1 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .combine import ATTRIBUTIONS, COMPLETENESS
+from .contract import LOGITS
+from .errors import MethodError
+from .options import Option, Options, choice, integer
+from .passes import Batch, Passes, sum_gradients
+from .runs import Floats
+from .sessions import Outputs
+
+_Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
+
+
+def _run(batch: Batch, options: Options) -> Outputs:
+    """(x - x') * integral over a from 0 to 1 of dy/dx(x' + a (x - x')), x' being the baseline.
+
+    The integral is a weighted sum over `steps` places. `completeness` is |sum of the attributions - (y(x) - y(x'))|, in
+    logits: the paper's completeness axiom says that it is zero for the exact integral.
+    """
+    places, weights = _RULES[options["rule"]](options["steps"])
+    baseline = _baseline(batch, options["baseline"])
+    n, each = batch.targets.shape
+    change = batch.pixels - baseline
+
+    def between(image: int, step: int) -> Floats:
+        result: Floats = baseline + np.float32(places[step]) * change[image]
+        return result
+
+    attributions = sum_gradients(batch, weights, between)
+    attributions *= change
+    at_baseline = batch.logits(baseline[None], np.zeros(1, np.int64))[0].astype(np.float64)
+    images = np.arange(n)[:, None]
+    gained = batch.values[LOGITS][images, batch.targets] - at_baseline[batch.targets]
+    found = attributions.reshape(each, n, -1).sum(axis=2, dtype=np.float64)
+    return {ATTRIBUTIONS: attributions, COMPLETENESS: np.abs(found - gained.T).astype(np.float32)}
+
+
+def _baseline(batch: Batch, name: str) -> Floats:
+    """(Cin,H,W) pixels as the model takes them."""
+    result = np.zeros(batch.pixels.shape[1:], np.float32)
+    value = _BASELINES[name]
+    if value is not None:
+        how = batch.preprocessing
+        if how is None:
+            raise MethodError(
+                f"{batch.runs.model.path}: the file does not say how pixels are normalised, so it is unknown what "
+                f"{name} is; use baseline=zero"
+            )
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
+        result[...] = (np.float32(value) - mean) / std
+    return result
+
+
+def _gauss_legendre(steps: int) -> _Rule:
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    return (places + 1) / 2, weights / 2
+
+
+def _midpoint(steps: int) -> _Rule:
+    return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
+
+
+_RULES: dict[str, Callable[[int], _Rule]] = {"gauss-legendre": _gauss_legendre, "midpoint": _midpoint}
+"""Name -> places in [0,1] and weights whose sum is 1, for a number of steps."""
+
+_BASELINES: dict[str, float | None] = {"zero": None, "black": 0.0, "grey": 0.5, "white": 1.0}
+"""Name -> pixel value before normalisation; None is zero after it."""
+
+INTEGRATED_GRADIENTS = Passes(
+    _run,
+    lambda batch, options: batch.targets.shape[1] * int(options["steps"]),
+    (
+        Option("steps", 50, integer(1, 1000), "places between baseline and image"),
+        Option("baseline", "zero", choice(_BASELINES), "zero (of the normalised pixels), black, grey or white"),
+        Option("rule", "gauss-legendre", choice(_RULES), "gauss-legendre or midpoint"),
+    ),
+)

@@ -1,0 +1,90 @@
+"""Batches' answers put together: one `Explanation` a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .classes import Answers, Question
+from .contract import Metadata
+from .explanation import Explanation
+from .preprocess import Picture
+from .runs import Floats
+
+
+@dataclass
+class Results:
+    """Collects answers batch by batch."""
+
+    question: Question
+    metadata: Metadata
+    nested: bool
+    """Whether the arrays have an axis for the classes."""
+    parts: list[Answers] = field(default_factory=list)
+    photographs: list[Picture] = field(default_factory=list)
+
+    def add(self, part: Answers, photographs: Sequence[Picture]) -> None:
+        self.parts.append(part)
+        self.photographs += photographs
+
+    def explanations(self) -> dict[str, Explanation]:
+        logits = _concatenate([part.logits for part in self.parts])
+        targets = _concatenate([part.targets for part in self.parts])
+        results = {}
+        for method in self.question.methods:
+            answers = [part.methods[method.name] for part in self.parts]
+            results[method.name] = Explanation(
+                method=method.name,
+                logits=logits,
+                probabilities=_SCORES[self.metadata.score](logits),
+                targets=targets if self.nested else targets[:, 0],
+                maps=self._join([answer.maps for answer in answers]),
+                attributions=self._join([answer.values for answer in answers]),
+                heatmaps=self._join([answer.heatmaps for answer in answers]),
+                classes=self.metadata.labels,
+                photographs=tuple(self.photographs),
+                options=dict(self.question.options[method.name]),
+                completeness=self._join([answer.completeness for answer in answers]),
+            )
+        return results
+
+    def _join(self, parts: Sequence[Any]) -> Any:
+        """(K,n,...) of each batch -> (N,K,...), or (N,...) where results are not nested; None stays None."""
+        if parts[0] is None:
+            return None
+        if not self.nested:
+            return _concatenate([part[0] for part in parts])
+        each, _, *rest = parts[0].shape
+        joined = np.empty((sum(part.shape[1] for part in parts), each, *rest), parts[0].dtype)
+        start = 0
+        for part in parts:
+            joined[start : start + part.shape[1]] = np.moveaxis(part, 0, 1)
+            start += part.shape[1]
+        return joined
+
+
+def _concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    small = np.exp(-np.abs(logits))  # never overflows
+    result: Floats = np.where(logits >= 0, 1, small) / (1 + small)
+    return result
+
+
+_SCORES: dict[str, Callable[[Floats], Floats | None]] = {
+    "softmax": _softmax,
+    "sigmoid": _sigmoid,
+    "none": lambda logits: None,
+}

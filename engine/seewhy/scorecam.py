@@ -1,0 +1,50 @@
+"""Score-CAM (Wang et al. 2020, arXiv:1910.01279, equations 1 to 3 and algorithm 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import _core
+from .combine import CHANNEL_WEIGHTS
+from .contract import ACTIVATIONS
+from .options import Options
+from .passes import Batch, Passes
+from .sessions import Outputs
+
+
+def _run(batch: Batch, options: Options) -> Outputs:
+    """w_k = softmax over k of y(x * H_k), H_k being A_k upsampled to the image and then scaled to [0,1].
+
+    The paper's score is the increase y(x * H_k) - y(x') over a baseline x'. What is the same for all channels drops out
+    of the softmax, so no baseline is needed. A constant A_k masks nothing in particular: it has no run, no part in the
+    softmax, and weight 0. One run of a masked image serves all classes.
+    """
+    activations = batch.values[ACTIVATIONS]
+    n, channels = activations.shape[:2]
+    each = batch.targets.shape[1]
+    flat = activations.reshape(n * channels, -1)
+    varying = np.flatnonzero(flat.min(axis=1) < flat.max(axis=1))
+    batch.count.add(n * channels - len(varying))
+    scores = np.full((each, n * channels), -np.inf)
+    maps = activations.reshape(n * channels, *activations.shape[2:])
+    size = batch.size
+    for part in batch.parts(len(varying)):
+        rows = varying[part]
+        images = rows // channels
+        masks = _core.minmax(_core.upsample(maps[rows], size.height, size.width, size.threads), size.threads)
+        logits = batch.logits(batch.pixels[images] * masks[:, None], images)
+        scores[:, rows] = np.take_along_axis(logits, batch.targets[images], axis=1).T
+        batch.count.add(len(rows))
+    return {CHANNEL_WEIGHTS: _softmax(scores.reshape(each, n, channels)).astype(np.float32)}
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    """Over the last axis; -infinity becomes 0, and so does everything where nothing else is there."""
+    highest = scores.max(axis=-1, keepdims=True)
+    powers = np.exp(scores - np.where(np.isfinite(highest), highest, 0))
+    total = powers.sum(axis=-1, keepdims=True)
+    result: np.ndarray = powers / np.where(total > 0, total, 1)
+    return result
+
+
+SCORECAM = Passes(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], reads=(ACTIVATIONS,))
