@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import seewhy
 from seewhy.cli import main
 from seewhy.contract import Preprocessing
 from seewhy.errors import ExportError
+from seewhy_export.preprocessing import Overrides
 from seewhy_export.sources import load_source
 
 FACTORY = """
@@ -24,6 +24,25 @@ from seewhy_export import Source
 def small():
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), *head)
+
+def grey():
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), *head)
+
+def two_heads():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base, self.a, self.b = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.Linear(4, 5)
+
+        def forward(self, x):
+            x = self.base(x).relu().mean((2, 3))
+            return {"a": self.a(x), "b": self.b(x)}
+
+    return TwoHeads()
+
+def odd_name():
+    return Source(small(), name="../escape")
 
 def described():
     return Source(small(), labels=("cat", "dog"), image_size=(16, 24))
@@ -63,7 +82,7 @@ def test_another_size_keeps_the_share_of_the_crop() -> None:
 
 
 def test_squash() -> None:
-    source = load_source("torchvision:alexnet", "none", size=(512, 512), resize="squash")
+    source = load_source("torchvision:alexnet", "none", size=(512, 512), overrides=Overrides(resize="squash"))
     assert source.preprocessing is not None
     assert (source.preprocessing.resize, source.preprocessing.size, source.preprocessing.crop) == (
         "squash",
@@ -97,19 +116,26 @@ def test_checkpoint(tmp_path: Path, factories: Path) -> None:
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
-class Evil:
-    def __reduce__(self) -> tuple:
-        return (open, ("evil-ran", "w"))
+def test_a_network_for_other_classes(tmp_path: Path) -> None:
+    other = load_source("torchvision:squeezenet1_1", "none", classes=5)
+    assert other.labels is None
+    torch.save({"model": other.module.state_dict()}, tmp_path / "five.pth")
+    again = load_source("torchvision:squeezenet1_1", str(tmp_path / "five.pth"), seed=8, classes=5)
+    assert again.notes == ("five.pth: weights taken from model",)
+    with pytest.raises(ExportError, match="classifier.1.weight 5x512x1x1 instead of 1000x512x1x1, .* .--classes, for"):
+        load_source("torchvision:squeezenet1_1", str(tmp_path / "five.pth"))
+    with pytest.raises(ExportError, match="its own weights are for 1000 classes"):
+        load_source("torchvision:squeezenet1_1", classes=5)
 
 
-def test_a_checkpoint_that_needs_code_is_refused_and_not_run(factories: Path) -> None:
-    torch.save({"0.weight": Evil()}, factories / "evil.pth")
-    with pytest.raises(ExportError, match="holds more than tensors"):
-        load_source("my_factories:small", "evil.pth")
-    (factories / "pickle.pth").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ExportError, match=r"holds more than tensors|not a PyTorch checkpoint"):
-        load_source("my_factories:small", "pickle.pth")
-    assert not (factories / "evil-ran").exists()
+def test_timm_with_other_channels_and_classes() -> None:
+    pytest.importorskip("timm")
+    source = load_source("timm:test_resnet", "none", channels=1, classes=4)
+    assert source.module(torch.zeros(1, 1, 64, 64)).shape == (1, 4)
+    assert (source.labels, source.preprocessing, source.channels) == (None, None, 1)
+    assert "mean and std are for three channels" in source.notes[0]
+    described = load_source("timm:test_resnet", "none", channels=1, overrides=Overrides(mean=(0.5,), std=(0.25,)))
+    assert described.preprocessing is not None and described.preprocessing.mean == (0.5,)
 
 
 @pytest.mark.parametrize(
@@ -123,19 +149,12 @@ def test_a_checkpoint_that_needs_code_is_refused_and_not_run(factories: Path) ->
         ("my_factories:nothing", "none", "my_factories has no function 'nothing'"),
         ("my_factories:fails", "none", "calling fails.. failed: ValueError: no GPU"),
         ("my_factories:small", "missing.pth", "missing.pth: cannot be read: No such file"),
-        ("my_factories:small", "my_factories.py", "my_factories.py: not a PyTorch checkpoint|holds more than tensors"),
-        ("my_factories:small", "other.pth", "other.pth: does not fit the network: it lacks .* and has unknown"),
-        ("my_factories:small", "shape.pth", "shape.pth: does not fit the network: .*size mismatch"),
-        ("my_factories:small", "list.pth", "list.pth: not a state dict"),
-        ("my_factories:small", "numbers.pth", "numbers.pth: not a state dict"),
+        ("my_factories:small", "other.pth", "other.pth .*: does not fit the network: it lacks .* and has unknown"),
+        ("other.pth", "none", "other.pth: a file is no source; a checkpoint goes with the network .* --weights other"),
     ],
 )
 def test_refused_in_one_line(spec: str, weights: str, message: str, factories: Path) -> None:
     torch.save(branches().state_dict(), factories / "other.pth")
-    state = load_source("my_factories:small").module.state_dict()
-    torch.save({**state, "0.weight": torch.zeros(1)}, factories / "shape.pth")
-    torch.save([torch.zeros(1)], factories / "list.pth")
-    torch.save({1: torch.zeros(1)}, factories / "numbers.pth")
     with pytest.raises(ExportError, match=message) as caught:
         load_source(spec, weights)
     assert "\n" not in str(caught.value)
@@ -162,6 +181,47 @@ def test_the_command(factories: Path) -> None:
     assert explainer.labels == ("cat", "dog") and explainer.metadata.model.source == "my_factories:described"
 
 
+def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
+    module = load_source("my_factories:small").module
+    torch.save({"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}, "epoch": 3}, "best.pth")
+    Path("names.txt").write_text("cat\nBengal\u202ecat\n", encoding="utf-8")
+    arguments = (
+        "export my_factories:small --weights best.pth --labels names.txt --score Sigmoid --name cats --size 16x24 "
+        "--mean 0.5,0.4,0.3 --std 0.25 --interpolation bicubic --resize shorter-side --resize-size 30 --no-crop "
+        "--channel-order bgr"
+    )
+    done = CliRunner().invoke(main, arguments.split())
+    assert done.exit_code == 0, done.output
+    assert "note:         best.pth: weights taken from state_dict, behind the prefix 'module.'" in done.output
+    explainer = seewhy.Explainer("cats.onnx")
+    assert explainer.labels == ("cat", "Bengal\u202ecat") and explainer.metadata.score == "sigmoid"
+    assert explainer.metadata.model.name == "cats"
+    assert explainer.metadata.preprocessing == Preprocessing(
+        "shorter-side", 30, "bicubic", False, (0.5, 0.4, 0.3), (0.25,) * 3, "BGR"
+    )
+    images = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = module.eval()(images)
+    found = explainer.explain(images.numpy(), method="gradcam").logits
+    torch.testing.assert_close(torch.from_numpy(found), expected)
+
+
+def test_grey_images(factories: Path) -> None:
+    done = CliRunner().invoke(main, "export my_factories:grey --size 12 --mean 0.5 --std 0.25 --no-verify".split())
+    assert done.exit_code == 0, done.output
+    metadata = seewhy.Explainer("grey.onnx").metadata
+    assert metadata.channels == 1 and metadata.preprocessing is not None and metadata.preprocessing.mean == (0.5,)
+
+
+def test_several_heads(factories: Path) -> None:
+    done = CliRunner().invoke(main, "export my_factories:two_heads --size 12 --head b --no-verify".split())
+    assert done.exit_code == 0, done.output
+    assert seewhy.Explainer("two_heads.onnx").metadata.classes == 5
+    done = CliRunner().invoke(main, "export my_factories:two_heads --size 12 --head 0 --no-verify".split())
+    assert done.exit_code == 0, done.output
+    assert seewhy.Explainer("two_heads.onnx").metadata.classes == 2
+
+
 def test_the_commands_options(factories: Path) -> None:
     arguments = "export my_factories:small --weights none --size 20x30 --layer 0 --outputs input_gradients --no-verify"
     done = CliRunner().invoke(main, arguments.split())
@@ -174,15 +234,40 @@ def test_the_commands_options(factories: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("my_factories:small --weights none --size big", "'big' is not a size"),
-        ("my_factories:small --weights none --resize squash", "needs a source that says how pixels are normalised"),
-        ("my_factories:small --weights none --layer one", "no layer is named 'one'"),
-        ("my_factories:small --weights none --outputs heat", "unknown output 'heat'"),
-        ("my_factories:small --weights none -o no/out.onnx", "no/out.onnx: cannot be written"),
+        ("my_factories:small --size big", "'--size': 'big' is not a size; write 512 or 480x640"),
+        ("my_factories:small --size 0x5", "'--size': '0x5' has no pixels"),
+        ("my_factories:small --resize squash", "the source does not say how pixels are normalised"),
+        ("my_factories:small --layer one", "no layer is named 'one'"),
+        ("my_factories:small --outputs heat", "unknown output 'heat'"),
+        ("my_factories:small -o no/out.onnx", "no/out.onnx: cannot be written"),
         ("torchvision:resnet19 --weights none", "torchvision has no classifier"),
+        ("my_factories:small --mean dark --std 1", "'--mean': 'dark' is not a number, or one a channel with commas"),
+        ("my_factories:small --mean 0.5, --std 1", "'--mean': '0.5,' is not a number"),
+        ("my_factories:small --mean 124 --std 1", "--mean 124: must be from -1 to 1"),
+        ("my_factories:small --mean 0.5,0.5 --std 1 --channels 3", "--mean 0.5,0.5: 2 values for 3 channels"),
+        (
+            "my_factories:small --mean 0 --std 1 --resize-size 9",
+            "--resize-size 9: only --resize shorter-side",
+        ),
+        ("my_factories:small --interpolation cubic", "'--interpolation': 'cubic' is not one of"),
+        ("my_factories:small --resize crop", "'--resize': 'crop' is not one of"),
+        ("my_factories:small --channel-order GRB", "'--channel-order': 'GRB' is not one of"),
+        ("my_factories:small --score relu", "'--score': 'relu' is not one of"),
+        ("my_factories:small --channels 0", "'--channels': 0 is not in the range"),
+        ("my_factories:small --classes 5", "the function itself says how many classes there are"),
+        ("my_factories:small --labels none.txt", "none.txt: cannot be read: No such file"),
+        ("my_factories:small --size 12 --labels three.txt", "three.txt: 3 labels for 2 classes"),
+        ("my_factories:small --weights none.pth", "none.pth: cannot be read: No such file"),
+        ("my_factories:small --weights-key model", "--weights-key model goes with --weights FILE"),
+        ("my_factories:two_heads --size 12 --head c", "no output 'c'"),
+        ("my_factories:odd_name --size 12", "'../escape' cannot name a file; give one with -o"),
+        ("--weights none", "Missing argument 'SOURCE'"),
+        ("my_factories:small --wieghts none", "No such option"),
     ],
 )
 def test_the_commands_errors(arguments: str, message: str, factories: Path) -> None:
+    Path("three.txt").write_text("a\nb\nc\n")
     done = CliRunner().invoke(main, ["export", *arguments.split()])
     assert done.exit_code == 2
     assert message in done.output and "Traceback" not in done.output
+    assert len(done.output.splitlines()) == 1 and done.output.startswith("seewhy: error: ")

@@ -1,0 +1,212 @@
+"""A checkpoint's weights into a network: exactly all of them, by name, and no code from the file.
+
+Training programs write the state dict bare or nested (`state_dict`, `model`, `model_ema`, ...), beside optimiser state
+and settings, and with prefixes that wrappers put before every name (`module.`, `model.`, `_orig_mod.`). Which these are
+need not be known: a part of the file fits where, behind one prefix, its names are the network's names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import ExportError
+
+from .checkpoint_file import read_checkpoint
+from .quiet import one_line
+from .source import some
+
+_DEPTH = 3
+"""How deep in nested dicts weights are looked for."""
+
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put into the middle of a name."""
+
+# Counts batches for a momentum in training; evaluation never reads it, and old checkpoints lack it.
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Tensors at one place of the file, behind one prefix, against the network's names."""
+
+    place: tuple[str, ...]
+    prefix: str
+    tensors: dict[str, Tensor]
+    """By the network's names. What does not lie behind the prefix is not among them."""
+    outside: list[str]
+    """Names at the same place that do not lie behind the prefix."""
+
+    @property
+    def key(self) -> str:
+        """What `--weights-key` calls it."""
+        return ".".join([*self.place, *filter(None, [self.prefix.rstrip(".")])]) or "."
+
+
+def load_checkpoint(module: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
+    """Load the checkpoint at `path` into `module`.
+
+    Args:
+        module: every parameter and buffer that its state dict names must be in the file, and nothing else behind the
+            same prefix, in the same shape.
+        path: what `torch.save` wrote, or a safetensors file.
+        key: which weights to take where several fit, as the error that says so lists them.
+
+    Returns:
+        What the user should know: where in the file the weights were.
+
+    Raises:
+        ExportError: the file is missing, needs code to load, or does not fit the module.
+        MissingExtraError: it is a safetensors file, and safetensors is not installed.
+    """
+    content = read_checkpoint(path)
+    expected = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    if not expected:
+        raise ExportError(f"{path}: the network has no weights to load")
+    fits = [fit for place, tensors in _places(content) for fit in _fits(place, tensors, expected)]
+    if not fits:
+        raise ExportError(
+            f"{path}: not a state dict (a name for each tensor), nor does it hold one; save model.state_dict()"
+        )
+    chosen = _choose(path, fits, expected, key)
+    broken = [
+        name for name, value in chosen.tensors.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ExportError(f"{path}: holds NaN or infinity in {some(broken)}; take a checkpoint from before that")
+    try:
+        module.load_state_dict(chosen.tensors, strict=False)
+    except RuntimeError as error:
+        raise ExportError(f"{path}: cannot be loaded: {one_line(error)}") from error
+    return _notes(path, chosen)
+
+
+def _places(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dict in the file that has tensors by name, and where it lies."""
+    if not isinstance(content, Mapping):
+        return
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield place, tensors
+    if len(place) < _DEPTH:
+        for key, value in named.items():
+            yield from _places(value, (*place, key))
+
+
+def _fits(place: tuple[str, ...], tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Iterator[_Fit]:
+    """What lies behind each prefix that might be the right one; at least one."""
+    tensors = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+    needed = sum(not _is_counter(name) for name in expected)
+    seen = set()
+    for added in _common_prefixes(list(expected)):
+        inner = {name[len(added) :] for name in expected if not _is_counter(name)}
+        counts = Counter(prefix for name in tensors for prefix in _prefixes(name, inner))
+        closest = dict.fromkeys(["", *(prefix for prefix, _ in counts.most_common(1))])
+        for prefix in [prefix for prefix, count in counts.items() if count == needed] or closest:
+            renamed = {name: added + name[len(prefix) :] for name in tensors if name.startswith(prefix)}
+            if frozenset(renamed.items()) in seen:
+                continue
+            seen.add(frozenset(renamed.items()))
+            behind = {new: tensors[name] for name, new in renamed.items()}
+            yield _Fit(place, prefix, behind, [name for name in tensors if name not in renamed])
+
+
+def _prefixes(name: str, inner: set[str]) -> Iterator[str]:
+    """The prefixes behind which `name` is one of `inner`."""
+    parts = name.split(".")
+    for i in range(len(parts)):
+        if ".".join(parts[i:]) in inner:
+            yield "".join(part + "." for part in parts[:i])
+
+
+def _common_prefixes(names: list[str]) -> Iterator[str]:
+    """What all names begin with, from nothing on: where the network wraps what the checkpoint was made of."""
+    prefix = ""
+    while True:
+        yield prefix
+        first, dot, _ = names[0][len(prefix) :].partition(".")
+        prefix += first + dot
+        if not dot or not all(name.startswith(prefix) for name in names):
+            return
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == _COUNTER
+
+
+def _difference(fit: _Fit, expected: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Names that are missing, unknown, and of another shape."""
+    missing = [name for name in expected if name not in fit.tensors and not _is_counter(name)]
+    unknown = [name for name in fit.tensors if name not in expected and not _is_counter(name)]
+    shared = [name for name in expected if name in fit.tensors]
+    return missing, unknown, [name for name in shared if fit.tensors[name].shape != expected[name].shape]
+
+
+def _choose(path: Path, fits: list[_Fit], expected: Mapping[str, Tensor], key: str | None) -> _Fit:
+    exact = [fit for fit in fits if not any(_difference(fit, expected))]
+    if key is not None:
+        named = [fit for fit in exact or fits if fit.key == key]
+        if not named:
+            listed = some([fit.key for fit in exact or fits], most=5)
+            raise ExportError(f"{path}: no weights that fit are called {key!r}; there are {listed}")
+        exact, fits = [fit for fit in exact if fit in named], named
+    if not exact:
+        raise ExportError(_misfit(path, min(fits, key=lambda fit: _distance(fit, expected)), expected))
+    if not all(_equal(exact[0], other) for other in exact[1:]):
+        raise ExportError(
+            f"{path}: several sets of weights fit: {some([fit.key for fit in exact], most=5)}; choose one with "
+            f"--weights-key {exact[0].key}"
+        )
+    return exact[0]
+
+
+def _distance(fit: _Fit, expected: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Smaller is closer: first what fits, then what does not."""
+    missing, unknown, reshaped = _difference(fit, expected)
+    return len(missing) + len(reshaped), len(unknown)
+
+
+def _equal(one: _Fit, other: _Fit) -> bool:
+    pairs = [(value, other.tensors[name]) for name, value in one.tensors.items() if not _is_counter(name)]
+    return all(first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs)
+
+
+def _misfit(path: Path, fit: _Fit, expected: Mapping[str, Tensor]) -> str:
+    missing, unknown, reshaped = _difference(fit, expected)
+    where = f" ({_where(fit)})" if fit.place or fit.prefix else ""
+    parts = []
+    if missing:
+        parts.append(f"lacks {some(missing)}")
+    if unknown:
+        parts.append(f"has unknown {some(unknown)}")
+    if reshaped:
+        shapes = [f"{name} {_shape(fit.tensors[name])} instead of {_shape(expected[name])}" for name in reshaped]
+        parts.append(f"has {some(shapes)}")
+    text = f"{path}{where}: does not fit the network: it {' and '.join(parts)}"
+    if reshaped and not missing and not unknown:
+        text += "; is the network made for another number of classes? (--classes, for torchvision and timm)"
+    return text
+
+
+def _where(fit: _Fit) -> str:
+    behind = f"behind the prefix {fit.prefix!r}" if fit.prefix else ""
+    return ", ".join(filter(None, [".".join(fit.place), behind]))
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "scalar"
+
+
+def _notes(path: Path, fit: _Fit) -> tuple[str, ...]:
+    if not fit.place and not fit.prefix:
+        return ()
+    others = f"; {len(fit.outside)} others beside it left out: {some(fit.outside)}" if fit.outside else ""
+    return (f"{path.name}: weights taken from {_where(fit)}{others}",)

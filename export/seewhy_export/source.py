@@ -1,0 +1,54 @@
+"""What every kind of source gives."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from seewhy.contract import Preprocessing
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network and what it takes to use it. A `package.module:factory` may return one, or just the module."""
+
+    module: nn.Module
+    name: str | None = None
+    labels: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    image_size: tuple[int, int] = (224, 224)
+    """(H, W) in pixels."""
+    score: str = "softmax"
+    channels: int | None = None
+    """Of the images; None leaves it to the exporter to find out."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how it was loaded."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks of a source, besides its name."""
+
+    weights: str = "DEFAULT"
+    """`DEFAULT` (the source's own, perhaps downloaded), `none` (random) or a checkpoint's path."""
+    size: tuple[int, int] | None = None
+    """(H, W) of the input in place of the source's own."""
+    channels: int | None = None
+    classes: int | None = None
+    """How many the network is made for, where that can be chosen."""
+    resize_given: bool = False
+    """Whether the user says how photographs are resized, so that the source need not be able to."""
+
+
+def close_names(name: str, known: Sequence[str]) -> str:
+    """The end of a message that says which names come close, if any do."""
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    return f"; close names: {', '.join(close)}" if close else ""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
