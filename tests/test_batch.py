@@ -154,6 +154,21 @@ def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: P
     assert "b.png" in str(outcomes[1].error) and "NaN or infinity" in str(outcomes[1].error)
 
 
+def test_methods_of_many_passes_finish_image_by_image(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    """An image's results are there before the next one begins, and progress counts each image's passes."""
+    passes: list[tuple[int, int]] = []
+    settings = Settings(["scorecam", "smoothgrad"], options={"smoothgrad": {"samples": 3}}, batch_size=4)
+    found = find_images([photos], tmp_path / "out")
+    outcomes = explain_files(explainer, found, tmp_path / "out", settings, lambda *done: passes.append(done))
+    for done in range(1, len(found) + 1):
+        assert next(outcomes).error is None
+        assert len(names(tmp_path / "out")) == 3 * done
+        assert sum(step == (8, 8) for step in passes) == done
+    together = explainer.explain([item.path for item in found], "scorecam")
+    picture = load(tmp_path / "out" / "deep" / "a.scorecam.png").astype(int)
+    assert np.abs(picture - np.asarray(together.overlays()[2])).max() <= 4
+
+
 def test_a_wrong_target_stops_everything(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="out of range"):
         run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", Settings(targets=[99]))

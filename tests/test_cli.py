@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import bypass
 from seewhy import Explainer, __version__, cli, digest
 from seewhy.errors import ExportError
 from seewhy.methods import METHODS
@@ -77,6 +78,38 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
     ]
     expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
     assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+
+
+def test_options_of_methods(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """They reach the method, and the numbers say with which they were made."""
+    out = tmp_path / "out"
+    options = ["--method", "smoothgrad", "--option", "smoothgrad.samples=3", "--option", "smoothgrad.noise=0.3"]
+    result = run("explain", model_path, cat, "-o", out, *options, "--save-raw")
+    assert result.exit_code == 0, result.stderr
+    used = {"samples": 3, "noise": 0.3, "seed": 0}
+    expected = Explainer(model_path).explain(cat, "smoothgrad", options={"smoothgrad": {"samples": 3, "noise": 0.3}})
+    with np.load(out / "cat.smoothgrad.npz") as saved:
+        assert np.array_equal(saved["attributions"], expected.attributions[0])
+        assert json.loads(str(saved["options"])) == used == expected.options
+        assert "completeness" not in saved
+
+
+def test_completeness_is_shown(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    methods = ["--method", "gradcam", "--method", "integrated-gradients", "--option", "integrated-gradients.steps=2"]
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *methods, "--top", 2, "--save-raw")
+    assert result.exit_code == 0, result.stderr
+    with np.load(tmp_path / "out" / "cat.integrated-gradients.npz") as saved:
+        errors = saved["completeness"]
+    assert errors.shape == (2,)
+    shown = re.findall(r" %, completeness error ([^)]+)\) -> ", result.stdout)
+    assert shown == [f"{error:.2g}" for error in errors]
+
+
+def test_help_lists_the_options() -> None:
+    help_text = run("explain", "--help").stdout
+    for method in METHODS.values():
+        for option in method.options:
+            assert f"{method.name}.{option.name}={option.default}" in help_text
 
 
 def test_top(model_path: Path, cat: Path, tmp_path: Path) -> None:
@@ -164,6 +197,10 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
         ("nocam", ["--method", "cam"], "cam needs a network that ends in global average pooling .* use gradcam"),
         ("good", ["--method", "magic"], "no method 'magic'; there are backprop"),
+        ("good", ["--option", "samples=3"], "an option is METHOD.NAME=VALUE, .* not 'samples=3'"),
+        ("good", ["--option", "smoothgrad.samples=3"], "for smoothgrad, but the methods asked for are gradcam"),
+        ("good", ["--option", "gradcam.samples=3"], "gradcam has no option 'samples'; it has none"),
+        ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=x\x1b"], "from 1 to .*, not 'x.x1b'"),
         ("good", ["--target", "6"], "target 6 is out of range: the model has classes 0 to 5"),
         ("good", ["--target", "-1"], "target -1 is out of range"),
         ("good", ["--target", "expresso"], "no label 'expresso' .* close: espresso"),
@@ -276,6 +313,17 @@ def test_inspect(model_path: Path) -> None:
     assert re.search(r"logits +noise +1\.0e-07 +2\.0e-07", result.stdout)
 
 
+def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
+    assert re.search(r"several classes +one run of the image for all of them", run("inspect", model_path).stdout)
+    assert json.loads(run("inspect", model_path, "--json").stdout)["image_repeated_for_each_class"] is False
+    other = bypass.save(tmp_path / "m.onnx")
+    words = r"several classes +the image is repeated for each class, since not every path .* passes through features\.4"
+    assert re.search(words, run("inspect", other).stdout)
+    assert json.loads(run("inspect", other, "--json").stdout)["image_repeated_for_each_class"] is True
+    bare = Tiny(outputs=("logits", "input_gradients")).save(tmp_path / "bare.onnx")
+    assert "for each class, since the file holds no activations to start from" in run("inspect", bare).stdout
+
+
 def test_inspect_json(model_path: Path, tiny: Tiny) -> None:
     facts = json.loads(run("inspect", model_path, "--json").stdout)
     assert facts["model"] == {"name": "tiny", "source": "tests.tiny_model:Tiny", "weights_sha256": "0f" * 32}
@@ -379,6 +427,10 @@ def test_progress_in_words() -> None:
     assert describe(12, 340, 4) == "12/340 images, 3.0 images/s, 1:49 left"
     assert describe(1, 100_000, 1) == "1/100000 images, 1.0 images/s, 27:46:39 left"
     assert describe(5, 5, 0.5) == "5/5 images, 10.0 images/s, 0:00 left"
+    assert describe(0, 5, 3) == "0/5 images, 0.0 images/s, 0:00 left"
+    assert describe(2, 5, 200) == "2/5 images, 100.0 s/image, 5:00 left"
+    # A quarter of the third image took as long as each quarter of the two before it.
+    assert describe(2, 4, 90, 320, 1280) == "2/4 images, 320/1280 passes, 40.0 s/image, 1:10 left"
 
 
 def test_progress_is_shown_late_and_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +446,10 @@ def test_progress_is_shown_late_and_on_terminals_only(monkeypatch: pytest.Monkey
             assert stream.getvalue() == ""
             now[0] = 4
             bar.update(2)
-        assert ("2/10 images, 0.5 images/s, 0:16 left" in stream.getvalue()) == shown
+            now[0] = 5
+            bar.passes(5, 10)
+        assert ("2/10 images, 2.0 s/image, 0:16 left" in stream.getvalue()) == shown
+        assert ("2/10 images, 5/10 passes, 2.0 s/image, 0:15 left" in stream.getvalue()) == shown
         assert stream.getvalue().endswith("\r\x1b[K" if shown else "")
 
 

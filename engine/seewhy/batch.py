@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from . import output
@@ -43,6 +44,7 @@ class Settings:
     alpha: float = 0.5
     canvas: str = "model"
     batch_size: int = 32
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Answer:
 
     label: str
     score: str
+    """Its probability or logit in words, and how far integrated gradients are from adding up, where they were asked."""
     picture: Path
     """The picture to look at first: the contact sheet where there is one."""
 
@@ -104,21 +107,28 @@ def _walk(folder: Path, avoid: Path) -> Iterator[Path]:
 
 
 def explain_files(
-    explainer: Explainer, found: Sequence[Found], folder: str | os.PathLike[str], settings: Settings
+    explainer: Explainer,
+    found: Sequence[Found],
+    folder: str | os.PathLike[str],
+    settings: Settings,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Iterator[Outcome]:
     """Explain each file and write its pictures below `folder`; yield what became of it, in order.
 
     An image that cannot be read, or for which the model produces NaN, is an `Outcome` with an error, and the others
-    go on.
+    go on. Methods of many passes take one image at a time, so that it is finished before the next begins; `progress`
+    is called as progress(done, total) with the number of passes for the image in work.
 
     Raises:
         SeewhyError: what concerns all images: a wrong target or method, or a folder that cannot be written.
     """
     target = output.Folder(folder, [item.path for item in found])
     names = output.plan([item.relative for item in found])
-    for start in range(0, len(found), settings.batch_size):
-        part = slice(start, start + settings.batch_size)
-        yield from _explain_batch(explainer, found[part], names[part], target, settings)
+    many = any(method.passes is not None for name, method in METHODS.items() if name in settings.methods)
+    step = 1 if many else settings.batch_size
+    for start in range(0, len(found), step):
+        part = slice(start, start + step)
+        yield from _explain_batch(explainer, found[part], names[part], target, settings, progress)
 
 
 def _explain_batch(
@@ -127,6 +137,7 @@ def _explain_batch(
     names: Sequence[PurePath],
     folder: output.Folder,
     settings: Settings,
+    progress: Callable[[int, int], object] | None,
 ) -> Iterator[Outcome]:
     loaded: list[Photograph | SeewhyError] = [_load(explainer, item.path) for item in found]
     good = [i for i, photo in enumerate(loaded) if isinstance(photo, Photograph)]
@@ -134,12 +145,12 @@ def _explain_batch(
         i: photo for i, photo in enumerate(loaded) if isinstance(photo, SeewhyError)
     }
     try:
-        together = _explain(explainer, [loaded[i] for i in good], settings)
+        together = _explain(explainer, [loaded[i] for i in good], settings, progress)
         results.update({i: (together, row) for row, i in enumerate(good)})
     except OutputError:  # one image's numbers are not finite: explain each by itself to find out which
         for i in good:
             try:
-                results[i] = (_explain(explainer, [loaded[i]], settings), 0)
+                results[i] = (_explain(explainer, [loaded[i]], settings, progress), 0)
             except OutputError as error:
                 results[i] = OutputError(f"{found[i].path}: {error}")
     for i, (item, name) in enumerate(zip(found, names, strict=True)):
@@ -157,13 +168,24 @@ def _load(explainer: Explainer, path: Path) -> Photograph | SeewhyError:
         return error
 
 
-def _explain(explainer: Explainer, photos: Sequence[Any], settings: Settings) -> dict[str, Explanation]:
+def _explain(
+    explainer: Explainer,
+    photos: Sequence[Any],
+    settings: Settings,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Explanation]:
     if not photos:
         return {}
     targets = list(settings.targets)
     target: Any = None if not targets else targets[0] if len(targets) == 1 else [targets] * len(photos)
     return explainer.explain(
-        list(photos), list(settings.methods), target=target, top=settings.top, batch_size=settings.batch_size
+        list(photos),
+        list(settings.methods),
+        target=target,
+        top=settings.top,
+        batch_size=settings.batch_size,
+        options=settings.options,
+        progress=progress,
     )
 
 
@@ -191,8 +213,14 @@ def _save(
             note = f"{explainer.metadata.model.name} · {Path(first.photographs[image].name).name}"
             suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
             picture = output.save_picture(folder, name, suffix, contact_sheet(tiles, label, score, note))
-        answers.append(Answer(label, score, picture))
+        answers.append(Answer(label, score + _completeness(results, image, k), picture))
     return answers
+
+
+def _completeness(results: Mapping[str, Explanation], image: int, k: int) -> str:
+    """How far attributions are from adding up, in words, where a method says so."""
+    errors = [np.atleast_1d(r.completeness[image])[k] for r in results.values() if r.completeness is not None]
+    return "".join(f", completeness error {error:.2g}" for error in errors)
 
 
 def _tiles(results: dict[str, Explanation], image: int, k: int, settings: Settings) -> list[tuple[str, Image.Image]]:

@@ -109,7 +109,22 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
 
 
-@main.command()
+class _Explain(click.Command):
+    """Lists the methods' options below its own."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from .methods import METHODS
+
+        rows = [
+            (f"{method.name}.{option.name}={option.default}", option.meaning)
+            for method in METHODS.values()
+            for option in method.options
+        ]
+        with formatter.section("Options of methods, and their defaults"):
+            formatter.write_dl(rows)
+
+
+@main.command(cls=_Explain)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
@@ -118,6 +133,13 @@ def main() -> None:
 @click.option("--method", "methods", multiple=True, default=("gradcam",), show_default=True, help="Method; repeatable.")
 @click.option(
     "--target", "targets", multiple=True, help="Class index or label; repeatable. Default: the predicted one."
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="METHOD.NAME=VALUE",
+    help="Option of a method, e.g. smoothgrad.samples=50; repeatable. See below.",
 )
 @click.option("--top", type=int, help="Explain this many of the highest classes.")
 @click.option("--save-raw", "raw", is_flag=True, help="Also write logits, attributions and heatmap as .npz.")
@@ -142,6 +164,7 @@ def explain(
     folder: Path,
     methods: tuple[str, ...],
     targets: tuple[str, ...],
+    options: tuple[str, ...],
     top: int | None,
     raw: bool,
     colormap: str,
@@ -158,6 +181,7 @@ def explain(
     """
     from . import batch
     from .explainer import Explainer
+    from .options import parse
     from .palettes import palette
     from .progress import Progress
 
@@ -165,11 +189,20 @@ def explain(
     explainer = Explainer(model, list(providers) or None, threads, not no_verify)
     found = batch.find_images(images, folder)
     settings = batch.Settings(
-        list(dict.fromkeys(methods)), [_target(text) for text in targets], top, raw, colormap, alpha, canvas, batch_size
+        list(dict.fromkeys(methods)),
+        [_target(text) for text in targets],
+        top,
+        raw,
+        colormap,
+        alpha,
+        canvas,
+        batch_size,
+        parse(options),
     )
     failed = 0
     with Progress(len(found)) as progress:
-        for done, outcome in enumerate(batch.explain_files(explainer, found, folder, settings), 1):
+        outcomes = batch.explain_files(explainer, found, folder, settings, progress.passes)
+        for done, outcome in enumerate(outcomes, 1):
             if outcome.error is not None:
                 failed += 1
                 progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)

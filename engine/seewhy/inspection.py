@@ -8,7 +8,11 @@ from typing import Any
 from . import methods
 from .contract import SCHEMA, Preprocessing, Rectifiers
 from .model import ModelFile
+from .runs import why_repeated
 from .text import printable
+
+_WIDTH = 15
+"""Of the column of names."""
 
 
 def facts(model: ModelFile) -> dict[str, Any]:
@@ -19,6 +23,7 @@ def facts(model: ModelFile) -> dict[str, Any]:
         **asdict(model.metadata),
         "outputs": list(model.outputs),
         "methods": list(methods.available(model.outputs)),
+        "image_repeated_for_each_class": why_repeated(model) is not None,
         "damage": model.damage,
     }
 
@@ -38,6 +43,7 @@ def report(model: ModelFile) -> str:
         ("layer", "none" if data.layer is None else f"{data.layer.name} ({data.layer.chosen})"),
         ("outputs", ", ".join(model.outputs)),
         ("methods", ", ".join(methods.available(model.outputs)) or "none"),
+        ("several classes", _several_classes(model)),
         ("rectifiers", _rectifiers(data.rectifiers)),
         ("preprocessing", _preprocessing(data.preprocessing, (width, height))),
         ("versions", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
@@ -45,7 +51,7 @@ def report(model: ModelFile) -> str:
     if data.external_data is not None:
         rows.append(("weights file", data.external_data["file"]))
     rows.append(("integrity", "damaged" if model.damage else "intact: its SHA-256 is the one recorded at export"))
-    lines = [f"{name:<14} {printable(value)}" for name, value in rows]
+    lines = [f"{name:<{_WIDTH}} {printable(value)}" for name, value in rows]
     return "\n".join(lines + _parity(data.parity))
 
 
@@ -54,6 +60,13 @@ def _classes(count: int, labels: tuple[str, ...] | None) -> str:
         return f"{count}, without labels"
     shown = "; ".join(labels[:3])
     return f"{count}: {shown}{'; ...' if count > 3 else ''}"
+
+
+def _several_classes(model: ModelFile) -> str:
+    reason = why_repeated(model)
+    if reason is not None:
+        return f"the image is repeated for each class, since {reason}"
+    return "one run of the image for all of them, but for methods that need a gradient of the image"
 
 
 def _rectifiers(rectifiers: Rectifiers) -> str:
@@ -83,7 +96,7 @@ def _preprocessing(how: Preprocessing | None, size: tuple[int, int]) -> str:
 
 def _parity(parity: dict[str, dict[str, dict[str, float | None]]]) -> list[str]:
     if not parity:
-        return [f"{'parity':<14} not checked at export"]
+        return [f"{'parity':<{_WIDTH}} not checked at export"]
     lines = [
         "",
         "Parity with PyTorch float64 autograd (relative L2 error):",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections import Counter
@@ -108,7 +109,8 @@ def save_method(
     """Write one image's pictures of one method, NAME.METHOD.png or NAME.METHOD.CLASS.png, and its numbers if `raw`.
 
     The numbers, NAME.METHOD.npz, are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM
-    methods, `maps`, with the shapes that `Explanation` gives them for one image.
+    methods, `maps`, with the shapes that `Explanation` gives them for one image; for integrated gradients
+    `completeness` too. `options` are the method's as JSON text, where it has any.
     """
     nested = result.targets.ndim == 2
     written = []
@@ -124,6 +126,10 @@ def save_method(
         }
         if result.maps is not None:
             arrays["maps"] = result.maps[image]
+        if result.completeness is not None:
+            arrays["completeness"] = result.completeness[image]
+        if result.options:
+            arrays["options"] = np.array(json.dumps(dict(result.options)))
         path = name.with_name(f"{name.name}.{result.method}.npz")
         written.append(folder.write(path, lambda file: np.savez(file, **arrays)))
     return written
