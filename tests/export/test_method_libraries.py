@@ -268,6 +268,21 @@ def test_guided_backprop_is_pytorch_grad_cams_on_relu_modules_alone(
         assert relative_error(ours, theirs) > 0.1
 
 
+def test_deconvnet_without_max_pooling_does_not_see_the_image(exported: Exported) -> None:
+    """In float64 by Captum it is the same answer for all images, bit by bit; so it is here but for rounding."""
+    module = network()
+    module.pool = nn.AvgPool2d(2)
+    theirs = captum.attr.Deconvolution(module.double())
+    targets = torch.tensor([1, 1])
+    one, other = theirs.attribute(images().double().requires_grad_(True), targets).detach().numpy()
+    assert np.array_equal(one, other) and np.abs(one).max() > 0.01
+    found = explainer(exported, "average", module).explain(images().numpy(), "deconvnet", target=1).attributions
+    assert relative_error(found[0], one) <= RELATIVE and relative_error(found[1], one) <= RELATIVE
+    # With max pooling they differ.
+    found = explainer(exported, "relu", network()).explain(images().numpy(), "deconvnet", target=1).attributions
+    assert relative_error(found[0], found[1]) > 0.1
+
+
 def test_captums_grad_cam_has_no_relu(exported: Exported) -> None:
     module = network()
     ours = maps(explainer(exported, "relu", module), "gradcam")
