@@ -39,6 +39,8 @@ class ExportReport:
     """The target layer's name."""
     activations: tuple[int, int, int]
     """(C, h, w) of the target layer."""
+    form: str
+    """What the layer itself gives: `map`, `channels-last` or `tokens`; see the file contract."""
     outputs: tuple[str, ...]
     rectifiers: Rectifiers
     parity: Parity
@@ -152,6 +154,7 @@ def export(
         path=destination,
         layer=target.name,
         activations=target.shape,
+        form=target.layout.form or "map",
         outputs=names,
         rectifiers=metadata.rectifiers,
         parity=metadata.parity,

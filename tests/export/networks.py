@@ -31,7 +31,7 @@ def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
                     value.copy_(normal(value, 0.02))
                 else:
                     value.copy_(uniform(value, 0.5, 1.5))
-            if isinstance(part, nn.BatchNorm2d):
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
                 part.running_mean.copy_(normal(part.running_mean, 0.1))
                 part.running_var.copy_(uniform(part.running_var, 0.5, 1.5))
     return module
