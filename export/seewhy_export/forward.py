@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
 
+from .functional import make_functional
 from .quiet import one_line, quiet
 
 aten: Any = torch.ops.aten
@@ -133,7 +134,9 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         try:
             program = torch.export.export(
                 module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
-            ).run_decompositions({})
+            )
+            if not make_functional(program.graph_module.graph):
+                program = program.run_decompositions({})
         except ExportError:
             raise
         except Exception as error:

@@ -45,7 +45,32 @@ def scaled_dot_product_attention(
     return torch.softmax((query * factor) @ key.transpose(-2, -1), -1) @ value
 
 
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """In evaluation mode, the one form of batch norm that has no statistics among its results."""
+    if training or running_mean is None or running_var is None:
+        normalized: Tensor = aten.batch_norm.default(
+            x, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
+        )
+        return normalized
+    results = aten._native_batch_norm_legit_no_training.default(
+        x, weight, bias, running_mean, running_var, momentum, eps
+    )
+    scaled: Tensor = results[0]
+    return scaled
+
+
 FORWARD_LOWERINGS: dict[Any, Callable[..., Tensor]] = {
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+    aten.batch_norm.default: batch_norm,
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
 }

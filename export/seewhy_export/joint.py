@@ -53,6 +53,8 @@ class ForwardPass(Interpreter):
         self.in_force = RuleInForce()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
         self.activations: Tensor | None = None
+        self.ruled = False
+        """Whether a rectifier that follows the rule lies between images and logits."""
 
     def run_node(self, node: Node) -> Any:
         rectifier = rectifier_of(node) if node.op == "call_function" else None
@@ -77,6 +79,7 @@ class ForwardPass(Interpreter):
             return operator(value, *rest, **kwargs)
 
         in_force = self.in_force if in_scope(node, self.scope) else None
+        self.ruled = self.ruled or (in_force is not None and x.requires_grad)
         apply: Any = Rectify.apply
         rectified: Tensor = apply(x, weight, run, rectifier, in_force)
         return rectified
@@ -167,6 +170,10 @@ def _compute(
             values[contract.CLASS_WEIGHTS] = run.kept[layer.class_weights][index]
         values |= _plain_gradients(outputs, logits, activations, images, seed)
         for name in [name for name in RULES if name in outputs]:
+            if not run.ruled and contract.INPUT_GRADIENTS in values:
+                # No rectifier, no difference: tracing the same backward pass again would only take time.
+                values[name] = values[contract.INPUT_GRADIENTS]
+                continue
             run.in_force.rule = RULES[name]
             values[name] = torch.autograd.grad(logits, images, seed, retain_graph=True)[0]
             run.in_force.rule = plain

@@ -1,0 +1,110 @@
+"""In-place operators of a traced graph, replaced by their functional twins where that is plainly the same.
+
+torch.export keeps `relu_` and the like. PyTorch's own functionalization handles them all, by tracing the whole graph
+once more, which takes as long as the first time. Nearly always an in-place operator works on a value that nothing else
+reads afterwards, and then a renaming does.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+
+def make_functional(graph: Graph) -> bool:
+    """Replace every in-place operator; change nothing and return False where one writes to what is read elsewhere."""
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    if not all(isinstance(n.target, torch._ops.OpOverload) or _is_python_arithmetic(n.target) for n in nodes):
+        return False  # a subgraph (autocast, no_grad): its inside would have to be looked at as well
+    position = {node: index for index, node in enumerate(graph.nodes)}
+    owners = _owners(graph)
+    in_place = [node for node in nodes if _writes(node)]
+    for node in in_place:
+        if _functional_twin(node) is None or not _is_alone(node, owners, position):
+            return False
+    for node in in_place:
+        _replace(graph, node, position)
+    return True
+
+
+def _is_python_arithmetic(target: Any) -> bool:
+    return getattr(target, "__module__", "") in ("_operator", "math", "torch") and callable(target)
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _functional_twin(node: Node) -> Any:
+    """`relu` for `relu_`, with the same arguments; None where there is none."""
+    overload: Any = node.target
+    namespace, name = overload._schema.name.split("::")
+    arguments = overload._schema.arguments
+    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    if not name.endswith("_") or written != [arguments[0].name]:
+        return None
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    twin = getattr(packet, overload._overloadname, None)
+    if twin is None or twin._schema.is_mutable:
+        return None
+    same = [a.name for a in twin._schema.arguments] == [a.name for a in arguments]
+    return twin if same else None
+
+
+def _owners(graph: Graph) -> dict[Node, Node]:
+    """For every value, the first one that lives in the same memory."""
+    owners: dict[Node, Node] = {}
+    for node in graph.nodes:
+        source = next((n for n in node.all_input_nodes if _shares_memory(node, n)), None)
+        owners[node] = node if source is None else owners[source]
+    return owners
+
+
+def _shares_memory(node: Node, source: Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    if isinstance(node.target, torch._ops.OpOverload):
+        schema = node.target._schema
+        aliases = {name for r in schema.returns if r.alias_info for name in r.alias_info.before_set}
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            if value is source and argument.alias_info and aliases & set(argument.alias_info.before_set):
+                return True
+    # Operators made of others may return their input itself without saying so, as dropout does.
+    return bool(_memory(node) & _memory(source))
+
+
+def _memory(node: Node) -> set[int]:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return {v.untyped_storage()._cdata for v in values if isinstance(v, torch.Tensor)}
+
+
+def _is_alone(node: Node, owners: dict[Node, Node], position: dict[Node, int]) -> bool:
+    """Whether nothing but what is renamed reads, after `node`, the memory that it writes to."""
+    written = node.args[0]
+    if not isinstance(written, Node) or owners[written].op != "call_function":
+        return False  # an input or a weight
+    return all(
+        other in (node, written)
+        or position[other] > position[node]
+        or all(position[user] <= position[node] for user in other.users)
+        for other, owner in owners.items()
+        if owner is owners[written]
+    )
+
+
+def _replace(graph: Graph, node: Node, position: dict[Node, int]) -> None:
+    written = node.args[0]
+    assert isinstance(written, Node)
+    with graph.inserting_before(node):
+        twin = graph.call_function(_functional_twin(node), node.args, dict(node.kwargs))
+    twin.meta = dict(node.meta)
+    position[twin] = position[node]
+    later = [user for user in written.users if position[user] > position[node]]
+    for user in later:
+        user.replace_input_with(written, twin)
+    node.replace_all_uses_with(twin)
+    graph.erase_node(node)
