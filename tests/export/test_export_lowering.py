@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seewhy_export import lowering
+from seewhy_export.lowering import convolution, norms, pooling
 
 aten = torch.ops.aten
 many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -50,7 +50,7 @@ def test_convolution_backward(data: st.DataObject) -> None:
     gradient = random(*out.shape, seed=2)
     mask = [True, False, False]
     theirs = aten.convolution_backward(gradient, x, weight, None, *settings_, mask)[0]
-    assert_same(lowering.convolution_backward(gradient, x, weight, None, *settings_, mask)[0], theirs)
+    assert_same(convolution.convolution_backward(gradient, x, weight, None, *settings_, mask)[0], theirs)
 
 
 @many
@@ -66,7 +66,7 @@ def test_avg_pool2d_backward(data: st.DataObject) -> None:
     x = random(2, 3, *size)
     gradient = random(*aten.avg_pool2d(x, kernel, stride, padding, *rest).shape, seed=1)
     theirs = aten.avg_pool2d_backward(gradient, x, kernel, stride, padding, *rest)
-    assert_same(lowering.avg_pool2d_backward(gradient, x, kernel, stride, padding, *rest), theirs)
+    assert_same(pooling.avg_pool2d_backward(gradient, x, kernel, stride, padding, *rest), theirs)
 
 
 @many
@@ -85,15 +85,15 @@ def test_max_pool2d_backward(data: st.DataObject) -> None:
     assume(bool(out.isfinite().all()))
     gradient = random(*out.shape, seed=1)
     theirs = aten.max_pool2d_with_indices_backward(gradient, x, *window, indices)
-    assert_same(lowering.max_pool2d_backward(gradient, x, *window, indices), theirs)
+    assert_same(pooling.max_pool2d_backward(gradient, x, *window, indices), theirs)
 
 
 @many
 @given(st.tuples(st.integers(1, 17), st.integers(1, 17)), st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_adaptive_avg_pool2d(size: tuple[int, int], pooled: tuple[int, int]) -> None:
     x, gradient = random(2, 3, *size), random(2, 3, *pooled, seed=1)
-    assert_same(lowering.adaptive_avg_pool2d(x, pooled), aten._adaptive_avg_pool2d(x, list(pooled)))
-    assert_same(lowering.adaptive_avg_pool2d_backward(gradient, x), aten._adaptive_avg_pool2d_backward(gradient, x))
+    assert_same(pooling.adaptive_avg_pool(x, pooled), aten._adaptive_avg_pool2d(x, list(pooled)))
+    assert_same(pooling.adaptive_avg_pool_backward(gradient, x), aten._adaptive_avg_pool2d_backward(gradient, x))
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -102,10 +102,10 @@ def test_batch_norm_backward(affine: bool) -> None:
     weight = random(3, seed=2) if affine else None
     mean, variance = random(3, seed=3), random(3, seed=4).abs()
     arguments = (gradient, x, weight, mean, variance, None, None, False, 1e-3, [True, False, False])
-    assert_same(lowering.batch_norm_backward(*arguments)[0], aten.native_batch_norm_backward(*arguments)[0])
+    assert_same(norms.batch_norm_backward(*arguments)[0], aten.native_batch_norm_backward(*arguments)[0])
 
 
 def test_training_batch_norm_is_refused() -> None:
     x = random(1, 2, 3, 3)
     with pytest.raises(NotImplementedError, match="statistics"):
-        lowering.batch_norm_backward(x, x, None, x, x, None, None, True, 1e-5, [True, False, False])
+        norms.batch_norm_backward(x, x, None, x, x, None, None, True, 1e-5, [True, False, False])
