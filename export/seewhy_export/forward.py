@@ -249,9 +249,15 @@ def _only_logits(outputs: list[Any]) -> Node:
     nodes = [node for node in outputs if isinstance(node, Node)]
     shapes = [tuple(value_of(node).shape) for node in nodes]
     if len(nodes) != 1 or len(shapes[0]) != 2:
-        written = ", ".join(str(tuple("N" if i == 0 else s for i, s in enumerate(shape))) for shape in shapes)
+        written = ", ".join(f"({', '.join(['N', *map(str, shape[1:])])})" for shape in shapes)
         raise ExportError(
             f"the network must return one (N, classes) tensor of logits, not {len(nodes)} of shape {written or 'none'}"
+        )
+    dtype = value_of(nodes[0]).dtype
+    if dtype is not torch.float32:
+        raise ExportError(
+            f"the network computes its logits in {dtype} although its weights are float32; take .half(), .bfloat16() "
+            f"and autocast out of its code"
         )
     return nodes[0]
 

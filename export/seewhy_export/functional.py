@@ -13,6 +13,24 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+FRESH = {
+    f"aten::{name}"
+    for name in (
+        "adaptive_avg_pool2d",
+        "avg_pool2d",
+        "batch_norm",
+        "conv2d",
+        "group_norm",
+        "instance_norm",
+        "layer_norm",
+        "linear",
+        "matmul",
+        "max_pool2d",
+        "softmax",
+    )
+}
+"""Operators made of others whose result is always new memory."""
+
 
 def make_functional(graph: Graph) -> bool:
     """Replace every in-place operator; change nothing and return False where one writes to what is read elsewhere."""
@@ -72,14 +90,10 @@ def _shares_memory(node: Node, source: Node) -> bool:
         for argument, value in zip(schema.arguments, node.args, strict=False):
             if value is source and argument.alias_info and aliases & set(argument.alias_info.before_set):
                 return True
-    # Operators made of others may return their input itself without saying so, as dropout does.
-    return bool(_memory(node) & _memory(source))
-
-
-def _memory(node: Node) -> set[int]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return {v.untyped_storage()._cdata for v in values if isinstance(v, torch.Tensor)}
+        # Operators made of others may return their input itself without saying so, as dropout does.
+        made_of_others = torch._C._dispatch_has_kernel_for_dispatch_key(node.target.name(), "CompositeImplicitAutograd")
+        return made_of_others and schema.name not in FRESH
+    return False
 
 
 def _is_alone(node: Node, owners: dict[Node, Node], position: dict[Node, int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import io
@@ -22,25 +23,32 @@ LOGITS_KEY = "logits"
 def prepare(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode, float32, on the CPU, without gradients. The module itself is not touched.
 
-    What torch.compile has wrapped is unwrapped: it computes the same, and only Python code can be traced.
+    What torch.compile or data parallelism has wrapped is unwrapped: it computes the same, and can be traced.
     """
     try:
-        prepared = _copy(_uncompiled(module))
+        prepared = _copy(_unwrapped(module))
     except Exception as error:
         raise ExportError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from error
     for part in prepared.modules():
         for name, child in list(part.named_children()):
-            if _uncompiled(child) is not child:
-                setattr(part, name, _uncompiled(child))
+            if _unwrapped(child) is not child:
+                setattr(part, name, _unwrapped(child))
         # nn.Module.compile() leaves the module in place and compiles its call.
         if not isinstance(part, torch.jit.ScriptModule):
             part._compiled_call_impl = None
-    return prepared.eval().float().cpu().requires_grad_(False)
+    prepared = prepared.eval().float().cpu()
+    for parameter in prepared.parameters():  # TorchScript has no Module.requires_grad_
+        parameter.requires_grad_(False)
+    return prepared
 
 
-def _uncompiled(module: nn.Module) -> nn.Module:
-    original = module.__dict__.get("_modules", {}).get("_orig_mod")
-    return original if isinstance(original, nn.Module) else module
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while type(module).__name__ in _WRAPPERS and type(module).__module__.startswith("torch."):
+        module = getattr(module, _WRAPPERS[type(module).__name__])
+    return module
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -88,7 +96,7 @@ def select_output(module: nn.Module, example: Tensor, output: str | int | None) 
         ExportError: the module fails on the example, has no such output, or several and none was chosen.
     """
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), _buffers_restored(module):
             returned = module(example)
     except Exception as error:
         size = ", ".join(str(size) for size in example.shape[1:])
@@ -104,6 +112,17 @@ def select_output(module: nn.Module, example: Tensor, output: str | int | None) 
     path = _choose(found, output)
     module.register_forward_hook(lambda _module, _inputs, value: dict(_tensors(value))[path])
     return path
+
+
+@contextlib.contextmanager
+def _buffers_restored(module: nn.Module) -> Iterator[None]:
+    """A forward pass that changes buffers leaves no trace."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

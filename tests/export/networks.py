@@ -73,3 +73,62 @@ class Branches(nn.Module):
 
 def branches(channels: int = 3, classes: int = 7) -> nn.Module:
     return live_weights(Branches(channels, classes)).eval()
+
+
+class Block(nn.Module):
+    """A transformer block with norms in front."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """A vision transformer for images of 3x16x24: 4x6 patches, read from its class tokens or from their mean."""
+
+    def __init__(self, class_tokens: int = 1, width: int = 8, classes: int = 7) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.tokens = nn.Parameter(torch.zeros(1, class_tokens, width)) if class_tokens else None
+        self.positions = nn.Parameter(torch.zeros(1, 24 + class_tokens, width))
+        self.blocks = nn.ModuleList([Block(width), Block(width)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        if self.tokens is not None:
+            x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], 1)
+        x = x + self.positions
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.head(x.mean(1) if self.tokens is None else x[:, 0])
+
+
+class ChannelsLast(nn.Module):
+    """Maps as (N, h, w, C) from the first convolution on, as in Swin and ConvNeXt."""
+
+    def __init__(self, classes: int = 7) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.first = nn.LayerNorm(8)
+        self.merge = nn.Linear(32, 12, bias=False)
+        self.mlp = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 12))
+        self.norm = nn.LayerNorm(12)
+        self.head = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.patches(x).permute(0, 2, 3, 1))
+        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
+        x = self.merge(x)
+        x = self.norm(x + self.mlp(x))
+        return self.head(x.mean((1, 2)))

@@ -1,0 +1,163 @@
+"""Export every classifier of torchvision and a member of each timm family, and write docs/models.md.
+
+    python benchmarks/zoo.py                 all of them, from scratch (hours on two cores)
+    python benchmarks/zoo.py --missing       those without a result in benchmarks/results/zoo.json
+    python benchmarks/zoo.py --only swin     those whose name holds this, again
+    python benchmarks/zoo.py --table         the table alone, from the results
+
+Each network gets live random weights (see tests/export/networks.py) and a process of its own; `export` itself compares
+the file under onnxruntime with PyTorch's autograd in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "zoo.json"
+TABLE = ROOT / "docs" / "models.md"
+SECONDS = 3600
+
+# One small member of each family.
+TIMM = """
+    beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_lite_tiny coatnet_pico_rw_224 convit_tiny
+    convmixer_768_32 convnext_atto convnextv2_atto crossvit_tiny_240 cs3darknet_s cspresnet50 darknet53 davit_tiny
+    deit3_small_patch16_224 deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 densenetblur121d dla46_c dpn48b
+    eca_nfnet_l0 edgenext_xx_small efficientformer_l1 efficientformerv2_s0 efficientnet_b0 efficientnet_lite0
+    efficientvit_b0 efficientvit_m0 ese_vovnet19b_slim eva02_tiny_patch14_224 fastvit_t8 fbnetc_100 focalnet_tiny_srf
+    gcvit_xxtiny ghostnet_050 ghostnetv2_100 gmlp_ti16_224 halonet26t hardcorenas_a hgnetv2_b0 hiera_tiny_224
+    hrnet_w18_small inception_next_atto inception_resnet_v2 inception_v4 lcnet_050 legacy_senet154 legacy_xception
+    levit_128s maxvit_pico_rw_256 mixer_s32_224 mixnet_s mobilenetv3_small_050 mobilenetv4_conv_small mobileone_s0
+    mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny_jx nextvit_small nf_resnet26 pit_ti_224 poolformer_s12
+    pvt_v2_b0 rdnet_tiny regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_14w_8s resmlp_12_224 resnest14d
+    resnet10t resnetv2_50 resnext50_32x4d rexnet_100 selecsls42b sequencer2d_s seresnet50 shvit_s1 skresnet18
+    starnet_s050 swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tf_efficientnetv2_b0 tiny_vit_5m_224
+    tinynet_e tnt_s_patch16_224 tresnet_m twins_svt_small vgg11_bn visformer_tiny vit_tiny_patch16_224
+    vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224 xception41 xcit_nano_12_p8_224
+""".split()
+
+
+def specs() -> list[str]:
+    from seewhy_export.torchvision_import import import_torchvision
+
+    models = import_torchvision().models
+    return [f"torchvision:{name}" for name in models.list_models(module=models)] + [f"timm:{name}" for name in TIMM]
+
+
+def build(spec: str) -> tuple[Any, tuple[int, int]]:
+    """The network with live weights, and its own image size."""
+    sys.path.insert(0, str(ROOT / "tests" / "export"))
+    from networks import live_weights, torchvision_network
+
+    source, _, name = spec.partition(":")
+    if source == "torchvision":
+        return torchvision_network(name), (299, 299) if name == "inception_v3" else (224, 224)
+    from seewhy_export.torchvision_import import import_torchvision
+
+    import_torchvision()
+    import timm
+
+    module = timm.create_model(name, pretrained=False)
+    return live_weights(module).eval(), tuple(module.pretrained_cfg["input_size"][1:])
+
+
+def export_one(spec: str) -> dict[str, Any]:
+    import torch
+
+    from seewhy.errors import SeewhyError
+    from seewhy_export import export
+
+    torch.set_num_threads(1)
+    module, image_size = build(spec)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    record: dict[str, Any] = {"parameters": parameters, "image_size": image_size, "versions": versions()}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            report = export(module, Path(folder) / "model.onnx", image_size=image_size)
+        except SeewhyError as error:
+            return {**record, "refused": str(error)}
+    return {
+        **record,
+        "layer": report.layer,
+        "activations": report.activations,
+        "form": report.form,
+        "rectifiers": dict(report.rectifiers.kinds),
+        "guided": report.rectifiers.guided,
+        "smooth": dict(report.rectifiers.smooth),
+        "bytes": report.size,
+        "seconds": round(report.seconds, 1),
+        "parity": report.parity,
+        "messages": list(report.messages),
+    }
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("seewhy", "torch", "torchvision", "timm", "onnxruntime", "onnxscript")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def export_in_a_process(spec: str) -> dict[str, Any]:
+    # One thread: on a busy machine PyTorch's threads wait for each other.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--one", spec]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took more than {SECONDS} s"}
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"failed": f"exit status {done.returncode}: {last}"}
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
+
+
+def read_results() -> dict[str, dict[str, Any]]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def save(spec: str, record: dict[str, Any]) -> None:
+    # Read again: another run may have written in the meantime.
+    results = {**read_results(), spec: record}
+    RESULTS.parent.mkdir(exist_ok=True)
+    temporary = RESULTS.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    temporary.replace(RESULTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--only", action="append", help="only models whose name holds this; repeatable")
+    parser.add_argument("--missing", action="store_true", help="only models without a good result")
+    parser.add_argument("--table", action="store_true", help="write docs/models.md from the results there are")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(export_one(options.one)))
+        return
+    if not options.table:
+        results = read_results()
+        for spec in specs():
+            wanted = options.only is None or any(part in spec for part in options.only)
+            if wanted and not (options.missing and "parity" in results.get(spec, {})):
+                record = export_in_a_process(spec)
+                save(spec, record)
+                outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
+                print(f"{spec}: {outcome}", flush=True)
+    from zoo_table import table
+
+    TABLE.write_text(table(specs(), read_results()))
+    print(f"wrote {TABLE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""In-place operators: renamed where nothing else reads what they write, left to PyTorch where something does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seewhy_export.forward import trace_forward
+from seewhy_export.functional import make_functional
+from seewhy_export.prepare import prepare
+
+
+class Code(nn.Module):
+    def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.code = code
+        self.register_buffer("kept", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(x * 2).flatten(1)
+
+
+def read_after(x: Tensor) -> Tensor:
+    flat = x.flatten(1)
+    x.relu_()
+    return flat
+
+
+def view_written(x: Tensor) -> Tensor:
+    x[:, 0].mul_(3)
+    return x
+
+
+def ignored_result(x: Tensor) -> Tensor:
+    nn.functional.relu(x, inplace=True)
+    return x
+
+
+def twice(x: Tensor) -> Tensor:
+    return (x.relu_() + 1).mul_(2).clamp_(max=3)
+
+
+def through_dropout(x: Tensor) -> Tensor:
+    same = nn.functional.dropout(x, training=False)
+    x.add_(1)
+    return same
+
+
+def pieces(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, 3)
+    first.neg_()
+    return x + torch.cat([second, second], 3)
+
+
+def test_memory_shared_without_saying_so_is_not_renamed() -> None:
+    """Dropout in evaluation mode returns its input itself. PyTorch's own functionalization overlooks that as well, and
+    then the check of the graph against the module refuses the export."""
+    x = torch.zeros(2, 3, 4, 4)
+    program = torch.export.export(
+        prepare(Code(through_dropout)), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+    )
+    assert not make_functional(program.graph_module.graph)
+
+
+CASES = [
+    (ignored_result, True),
+    (twice, True),
+    (lambda x: x + x.clone().relu_(), True),
+    (read_after, False),
+    (view_written, False),
+    (pieces, False),
+]
+
+
+@pytest.mark.parametrize(("code", "renamed"), CASES)
+def test_the_graph_computes_what_the_module_does(code: Callable[[Tensor], Tensor], renamed: bool) -> None:
+    module = prepare(Code(code))
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
+    before = str(program.graph_module.graph)
+    assert make_functional(program.graph_module.graph) is renamed
+    assert renamed or str(program.graph_module.graph) == before, "nothing is changed half-way"
+    forward = trace_forward(module, (4, 4), 3, None)
+    assert not any("_." in str(node.target) for node in forward.nodes if "aten" in str(node.target))
+    (value,) = forward.graph_module(*forward.weights.values(), x.clone())[-1:]
+    torch.testing.assert_close(value, module(x.clone()), rtol=0, atol=0)
