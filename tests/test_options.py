@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from documents import table
 from seewhy import Explainer, MethodError
 from seewhy.methods import METHODS
 from seewhy.options import Option, choice, integer, number, parse, settle
@@ -23,6 +24,13 @@ def test_defaults() -> None:
     assert settle("m", KNOWN, None) == settle("m", KNOWN, {}) == {"samples": 25, "noise": 0.15, "rule": "a"}
     for method in METHODS.values():
         assert settle(method.name, method.options, None) == {option.name: option.default for option in method.options}
+
+
+def test_every_option_is_in_the_documents() -> None:
+    """With its default; `table` finds the only table of options in the file."""
+    documented = {row[0].strip("`"): row[1].strip("`") for row in table("docs/semantics.md", "option")}
+    options = [(method, option) for method in METHODS.values() for option in method.options]
+    assert documented == {f"{method.name}.{option.name}": str(option.default) for method, option in options}
 
 
 def test_values_are_taken_as_the_method_wants_them() -> None:
