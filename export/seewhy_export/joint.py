@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
+from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy import contract
@@ -20,8 +22,10 @@ from seewhy.errors import ExportError
 
 from .forward import ForwardGraph, value_of
 from .forward_lowering import FORWARD_LOWERINGS
+from .functional import make_functional
 from .layer import TargetLayer
-from .lowering import decomposition_table
+from .lowering import IN_PLACE_LEFTOVERS, decomposition_table
+from .origins import Origins, described
 from .quiet import one_line
 from .rules import Rectify, Rule, RuleInForce, deconvnet, guided, in_scope, plain, rectifier_of
 
@@ -51,14 +55,17 @@ class ForwardPass(Interpreter):
         self.layer = layer
         self.scope = scope
         self.in_force = RuleInForce()
+        self.origins = Origins()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
         self.activations: Tensor | None = None
         self.ruled = False
         """Whether a rectifier that follows the rule lies between images and logits."""
 
     def run_node(self, node: Node) -> Any:
+        self.origins.enter(node)
         rectifier = rectifier_of(node) if node.op == "call_function" else None
         value = super().run_node(node) if rectifier is None else self._rectify(node, rectifier)
+        self.origins.follow(node, value)
         if node is self.layer.node:
             self.activations = self.layer.layout.to_map(value)
             value = self.layer.layout.from_map(self.activations, value)
@@ -123,34 +130,37 @@ def build_joint(
     mode: FakeTensorMode = value_of(forward.images).fake_mode
     dtype = next((w.dtype for w in forward.weights.values() if w.is_floating_point()), torch.float32)
 
+    kept = [forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
+    run = ForwardPass(forward, layer, guided_scope, kept)
+    table = decomposition_table() if table is None else table
+
     def compute(weights: list[Tensor], images: Tensor, targets: Tensor) -> list[Tensor]:
-        return _compute(forward, layer, outputs, guided_scope, weights, images, targets)
+        return _compute(run, forward, layer, outputs, weights, images, targets)
 
     # The Python dispatcher keeps the batch size symbolic where a C++ kernel would fix it (constant_pad_nd).
-    with mode, enable_python_dispatcher(), sdpa_kernel(SDPBackend.MATH):
+    with mode, enable_python_dispatcher(), preserve_node_meta(), sdpa_kernel(SDPBackend.MATH):
         weights = [example.to(w.dtype) for example, w in zip(examples, forward.weights.values(), strict=False)]
         images = examples[-1].to(dtype)
         targets = images.new_zeros(images.shape[0], dtype=torch.int64)
-        trace = make_fx(
-            compute,
-            decomposition_table=decomposition_table() if table is None else table,
-            _allow_non_fake_inputs=True,
-        )
+        trace = make_fx(compute, decomposition_table=table, _allow_non_fake_inputs=True)
         try:
             graph_module = trace(weights, images, targets)
         except ExportError:
             raise
         except Exception as error:
-            raise ExportError(f"the backward pass cannot be traced: {one_line(error)}") from error
+            reason = one_line(error).removeprefix("NotImplementedError: ")
+            at = "" if run.origins.node is None else f" at {described(run.origins.node)}"
+            raise ExportError(f"the backward pass cannot be traced{at}: {reason}") from error
+        graph_module = _without_writes(graph_module, [*weights, images, targets], table)
     weights_used = dict(forward.weights)
     return JointGraph(_clean(graph_module, weights_used), weights_used, tuple(outputs))
 
 
 def _compute(
+    run: ForwardPass,
     forward: ForwardGraph,
     layer: TargetLayer,
     outputs: Sequence[str],
-    scope: tuple[str, ...] | None,
     weights: list[Tensor],
     images: Tensor,
     targets: Tensor,
@@ -158,8 +168,6 @@ def _compute(
     """The joint computation itself, in PyTorch."""
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
-        kept = [forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
-        run = ForwardPass(forward, layer, scope, kept)
         run.run(*weights, images, enable_io_processing=False)
         activations, logits = run.activations, run.kept[forward.logits]
         assert activations is not None
@@ -197,14 +205,34 @@ def _plain_gradients(
     return dict(zip(wanted, gradients, strict=True))
 
 
-def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
-    """Take flat placeholders (weights, then images and targets), lift constants to weights, drop what nothing uses."""
+def _without_writes(
+    traced: GraphModule, examples: Sequence[Tensor], table: dict[Any, Callable[..., Any]]
+) -> GraphModule:
+    """A graph without in-place operators, which some of autograd's own formulas have: that of a maximum, of a norm.
+
+    A renaming does for most. What writes into views is traced once more, by PyTorch's functionalization.
+    """
     graph = traced.graph
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for node in list(graph.nodes):
         if node.target in IDENTITIES:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+    if not any(node.target is torch.ops.aten.copy_.default for node in graph.nodes) and make_functional(graph):
+        return traced
+    graph.set_codegen(CodeGen())
+    traced.recompile()
+
+    def again(weights: list[Tensor], images: Tensor, targets: Tensor) -> Any:
+        return functionalize(Interpreter(traced).run, remove="mutations")(*weights, images, targets)
+
+    trace = make_fx(again, decomposition_table={**table, **IN_PLACE_LEFTOVERS}, _allow_non_fake_inputs=True)
+    return trace(list(examples[:-2]), *examples[-2:])
+
+
+def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
+    """Take flat placeholders (weights, then images and targets), lift constants to weights, drop what nothing uses."""
+    graph = traced.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     graph.eliminate_dead_code()
     for index, (node, name) in enumerate(zip(placeholders, list(weights), strict=False)):
         if node.users:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from seewhy.errors import ExportError
 
 from .joint import JointGraph
 from .masks import TRANSLATIONS
+from .origins import place
 from .quiet import one_line
 
 op: Any = opset20
@@ -51,7 +53,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
         try:
             model = _convert(joint, ExportedProgram)
         except Exception as error:
-            raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error)}") from error
+            raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error, joint)}") from error
     model.ir_version = contract.IR_VERSION
     _tidy(model, joint.outputs)
     _name_batch(model)
@@ -81,11 +83,24 @@ def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
     return program.model
 
 
-def _cause(error: BaseException) -> str:
+# As torch.onnx names the operator that it has no translation for.
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)', overload='(\w+)'\)")
+
+
+def _cause(error: BaseException, joint: JointGraph) -> str:
     """torch.onnx wraps the reason in pages of advice; the innermost exception has it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return one_line(error)
+    found = _OPERATOR.search(str(error))
+    if found is None:
+        return one_line(error)
+    operator = ".".join(found.groups())
+    is_complex = "complex-valued" in str(error)
+    numbers = " for complex numbers" if is_complex else ""
+    nodes = [node for node in joint.graph_module.graph.nodes if str(node.target) == operator]
+    nodes = [node for node in nodes if node.meta["val"].is_complex()] if is_complex else nodes
+    where = f" in {place(nodes[0].meta.get('nn_module_stack', {}))}" if nodes else ""
+    return f"operator {operator}{where} has no ONNX form{numbers}; write that part with other operators"
 
 
 def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> ExportedProgram:

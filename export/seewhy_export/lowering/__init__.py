@@ -38,6 +38,12 @@ LOWERINGS: dict[Any, Callable[..., Any]] = {
     aten.unfold_backward.default: windows.unfold_backward,
 }
 
+IN_PLACE_LEFTOVERS: dict[Any, Callable[..., Any]] = {
+    aten.copy.default: windows.copy,
+    aten.new_empty_strided.default: windows.new_empty_strided,
+}
+"""What becomes of writing into views, where it is taken out of a graph."""
+
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
     """Our lowerings, and PyTorch's own for every other backward operator that it has one for.

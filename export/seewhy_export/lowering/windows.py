@@ -1,4 +1,4 @@
-"""Gradients of padding by replication and of windows that are views."""
+"""Gradients of padding by replication and of windows that are views, and what is written into views."""
 
 from __future__ import annotations
 
@@ -54,3 +54,13 @@ def unfold_backward(gradient: Tensor, input_sizes: Sequence[int], dim: int, size
         total = placed if total is None else total + placed
     assert total is not None
     return total.movedim(-1, dimension)
+
+
+def copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """What `x` holds after `x.copy_(source)`."""
+    return source.to(x.dtype).expand(x.shape).clone()
+
+
+def new_empty_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], **options: object) -> Tensor:
+    """Memory that will be written to; a graph of values has no strides."""
+    return x.new_zeros(size)

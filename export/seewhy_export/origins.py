@@ -1,0 +1,50 @@
+"""Where in the user's module an operator of a trace comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.traceback import get_current_meta
+from torch.utils import _pytree as pytree
+
+
+class Origins:
+    """Follows a trace: `node` is the forward node that runs, or whose gradient is being computed.
+
+    What is traced under `torch.fx.traceback.preserve_node_meta` takes that node's modules along.
+    """
+
+    def __init__(self) -> None:
+        self.node: Node | None = None
+        self._known: set[Any] = set()
+
+    def enter(self, node: Node) -> None:
+        self.node = node
+        get_current_meta()["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+
+    def follow(self, node: Node, value: Any) -> None:
+        """Come back to `node` whenever autograd passes what has made `value`."""
+        waiting = [leaf.grad_fn for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+        while waiting:
+            function: Any = waiting.pop()
+            if function is not None and function not in self._known:
+                self._known.add(function)
+                function.register_prehook(lambda _gradients: self.enter(node))
+                waiting.extend(before for before, _ in function.next_functions)
+
+
+def described(node: Node) -> str:
+    """`aten.median.dim in features.pool (MedianPool)`."""
+    return f"{node.target} in {place(node.meta.get('nn_module_stack', {}))}"
+
+
+def place(modules: Mapping[str, tuple[str, Any]]) -> str:
+    """The innermost of a node's modules, by its path and class."""
+    if not modules:
+        return "the network"
+    path, kind = list(modules.values())[-1]
+    name = kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    return f"{path} ({name})" if path else f"the network itself ({name})"
