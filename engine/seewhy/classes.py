@@ -141,11 +141,13 @@ def _further(
     by_head: bool,
 ) -> Values:
     """The values for m further pairs of class and image; `images` (m,) are their rows in the plain run's `values`."""
-    outputs = frozenset(name for method in question.varying for name in method.outputs)
-    start = ACTIVATIONS if by_head else IMAGES
-    feed = values[start][images]
-    computed = runs(outputs - {start}, {start: feed, TARGETS: targets}, numbers[images])
-    return {IMAGES: feed if start == IMAGES else values[IMAGES][images], start: feed, **computed}
+    pixels = values[IMAGES][images]
+    if not by_head:  # the plain run's outputs, so that its session serves here too
+        return {IMAGES: pixels, **runs(question.outputs, {IMAGES: pixels, TARGETS: targets}, numbers[images])}
+    outputs = frozenset(name for method in question.varying for name in method.outputs) - {ACTIVATIONS}
+    activations = values[ACTIVATIONS][images]
+    computed = runs(outputs, {ACTIVATIONS: activations, TARGETS: targets}, numbers[images])
+    return {IMAGES: pixels, ACTIVATIONS: activations, **computed}
 
 
 def _combine(method: Method, values: Values, question: Question) -> Answer:

@@ -176,7 +176,7 @@ METHODS: dict[str, Method] = {
             (ACTIVATIONS,),
             True,
             combine.channel_weighted,
-            "Wang et al. 2020, Score-CAM, equations 1 to 3",
+            "Wang et al. 2020, Score-CAM, section 3 and algorithm 1",
             SCORECAM,
         ),
         Method(

@@ -1,4 +1,4 @@
-"""Score-CAM (Wang et al. 2020, arXiv:1910.01279, equations 1 to 3 and algorithm 1)."""
+"""Score-CAM (Wang et al. 2020, arXiv:1910.01279, section 3 and algorithm 1)."""
 
 from __future__ import annotations
 

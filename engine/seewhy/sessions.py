@@ -24,7 +24,8 @@ _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
 """The outputs wanted, and those that are given."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_CACHED_SESSIONS = 6
+# A call may take five: the plain run, the head, and passes of three kinds.
+_CACHED_SESSIONS = 8
 # onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
 
