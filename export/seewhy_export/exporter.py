@@ -26,7 +26,7 @@ from .joint import build_joint
 from .layer import TargetLayer, target_layer
 from .onnx_program import to_onnx
 from .prepare import prepare, select_output, traceable
-from .rules import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
+from .rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
 from .verify import Parity, check_graph, measure, redrawn, untested
 
 

@@ -21,6 +21,7 @@ from seewhy.errors import ExportError
 
 from .functional import make_functional
 from .quiet import one_line, quiet
+from .rectifiers import ZERO
 
 aten: Any = torch.ops.aten
 
@@ -154,6 +155,8 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         else:
             stored = program.state_dict if spec.target in program.state_dict else program.constants
             weights[str(spec.target)] = stored[spec.target].detach()
+            if spec.kind != InputKind.PARAMETER and not stored[spec.target].any():
+                placeholders[spec.arg.name].meta[ZERO] = True
     outputs = [
         output
         for spec, output in zip(

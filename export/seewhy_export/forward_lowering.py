@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 
 aten: Any = torch.ops.aten
 
@@ -69,8 +70,67 @@ def batch_norm(
     return scaled
 
 
+def rrelu(
+    x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: object = None
+) -> Tensor:
+    """In evaluation mode, a LeakyReLU with the slope in the middle."""
+    if training:
+        raise NotImplementedError("it draws its slopes at random; give it training=False")
+    return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
+
+
+def instance_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """A group norm with a group for each channel (Wu & He 2018, figure 2); PyTorch takes the batch for channels."""
+    if use_input_stats:
+        return torch.nn.functional.group_norm(x, x.shape[1], weight, bias, eps)
+    return torch.nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
+
+
+def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    """Indexing by numbers; a mask leaves a number of elements that depends on its values."""
+    if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
+        raise NotImplementedError(
+            "indexing by a mask gives as many elements as the mask holds; index by numbers, or use torch.where"
+        )
+    picked: Tensor = aten.index.Tensor(x, indices)
+    return picked
+
+
+# PyTorch's own decompositions. Without them autograd calls backward operators that have none.
+_affine_grid_generator = decomposition_table[aten.affine_grid_generator.default]
+_grid_sampler_2d = decomposition_table[aten.grid_sampler_2d.default]
+
+
+def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    grid: Tensor = _affine_grid_generator(theta, size, align_corners)
+    return grid
+
+
+def grid_sampler(x: Tensor, grid: Tensor, interpolation: int, padding: int, align_corners: bool) -> Tensor:
+    if x.dim() != 4:
+        raise NotImplementedError("grid_sample of volumes has no gradient among ONNX's operators")
+    sampled: Tensor = _grid_sampler_2d(x, grid, interpolation, padding, align_corners)
+    return sampled
+
+
 FORWARD_LOWERINGS: dict[Any, Callable[..., Tensor]] = {
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten.batch_norm.default: batch_norm,
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
+    aten.rrelu.default: rrelu,
+    aten.instance_norm.default: instance_norm,
+    aten.index.Tensor: index,
+    aten.affine_grid_generator.default: affine_grid_generator,
+    aten.grid_sampler.default: grid_sampler,
+    aten.grid_sampler_2d.default: grid_sampler,
 }

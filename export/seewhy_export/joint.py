@@ -27,7 +27,8 @@ from .layer import TargetLayer
 from .lowering import IN_PLACE_LEFTOVERS, decomposition_table
 from .origins import Origins, described
 from .quiet import one_line
-from .rules import Rectify, Rule, RuleInForce, deconvnet, guided, in_scope, plain, rectifier_of
+from .rectifiers import Rectifier, in_scope, rectifier_of
+from .rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
 
 # What is left in a trace of detaching values and of making constants.
 IDENTITIES = {
@@ -76,14 +77,14 @@ class ForwardPass(Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call_function(FORWARD_LOWERINGS.get(target, target), args, kwargs)
 
-    def _rectify(self, node: Node, rectifier: Any) -> Tensor:
+    def _rectify(self, node: Node, rectifier: Rectifier) -> Tensor:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        x, *rest = args
-        weight = rest[0] if rest and isinstance(rest[0], Tensor) else None
+        before, x, behind = args[: rectifier.x], args[rectifier.x], args[rectifier.x + 1 :]
+        weight = None if rectifier.weight is None else args[rectifier.weight]
+        operator: Any = FORWARD_LOWERINGS.get(node.target, node.target)
 
         def run(value: Tensor) -> Any:
-            operator: Any = node.target
-            return operator(value, *rest, **kwargs)
+            return operator(*before, value, *behind, **kwargs)
 
         in_force = self.in_force if in_scope(node, self.scope) else None
         self.ruled = self.ruled or (in_force is not None and x.requires_grad)

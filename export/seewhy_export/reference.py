@@ -18,7 +18,7 @@ from seewhy import contract
 
 from .forward import ForwardGraph
 from .layer import TargetLayer
-from .rules import in_scope, rectifier_of
+from .rectifiers import in_scope, rectifier_of
 
 aten: Any = torch.ops.aten
 
@@ -38,7 +38,7 @@ class _Ruled(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         if ctx.run.rule == contract.DECONVNET_GRADIENTS:
             # The rectifier itself, unless it also cuts at the top, which is no part of rectifying.
-            damps = ctx.node.target in (aten.leaky_relu.default, aten.prelu.default)
+            damps = ctx.node.target in (aten.leaky_relu.default, aten.rrelu.default, aten.prelu.default)
             return (ctx.call(gradient) if damps else gradient.clamp(min=0)), None, None, None
         with torch.enable_grad():
             again = x.detach().requires_grad_(True)
@@ -58,17 +58,18 @@ class _Hooked(Interpreter):
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
 
     def run_node(self, node: Node) -> Any:
-        ruled = node.op == "call_function" and rectifier_of(node) is not None and in_scope(node, self.scope)
-        value = self._ruled(node) if ruled else super().run_node(node)
+        rectifier = rectifier_of(node) if node.op == "call_function" and in_scope(node, self.scope) else None
+        value = super().run_node(node) if rectifier is None else self._ruled(node, rectifier.x)
         if node in self.kept:
             self.kept[node] = value
         return value
 
-    def _ruled(self, node: Node) -> Tensor:
-        (x, *rest), kwargs = self.fetch_args_kwargs_from_env(node)
+    def _ruled(self, node: Node, position: int) -> Tensor:
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        before, x, behind = args[:position], args[position], args[position + 1 :]
         operator: Any = node.target
         apply: Any = _Ruled.apply
-        result: Tensor = apply(x, self, node, lambda value: operator(value, *rest, **kwargs))
+        result: Tensor = apply(x, self, node, lambda value: operator(*before, value, *behind, **kwargs))
         return result
 
 

@@ -10,11 +10,12 @@ import torch
 from networks import live_weights
 from torch import Tensor, nn
 
-from seewhy_export import export, rules
+from seewhy_export import export
 from seewhy_export.forward import trace_forward
-from seewhy_export.prepare import prepare
 from seewhy_export.joint import build_joint
 from seewhy_export.layer import target_layer
+from seewhy_export.prepare import prepare
+from seewhy_export.rectifiers import in_scope, rectifier_of
 
 functional = nn.functional
 RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,6 +29,18 @@ RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
     "threshold": lambda x: functional.threshold(x, 0.0, 0.0),
     "leaky_relu": lambda x: functional.leaky_relu(x, 0.1),
     "prelu": lambda x: functional.prelu(x, torch.tensor([0.25], dtype=x.dtype)),
+    "rrelu": lambda x: functional.rrelu(x, 0.1, 0.4),
+    "clamp by a tensor": lambda x: x.clamp(min=torch.zeros(1, dtype=x.dtype)),
+    "maximum with zeros": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "maximum with a constant": lambda x: torch.maximum(torch.tensor(0.0, dtype=x.dtype), x),
+    "max with new zeros": lambda x: torch.max(x, x.new_zeros(1)),
+    "where(x > 0)": lambda x: torch.where(x > 0, x, 0.0),
+    "where(x >= 0)": lambda x: torch.where(x >= 0, x, torch.zeros_like(x)),
+    "where(x < 0)": lambda x: torch.where(x < 0, 0.0, x),
+    "where(x <= 0)": lambda x: torch.where(x <= torch.zeros(1), torch.full_like(x, 0.0), x),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
+    "x * (x > 0)": lambda x: x * (x > 0),
+    "(x >= 0) * x": lambda x: (x >= 0).to(x.dtype) * x,
 }
 
 
@@ -83,7 +96,7 @@ def test_what_is_no_rectifier_keeps_its_derivative() -> None:
 
     module = Pointwise(not_rectifiers)
     forward = trace_forward(prepare(module), (2, 6), 1, None).to(torch.float64)
-    assert not [node for node in forward.nodes if rules.rectifier_of(node)]
+    assert not [node for node in forward.nodes if rectifier_of(node)]
     joint = build_joint(forward, target_layer(forward, None), ["input_gradients", "guided_gradients"])
     values = joint.run(torch.tensor(VALUES, dtype=torch.float64).reshape(1, 1, 2, 6), torch.tensor([0]))
     assert torch.equal(values["input_gradients"], values["guided_gradients"])
@@ -101,8 +114,8 @@ def test_scope_takes_whole_path_segments() -> None:
             return self.head(self.partner(self.part(x)).mean((2, 3)))
 
     forward = trace_forward(prepare(live_weights(Two())), (8, 8), 3, None)
-    rectifiers = [node for node in forward.nodes if rules.rectifier_of(node)]
-    assert [rules.in_scope(node, ("part",)) for node in rectifiers] == [True, False]
-    assert [rules.in_scope(node, ("partner.1",)) for node in rectifiers] == [False, True]
-    assert [rules.in_scope(node, None) for node in rectifiers] == [True, True]
-    assert [rules.in_scope(node, ()) for node in rectifiers] == [False, False]
+    rectifiers = [node for node in forward.nodes if rectifier_of(node)]
+    assert [in_scope(node, ("part",)) for node in rectifiers] == [True, False]
+    assert [in_scope(node, ("partner.1",)) for node in rectifiers] == [False, True]
+    assert [in_scope(node, None) for node in rectifiers] == [True, True]
+    assert [in_scope(node, ()) for node in rectifiers] == [False, False]
