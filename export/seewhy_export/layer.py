@@ -128,15 +128,19 @@ def _automatic(forward: ForwardGraph, found: dict[Node, Layout]) -> Node:
     learned = [node for node in nodes if node.target in LEARNED and _places(found.get(node)) > 1]
     if not learned:
         raise ExportError("no convolution leads to the logits, so no target layer can be chosen; name one with `layer`")
-    last = learned[-1]
-    if found[last].prefix:
-        return _first_norm_of_last_block(nodes, found) or last
-    reached = {last}
-    for node in nodes:  # in topological order
-        if node.target not in POOLS and any(n in reached for n in node.all_input_nodes):
-            reached.add(node)
-    size = found[last].size
-    return [n for n in nodes if n in reached and n in found and found[n].form and found[n].size == size][-1]
+    for last in reversed(learned):
+        if found[last].prefix:
+            return _first_norm_of_last_block(nodes, found) or last
+        reached = {last}
+        for node in nodes:  # in topological order
+            if node.target not in POOLS and any(n in reached for n in node.all_input_nodes):
+                reached.add(node)
+        size = found[last].size
+        maps = [n for n in nodes if n in reached and n in found and found[n].form and found[n].size == size]
+        # None where the rest is in an order that is no map's, such as (places, N, channels).
+        if maps:
+            return maps[-1]
+    raise ExportError("nothing that leads to the logits is a map in a known layout; name a target layer with `layer`")
 
 
 def _first_norm_of_last_block(nodes: list[Node], found: dict[Node, Layout]) -> Node | None:
