@@ -12,19 +12,23 @@ the file under onnxruntime with PyTorch's autograd in float64.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "zoo.json"
 TABLE = ROOT / "docs" / "models.md"
-SECONDS = 3600
+# Networks in one process, and the most seconds for them.
+TOGETHER, SECONDS = 6, 7200
 
 # One small member of each family.
 TIMM = """
@@ -104,19 +108,29 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def export_in_a_process(spec: str) -> dict[str, Any]:
+def export_several(wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Export in processes of a few networks each, which saves most of the imports; a crash costs one network."""
     # One thread: on a busy machine PyTorch's threads wait for each other.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--one", spec]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"took more than {SECONDS} s"}
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"failed": f"exit status {done.returncode}: {last}"}
-    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return record
+    waiting = list(wanted)
+    while waiting:
+        command = [sys.executable, __file__, "--several", *waiting[:TOGETHER]]
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
+            assert process.stdout is not None
+            watch = threading.Timer(SECONDS, process.kill)
+            watch.start()
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield waiting.pop(0), json.loads(line)
+            process.wait()
+            watch.cancel()
+            if process.returncode != 0:
+                errors.seek(0)
+                last = (errors.read().strip().splitlines() or ["no message"])[-1]
+                yield waiting.pop(0), {"failed": f"exit status {process.returncode}: {last}"}
 
 
 def read_results() -> dict[str, dict[str, Any]]:
@@ -134,23 +148,28 @@ def save(spec: str, record: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--several", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--only", action="append", help="only models whose name holds this; repeatable")
     parser.add_argument("--missing", action="store_true", help="only models without a good result")
     parser.add_argument("--table", action="store_true", help="write docs/models.md from the results there are")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(export_one(options.one)))
+    if options.several:
+        for spec in options.several:
+            print(json.dumps(export_one(spec)), flush=True)
+            gc.collect()
         return
     if not options.table:
         results = read_results()
-        for spec in specs():
-            wanted = options.only is None or any(part in spec for part in options.only)
-            if wanted and not (options.missing and "parity" in results.get(spec, {})):
-                record = export_in_a_process(spec)
-                save(spec, record)
-                outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
-                print(f"{spec}: {outcome}", flush=True)
+        wanted = [
+            spec
+            for spec in specs()
+            if (options.only is None or any(part in spec for part in options.only))
+            and not (options.missing and "parity" in results.get(spec, {}))
+        ]
+        for spec, record in export_several(wanted):
+            save(spec, record)
+            outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
+            print(f"{spec}: {outcome}", flush=True)
     from zoo_table import table
 
     TABLE.write_text(table(specs(), read_results()))

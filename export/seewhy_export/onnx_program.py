@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx_ir
@@ -24,6 +24,7 @@ from torch.export.graph_signature import (
     OutputSpec,
     TensorArgument,
 )
+from torch.fx import Graph, GraphModule
 from torch.utils import _pytree as pytree
 
 from seewhy import contract
@@ -65,6 +66,37 @@ class _Decomposed(ExportedProgram):
 
     def run_decompositions(self, *args: Any, **kwargs: Any) -> ExportedProgram:
         return self
+
+
+class _Promoted(GraphModule):
+    """A graph whose operands have equal dtypes already.
+
+    The converter's pass that makes them equal runs every operator once more on fake tensors, module by module.
+    """
+
+    def modules(self, remove_duplicate: bool = True) -> Iterator[torch.nn.Module]:
+        return iter(())
+
+
+def _is_promoted(graph: Graph) -> bool:
+    """Whether no operator mixes dtypes, as whatever autograd and make_fx have traced hardly ever does."""
+    return all(
+        len({n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)}) < 2
+        for node in graph.nodes
+        if node.op == "call_function" and node.target not in _MIXED_ON_PURPOSE
+    )
+
+
+# Indices and conditions are integers and booleans beside what they choose from.
+_MIXED_ON_PURPOSE = {
+    torch.ops.aten.where.self,
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten.index_select.default,
+    torch.ops.aten.gather.default,
+    torch.ops.aten.scatter_add.default,
+    torch.ops.aten.embedding.default,
+    torch.ops.aten.masked_fill.Scalar,
+}
 
 
 def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
@@ -125,7 +157,7 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
         forward_arg_names=list(contract.INPUTS),
     )
     shape_env = placeholders[-2].meta["val"].fake_mode.shape_env
-    return kind(
+    program = kind(
         root=torch.nn.Module(),
         graph=graph,
         graph_signature=ExportGraphSignature(
@@ -135,6 +167,9 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
         range_constraints=dict(shape_env.var_to_range),
         module_call_graph=[ModuleCallEntry("", call)],
     )
+    if kind is _Decomposed and _is_promoted(graph):
+        program._graph_module = _Promoted(torch.nn.Module(), graph)
+    return program
 
 
 def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
@@ -191,11 +226,24 @@ def _max_pool_with_indices(
     return pooled, op.Mod(flat, op.Constant(value_int=int(height) * int(width)))
 
 
+def _view(x: Any, size: Sequence[Any]) -> Any:
+    """Of a shape only the batch is unknown; so Reshape finds it, and nothing has to compute it."""
+    unknown = [not isinstance(s, int) for s in size]
+    if sum(unknown) + list(size).count(-1) <= 1:
+        return op.Reshape(x, op.Constant(value_ints=[-1 if u else s for s, u in zip(size, unknown, strict=True)]))
+    one = op.Constant(value_ints=[1])
+    sizes = [op.Reshape(s, one) if u else op.Constant(value_ints=[s]) for s, u in zip(size, unknown, strict=True)]
+    return op.Reshape(x, op.Concat(*sizes, axis=0))
+
+
 def _both(values: Sequence[int]) -> list[int]:
     """ATen lets one number stand for height and width."""
     return list(values) * (2 // len(values))
 
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices
+    torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices,
+    torch.ops.aten.view.default: _view,
+    torch.ops.aten._unsafe_view.default: _view,
+    torch.ops.aten.reshape.default: _view,
 }
