@@ -6,7 +6,7 @@ import difflib
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy.errors import ExportError
 
 from .functional import make_functional
+from .lowering.windows import copy
 from .quiet import one_line, quiet
+from .randomness import refuse_randomness
 from .rectifiers import ZERO
 
 aten: Any = torch.ops.aten
@@ -137,7 +139,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
                 module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
             )
             if not make_functional(program.graph_module.graph):
-                program = program.run_decompositions({})
+                program = program.run_decompositions(_WRITES)
         except ExportError:
             raise
         except Exception as error:
@@ -170,7 +172,13 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     marked = _unmark(graph_module)
     returned = _only_logits(outputs)
     logits, stripped = _strip_final_score(returned)
+    needed = ancestors(returned)
+    refuse_randomness(node for node in graph_module.graph.nodes if node in needed)
     return ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped, mutated)
+
+
+# What functionalization makes of writing into views has no derivative in PyTorch.
+_WRITES: dict[Any, Callable[..., Any]] = {aten.copy.default: copy}
 
 
 def example_images(image_size: tuple[int, int], channels: int) -> Tensor:

@@ -18,6 +18,7 @@ from seewhy import contract
 
 from .forward import ForwardGraph
 from .layer import TargetLayer
+from .precision import computing_in
 from .rectifiers import in_scope, rectifier_of
 
 aten: Any = torch.ops.aten
@@ -91,7 +92,7 @@ def reference(
     keep = [layer.node, forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
     typed = forward.to(images.dtype)
     run = _Hooked(typed, scope, keep)
-    with torch.enable_grad():
+    with torch.enable_grad(), computing_in(images.dtype):
         run.run(*typed.weights.values(), images, enable_io_processing=False)
         activations, logits = run.kept[layer.node], run.kept[forward.logits]
         index = torch.where(targets < 0, logits.argmax(1), targets)
@@ -121,7 +122,7 @@ def eager_reference(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
         image: (1, C, H, W).
     """
     image = image.clone().requires_grad_(True)
-    with torch.enable_grad():
+    with torch.enable_grad(), computing_in(image.dtype):
         (value,) = (leaf for leaf in pytree.tree_leaves(module(image)) if isinstance(leaf, Tensor))
     return _value_and_gradient(value, image)
 
@@ -131,11 +132,12 @@ def traced_reference(forward: ForwardGraph, image: Tensor) -> dict[str, Tensor]:
     image = image.clone().requires_grad_(True)
     typed = forward.to(image.dtype)
     run = _Hooked(typed, None, [forward.returned])
-    with torch.enable_grad():
+    with torch.enable_grad(), computing_in(image.dtype):
         run.run(*typed.weights.values(), image, enable_io_processing=False)
     return _value_and_gradient(run.kept[forward.returned], image)
 
 
 def _value_and_gradient(value: Tensor, image: Tensor) -> dict[str, Tensor]:
-    gradient = torch.autograd.grad(value.max(1).values.sum(), image)[0]
+    with computing_in(image.dtype):
+        gradient = torch.autograd.grad(value.max(1).values.sum(), image)[0]
     return {"its output": value.detach(), "its gradient": gradient}
