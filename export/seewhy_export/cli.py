@@ -17,7 +17,7 @@ from . import demo
 from .exporter import ExportReport, export
 from .labels import load_labels
 from .preprocessing import Overrides
-from .sources import Source, load_source
+from .sources import Source, is_onnx, load_source
 from .verify import table
 
 
@@ -108,7 +108,7 @@ def export_command(
 ) -> None:
     """Write a classifier and its backward pass to one ONNX file.
 
-    SOURCE is torchvision:NAME, timm:NAME or package.module:factory.
+    SOURCE is torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx.
 
     What a source says of labels, score and preprocessing holds, and each option replaces its part. Where a source
     says nothing of preprocessing, --mean and --std are needed, and the rest is: squash, bilinear, no crop, RGB.
@@ -124,19 +124,23 @@ def export_command(
         overrides=Overrides(resize, resize_size, interpolation, crop, mean, std, channel_order),
         channels=channels,
         classes=classes,
+        head=chosen,
     )
     loaded = _described(loaded, names, score, name)
-    path = output or Path(_file_name(loaded.name or "model"))
+    path = output or Path(_file_name(loaded.name or "model", source))
+    if is_onnx(source) and path.resolve() == Path(source).resolve():
+        raise ExportError(f"{path}: the source itself; give another name with -o")
     try:
         report = _export(
             loaded,
             path,
-            source,
-            layer=layer,
+            # The folders of this machine are nobody else's business.
+            Path(source).name if is_onnx(source) else source,
+            layer=None if layer is None else loaded.layer_names.get(layer, layer),
             outputs=None if outputs is None else tuple(part.strip() for part in outputs.split(",") if part.strip()),
-            guided_scope=guided_scope or None,
+            guided_scope=tuple(loaded.layer_names.get(prefix, prefix) for prefix in guided_scope) or None,
             verify=verify,
-            head=chosen,
+            head=None if is_onnx(source) else chosen,
         )
     except ExportError as error:
         if labels is not None and str(error).startswith(f"{len(names or ())} labels for "):
@@ -205,11 +209,11 @@ def _described(source: Source, labels: tuple[str, ...] | None, score: str | None
     )
 
 
-def _file_name(name: str) -> str:
-    """The file to write where the user names none."""
+def _file_name(name: str, source: str) -> str:
+    """The file to write where the user names none; never the ONNX file that was read."""
     if safe_name(name) != name:
         raise ExportError(f"{name!r} cannot name a file; give one with -o")
-    return f"{name}.onnx"
+    return f"{name}.seewhy.onnx" if is_onnx(source) else f"{name}.onnx"
 
 
 def _print(report: ExportReport, notes: Sequence[str] = ()) -> None:

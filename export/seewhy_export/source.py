@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -26,6 +26,8 @@ class Source:
     """Of the images; None leaves it to the exporter to find out."""
     notes: tuple[str, ...] = ()
     """What the user should know about how it was loaded."""
+    layer_names: Mapping[str, str] = field(default_factory=dict)
+    """Other names for modules, which `--layer` takes as well."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Wanted:
     channels: int | None = None
     classes: int | None = None
     """How many the network is made for, where that can be chosen."""
+    head: str | int | None = None
+    """Which of an ONNX file's outputs holds the logits."""
     resize_given: bool = False
     """Whether the user says how photographs are resized, so that the source need not be able to."""
 

@@ -13,16 +13,17 @@ from seewhy.errors import ExportError
 
 from .checkpoint import load_checkpoint
 from .factory import load_factory
+from .onnx_source import load_onnx
 from .preprocessing import Overrides, with_overrides
 from .source import Source, Wanted
 from .timm_source import load_timm
 from .torchvision_source import load_torchvision
 
-__all__ = ["Source", "load_source"]
+__all__ = ["Source", "is_onnx", "load_source"]
 
 Loader = Callable[[str, Wanted], Source]
 _LOADERS: dict[str, Loader] = {"torchvision": load_torchvision, "timm": load_timm}
-_FORMS = "write torchvision:NAME, timm:NAME or package.module:factory"
+_FORMS = "write torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx"
 
 
 def load_source(
@@ -35,11 +36,12 @@ def load_source(
     overrides: Overrides | None = None,
     channels: int | None = None,
     classes: int | None = None,
+    head: str | int | None = None,
 ) -> Source:
     """Make the network that `spec` names.
 
     Args:
-        spec: `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
+        spec: `torchvision:NAME`, `timm:NAME`, `package.module:factory` or the path of an ONNX file.
         weights: `DEFAULT` (the source's own, perhaps downloaded), `none` (random, from `seed`) or a checkpoint's path.
         size: (H, W) of the input in place of the source's own.
         seed: for random weights.
@@ -47,6 +49,7 @@ def load_source(
         overrides: preprocessing in place of the source's own, field by field.
         channels: of the images, where the source leaves that open.
         classes: how many classes to make a torchvision or timm network for.
+        head: which of an ONNX file's outputs holds the logits.
 
     Raises:
         ExportError: there is no such network, or its weights cannot be had.
@@ -61,20 +64,28 @@ def load_source(
     with warnings.catch_warnings():
         # Advice about initialisation and deprecations is for those who write these networks.
         warnings.simplefilter("ignore")
-        source = load(spec, Wanted(weights, size, channels, classes, overrides.resize is not None))
+        source = load(spec, Wanted(weights, size, channels, classes, head, overrides.resize is not None))
     if checkpoint is not None:
         notes = load_checkpoint(source.module, checkpoint, weights_key)
         source = replace(source, notes=(*source.notes, *notes))
     return with_overrides(source, size, overrides)
 
 
+def is_onnx(spec: str) -> bool:
+    """Whether a source is the path of an ONNX file."""
+    return Path(spec).suffix.lower() == ".onnx"
+
+
 def _loader(spec: str) -> Loader:
+    path = Path(spec)
+    if is_onnx(spec):
+        return load_onnx
     scheme, colon, name = spec.partition(":")
     if colon and name:
         return load_factory if scheme not in _LOADERS else _LOADERS[scheme]
-    if Path(spec).is_file():
+    if path.is_file():
         raise ExportError(
-            f"{spec}: a file is no source; a checkpoint goes with the network that it belongs "
+            f"{spec}: a file that is not FILE.onnx is no source; a checkpoint goes with the network that it belongs "
             f"to: seewhy export package.module:factory --weights {spec}"
         )
     raise ExportError(f"{spec!r} is no source; {_FORMS}")

@@ -141,7 +141,7 @@ def test_timm_with_other_channels_and_classes() -> None:
 @pytest.mark.parametrize(
     ("spec", "weights", "message"),
     [
-        ("resnet18", "none", "'resnet18' is no source; write torchvision:NAME, timm:NAME or package.module:factory"),
+        ("resnet18", "none", "'resnet18' is no source; write torchvision:NAME, timm:NAME, package.module:factory or"),
         ("torchvision:resnet19", "none", "torchvision has no classifier 'resnet19'; close names: .*resnet18"),
         ("timm:resnet19", "none", "timm has no model 'resnet19'; close names: .*resnet"),
         ("no_such_module:factory", "none", "no module named 'no_such_module'"),
@@ -150,7 +150,11 @@ def test_timm_with_other_channels_and_classes() -> None:
         ("my_factories:fails", "none", "calling fails.. failed: ValueError: no GPU"),
         ("my_factories:small", "missing.pth", "missing.pth: cannot be read: No such file"),
         ("my_factories:small", "other.pth", "other.pth .*: does not fit the network: it lacks .* and has unknown"),
-        ("other.pth", "none", "other.pth: a file is no source; a checkpoint goes with the network .* --weights other"),
+        (
+            "other.pth",
+            "none",
+            "other.pth: a file that is not FILE.onnx is no source; a checkpoint with the network .* --weights other",
+        ),
     ],
 )
 def test_refused_in_one_line(spec: str, weights: str, message: str, factories: Path) -> None:

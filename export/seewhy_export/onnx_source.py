@@ -1,0 +1,179 @@
+"""`FILE.onnx`: for a network whose PyTorch source nobody has. Converted, and held to the file itself."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from seewhy.errors import ExportError
+
+from .onnx_file import Input, OnnxFile, read_onnx
+from .onnx_module import OnnxModule, refuse_unknown
+from .quiet import one_line
+from .source import Source, Wanted
+
+TOLERANCE = 1e-4
+"""Relative L2 error in float32, as for exports; what PyTorch itself is off by may be four times as much."""
+HALF_TOLERANCE = 2e-2
+"""A file that computes in half precision rounds each value by up to 5e-4."""
+
+
+def load_onnx(spec: str, wanted: Wanted) -> Source:
+    """Convert the ONNX file at `spec`, and compare what comes out with what onnxruntime computes from the file.
+
+    Raises:
+        ExportError: the file cannot be read or converted, or its answers are others.
+    """
+    path = Path(spec)
+    if wanted.weights != "DEFAULT":
+        raise ExportError(f"--weights {wanted.weights}: an ONNX file holds its own weights")
+    if wanted.classes is not None:
+        raise ExportError(f"--classes {wanted.classes}: an ONNX file has its own")
+    file = read_onnx(path, wanted.head)
+    channels, size = _channels(path, file.input, wanted.channels), _size(path, file.input, wanted.size)
+    refuse_unknown(file)
+    run = original(file)
+    module = OnnxModule(file, channels, size)
+    error = compare(file, module, run, channels, size)
+    notes = [f"converted from {path.name}; its output differs from onnxruntime's by {error:.1e} (relative L2)"]
+    if file.input.batch is not None:
+        notes.append(f"the file is for {file.input.batch} images at a time, the exported one for any number")
+    if file.input.channels_last:
+        notes.append("the file takes images (N, H, W, C), the exported one (N, C, H, W)")
+    return Source(
+        module=module,
+        name=path.stem,
+        image_size=size,
+        channels=channels,
+        notes=tuple(notes),
+        layer_names=module.layer_names,
+    )
+
+
+def _channels(path: Path, declared: Input, wanted: int | None) -> int:
+    if declared.channels is None and wanted is None:
+        raise ExportError(f"{path}: leaves the number of channels open; give --channels")
+    if None not in (declared.channels, wanted) and declared.channels != wanted:
+        raise ExportError(f"--channels {wanted}: {path} takes {declared.channels}")
+    return declared.channels or wanted or 0
+
+
+def _size(path: Path, declared: Input, wanted: tuple[int, int] | None) -> tuple[int, int]:
+    height, width = declared.size
+    if wanted is None:
+        if height is None or width is None:
+            raise ExportError(f"{path}: leaves the image size open; give --size, for example --size 224")
+        return height, width
+    if (height or wanted[0], width or wanted[1]) != wanted:
+        fixed = "x".join("any" if length is None else str(length) for length in declared.size)
+        raise ExportError(f"--size {wanted[0]}x{wanted[1]}: {path} is fixed to {fixed}")
+    return wanted
+
+
+Run = Callable[[Tensor], Tensor]
+"""(N, C, H, W) -> (N, classes), both float32."""
+
+
+def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: tuple[int, int]) -> float:
+    """The larger relative L2 error of the module's output against onnxruntime's for the file, on noise and a picture.
+
+    Raises:
+        ExportError: it is larger than rounding can explain, or onnxruntime cannot run the file.
+    """
+    worst = 0.0
+    for kind, images in _inputs(file.input.batch or 2, channels, size).items():
+        exact = _run_for(file.input.batch, run, images)
+        error = _relative(_answer(module, images), exact)
+        tolerance = HALF_TOLERANCE if file.half else TOLERANCE
+        if not error <= tolerance:
+            own = _relative(_answer(module, images), _answer(_in_float64(module), images.double()))
+            if not error <= max(tolerance, min(4 * own, 0.1)):
+                raise ExportError(
+                    f"{file.path}: the converted network's output differs from onnxruntime's by {error:.1e} (relative "
+                    f"L2) on {kind}, so it was not converted rightly; please report the file's operators"
+                )
+        worst = max(worst, error)
+    return worst
+
+
+def _inputs(batch: int, channels: int, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Noise, and pictures of large areas of one value, as they look after preprocessing."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(batch, channels, *size, generator=generator)
+    patches = torch.randint(0, 256, (batch, channels, 5, 4), generator=generator) / 255
+    rows, columns = ((torch.arange(length) * count) // length for length, count in zip(size, (5, 4), strict=True))
+    return {"noise": noise, "a picture": (patches[:, :, rows][..., columns] - 0.45) / 0.25}
+
+
+def _run_for(fixed: int | None, run: Run, images: Tensor) -> Tensor:
+    try:
+        return run(images)
+    except ExportError:
+        if fixed is not None or len(images) == 1:
+            raise
+        # Some files say that any batch will do, and hold shapes for one image.
+        return torch.cat([run(image[None]) for image in images])
+
+
+def original(file: OnnxFile) -> Run:
+    """The file under onnxruntime, which also checks that it is valid ONNX as a whole.
+
+    Raises:
+        ExportError: onnxruntime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(_with_output(file, options), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"{file.path}: onnxruntime cannot load it: {one_line(error)}") from error
+    dtype = helper.tensor_dtype_to_np_dtype(file.input.element_type)
+
+    def run(images: Tensor) -> Tensor:
+        given = images.permute(0, 2, 3, 1) if file.input.channels_last else images
+        try:
+            (value,) = session.run([file.output], {file.input.name: given.contiguous().numpy().astype(dtype)})
+        except Exception as error:
+            raise ExportError(f"{file.path}: onnxruntime cannot run it: {one_line(error)}") from error
+        return torch.from_numpy(value.astype("float32")).flatten(1)
+
+    return run
+
+
+def _with_output(file: OnnxFile, options: onnxruntime.SessionOptions) -> str | bytes:
+    """The file's path, or its content with a value inside the graph as one more output."""
+    model = onnx.load(file.path, load_external_data=False)
+    if any(value.name == file.output for value in model.graph.output):
+        return str(file.path)
+    model.graph.output.append(helper.make_empty_tensor_value_info(file.output))
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(file.path.resolve().parent)
+    )
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _answer(module: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        answer: Tensor = module(images)
+    return answer
+
+
+def _in_float64(module: OnnxModule) -> nn.Module:
+    return copy.deepcopy(module).double()
+
+
+def _relative(value: Tensor, exact: Tensor) -> float:
+    if value.shape != exact.shape:
+        return math.inf
+    norm = float(exact.double().norm())
+    difference = float((value.double() - exact.double()).norm())
+    return difference / norm if norm else (0.0 if difference == 0 else math.inf)

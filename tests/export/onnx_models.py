@@ -1,0 +1,80 @@
+"""Small ONNX files, node by node, and what onnxruntime says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+Array = NDArray[Any]
+
+
+def random(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> NodeProto:
+    return helper.make_node(operator, list(inputs), list(outputs), **attributes)
+
+
+def make_model(
+    nodes: Sequence[NodeProto],
+    constants: Mapping[str, Array] | None = None,
+    shape: Sequence[int | str] = ("N", 3, 8, 8),
+    opset: int = 17,
+    outputs: Sequence[str] = ("out",),
+    element_type: int = TensorProto.FLOAT,
+    images: str = "x",
+) -> onnx.ModelProto:
+    """A graph from `images` to `outputs`, whose shapes it leaves open."""
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info(images, element_type, list(shape))],
+        [helper.make_tensor_value_info(name, element_type, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10 if opset > 20 else 8)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def original(path: Path, images: Array, output: str | None = None) -> Array:
+    """What onnxruntime computes."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (value,) = session.run([output or session.get_outputs()[0].name], {session.get_inputs()[0].name: images})
+    return value
+
+
+def classifier(opset: int = 17, batch: int | str = "N", classes: int = 5, size: int = 12) -> onnx.ModelProto:
+    """Convolution, ReLU, pool, convolution, ReLU, mean, linear; as exporters write them."""
+    constants = {
+        "conv1.weight": random(8, 3, 3, 3, seed=1),
+        "conv1.bias": random(8, seed=2),
+        "conv2.weight": random(10, 8, 3, 3, seed=3),
+        "conv2.bias": random(10, seed=4),
+        "fc.weight": random(classes, 10, seed=5),
+        "fc.bias": random(classes, seed=6),
+    }
+    nodes = [
+        node("Conv", ["x", "conv1.weight", "conv1.bias"], ["a"], pads=[1] * 4, name="/features/features.0/Conv"),
+        node("Relu", ["a"], ["b"], name="/features/features.1/Relu"),
+        node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2], name="/pool/MaxPool"),
+        node("Conv", ["c", "conv2.weight", "conv2.bias"], ["d"], pads=[1] * 4, name="/last/Conv"),
+        node("Relu", ["d"], ["e"], name="/act/Relu"),
+        node("GlobalAveragePool", ["e"], ["f"]),
+        node("Flatten", ["f"], ["g"], axis=1),
+        node("Gemm", ["g", "fc.weight", "fc.bias"], ["out"], transB=1, name="/fc/Gemm"),
+    ]
+    return make_model(nodes, constants, (batch, 3, size, size), opset)

@@ -1,0 +1,385 @@
+"""ONNX files as sources: what is taken, that it is right, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from networks import branches
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import Array, classifier, make_model, node, original, random, save
+
+import seewhy
+from seewhy.cli import main
+from seewhy.errors import ExportError
+from seewhy_export.onnx_source import load_onnx
+from seewhy_export.source import Source, Wanted
+from seewhy_export.sources import load_source
+
+
+def loaded(model: onnx.ModelProto, folder: Path, **wanted: object) -> Source:
+    return load_onnx(str(save(model, folder / "model.onnx")), Wanted(**wanted))  # type: ignore[arg-type]
+
+
+def answer(source: Source, images: Array) -> Array:
+    with torch.no_grad():
+        return source.module(torch.from_numpy(images)).numpy()
+
+
+def agrees(source: Source, path: Path, images: Array, expected: Array | None = None) -> None:
+    exact = original(path, images) if expected is None else expected
+    # A few hundred products in float32, in another order.
+    np.testing.assert_allclose(answer(source, images), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, 20, 22])
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+def test_a_classifier(opset: int, batch: int | str, tmp_path: Path) -> None:
+    source = loaded(classifier(opset, batch), tmp_path)
+    assert (source.name, source.image_size, source.channels) == ("model", (12, 12), 3)
+    assert ("images at a time" in " ".join(source.notes)) == (batch != "N")
+    images = random(4, 3, 12, 12)
+    agrees(source, tmp_path / "model.onnx", images if batch != 1 else images[:1])
+    assert answer(source, random(3, 3, 12, 12)).shape == (3, 5)
+
+
+def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(classifier(batch=1), tmp_path / "cats.onnx")
+    Path("labels.json").write_text('["a", "b", "c", "d", "e"]')
+    arguments = "export cats.onnx --labels labels.json --mean 0.5 --std 0.25 --layer /act/Relu"
+    done = CliRunner().invoke(main, arguments.split())
+    assert done.exit_code == 0, done.output
+    assert "note:         converted from cats.onnx; its output differs from onnxruntime's by" in done.output
+    assert "note:         the file is for 1 images at a time, the exported one for any number" in done.output
+    assert "target layer: act_Relu (10 maps of 6x6)" in done.output
+    assert "rectifiers:   2 of 2 guided (2 relu)" in done.output and "class_weights" in done.output
+    explainer = seewhy.Explainer("cats.seewhy.onnx")
+    assert explainer.metadata.model.source == "cats.onnx" and explainer.labels == ("a", "b", "c", "d", "e")
+    images = random(3, 3, 12, 12)
+    result = explainer.explain(images, method="cam")
+    exact = np.concatenate([original(Path("cats.onnx"), image[None]) for image in images])
+    np.testing.assert_allclose(result.logits, exact, rtol=1e-5, atol=1e-5)
+    # CAM by hand, from the file's own weights.
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load("cats.onnx").graph.initializer}
+    model = onnx.load("cats.onnx")
+    model.graph.output.append(helper.make_empty_tensor_value_info("e"))
+    save(model, Path("inner.onnx"))
+    maps = np.concatenate([original(Path("inner.onnx"), image[None], "e") for image in images])
+    cam = np.einsum("nc,nchw->nhw", weights["fc.weight"][result.targets], maps)
+    np.testing.assert_allclose(result.maps, cam, rtol=1e-4, atol=1e-5)
+    again = CliRunner().invoke(main, ["export", "cats.seewhy.onnx"])
+    assert again.exit_code == 2 and "already a SeeWhy file; it explains itself" in again.output
+    onto = CliRunner().invoke(main, ["export", "cats.onnx", "-o", "cats.onnx"])
+    assert onto.exit_code == 2 and "cats.onnx: the source itself; give another name with -o" in onto.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_pytorch_writes(dynamo: bool, fixed: bool, tmp_path: Path) -> None:
+    network = branches()
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            shapes = None if fixed else ({0: torch.export.Dim.DYNAMIC},)
+            example = torch.zeros(1 if fixed else 2, 3, 32, 24)
+            torch.onnx.export(network, (example,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        else:
+            axes = {} if fixed else {"input": {0: "N"}, "output": {0: "N"}}
+            names = {"input_names": ["input"], "output_names": ["output"]}
+            torch.onnx.export(network, (torch.zeros(1, 3, 32, 24),), path, dynamo=False, dynamic_axes=axes, **names)
+    source = load_onnx(str(path), Wanted())
+    images = torch.from_numpy(random(3, 3, 32, 24)).requires_grad_(True)
+    exact = network(images)
+    found = source.module(images)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+    ours, theirs = (torch.autograd.grad(y[:, 2].sum(), images)[0] for y in (found, exact))
+    # One float32 rounding apart, a rectifier may switch; noise of this size has none that does.
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_score_at_the_end(tmp_path: Path) -> None:
+    for operator, axis in (("Softmax", 1), ("Sigmoid", None), ("LogSoftmax", -1)):
+        model = classifier(opset=11)
+        model.graph.node[-1].output[0] = "logits"
+        options = {} if axis is None else {"axis": axis}
+        model.graph.node.append(node(operator, ["logits"], ["out"], **options))
+        source = loaded(model, tmp_path)
+        agrees(source, tmp_path / "model.onnx", random(2, 3, 12, 12))
+        assert source.module.final == operator
+    seewhy_file = tmp_path / "out.onnx"
+    done = CliRunner().invoke(main, ["export", str(tmp_path / "model.onnx"), "-o", str(seewhy_file), "--no-verify"])
+    assert done.exit_code == 0 and "the network ends in softmax; its input is exported as logits" in done.output
+
+
+def test_a_score_before_the_last_reshape(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("GlobalAveragePool", ["a"], ["b"]),
+        node("Softmax", ["b"], ["c"]),
+        node("Flatten", ["c"], ["out"]),
+    ]
+    model = make_model(nodes, {"w": random(4, 3, 3, 3)}, opset=11)
+    source = loaded(model, tmp_path)
+    assert source.module.final == "Softmax"
+    agrees(source, tmp_path / "model.onnx", random(2, 3, 8, 8))
+
+
+def test_channels_last(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.node.insert(0, node("Transpose", ["images"], ["x"], perm=[0, 3, 1, 2]))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 12, 12, 3]))
+    source = loaded(model, tmp_path)
+    assert "(N, H, W, C)" in source.notes[-1]
+    images = random(2, 3, 12, 12)
+    agrees(source, tmp_path / "model.onnx", images, original(tmp_path / "model.onnx", images.transpose(0, 2, 3, 1)))
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.node.append(node("Neg", ["out"], ["other"]))
+    model.graph.node.append(node("ArgMax", ["out"], ["class"], axis=1))
+    for name in ("other", "class"):
+        model.graph.output.append(helper.make_empty_tensor_value_info(name))
+    with pytest.raises(ExportError, match="several outputs: out, other, class; choose the logits with --head"):
+        loaded(model, tmp_path)
+    images = random(2, 3, 12, 12)
+    for head, name in (("other", "other"), (0, "out"), (1, "other")):
+        agrees(
+            loaded(model, tmp_path, head=head),
+            tmp_path / "model.onnx",
+            images,
+            original(tmp_path / "model.onnx", images, name),
+        )
+    # A value inside the graph will do as well.
+    inner = loaded(model, tmp_path, head="g")
+    assert answer(inner, images).shape == (2, 10)
+    with pytest.raises(ExportError, match="--head 3, but the outputs are out, other, class"):
+        loaded(model, tmp_path, head=3)
+    with pytest.raises(ExportError, match="computes no value 'none'; the outputs are"):
+        loaded(model, tmp_path, head="none")
+    with pytest.raises(ExportError, match=r"output 'class' has shape \(1, 1\) and type int64 .* not \(N, classes\)"):
+        loaded(model, tmp_path, head="class")
+
+
+def test_open_sizes(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", "W"]))
+    with pytest.raises(ExportError, match="leaves the image size open; give --size"):
+        loaded(model, tmp_path)
+    source = loaded(model, tmp_path, size=(10, 14))
+    assert source.image_size == (10, 14)
+    agrees(source, tmp_path / "model.onnx", random(2, 3, 10, 14))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "C", 12, 12]))
+    with pytest.raises(ExportError, match="leaves the number of channels open; give --channels"):
+        loaded(model, tmp_path)
+    assert loaded(model, tmp_path, channels=3).channels == 3
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    model = classifier()
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    source = loaded(model, tmp_path)
+    images = random(2, 3, 12, 12)
+    exact = original(tmp_path / "model.onnx", images.astype(np.float16)).astype(np.float32)
+    # Half precision has 11 bits, and some hundred of its roundings add up here.
+    np.testing.assert_allclose(answer(source, images), exact, rtol=2e-2, atol=2e-2)
+
+
+def test_weights_beside_the_file(tmp_path: Path) -> None:
+    model = classifier()
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="model.data", size_threshold=0)
+    images = random(2, 3, 12, 12)
+    agrees(load_onnx(str(path), Wanted()), path, images)
+    assert answer(load_onnx(str(path), Wanted(head="g")), images).shape == (2, 10)
+    (tmp_path / "model.data").rename(tmp_path / "moved")
+    with pytest.raises(ExportError, match="its weights are in 'model.data', which is not there"):
+        load_onnx(str(path), Wanted())
+    (tmp_path / "model.data").write_bytes(b"short")
+    with pytest.raises(ExportError, match="model.onnx: "):
+        load_onnx(str(path), Wanted())
+
+
+@pytest.mark.parametrize("location", ["../secret.data", "/etc/hostname", "sub/../../secret.data", "link.data", ""])
+def test_weights_elsewhere_are_refused(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.data").write_bytes(bytes(4000))
+    (folder / "link.data").symlink_to(tmp_path / "secret.data")
+    (folder / "sub").mkdir()
+    model = classifier()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    with pytest.raises(ExportError, match="keeps weights in .*, outside its own folder; put them beside it"):
+        loaded(model, folder)
+
+
+def relu(name: str = "x") -> list[onnx.NodeProto]:
+    return [node("Relu", [name], ["r"]), node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["out"])]
+
+
+def quantised() -> onnx.ModelProto:
+    there = node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quant")
+    back = node("DequantizeLinear", ["q", "s", "z"], ["y"])
+    return make_model([there, back, *relu("y")], {"s": np.float32(0.1), "z": np.int8(0)})
+
+
+def custom() -> onnx.ModelProto:
+    model = make_model([helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft"), *relu("y")])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def branching() -> onnx.ModelProto:
+    arms = [
+        helper.make_graph([node(op, ["x"], ["arm"])], op, [], [helper.make_tensor_value_info("arm", 1, None)])
+        for op in ("Relu", "Neg")
+    ]
+    condition = node("If", ["c"], ["y"], then_branch=arms[0], else_branch=arms[1], name="choice")
+    return make_model([condition, *relu("y")], {"c": np.array(True)})
+
+
+def of_type(element_type: int) -> onnx.ModelProto:
+    model = make_model([node("Cast", ["x"], ["y"], to=1), *relu("y")])
+    model.graph.input[0].type.tensor_type.elem_type = element_type
+    return model
+
+
+def two_inputs() -> onnx.ModelProto:
+    model = make_model([node("Add", ["x", "z"], ["y"]), *relu("y")])
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 3, 8, 8]))
+    return model
+
+
+def mixed_batch() -> onnx.ModelProto:
+    """The mean over the batch, which is no classifier of images."""
+    nodes = [node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=1), *relu("y")]
+    return make_model(nodes, shape=(1, 3, 8, 8), opset=13)
+
+
+def bomb() -> onnx.ModelProto:
+    nodes = [node("Tile", ["x", "t"], ["y"], name="boom"), *relu("y")]
+    return make_model(nodes, {"t": np.array([1, 1, 20000, 20000])})
+
+
+def constant_bomb() -> onnx.ModelProto:
+    nodes = [
+        node("ConstantOfShape", ["s"], ["c"], name="boom"),
+        node("ReduceMean", ["c"], ["m"], keepdims=0),
+        node("Add", ["x", "m"], ["y"]),
+        *relu("y"),
+    ]
+    return make_model(nodes, {"s": np.array([1 << 20, 1 << 20])})
+
+
+def unconnected() -> onnx.ModelProto:
+    return make_model([node("Neg", ["c"], ["out"])], {"c": random(2, 5)})
+
+
+REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "quantised": (quantised, r"cannot be converted: QuantizeLinear \(node 'quant'\)"),
+    "custom": (custom, r"cannot be converted: com.microsoft.FusedConv \(node 'y'\)"),
+    "branching": (branching, r"runs parts of its graph on a condition: If \(node 'choice'\)"),
+    "bytes": (lambda: of_type(TensorProto.UINT8), "the input 'x' is UINT8; floating point images are needed"),
+    "two inputs": (two_inputs, "has one input, the images; this one has x, z"),
+    "vectors": (lambda: make_model(relu(), shape=("N", 12)), "the input 'x' has 2 dimensions; images"),
+    "old": (lambda: classifier(opset=6), "written in opset 6; 7 to"),
+    "mixed batch": (mixed_batch, "it is made for 1 at a time|depends on the number of images"),
+    "bomb": (bomb, r"node 'boom' \(Tile\) makes \d+ elements, more than"),
+    "constant bomb": (constant_bomb, r"node 'boom' \(ConstantOfShape\) makes \d+ elements, more than"),
+    "no images": (unconnected, "has one input, the images; this one has none"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str, tmp_path: Path) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(ExportError, match=message) as caught:
+        loaded(make(), tmp_path)
+    assert "\n" not in str(caught.value) and "model.onnx" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"weights": "none"}, "--weights none: an ONNX file holds its own weights"),
+        ({"weights": "best.pth"}, "--weights best.pth: an ONNX file holds its own weights"),
+        ({"classes": 4}, "--classes 4: an ONNX file has its own"),
+        ({"size": (24, 24)}, "--size 24x24: .* is fixed to 12x12"),
+        ({"channels": 1}, "--channels 1: .* takes 3"),
+    ],
+)
+def test_what_a_file_decides_itself(wanted: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message):
+        loaded(classifier(), tmp_path, **wanted)
+
+
+def test_files_that_are_not_onnx(tmp_path: Path) -> None:
+    whole = classifier().SerializeToString()
+    contents = {"text": b"not a model", "empty": b"", "zeros": bytes(100), "cut": whole[: len(whole) // 2]}
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ExportError, match=f"{name}.onnx: ") as caught:
+            load_source(str(path))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ExportError, match="missing.onnx: cannot be read: No such file"):
+        load_source(str(tmp_path / "missing.onnx"))
+    with pytest.raises(ExportError, match="folder.onnx: cannot be read: Is a directory"):
+        (tmp_path / "folder.onnx").mkdir()
+        load_source(str(tmp_path / "folder.onnx"))
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """Whatever is damaged, the answer is an error of one line, or what onnxruntime computes from the damaged file."""
+    whole = bytearray(classifier(classes=3).SerializeToString())
+    random_places = np.random.default_rng(0).integers(0, len(whole), 60)
+    for place in random_places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(place) % 8
+        path = tmp_path / "damaged.onnx"
+        path.write_bytes(damaged)
+        try:
+            source = load_source(str(path))
+        except ExportError as error:
+            assert "\n" not in str(error)
+            continue
+        images = random(2, 3, *source.image_size)
+        agrees(source, path, images)
+
+
+def test_a_converter_that_is_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seewhy_export import onnx_module
+
+    monkeypatch.setitem(onnx_module.OPERATORS, "Relu", lambda at, x: x.clamp(min=0.01))
+    with pytest.raises(ExportError, match="output differs from onnxruntime's by .* so it was not converted rightly"):
+        loaded(classifier(), tmp_path)
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    """Names are data: none of them reaches an attribute, a path or a terminal."""
+    model = classifier()
+    names = ["forward", "../../evil", "0", "weights", "a b\u202e", "a_b", "", "\x1b[31m"]
+    for proto, name in zip(model.graph.node, names, strict=True):
+        proto.name = name
+    source = loaded(model, tmp_path)
+    agrees(source, tmp_path / "model.onnx", random(2, 3, 12, 12))
+    children = [name for name, _ in source.module.named_children()]
+    assert all(name.isidentifier() and name.isascii() for name in children) and len(set(children)) == len(children)
+    assert source.layer_names["../../evil"] in children
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx"]
