@@ -103,7 +103,7 @@ class Layer:
     """The graph value to cut at for running the head alone; None where `separates` is false."""
     form: str = "map"
     """What the layer itself gives, before it is made (N, C, h, w): `map` (the same), `channels-last` (N, h, w, C), or
-    `tokens` (N, T, C), one for each place in row-major order."""
+    `tokens` (N, T, C), one for each place in row-major order; the last two in whatever order of dimensions."""
     dropped_tokens: int = 0
     """How many tokens in front belong to no place (class, distillation, registers) and are not in `activations`."""
 

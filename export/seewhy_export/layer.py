@@ -137,7 +137,8 @@ def _automatic(forward: ForwardGraph, found: dict[Node, Layout]) -> Node:
                 reached.add(node)
         size = found[last].size
         maps = [n for n in nodes if n in reached and n in found and found[n].form and found[n].size == size]
-        # None where the rest is in an order that is no map's, such as (places, N, channels).
+        # Reshaping is no part of the layer; and there is none where a dimension is not known to be that of the places.
+        maps = [node for node in maps if node.target not in RESHAPES] or maps
         if maps:
             return maps[-1]
     raise ExportError("nothing that leads to the logits is a map in a known layout; name a target layer with `layer`")

@@ -35,7 +35,9 @@ class Layout:
     @property
     def form(self) -> str | None:
         """The file contract's name of this layout, or None where no activations can be made of it."""
-        return FORMS.get(self.axes)
+        if self.axes == _MAP:
+            return "map"
+        return {frozenset(_MAP): "channels-last", frozenset(_TOKENS): "tokens"}.get(frozenset(self.axes))
 
     @property
     def spatial(self) -> list[int]:
@@ -44,24 +46,26 @@ class Layout:
 
     def to_map(self, value: Tensor) -> Tensor:
         """A value of this layout as (N, C, h, w), without its prefix."""
-        if self.form == "channels-last":
-            return value.permute(0, 3, 1, 2)
-        if self.form == "tokens":
-            channels = value.shape[2]
-            return value[:, self.prefix :].transpose(1, 2).reshape(value.shape[0], channels, *self.size)
-        return value
+        if PLACES not in self.axes:
+            return _reorder(value, self.axes, _MAP)
+        tokens = _reorder(value, self.axes, _TOKENS)[:, self.prefix :]
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.size)
 
     def from_map(self, activations: Tensor, value: Tensor) -> Tensor:
         """The inverse; the prefix comes from `value`."""
-        if self.form == "channels-last":
-            return activations.permute(0, 2, 3, 1)
-        if self.form == "tokens":
-            tokens = activations.flatten(2).transpose(1, 2)
-            return torch.cat([value[:, : self.prefix], tokens], 1) if self.prefix else tokens
-        return activations
+        if PLACES not in self.axes:
+            return _reorder(activations, _MAP, self.axes)
+        tokens = activations.flatten(2).transpose(1, 2)
+        if self.prefix:
+            tokens = torch.cat([_reorder(value, self.axes, _TOKENS)[:, : self.prefix], tokens], 1)
+        return _reorder(tokens, _TOKENS, self.axes)
 
 
-FORMS = {(N, C, H, W): "map", (N, H, W, C): "channels-last", (N, PLACES, C): "tokens"}
+def _reorder(value: Tensor, axes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
+    return value if axes == wanted else value.permute([axes.index(axis) for axis in wanted])
+
+
+_MAP, _TOKENS = (N, C, H, W), (N, PLACES, C)
 
 CONVOLUTIONS = {aten.conv2d.default, aten.conv2d.padding, aten.convolution.default, aten.conv_transpose2d.input}
 

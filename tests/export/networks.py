@@ -78,10 +78,10 @@ def branches(channels: int = 3, classes: int = 7) -> nn.Module:
 class Block(nn.Module):
     """A transformer block with norms in front."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, batch_first: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=batch_first)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
@@ -94,12 +94,13 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A vision transformer for images of 3x16x24: 4x6 patches, read from its class tokens or from their mean."""
 
-    def __init__(self, class_tokens: int = 1, width: int = 8, classes: int = 7) -> None:
+    def __init__(self, class_tokens: int = 1, width: int = 8, classes: int = 7, batch_first: bool = True) -> None:
         super().__init__()
+        self.batch_first = batch_first
         self.patches = nn.Conv2d(3, width, 4, stride=4)
         self.tokens = nn.Parameter(torch.zeros(1, class_tokens, width)) if class_tokens else None
         self.positions = nn.Parameter(torch.zeros(1, 24 + class_tokens, width))
-        self.blocks = nn.ModuleList([Block(width), Block(width)])
+        self.blocks = nn.ModuleList([Block(width, batch_first), Block(width, batch_first)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
@@ -108,9 +109,11 @@ class Transformer(nn.Module):
         if self.tokens is not None:
             x = torch.cat([self.tokens.expand(x.shape[0], -1, -1), x], 1)
         x = x + self.positions
+        x = x if self.batch_first else x.transpose(0, 1)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
+        x = x if self.batch_first else x.transpose(0, 1)
         return self.head(x.mean(1) if self.tokens is None else x[:, 0])
 
 

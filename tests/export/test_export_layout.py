@@ -42,6 +42,7 @@ def as_map(value: Tensor, form: str, dropped: int, size: tuple[int, int]) -> Ten
         (Transformer(1), "blocks.1.norm1", "tokens", 1, (8, 4, 6), False),
         (Transformer(3), "blocks.1.norm1", "tokens", 3, (8, 4, 6), False),
         (Transformer(0), "norm", "tokens", 0, (8, 4, 6), True),
+        (Transformer(2, batch_first=False), "blocks.1.norm1", "tokens", 2, (8, 4, 6), False),
         (ChannelsLast(), "norm", "channels-last", 0, (12, 2, 3), True),
     ],
 )
@@ -69,6 +70,7 @@ def test_automatic_choice(
     module = module.double()
     exact = hooks.activations_and_gradients(module, module.get_submodule(name), images.double(), targets)
     for ours, value in zip((activations, gradients), exact, strict=True):
+        value = value if getattr(module, "batch_first", True) else value.transpose(0, 1)
         wanted = as_map(value, form, dropped, (maps[1], maps[2])).detach().numpy()
         assert np.linalg.norm(ours - wanted) <= 1e-5 * np.linalg.norm(wanted)
 

@@ -7,6 +7,7 @@ network the plain gradient; so the guided gradient is compared with hooks on the
 
 from __future__ import annotations
 
+import copy
 import importlib
 from pathlib import Path
 
@@ -73,15 +74,24 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
     maps = captum.LayerGradCam(double, layer).attribute(images, targets)[:, 0].detach().numpy()
     # Rounding only: the maps lie one linear layer before the logits.
     assert relative(results["gradcam"].maps, maps) <= 1e-4
-    theirs = gradcam.GradCAM(double, [layer])(images, [targets_of(int(target)) for target in targets])
+    apart = one_activation_a_call(double)
+    theirs = gradcam.GradCAM(apart, [apart._bn1])(images, [targets_of(int(target)) for target in targets])
     # pytorch-grad-cam adds 1e-7 to denominators, and resizes with OpenCV.
     assert np.abs(results["gradcam"].heatmaps - theirs).max() <= 1e-4
 
-    plain = captum.Saliency(double).attribute(images, targets, abs=False).detach().numpy()
+    plain = captum.Saliency(double).attribute(images.clone().requires_grad_(True), targets, abs=False).detach().numpy()
     guided = hooks.guided_gradient(double, images, targets, _is_relu6).numpy()
     bounds = {kind: _bound(report.parity[kind]) for kind in ("input_gradients", "guided_gradients")}
     assert relative(results["backprop"].attributions, plain) <= bounds["input_gradients"]
     assert relative(results["guided-backprop"].attributions, guided) <= bounds["guided_gradients"]
+
+
+def one_activation_a_call(module: nn.Module) -> nn.Module:
+    """The same network for pytorch-grad-cam: it takes a module's first call, and stem and head share one ReLU6."""
+    apart = copy.deepcopy(module)
+    apart._bn0, apart._bn1 = nn.Sequential(apart._bn0, nn.ReLU6()), nn.Sequential(apart._bn1, nn.ReLU6())
+    apart._swish = nn.Identity()
+    return apart
 
 
 def _is_relu6(_name: str, part: nn.Module) -> bool:
