@@ -153,7 +153,7 @@ def test_timm_with_other_channels_and_classes() -> None:
         (
             "other.pth",
             "none",
-            "other.pth: a file that is not FILE.onnx is no source; a checkpoint with the network .* --weights other",
+            "other.pth: a file that is not FILE.onnx is no source; .* --weights other.pth",
         ),
     ],
 )
