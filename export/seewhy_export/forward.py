@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ from seewhy.errors import ExportError
 from .functional import make_functional
 from .lowering.windows import copy
 from .quiet import one_line, quiet
-from .randomness import refuse_randomness
 from .rectifiers import ZERO
+from .refusals import refuse_batch_statistics, refuse_randomness
 
 aten: Any = torch.ops.aten
 
@@ -174,7 +175,9 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     logits, stripped = _strip_final_score(returned)
     needed = ancestors(returned)
     refuse_randomness(node for node in graph_module.graph.nodes if node in needed)
-    return ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped, mutated)
+    forward = ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped, mutated)
+    refuse_batch_statistics(forward.from_images_to_logits())
+    return forward
 
 
 # What functionalization makes of writing into views has no derivative in PyTorch.
@@ -269,6 +272,12 @@ def _only_logits(outputs: list[Any]) -> Node:
         raise ExportError(
             f"the network computes its logits in {dtype} although its weights are float32; take .half(), .bfloat16() "
             f"and autocast out of its code"
+        )
+    batch, classes = shapes[0]
+    if isinstance(batch, int) or not isinstance(classes, int):
+        raise ExportError(
+            f"the network returns ({batch}, {re.sub(r's[0-9]+', 'N', str(classes))}) for N images instead of "
+            f"(N, classes); its code moves images out of dimension 0, as reshape(1, -1) does"
         )
     return nodes[0]
 

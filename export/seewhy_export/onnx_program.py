@@ -32,7 +32,7 @@ from seewhy.errors import ExportError
 
 from .joint import JointGraph
 from .masks import TRANSLATIONS
-from .origins import place
+from .origins import described
 from .quiet import one_line
 
 op: Any = opset20
@@ -121,18 +121,19 @@ _OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)', overload='(\w+)'\)")
 
 def _cause(error: BaseException, joint: JointGraph) -> str:
     """torch.onnx wraps the reason in pages of advice; the innermost exception has it."""
+    nodes = [node for node in joint.graph_module.graph.nodes if node.op == "call_function"]
+    for node in nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            return f"{described(node)} gives complex numbers, and ONNX's operators take none"
     while error.__cause__ is not None:
         error = error.__cause__
     found = _OPERATOR.search(str(error))
     if found is None:
         return one_line(error)
     operator = ".".join(found.groups())
-    is_complex = "complex-valued" in str(error)
-    numbers = " for complex numbers" if is_complex else ""
-    nodes = [node for node in joint.graph_module.graph.nodes if str(node.target) == operator]
-    nodes = [node for node in nodes if node.meta["val"].is_complex()] if is_complex else nodes
-    where = f" in {place(nodes[0].meta.get('nn_module_stack', {}))}" if nodes else ""
-    return f"operator {operator}{where} has no ONNX form{numbers}; write that part with other operators"
+    where = next((described(node) for node in nodes if str(node.target) == operator), operator)
+    return f"{where} has no ONNX form; write that part with other operators"
 
 
 def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> ExportedProgram:

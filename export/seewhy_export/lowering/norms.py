@@ -22,10 +22,7 @@ def batch_norm_backward(
 ) -> tuple[Tensor, None, None]:
     """In evaluation mode batch norm is a scale for each channel, and so is its gradient."""
     if train:
-        raise NotImplementedError(
-            "a batch norm without stored statistics takes those of the batch, so that an image's explanation would "
-            "depend on the others; give it running statistics (track_running_stats=True) or use a group norm"
-        )
+        raise NotImplementedError("a batch norm without stored statistics takes those of the batch")
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     return gradient * scale.reshape([1, -1] + [1] * (x.dim() - 2)), None, None

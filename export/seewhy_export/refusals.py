@@ -1,8 +1,9 @@
-"""Networks that draw random numbers in evaluation mode, which no reference can be held to."""
+"""Networks whose answer for an image is not a function of that image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -10,6 +11,8 @@ from torch.fx import Node
 from seewhy.errors import ExportError
 
 from .origins import described
+
+aten: Any = torch.ops.aten
 
 _SWITCHES = ("train", "training", "dropout_p")
 """Arguments by which operators such as dropout draw, or do not."""
@@ -34,3 +37,20 @@ def _draws(node: Node) -> bool:
             given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
             return bool(argument.default_value if given is None else given)
     return True
+
+
+def refuse_batch_statistics(nodes: Iterable[Node]) -> None:
+    """Raises: ExportError: one of the nodes, which depend on the images, is a batch norm in training mode."""
+    for node in nodes:
+        training = node.args[5] if len(node.args) > 5 else node.kwargs.get("training", False)
+        if node.target is aten.batch_norm.default and training and not _is_one(node.args[0]):
+            raise ExportError(
+                f"{described(node)} takes the statistics of the batch, so an image's answer depends on the others; "
+                f"give it running statistics (track_running_stats=True), or use a group norm"
+            )
+
+
+def _is_one(value: Any) -> bool:
+    """Whether the images stand in another dimension, so that the batch of this norm is one."""
+    size = value.meta["val"].shape[0]
+    return isinstance(size, int) and size == 1
