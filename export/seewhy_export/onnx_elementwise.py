@@ -97,9 +97,9 @@ def _clip(at: At, x: Tensor, low: Value | None = None, high: Value | None = None
 
 def _prelu(at: At, x: Tensor, slope: Value) -> Tensor:
     slope = tensor(slope, at)
-    channels = slope.reshape(-1)
-    if slope.numel() == 1 or (slope.numel() == x.shape[1] and slope.shape[slope.dim() - x.dim() + 1] == x.shape[1]):
-        return F.prelu(x, channels)
+    aligned = [1] * (x.dim() - slope.dim()) + list(slope.shape)
+    if slope.numel() == 1 or (slope.numel() == x.shape[1] and aligned[1] == x.shape[1]):
+        return F.prelu(x, slope.reshape(-1))
     return torch.where(x > 0, x, slope * x)
 
 

@@ -45,7 +45,8 @@ def load_onnx(spec: str, wanted: Wanted) -> Source:
     error = compare(file, module, run, channels, size)
     notes = [f"converted from {path.name}; its output differs from onnxruntime's by {error:.1e} (relative L2)"]
     if file.input.batch is not None:
-        notes.append(f"the file is for {file.input.batch} images at a time, the exported one for any number")
+        fixed = "one image" if file.input.batch == 1 else f"{file.input.batch} images"
+        notes.append(f"the file is for {fixed} at a time, the exported one for any number")
     if file.input.channels_last:
         notes.append("the file takes images (N, H, W, C), the exported one (N, C, H, W)")
     return Source(

@@ -84,6 +84,7 @@ CASES = [
     one("Dropout", scalar(0.5), opsets=(13,), name="dropout with a ratio"),
     one("PRelu", random(6, 1, 1)),
     one("PRelu", random(1), name="prelu of one slope"),
+    one("PRelu", random(8), name="prelu of a slope a column"),
     one("PRelu", random(6, 8, 8), name="prelu of a slope each"),
     # Arithmetic, with constants on either side and of every shape that broadcasts.
     *[one(op, scalar(0.7), name=f"{op} scalar") for op in ("Add", "Sub", "Mul", "Div", "Max", "Min")],

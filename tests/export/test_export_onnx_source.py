@@ -44,7 +44,7 @@ def agrees(source: Source, path: Path, images: Array, expected: Array | None = N
 def test_a_classifier(opset: int, batch: int | str, tmp_path: Path) -> None:
     source = loaded(classifier(opset, batch), tmp_path)
     assert (source.name, source.image_size, source.channels) == ("model", (12, 12), 3)
-    assert ("images at a time" in " ".join(source.notes)) == (batch != "N")
+    assert ("at a time" in " ".join(source.notes)) == (batch != "N")
     images = random(4, 3, 12, 12)
     agrees(source, tmp_path / "model.onnx", images if batch != 1 else images[:1])
     assert answer(source, random(3, 3, 12, 12)).shape == (3, 5)
@@ -58,7 +58,7 @@ def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     done = CliRunner().invoke(main, arguments.split())
     assert done.exit_code == 0, done.output
     assert "note:         converted from cats.onnx; its output differs from onnxruntime's by" in done.output
-    assert "note:         the file is for 1 images at a time, the exported one for any number" in done.output
+    assert "note:         the file is for one image at a time, the exported one for any number" in done.output
     assert "target layer: act_Relu (10 maps of 6x6)" in done.output
     assert "rectifiers:   2 of 2 guided (2 relu)" in done.output and "class_weights" in done.output
     explainer = seewhy.Explainer("cats.seewhy.onnx")
