@@ -56,19 +56,38 @@ def specs() -> list[str]:
 
 def build(spec: str) -> tuple[Any, tuple[int, int]]:
     """The network with live weights, and its own image size."""
+    import torch
+
+    from seewhy_export.torchvision_import import import_torchvision
+
+    models = import_torchvision().models
+    import timm
+
     sys.path.insert(0, str(ROOT / "tests" / "export"))
-    from networks import live_weights, torchvision_network
+    from networks import live_weights, settle
 
     source, _, name = spec.partition(":")
     if source == "torchvision":
-        return torchvision_network(name), (299, 299) if name == "inception_v3" else (224, 224)
-    from seewhy_export.torchvision_import import import_torchvision
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        module = models.get_model(name, weights=None, **options)
+        image_size = (299, 299) if name == "inception_v3" else (224, 224)
+    else:
+        module = timm.create_model(name, pretrained=False)
+        image_size = tuple(module.pretrained_cfg["input_size"][1:])
+    return settle(live_weights(module), scenes(8, image_size)), image_size
 
-    import_torchvision()
-    import timm
 
-    module = timm.create_model(name, pretrained=False)
-    return live_weights(module).eval(), tuple(module.pretrained_cfg["input_size"][1:])
+def scenes(count: int, image_size: tuple[int, int]) -> Any:
+    """Noise of all sizes together, each image with a contrast of its own: as varied as photographs are."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(count, 3, *image_size)
+    for size in (2, 5, 12, 30, 75, 180):
+        coarse = torch.randn(count, 3, size, size, generator=generator)
+        contrast = 2 * torch.rand(count, 1, 1, 1, generator=generator)
+        images += contrast * torch.nn.functional.interpolate(coarse, image_size, mode="bilinear")
+    return images
 
 
 def export_one(spec: str) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def _functional_twin(node: Node) -> Any:
     twin = getattr(packet, overload._overloadname, None)
     if twin is None or twin._schema.is_mutable:
         return None
-    same = [a.name for a in twin._schema.arguments] == [a.name for a in arguments]
+    # The first may be called `self` in one and `input` in the other.
+    same = [a.name for a in twin._schema.arguments][1:] == [a.name for a in arguments][1:]
     return twin if same else None
 
 

@@ -37,6 +37,30 @@ def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
+def settle(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
+    """Set batch norms' statistics to near what they see on `images` (N, C, H, W), as training would.
+
+    With any others, activations grow or vanish from layer to layer, and a deep network becomes chaotic: its own float32
+    rounding is then all that can be seen.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.running_mean is not None]
+    momenta = [norm.momentum for norm in norms]
+    module.eval()
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        module(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            shift = 0.1 * torch.randn(norm.running_mean.shape, generator=generator)
+            norm.running_mean.add_(shift * norm.running_var.sqrt())
+            norm.running_var.mul_(0.7 + 0.6 * torch.rand(norm.running_var.shape, generator=generator))
+    return module.eval()
+
+
 def torchvision_network(name: str) -> nn.Module:
     """A torchvision classifier with live random weights, in evaluation mode."""
     models = import_torchvision().models

@@ -45,10 +45,41 @@ IN_PLACE_LEFTOVERS: dict[Any, Callable[..., Any]] = {
 """What becomes of writing into views, where it is taken out of a graph."""
 
 
+# Forward operators that have no ONNX form, and a decomposition by PyTorch; backward passes are full of `rsub`.
+_WITHOUT_ONNX_FORM = {
+    f"aten::{name}"
+    for name in (
+        "_safe_softmax",
+        "_weight_norm_interface",
+        "aminmax",
+        "channel_shuffle",
+        "hardshrink",
+        "index_add",
+        "index_copy",
+        "log_sigmoid_forward",
+        "nan_to_num",
+        "norm",
+        "rot90",
+        "rsub",
+        "softshrink",
+        "std",
+        "std_mean",
+        "take",
+        "xlogy",
+        "zero",
+    )
+}
+
+
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
     """Our lowerings, and PyTorch's own for every other backward operator that it has one for.
 
-    PyTorch's forward decompositions stay out: ONNX has batch norm, GELU and the like as operators.
+    PyTorch's decompositions of what ONNX has as operators stay out: batch norm, GELU and the like.
     """
-    theirs = {target: f for target, f in core_aten_decompositions().items() if "backward" in str(target)}
+
+    def is_needed(target: Any) -> bool:
+        name = target.name().partition(".")[0]
+        return "backward" in name or name in _WITHOUT_ONNX_FORM
+
+    theirs = {target: f for target, f in core_aten_decompositions().items() if is_needed(target)}
     return {**theirs, **LOWERINGS}
