@@ -21,13 +21,14 @@ SMALL := $(VENV)/.demo-$(KEY)
 DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-all lint wheel clean
+.PHONY: help demo test test-slow test-all zoo lint wheel clean
 
 help:
 	@echo 'make demo      export a network with real weights and explain photographs with it; results in demo/'
 	@echo 'make test      run the tests that take seconds each'
 	@echo 'make test-slow run the others: large networks, sanitizers, packages'
 	@echo 'make test-all  run both'
+	@echo 'make zoo       export every model of docs/models.md from scratch and write that page; takes hours'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make wheel     build a wheel and an sdist into dist/'
 	@echo 'make clean     remove everything that these made, $(VENV) included'
@@ -43,6 +44,9 @@ test-slow: $(DEV)
 
 test-all: $(DEV)
 	$(VENV)/bin/python -m pytest
+
+zoo: $(DEV)
+	$(VENV)/bin/python benchmarks/zoo.py
 
 lint: $(DEV)
 	$(VENV)/bin/ruff check

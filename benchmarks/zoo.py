@@ -56,7 +56,6 @@ def specs() -> list[str]:
 
 def build(spec: str) -> tuple[Any, tuple[int, int]]:
     """The network with live weights, and its own image size."""
-    import torch
 
     from seewhy_export.torchvision_import import import_torchvision
 
