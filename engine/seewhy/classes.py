@@ -141,13 +141,18 @@ def _further(
     by_head: bool,
 ) -> Values:
     """The values for m further pairs of class and image; `images` (m,) are their rows in the plain run's `values`."""
-    pixels = values[IMAGES][images]
+    pixels = _rows(values[IMAGES], images)
     if not by_head:  # the plain run's outputs, so that its session serves here too
         return {IMAGES: pixels, **runs(question.outputs, {IMAGES: pixels, TARGETS: targets}, numbers[images])}
     outputs = frozenset(name for method in question.varying for name in method.outputs) - {ACTIVATIONS}
-    activations = values[ACTIVATIONS][images]
+    activations = _rows(values[ACTIVATIONS], images)
     computed = runs(outputs, {ACTIVATIONS: activations, TARGETS: targets}, numbers[images])
     return {IMAGES: pixels, ACTIVATIONS: activations, **computed}
+
+
+def _rows(value: Floats, images: Integers) -> Floats:
+    # A run for one class of all images, which a full batch makes, needs no copy of them.
+    return value if np.array_equal(images, np.arange(len(value))) else value[images]
 
 
 def _combine(method: Method, values: Values, question: Question) -> Answer:
