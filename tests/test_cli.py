@@ -313,6 +313,13 @@ def test_inspect(model_path: Path) -> None:
     assert re.search(r"logits +noise +1\.0e-07 +2\.0e-07", result.stdout)
 
 
+def test_inspect_says_what_the_layer_gives(tiny: Tiny, tmp_path: Path) -> None:
+    layer = {"name": "norm1", "chosen": "named", "separates": False, "cut": None, "form": "tokens", "dropped_tokens": 2}
+    path = tmp_path / "m.onnx"
+    path.write_bytes(digest.seal(set_property(tiny.proto(), "layer", layer).SerializeToString()))
+    assert "norm1 (named), made a map from tokens, 2 of no place left out" in run("inspect", path).stdout
+
+
 def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
     assert re.search(r"several classes +one run of the image for all of them", run("inspect", model_path).stdout)
     assert json.loads(run("inspect", model_path, "--json").stdout)["image_repeated_for_each_class"] is False

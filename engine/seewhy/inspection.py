@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from . import methods
-from .contract import SCHEMA, Preprocessing, Rectifiers
+from .contract import SCHEMA, Layer, Preprocessing, Rectifiers
 from .model import ModelFile
 from .runs import why_repeated
 from .text import printable
@@ -40,7 +40,7 @@ def report(model: ModelFile) -> str:
         ("input", f"{width}x{height} pixels, {data.channels} channels"),
         ("classes", _classes(data.classes, data.labels)),
         ("score", data.score),
-        ("layer", "none" if data.layer is None else f"{data.layer.name} ({data.layer.chosen})"),
+        ("layer", "none" if data.layer is None else _layer(data.layer)),
         ("outputs", ", ".join(model.outputs)),
         ("methods", ", ".join(methods.available(model.outputs)) or "none"),
         ("several classes", _several_classes(model)),
@@ -67,6 +67,12 @@ def _several_classes(model: ModelFile) -> str:
     if reason is not None:
         return f"the image is repeated for each class, since {reason}"
     return "one run of the image for all of them, but for methods that need a gradient of the image"
+
+
+def _layer(layer: Layer) -> str:
+    dropped = f", {layer.dropped_tokens} of no place left out" if layer.dropped_tokens else ""
+    form = "" if layer.form == "map" else f", made a map from {layer.form}{dropped}"
+    return f"{layer.name} ({layer.chosen}){form}"
 
 
 def _rectifiers(rectifiers: Rectifiers) -> str:
