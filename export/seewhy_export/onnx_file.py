@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -74,6 +75,8 @@ def read_onnx(path: Path, head: str | int | None = None) -> OnnxFile:
     """
     model = _parse(path)
     graph = model.graph
+    if not all(isinstance(name, str) for name in _names(graph)):
+        raise ExportError(f"{path}: not an ONNX file, or a damaged one: a name in it is not UTF-8")
     if any(entry.key.startswith(contract.KEY_PREFIX) for entry in model.metadata_props):
         raise ExportError(f"{path}: already a SeeWhy file; it explains itself, with `seewhy explain {path}`")
     opset = _opset(path, model)
@@ -96,6 +99,15 @@ def _parse(path: Path) -> ModelProto:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf's DecodeError among them, whose module changes between protobuf versions
         raise ExportError(f"{path}: not an ONNX file, or a damaged one: {one_line(error)}") from error
+
+
+def _names(graph: GraphProto) -> Iterator[Any]:
+    """Every name in the graph; bytes where it is no text."""
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (value.name for value in (*graph.input, *graph.output))
 
 
 def _opset(path: Path, model: ModelProto) -> int:

@@ -92,6 +92,8 @@ def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: t
     worst = 0.0
     for kind, images in _inputs(file.input.batch or 2, channels, size).items():
         exact = _run_for(file.input.batch, run, images)
+        if not exact.isfinite().all():
+            raise ExportError(f"{file.path}: onnxruntime computes NaN or infinity from it on {kind}; it is damaged")
         error = _relative(_answer(module, images), exact)
         tolerance = HALF_TOLERANCE if file.half else TOLERANCE
         if not error <= tolerance:

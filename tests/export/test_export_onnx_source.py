@@ -345,6 +345,17 @@ def test_files_that_are_not_onnx(tmp_path: Path) -> None:
         load_source(str(tmp_path / "folder.onnx"))
 
 
+def test_damage_that_onnx_does_not_notice(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), np.nan, "f4"), "conv1.weight"))
+    with pytest.raises(ExportError, match="onnxruntime computes NaN or infinity from it on noise; it is damaged"):
+        loaded(model, tmp_path)
+    content = classifier().SerializeToString().replace(b"/act/Relu", b"/act/\xff\xfelu")
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ExportError, match="a name in it is not UTF-8"):
+        load_source(str(tmp_path / "model.onnx"))
+
+
 def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
     """Whatever is damaged, the answer is an error of one line, or what onnxruntime computes from the damaged file."""
     whole = bytearray(classifier(classes=3).SerializeToString())
