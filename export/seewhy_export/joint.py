@@ -152,6 +152,8 @@ def build_joint(
             reason = one_line(error).removeprefix("NotImplementedError: ")
             at = "" if run.origins.node is None else f" at {described(run.origins.node)}"
             raise ExportError(f"the backward pass cannot be traced{at}: {reason}") from error
+        finally:
+            run.origins.forget()
         graph_module = _without_writes(graph_module, [*weights, images, targets], table)
     weights_used = dict(forward.weights)
     return JointGraph(_clean(graph_module, weights_used), weights_used, tuple(outputs))

@@ -35,6 +35,10 @@ class Origins:
                 function.register_prehook(lambda _gradients: self.enter(node))
                 waiting.extend(before for before, _ in function.next_functions)
 
+    def forget(self) -> None:
+        """Let go of autograd's graph: it holds the hooks, the hooks hold this, and such a circle is never collected."""
+        self._known.clear()
+
 
 def described(node: Node) -> str:
     """`aten.median.dim in features.pool (MedianPool)`."""

@@ -24,38 +24,47 @@ from .rectifiers import in_scope, rectifier_of
 aten: Any = torch.ops.aten
 
 
+class _Switch:
+    """Which output's rule the next backward pass follows; None is PyTorch's own.
+
+    The autograd graph holds this, and nothing that holds the graph: such circles through C++ are never collected.
+    """
+
+    def __init__(self) -> None:
+        self.rule: str | None = None
+
+
 class _Ruled(torch.autograd.Function):
     """A rectifier whose backward pass is PyTorch's own until another rule is switched on."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, run: _Hooked, node: Node, call: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, switch: _Switch, damps: bool, call: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.run, ctx.node, ctx.call = run, node, call
+        ctx.switch, ctx.damps, ctx.call = switch, damps, call
         result: Tensor = call(x)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        if ctx.run.rule == contract.DECONVNET_GRADIENTS:
+        if ctx.switch.rule == contract.DECONVNET_GRADIENTS:
             # The rectifier itself, unless it also cuts at the top, which is no part of rectifying.
-            damps = ctx.node.target in (aten.leaky_relu.default, aten.rrelu.default, aten.prelu.default)
-            return (ctx.call(gradient) if damps else gradient.clamp(min=0)), None, None, None
+            return (ctx.call(gradient) if ctx.damps else gradient.clamp(min=0)), None, None, None
         with torch.enable_grad():
             again = x.detach().requires_grad_(True)
             value = ctx.call(again)
-        if ctx.run.rule == contract.GUIDED_GRADIENTS:
+        if ctx.switch.rule == contract.GUIDED_GRADIENTS:
             gradient = gradient.clamp(min=0)
         return torch.autograd.grad(value, again, gradient)[0], None, None, None
 
 
 class _Hooked(Interpreter):
-    """Runs the forward graph and keeps what is asked for; rectifiers in scope follow `rule`."""
+    """Runs the forward graph and keeps what is asked for; rectifiers in scope follow the switch."""
 
     def __init__(self, forward: ForwardGraph, scope: tuple[str, ...] | None, keep: Sequence[Node]) -> None:
         super().__init__(forward.graph_module)
         self.scope = scope
-        self.rule: str | None = None
+        self.switch = _Switch()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
 
     def run_node(self, node: Node) -> Any:
@@ -69,8 +78,9 @@ class _Hooked(Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         before, x, behind = args[:position], args[position], args[position + 1 :]
         operator: Any = node.target
+        damps = node.target in (aten.leaky_relu.default, aten.rrelu.default, aten.prelu.default)
         apply: Any = _Ruled.apply
-        result: Tensor = apply(x, self, node, lambda value: operator(*before, value, *behind, **kwargs))
+        result: Tensor = apply(x, self.switch, damps, lambda value: operator(*before, value, *behind, **kwargs))
         return result
 
 
@@ -104,7 +114,7 @@ def reference(
         values[contract.GRADIENTS], values[contract.INPUT_GRADIENTS] = gradients, input_gradients
         for name in (contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS):
             if name in outputs:
-                run.rule = name
+                run.switch.rule = name
                 values[name] = torch.autograd.grad(score, images, retain_graph=True)[0]
     for name in (contract.ACTIVATIONS, contract.GRADIENTS):
         values[name] = layer.layout.to_map(values[name])

@@ -5,6 +5,8 @@ In float64 no rectifier sits within rounding of zero, so nothing flips and the b
 
 from __future__ import annotations
 
+import gc
+
 import captum.attr
 import pytest
 import torch
@@ -13,9 +15,10 @@ from networks import branches, torchvision_network
 from torch import Tensor, nn
 
 from seewhy_export.forward import trace_forward
-from seewhy_export.prepare import prepare
 from seewhy_export.joint import build_joint
 from seewhy_export.layer import target_layer
+from seewhy_export.prepare import prepare
+from seewhy_export.reference import reference
 
 OUTPUTS = ["logits", "activations", "gradients", "input_gradients", "guided_gradients"]
 SIZES = {"alexnet": 96, "vgg11": 64, "resnet18": 64, "mobilenet_v2": 64, "squeezenet1_1": 64, "shufflenet_v2_x0_5": 64}
@@ -131,3 +134,15 @@ def test_target_outside_minus_one_is_taken_as_it_is() -> None:
     values = joint.run(images, targets)
     assert_close(values["input_gradients"], gradient(module.double(), images, targets))
     assert torch.equal(values["class_weights"], module.head.weight[targets])
+
+
+def test_no_autograd_graph_outlives_its_use() -> None:
+    """A circle through PyTorch's C++ is never collected, and would keep every activation of each export."""
+    forward = trace_forward(prepare(branches()), (32, 32), 3, None)
+    layer = target_layer(forward, None)
+    outputs = ("logits", "gradients", "guided_gradients")
+    build_joint(forward, layer, outputs)
+    reference(forward, layer, outputs, torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
+    gc.collect()
+    nodes = [value for value in gc.get_objects() if type(value).__name__ in ("RectifyBackward", "_RuledBackward")]
+    assert nodes == []
