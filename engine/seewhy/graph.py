@@ -75,52 +75,69 @@ def _used_names(node: onnx.NodeProto) -> Iterator[str]:
 
 def _start_at(graph: onnx.GraphProto, given: list[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The graph's nodes where `given` are inputs, and constants that they need besides the graph's own."""
-    shapes = {value.name: _dims(value) for value in (*graph.input, *graph.value_info, *graph.output)}
-    batch = shapes[given[0]][0]
+    shapes = _shapes(graph)
     behind = set(given)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
     for node in graph.node:
         if behind.intersection(_used_names(node)):
             behind.update(node.output)
-        elif node.op_type == "Shape" and not node.domain:
-            dims = shapes.get(node.input[0], ())
-            # What is fixed in a shape, and the size of the batch, are known without the value itself.
-            fixed = [dim for dim in dims[1:] if isinstance(dim, int)]
-            if dims and dims[0] == batch and isinstance(batch, str) and len(fixed) == len(dims) - 1:
-                made, constant = _shape_of_batch(node, fixed, given[0])
-                nodes += made
-                constants += constant
-                continue
+        elif node.op_type == "Shape" and not node.domain and node.input[0] in shapes:
+            made, fixed = _shape_of_batch(node, shapes[node.input[0]], given[0])
+            nodes += made
+            constants += fixed
+            continue
         if set(given).intersection(node.output):
             node = _without_outputs(node, given)
         nodes.append(node)
     return nodes, constants
 
 
-def _dims(value: onnx.ValueInfoProto) -> list[int | str | None]:
-    return [dim.dim_value or dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+_BATCH = -1
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    """The shapes that are known but for the batch's size, which is _BATCH."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    dims = {
+        value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
+    batch = {shape[0] for value in graph.input if (shape := dims.get(value.name)) and isinstance(shape[0], str)}
+    # Inside, PyTorch may call the batch by another name. Nothing but the batch is free, so a lone name is that.
+    names = {dim for shape in dims.values() for dim in shape if isinstance(dim, str) and dim.isidentifier()}
+    if len(names - batch) == 1:
+        batch |= names
+    known = {name: [_BATCH if dim in batch else dim for dim in shape] for name, shape in dims.items()}
+    return {
+        name: [dim for dim in shape if isinstance(dim, int)]
+        for name, shape in known.items()
+        if all(isinstance(dim, int) for dim in shape)
+    }
 
 
 def _shape_of_batch(
-    node: onnx.NodeProto, fixed: list[int], given: str
+    node: onnx.NodeProto, shape: list[int], given: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes that stand for `node`, the Shape of a value (N, *fixed), and take N from the value `given`."""
+    """Nodes and constants that stand for `node`, the Shape of a value of `shape`; the batch is that of `given`."""
     [result] = node.output
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
-    chosen = range(1 + len(fixed))[slice(attributes.get("start", 0), attributes.get("end"))]
-    rest = f"{result}/fixed"
-    constant = numpy_helper.from_array(np.array([fixed[i - 1] for i in chosen if i], np.int64), rest)
-    if 0 not in chosen:
-        return [helper.make_node("Identity", [rest], [result], name=result)], [constant]
-    if len(chosen) == 1:
-        return [helper.make_node("Shape", [given], [result], name=result, start=0, end=1)], []
+    chosen = shape[slice(attributes.get("start", 0), attributes.get("end"))]
     size = f"{result}/batch"
-    nodes = [
-        helper.make_node("Shape", [given], [size], name=size, start=0, end=1),
-        helper.make_node("Concat", [size, rest], [result], name=result, axis=0),
-    ]
-    return nodes, [constant]
+    constants = []
+    parts = []
+    for i, dim in enumerate(chosen):
+        parts.append(size if dim == _BATCH else f"{result}/{i}")
+        if dim != _BATCH:
+            constants.append(numpy_helper.from_array(np.array([dim], np.int64), parts[-1]))
+    if not parts:  # of a scalar
+        parts = [f"{result}/none"]
+        constants.append(numpy_helper.from_array(np.zeros(0, np.int64), parts[0]))
+    nodes = [helper.make_node("Concat", parts, [result], name=result, axis=0)]
+    if size in parts:
+        nodes.insert(0, helper.make_node("Shape", [given], [size], name=size, start=0, end=1))
+    return nodes, constants
 
 
 def _without_outputs(node: onnx.NodeProto, given: Sequence[str]) -> onnx.NodeProto:

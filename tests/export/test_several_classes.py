@@ -1,4 +1,4 @@
-"""Several classes of exported networks: the head alone gives what a run for each class gives."""
+"""Exported networks started at their target layer: several classes, and Ablation-CAM, for maps and for tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import branches, live_weights
+from networks import ChannelsLast, Transformer, branches, live_weights
 from torch import Tensor, nn
 
 import seewhy
@@ -43,14 +43,22 @@ NETWORKS = {
     "branches": (branches, None, True),
     "layered": (lambda: live_weights(layered()).eval(), "1", True),
     "around": (lambda: live_weights(Around()).eval(), "features", False),
+    "tokens": (lambda: live_weights(Transformer(0)).eval(), "norm", True),
+    "class-token": (lambda: live_weights(Transformer(2)).eval(), "blocks.1.norm1", False),
+    "channels-last": (lambda: live_weights(ChannelsLast()).eval(), "norm", True),
 }
+SIZE = (16, 24)
+
+
+def pictures() -> Tensor:
+    return torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_class_gets_its_own_answer(exported: Exported, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, layer, separates = NETWORKS[name]
-    explainer = seewhy.Explainer(exported(f"classes-{name}", make(), image_size=(24, 20), layer=layer))
-    images = torch.randn(3, 3, 24, 20, generator=torch.Generator().manual_seed(0)).numpy()
+    explainer = seewhy.Explainer(exported(f"classes-{name}", make(), image_size=SIZE, layer=layer))
+    images = pictures().numpy()
     fed: list[set[str]] = []
     run = explainer._sessions.run
     monkeypatch.setattr(
@@ -64,3 +72,44 @@ def test_each_class_gets_its_own_answer(exported: Exported, name: str, monkeypat
             alone = explainer.explain(images, method, target=result.targets[:, k])
             # Sums of float32 may be taken in another order for another number of rows.
             np.testing.assert_allclose(result.attributions[:, k], alone.attributions, rtol=1e-4, atol=1e-6)
+
+
+# Where the layer gives its channels, and how many tokens in front are no places.
+CHANNELS = {"around": (1, 0), "layered": (1, 0), "tokens": (2, 0), "class-token": (2, 2), "channels-last": (3, 0)}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_ablationcam_with_hooks(exported: Exported, name: str) -> None:
+    """Each channel zeroed in PyTorch, in float64: class tokens and paths around the layer go on as they were."""
+    make, layer, _ = NETWORKS[name]
+    axis, dropped = CHANNELS[name]
+    module = make()
+    result = seewhy.Explainer(exported(f"classes-{name}", module, image_size=SIZE, layer=layer)).explain(
+        pictures().numpy(), ["ablationcam", "gradcam"], top=3
+    )["ablationcam"]
+    module.double()
+    removed: list[int] = []
+    kept: list[Tensor] = []
+
+    def remove(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        kept.append(output)
+        changed = output.clone()
+        for channel in removed:
+            changed.narrow(1, dropped, changed.shape[1] - dropped).select(axis, channel).zero_()
+        return changed
+
+    module.get_submodule(layer).register_forward_hook(remove)
+    classes = torch.from_numpy(result.targets)
+    with torch.no_grad():
+        y = module(pictures().double()).gather(1, classes)
+        assert result.maps is not None
+        places = result.maps.shape[-2:]
+        # (N,C,h,w), whatever the layer gives.
+        activations = kept[0][:, dropped:].movedim(axis, 1).reshape(3, -1, *places)
+        expected = torch.zeros(result.maps.shape, dtype=torch.float64)
+        for channel in range(activations.shape[1]):
+            removed[:] = [channel]
+            lost = (y - module(pictures().double()).gather(1, classes)) / y.abs()
+            expected += lost[:, :, None, None] * activations[:, None, channel]
+    error = float((torch.from_numpy(result.maps).double() - expected).norm() / expected.norm())
+    assert error < 1e-4  # losses are differences of float32 logits, some of them a hundred times as large
