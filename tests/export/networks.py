@@ -25,7 +25,7 @@ def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for part in module.modules():
             for name, value in part.named_parameters(recurse=False):
-                if value.dim() > 1:
+                if value.dim() > 1 and value[0].numel() > 1:
                     value.copy_(normal(value, (2.0 / value[0].numel()) ** 0.5))
                 elif name == "bias":
                     value.copy_(normal(value, 0.02))
