@@ -290,10 +290,10 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     from seewhy_export.onnx_known import KNOWN
     from seewhy_export.onnx_module import OPERATORS
 
-    names = sorted(({*OPERATORS, *KNOWN, "Constant"}) - {"Linear"})
+    names = [f"`{name}`" for name in sorted({*OPERATORS, *KNOWN, "Constant"} - {"Linear"})]
     text = HEAD.format(
         opsets=f"{OLDEST_OPSET} and later",
-        operators=textwrap.fill(" ".join(f"`{name}`" for name in names), 120),
+        operators=textwrap.fill(" ".join(names), 120),
         summary=summary(results),
     )
     for spec in NETWORKS:
