@@ -54,6 +54,14 @@ def assert_close(found: Explanation, expected: Explanation) -> None:
             np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("target", [None, [0, 1], [[0, 1], [2, 3]]])
+def test_results_may_be_written_to(explainer: Explainer, target: Any) -> None:
+    results = explainer.explain(pixels(2), method=["backprop", "gradcam", "eigencam"], target=target)
+    for result in results.values():
+        arrays = [getattr(result, name) for name in FIELDS]
+        assert all(array.flags.writeable for array in arrays if array is not None)
+
+
 def test_shapes_and_dtypes(explainer: Explainer) -> None:
     for name, method in METHODS.items():
         for target, shape in [(None, (4,)), ([[0, 1, 2]] * 4, (4, 3))]:

@@ -178,7 +178,8 @@ def _join(parts: Sequence[Answer], each: int, images: int) -> Answer:
     def join(arrays: Sequence[Floats]) -> Floats:
         joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         if len(joined) == images:
-            return np.broadcast_to(joined, (each, *joined.shape))
+            # Not broadcast_to: what users are given is theirs to write to.
+            return joined[None] if each == 1 else np.repeat(joined[None], each, axis=0)
         return joined.reshape(each, images, *joined.shape[1:])
 
     maps = [part.maps for part in parts if part.maps is not None]

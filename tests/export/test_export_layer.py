@@ -75,7 +75,7 @@ def test_a_layer_that_is_not_called_is_refused() -> None:
 
 
 def test_a_layer_without_maps_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"'fc' gives shape \(N, 1000\), but a map"):
+    with pytest.raises(ExportError, match=r"'fc' gives shape \(N, 1000\), and which"):
         choose(torchvision_network("resnet18"), "fc")
 
 

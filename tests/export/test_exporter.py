@@ -265,12 +265,12 @@ class BatchDependent(nn.Module):
             {"layer": "left", "outputs": ["class_weights"]},
             "class_weights: CAM needs global average pooling",
         ),
-        (Returns(lambda y: (y, y)), {}, r"must return one \(N, classes\) tensor of logits, not 2"),
-        (Returns(lambda y: y[:, 0]), {}, r"not 1 of shape \('N',\)"),
+        (Returns(lambda y: (y, y)), {}, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose"),
+        (Returns(lambda y: y[:, 0]), {}, r"not 1 of shape \(N\)"),
         (Returns(lambda y: y[:, :, None]), {}, "must return one"),
         (Returns(lambda y: y * float(y.detach().sum())), {}, "cannot be traced"),
         (BatchDependent(), {}, "cannot be traced|differs from the module"),
-        (branches(channels=5), {"preprocessing": Preprocessing()}, "cannot be traced with images of shape"),
+        (branches(channels=5), {"preprocessing": Preprocessing()}, "fails on float32 images of shape"),
     ],
 )
 def test_refused_in_one_line(module: object, options: dict, message: str, tmp_path: Path) -> None:
