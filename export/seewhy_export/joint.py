@@ -220,6 +220,8 @@ def _without_writes(
         if node.target in IDENTITIES:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+        elif node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
     if not any(node.target is torch.ops.aten.copy_.default for node in graph.nodes) and make_functional(graph):
         return traced
     graph.set_codegen(CodeGen())

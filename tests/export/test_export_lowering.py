@@ -23,6 +23,7 @@ from seewhy_export.lowering import IN_PLACE_LEFTOVERS, LOWERINGS, norms
 aten = torch.ops.aten
 Draw = Callable[[st.SearchStrategy], Any]
 Arguments = Callable[[Draw], tuple]
+"""Draws an operator's arguments, with a dict of those that need names at the end."""
 TABLE = {**LOWERINGS, aten.copy.default: IN_PLACE_LEFTOVERS[aten.copy.default]}
 
 quiet = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -56,10 +57,10 @@ def lead(draw: Draw) -> list[int]:
     return draw(st.sampled_from([[2, 3], [1, 1], [3]]))
 
 
-def computed(operator: Any, *arguments: Any) -> Any:
+def computed(operator: Any, *arguments: Any, **options: Any) -> Any:
     """What the operator gives; cases that PyTorch refuses, as where a window is larger than the map, are left out."""
     try:
-        return operator(*arguments)
+        return operator(*arguments, **options)
     except RuntimeError:
         assume(False)
 
@@ -195,7 +196,24 @@ def copy(draw: Draw) -> tuple:
     return random(*sizes), source.round().to(draw(st.sampled_from([torch.float64, torch.int64])))
 
 
+def threshold(draw: Draw) -> tuple:
+    return random(2, 3, 4).round(), draw(st.integers(-2, 2)) * 1.0, draw(st.floats(-3, 3))
+
+
+def sgn(draw: Draw) -> tuple:
+    return (random(*numbers(draw, 3, 1, 4)).round(),)
+
+
+def var(draw: Draw) -> tuple:
+    x = random(*numbers(draw, 3, 2, 5))
+    dim = draw(st.one_of(st.none(), st.lists(st.sampled_from([0, 1, -1]), min_size=1, unique=True)))
+    return x, dim, {"correction": draw(st.sampled_from([None, 0, 1, 1.5])), "keepdim": draw(st.booleans())}
+
+
 ARGUMENTS: dict[Any, Arguments] = {
+    aten.threshold.default: threshold,
+    aten.sgn.default: sgn,
+    aten.var.correction: var,
     aten.convolution_backward.default: convolution_backward,
     aten.native_batch_norm_backward.default: batch_norm_backward,
     aten.max_pool2d_with_indices_backward.default: max_pool_backward(2),
@@ -247,6 +265,13 @@ EDGES: list[Mutation] = [
     ("max(0, -before), max(0, -after)", "max(0, -after), max(0, -before)"),
 ]
 MUTATIONS: dict[Any, list[Mutation]] = {
+    aten.threshold.default: [("x > threshold", "x >= threshold"), ("x, value)", "value, x)")],
+    aten.sgn.default: [("torch.sign(x)", "-torch.sign(x)"), ("torch.sign(x)", "torch.sign(x + 0.5)")],
+    aten.var.correction: [
+        ("(1 if correction is None else correction)", "(0 if correction is None else correction)"),
+        ("(count - (1", "(count + (1"),
+        ("x - x.mean(dimensions, keepdim=True)", "x"),
+    ],
     aten.convolution_backward.default: [
         ("pads = [r - p for", "pads = [p for"),
         ("return swapped.flip(list(range(2, weight.dim())))", "return swapped"),
@@ -304,9 +329,11 @@ def mutant(function: Callable[..., Any], mutation: Mutation) -> Callable[..., An
 
 def check(function: Callable[..., Any], target: Any, data: st.DataObject) -> None:
     arguments = ARGUMENTS[target](data.draw)
-    ours = function(*arguments)
+    options = arguments[-1] if isinstance(arguments[-1], dict) else {}
+    arguments = arguments[: len(arguments) - bool(options)]
+    ours = function(*arguments, **options)
     assume(ours is not NotImplemented)  # ONNX's own operator does
-    assert_same(ours, computed(target, *arguments))
+    assert_same(ours, computed(target, *arguments, **options))
 
 
 def test_every_rule_is_tested_and_has_mutants() -> None:

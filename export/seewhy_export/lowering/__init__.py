@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions
 
-from . import convolution, norms, pooling, windows
+from . import convolution, elementwise, norms, pooling, windows
 
 aten: Any = torch.ops.aten
 
@@ -36,6 +36,9 @@ LOWERINGS: dict[Any, Callable[..., Any]] = {
     aten.replication_pad2d_backward.default: windows.replication_pad_backward,
     aten.replication_pad3d_backward.default: windows.replication_pad_backward,
     aten.unfold_backward.default: windows.unfold_backward,
+    aten.threshold.default: elementwise.threshold,
+    aten.sgn.default: elementwise.sgn,
+    aten.var.correction: elementwise.var,
 }
 
 IN_PLACE_LEFTOVERS: dict[Any, Callable[..., Any]] = {
@@ -45,11 +48,13 @@ IN_PLACE_LEFTOVERS: dict[Any, Callable[..., Any]] = {
 """What becomes of writing into views, where it is taken out of a graph."""
 
 
-# Forward operators that have no ONNX form, and a decomposition by PyTorch; backward passes are full of `rsub`.
+# Forward operators that have no ONNX form, and a decomposition by PyTorch; backward passes are full of `rsub`. Without
+# this, torch.onnx would trace the whole graph again to take them apart, which takes longer than all the rest.
 _WITHOUT_ONNX_FORM = {
     f"aten::{name}"
     for name in (
         "_safe_softmax",
+        "_unsafe_masked_index",
         "_weight_norm_interface",
         "aminmax",
         "channel_shuffle",
@@ -57,6 +62,7 @@ _WITHOUT_ONNX_FORM = {
         "index_add",
         "index_copy",
         "log_sigmoid_forward",
+        "max_unpool2d",
         "nan_to_num",
         "norm",
         "rot90",
@@ -65,6 +71,7 @@ _WITHOUT_ONNX_FORM = {
         "std",
         "std_mean",
         "take",
+        "vdot",
         "xlogy",
         "zero",
     )
