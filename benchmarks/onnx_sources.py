@@ -236,8 +236,8 @@ HEAD = """# ONNX files as sources
 is for networks whose PyTorch source nobody has. The graph becomes a PyTorch module, of one child a node, which goes the
 way of every other source. Before that its output is compared with what onnxruntime computes from the file, on noise
 and on a picture with large areas of one value: relative L2 error at most 1e-4, or four times PyTorch's own float32
-error where that is more (2e-2 for a file in half precision). Labels and preprocessing are not in such a file, so flags
-say them.
+error where that is more (2e-2 for a file in half precision), on one of five draws. Labels and preprocessing are not in
+such a file, so flags say them.
 
 What is taken: opsets {opsets}, one input of images (N, C, H, W) or (N, H, W, C) in floating point, weights in the
 file or beside it. `--head` chooses among several outputs, or names a value inside the graph; `--size` says what a file
