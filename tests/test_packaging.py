@@ -53,7 +53,8 @@ def only(folder: Path, pattern: str) -> Path:
 
 def sources(package: str) -> set[str]:
     folder = ROOT / package
-    return {f"{folder.name}/{path.name}" for path in folder.iterdir() if path.suffix in (".py", ".pyi", ".typed")}
+    files = (path for path in folder.rglob("*") if path.suffix in (".py", ".pyi", ".typed"))
+    return {path.relative_to(folder.parent).as_posix() for path in files}
 
 
 @slow

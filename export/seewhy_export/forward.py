@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
 
-from .functional import make_functional
+from .functional import detach_no_grad, make_functional
 from .lowering.windows import copy
 from .quiet import one_line, quiet
 from .rectifiers import ZERO
@@ -139,6 +139,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
             program = torch.export.export(
                 module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
             )
+            detach_no_grad(program.graph_module.graph)
             if not make_functional(program.graph_module.graph):
                 program = program.run_decompositions(_WRITES)
         except ExportError:

@@ -32,6 +32,18 @@ FRESH = {
 """Operators made of others whose result is always new memory."""
 
 
+def detach_no_grad(graph: Graph) -> None:
+    """Detach what leaves a `torch.no_grad()` block; taken apart, the block would pass gradients like any other code."""
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled or node.args[0] is not False:
+            continue
+        for result in list(node.users):
+            with graph.inserting_after(result):
+                detached = graph.call_function(torch.ops.aten.detach.default, (result,))
+            detached.meta = dict(result.meta)
+            result.replace_all_uses_with(detached, delete_user_cb=lambda user, own=detached: user is not own)
+
+
 def make_functional(graph: Graph) -> bool:
     """Replace every in-place operator; change nothing and return False where one writes to what is read elsewhere."""
     nodes = [node for node in graph.nodes if node.op == "call_function"]

@@ -244,6 +244,7 @@ def _both(values: Sequence[int]) -> list[int]:
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices,
+    torch.ops.aten.sym_numel.default: lambda x: op.Size(x),
     torch.ops.aten.view.default: _view,
     torch.ops.aten._unsafe_view.default: _view,
     torch.ops.aten.reshape.default: _view,

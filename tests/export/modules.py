@@ -621,7 +621,6 @@ STRUCTURE: dict[str, Callable[[], nn.Module | Part]] = {
     "outer product": lambda: lambda x: x.mean(2)[:, :, :, None] * x.mean(3)[:, :, None],
     "LSTM": lambda: Recurrent(nn.LSTM),
     "GRU": lambda: Recurrent(nn.GRU),
-    "distances": lambda: lambda x: torch.cdist(x.flatten(2), x.flatten(2)[:, :3]),
     "channels last": lambda: lambda x: x.contiguous(memory_format=torch.channels_last) * 2,
     "detached": lambda: lambda x: x * x.detach().sigmoid(),
     "no_grad": lambda: lambda x: x + no_grad_scale(x),
@@ -739,6 +738,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "median": (part(lambda x: x.flatten(2).median(2).values), r"aten.median.dim in branches.0.part \(Function\)"),
     "indexing by a mask": (part(lambda x: x[:, MASK]), r"aten.index.Tensor in branches.0.part .*: indexing by a mask"),
     "cumprod": (part(lambda x: torch.sigmoid(x).cumprod(1)), "cumprod|prod.default"),
+    "distances": (
+        part(lambda x: torch.cdist(x.flatten(2), x.flatten(2)[:, :3])),
+        r"aten._cdist_forward.default in branches.0.part \(Function\) has no ONNX form",
+    ),
     "FFT": (part(lambda x: torch.fft.rfft2(x).abs()), r"aten._fft_r2c.default in branches.0.part .* gives complex"),
     "complex numbers": (
         part(lambda x: torch.view_as_real(torch.complex(x, x * 2) ** 2)[..., 0]),

@@ -23,6 +23,7 @@ from seewhy_export import export
 ALL = {f"{table}: {name}": make for table, parts in modules.TABLES.items() for name, make in parts.items()}
 QUICK = [name for name in ALL if name.partition(": ")[2] not in modules.HEAVY]
 TOGETHER = 12
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
 def check(module: nn.Module, path: Path, size: tuple[int, int] = modules.SIZE, channels: int = 3) -> Counter[str]:
@@ -54,7 +55,6 @@ def expected(names: list[str]) -> Counter[str]:
     return sum((Counter(modules.RECTIFIERS.get(part, {})) for part in parts), Counter())
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("start", range(0, len(QUICK), TOGETHER))
 def test_parts_together_export_and_agree(start: int, tmp_path: Path) -> None:
     """A dozen in one network, since most of the time goes into what each export does once."""
