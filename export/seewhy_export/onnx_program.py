@@ -24,7 +24,7 @@ from torch.export.graph_signature import (
     OutputSpec,
     TensorArgument,
 )
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from seewhy import contract
@@ -81,14 +81,27 @@ class _Promoted(GraphModule):
 def _is_promoted(graph: Graph) -> bool:
     """Whether no operator mixes dtypes, as whatever autograd and make_fx have traced hardly ever does."""
     return all(
-        len({n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)}) < 2
+        _has_one_dtype(node)
         for node in graph.nodes
         if node.op == "call_function" and node.target not in _MIXED_ON_PURPOSE
     )
 
 
-# Indices and conditions are integers and booleans beside what they choose from.
+def _has_one_dtype(node: Node) -> bool:
+    values = [value for n in node.all_input_nodes if isinstance(value := n.meta.get("val"), torch.Tensor)]
+    result = node.meta.get("val")
+    # Integers that become floats: a number with a fraction is added to them, or they are divided.
+    widened = isinstance(result, torch.Tensor) and result.is_floating_point() and not all(map(_is_float, values))
+    return len({value.dtype for value in values}) < 2 and not widened
+
+
+def _is_float(value: torch.Tensor) -> bool:
+    return value.is_floating_point()
+
+
+# Casts; and indices and conditions, which are integers and booleans beside what they choose from.
 _MIXED_ON_PURPOSE = {
+    torch.ops.aten._to_copy.default,
     torch.ops.aten.where.self,
     torch.ops.aten.index.Tensor,
     torch.ops.aten.index_select.default,

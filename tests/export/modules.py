@@ -624,6 +624,9 @@ STRUCTURE: dict[str, Callable[[], nn.Module | Part]] = {
     "channels last": lambda: lambda x: x.contiguous(memory_format=torch.channels_last) * 2,
     "detached": lambda: lambda x: x * x.detach().sigmoid(),
     "no_grad": lambda: lambda x: x + no_grad_scale(x),
+    "between integers": lambda: (
+        lambda x: x * (torch.arange(x.shape[3]) * 1.0 - torch.arange(x.shape[2])[:, None] * 0.5 + 2.5)
+    ),
     "checkpoint": lambda: lambda x: torch.utils.checkpoint.checkpoint(lambda y: F.relu(y) * y, x, use_reentrant=False),
     "autocast off": lambda: autocast_off,
     "float64 inside": lambda: lambda x: (x.double() * 2).to(x.dtype),
