@@ -124,6 +124,21 @@ def test_the_shape_of_an_image_needs_no_image(source: str, name: str, limits: di
     assert run(head, {"activations": np.zeros((7, 3, 4, 5), np.float32)})["logits"].tolist() == expected
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [([], ["a"]), (["images"], ["a", "b"])])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_shape_of_another_form_is_left_to_onnxruntime(inputs: list[str], outputs: list[str], used: bool) -> None:
+    """A node that nothing needs is dropped before anyone looks at it; one that is needed stays as it is."""
+    model = Tiny().proto()
+    model.graph.node.append(helper.make_node("Shape", inputs, outputs))
+    if used:
+        model.graph.node.append(helper.make_node("Expand", ["before", "a"], ["logits"]))
+        for node in model.graph.node:
+            if node.op_type == "Gemm":
+                node.output[0] = "before"
+    left = [node for node in prune(model, ["logits"], ["activations"]).graph.node if node.op_type == "Shape"]
+    assert [(list(node.input), list(node.output)) for node in left] == ([(inputs, outputs)] if used else [])
+
+
 def test_the_batch_need_not_come_first() -> None:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(

@@ -29,8 +29,11 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] =
     found = {value.name: value for value in graph.output}
     wanted = [found[name] for name in outputs]
     starts = [found[name] for name in given]
-    source, constants = _start_at(graph, list(given)) if given else (list(graph.node), [])
-    nodes, needed = _needed_nodes(source, [value.name for value in wanted])
+    nodes, needed = _needed_nodes(graph.node, [value.name for value in wanted])
+    constants: list[onnx.TensorProto] = []
+    if given:
+        nodes, constants = _start_at(graph, nodes, list(given))
+        nodes, needed = _needed_nodes(nodes, [value.name for value in wanted])
 
     pruned = onnx.ModelProto(
         ir_version=model.ir_version,
@@ -73,16 +76,18 @@ def _used_names(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _used_names(inner)
 
 
-def _start_at(graph: onnx.GraphProto, given: list[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The graph's nodes where `given` are inputs, and constants that they need besides the graph's own."""
+def _start_at(
+    graph: onnx.GraphProto, source: Sequence[onnx.NodeProto], given: list[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes of `source` where `given` are inputs, and constants that they need besides the graph's own."""
     shapes = _shapes(graph)
     behind = set(given)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
-    for node in graph.node:
+    for node in source:
         if behind.intersection(_used_names(node)):
             behind.update(node.output)
-        elif node.op_type == "Shape" and not node.domain and node.input[0] in shapes:
+        elif _is_shape(node) and node.input[0] in shapes:
             made, fixed = _shape_of_batch(node, shapes[node.input[0]], given[0])
             nodes += made
             constants += fixed
@@ -91,6 +96,10 @@ def _start_at(graph: onnx.GraphProto, given: list[str]) -> tuple[list[onnx.NodeP
             node = _without_outputs(node, given)
         nodes.append(node)
     return nodes, constants
+
+
+def _is_shape(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Shape" and not node.domain and len(node.input) == len(node.output) == 1
 
 
 _BATCH = -1
