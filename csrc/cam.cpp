@@ -48,7 +48,7 @@ double xgradcam_weight(const float* SEEWHY_RESTRICT activations, const float* SE
 constexpr Index kBlock = 256;  // pixels whose sums stay in the first-level cache over all channels
 
 // One block of one image's map; channels lie `stride` apart.
-void weighted_block(const float* activations, const float* weights, bool relu, Index channels, Index stride, Index size,
+void weighted_block(const float* activations, const float* weights, Index channels, Index stride, Index size,
                     float* SEEWHY_RESTRICT result) {
     double sums[kBlock] = {};
     Index c = 0;
@@ -64,9 +64,6 @@ void weighted_block(const float* activations, const float* weights, bool relu, I
         const float* SEEWHY_RESTRICT a = activations + c * stride;
         const double w = weights[c];
         for (Index i = 0; i < size; ++i) sums[i] += w * a[i];
-    }
-    if (relu) {
-        for (Index i = 0; i < size; ++i) sums[i] = sums[i] < 0.0 ? 0.0 : sums[i];  // NaN passes
     }
     for (Index i = 0; i < size; ++i) result[i] = static_cast<float>(sums[i]);
 }
@@ -130,10 +127,10 @@ void xgradcam_weights(const float* activations, const float* gradients, Index ma
     weights(activations, gradients, maps, size, threads, result, xgradcam_weight);
 }
 
-void weighted_sum(const float* activations, const float* weights, bool relu, Index count, Index channels, Index size,
-                  int threads, float* result) {
+void weighted_sum(const float* activations, const float* weights, Index count, Index channels, Index size, int threads,
+                  float* result) {
     for_blocks(count, channels, size, threads, [=](Index n, Index start, Index length) {
-        weighted_block(activations + n * channels * size + start, weights + n * channels, relu, channels, size, length,
+        weighted_block(activations + n * channels * size + start, weights + n * channels, channels, size, length,
                        result + n * size + start);
     });
 }

@@ -17,8 +17,8 @@ void xgradcam_weights(const float* activations, const float* gradients, Index ma
                       float* result);
 
 // activations (count, channels, size), weights (count, channels) -> result (count, size).
-void weighted_sum(const float* activations, const float* weights, bool relu, Index count, Index channels, Index size,
-                  int threads, float* result);
+void weighted_sum(const float* activations, const float* weights, Index count, Index channels, Index size, int threads,
+                  float* result);
 
 // activations, gradients (count, channels, size) -> result (count, size): the sum over channels of their product, with
 // max(0, gradient) if `positive`.

@@ -154,7 +154,7 @@ py::array channel_means(const py::object& gradients_, int threads) {
     return result;
 }
 
-py::array weighted_sum(const py::object& activations_, const py::object& weights_, bool relu, int threads) {
+py::array weighted_sum(const py::object& activations_, const py::object& weights_, int threads) {
     const auto activations = take<float>(activations_, "activations", 4, "(N, C, h, w)");
     const Shape& shape = activations.shape;
     const auto weights = take_exactly<float>(weights_, "weights", {shape[0], shape[1]});
@@ -163,8 +163,7 @@ py::array weighted_sum(const py::object& activations_, const py::object& weights
     float* out = result.mutable_data();
     {
         py::gil_scoped_release release;
-        seewhy::weighted_sum(activations.data(), weights.data(), relu, shape[0], shape[1], shape[2] * shape[3], threads,
-                             out);
+        seewhy::weighted_sum(activations.data(), weights.data(), shape[0], shape[1], shape[2] * shape[3], threads, out);
     }
     return result;
 }
@@ -307,8 +306,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("normalize", &normalize, py::arg("pixels"), py::arg("mean"), py::arg("std"),
                py::arg("reverse_channels") = false, threads());
     module.def("channel_means", &channel_means, py::arg("gradients"), threads());
-    module.def("weighted_sum", &weighted_sum, py::arg("activations"), py::arg("weights"), py::arg("relu") = false,
-               threads());
+    module.def("weighted_sum", &weighted_sum, py::arg("activations"), py::arg("weights"), threads());
     module.def("gradcam_plus_plus_weights", &channel_weights<seewhy::gradcam_plus_plus_weights>, py::arg("activations"),
                py::arg("gradients"), threads());
     module.def("xgradcam_weights", &channel_weights<seewhy::xgradcam_weights>, py::arg("activations"),

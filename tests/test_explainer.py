@@ -1,4 +1,4 @@
-"""Explainer.explain: batches, targets, several methods, threads, and numbers that are not finite."""
+"""Explainer.explain: batches, targets, several methods, threads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from PIL import Image
 
 import bypass
 import seewhy
+from common import pixels, write
 from seewhy import (
     Explainer,
     Explanation,
     ImageError,
     MethodError,
     ModelFileError,
-    OutputError,
     TargetError,
-    digest,
     sessions,
 )
 from seewhy.methods import METHODS
@@ -39,10 +38,6 @@ def few(names: Any) -> dict[str, Any]:
 
 
 FIELDS = ("logits", "probabilities", "targets", "maps", "attributions", "heatmaps")
-
-
-def pixels(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((count, 3, 12, 16)).astype(np.float32)
 
 
 def assert_close(found: Explanation, expected: Explanation) -> None:
@@ -151,8 +146,7 @@ def test_layers_that_do_not_separate_repeat_the_image(
 ) -> None:
     """What the metadata does not promise is not made use of, and the numbers are the same."""
     layer = {"name": "features.4", "chosen": "automatic", "separates": separates, "cut": cut}
-    (tmp_path / "m.onnx").write_bytes(digest.seal(set_property(Tiny().proto(), "layer", layer).SerializeToString()))
-    other = Explainer(tmp_path / "m.onnx", threads=1)
+    other = Explainer(write(tmp_path / "m.onnx", set_property(Tiny().proto(), "layer", layer)), threads=1)
     fed: list[set[str]] = []
     run = other._sessions.run
     other._sessions.run = lambda outputs, feeds: fed.append(set(feeds)) or run(outputs, feeds)  # type: ignore
@@ -275,8 +269,7 @@ def test_probabilities_of_huge_logits(tmp_path: Path, score: str) -> None:
     weights = tiny.weights()
     weights["fc.weight"][...] = 0
     weights["fc.bias"][...] = [5000, -5000, 0, 4999, 0, 0]
-    (tmp_path / "m.onnx").write_bytes(digest.seal(tiny.proto(weights).SerializeToString()))
-    found = Explainer(tmp_path / "m.onnx").explain(pixels(1)).probabilities
+    found = Explainer(write(tmp_path / "m.onnx", tiny.proto(weights))).explain(pixels(1)).probabilities
     one = 1 / (1 + np.exp(-1))
     expected = {"softmax": [one, 0, 0, 1 - one, 0, 0], "sigmoid": [1, 0, 0.5, 1, 0.5, 0.5], "none": None}[score]
     if expected is None:
@@ -284,56 +277,6 @@ def test_probabilities_of_huge_logits(tmp_path: Path, score: str) -> None:
     else:
         assert found is not None and found.dtype == np.float32
         np.testing.assert_allclose(found[0], expected, atol=1e-6)
-
-
-# Numbers that are not finite.
-
-
-def broken(tmp_path: Path, name: str, value: float) -> Explainer:
-    tiny = Tiny()
-    weights = tiny.weights()
-    weights[name].flat[0] = value
-    path = tmp_path / "broken.onnx"
-    path.write_bytes(digest.seal(tiny.proto(weights).SerializeToString()))
-    return Explainer(path)
-
-
-@pytest.mark.parametrize("name", ["conv1.weight", "conv2.bias", "fc.weight", "fc.bias"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_not_finite(tmp_path: Path, name: str, value: float) -> None:
-    explainer = broken(tmp_path, name, value)
-    for method in METHODS:
-        with pytest.raises(OutputError, match=r"broken\.onnx: \w+ of image 0 holds NaN or infinity") as raised:
-            explainer.explain(pixels(2), method=method, target=0)
-        assert "\n" not in str(raised.value)
-
-
-def test_the_image_that_overflows_is_named(explainer: Explainer) -> None:
-    images = pixels(5)
-    images[3] *= np.float32(1e38)
-    for batch_size in (1, 2, 32):
-        with pytest.raises(OutputError, match=r"logits of image 3 holds NaN or infinity"):
-            explainer.explain(images, target=[[0, 1]] * 5, batch_size=batch_size)
-
-
-def test_large_but_finite_numbers_are_fine(explainer: Explainer) -> None:
-    """Sums of such values overflow, but each of them is a number."""
-    images = pixels(2) * np.float32(1e36)
-    result = explainer.explain(images, method="gradcam", target=0)
-    assert np.isfinite(result.logits).all() and np.abs(result.logits).max() > 1e34
-    assert np.isfinite(result.heatmaps).all()
-
-
-def test_rule_that_overflows(tmp_path: Path) -> None:
-    """CAM's weighted sum leaves float32 while everything that it is made of fits."""
-    tiny = Tiny()
-    weights = {name: np.abs(value) for name, value in tiny.weights().items()}
-    weights["fc.weight"][...] = [[3e38, -3e38, 3e38, -3e38, 0]] + [[0] * 5] * 5
-    path = tmp_path / "large.onnx"
-    path.write_bytes(digest.seal(tiny.proto(weights).SerializeToString()))
-    images = np.abs(pixels(1))
-    with pytest.raises(OutputError, match="NaN or infinity|overflow float32"):
-        Explainer(path).explain(images, method="cam", target=0)
 
 
 # Sharing.

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import pixels, relative_error, write
 from reference import MAPS, WEIGHTS, Reference, minmax, upsample
 from seewhy import Explainer, MethodError
 from seewhy.contract import ACTIVATIONS, GRADIENTS
@@ -19,19 +20,9 @@ RELATIVE = 5e-6
 HEATMAP = 2e-5
 
 
-def images(tiny: Tiny, count: int = 3) -> np.ndarray:
-    return np.random.default_rng(7).standard_normal((count, 3, *tiny.size)).astype(np.float32)
-
-
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    assert found.shape == expected.shape
-    assert np.linalg.norm(expected) > 0
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-
-
 def test_reference_gradient_is_the_slope(tiny: Tiny) -> None:
     """The reference itself, against central differences of its forward pass."""
-    reference, image = Reference(tiny), images(tiny, 1)[0].astype(np.float64)
+    reference, image = Reference(tiny), pixels(1)[0].astype(np.float64)
     gradient = reference.backprop(reference.forward(image), target=2)
     step = 1e-6
     for place in [(0, 0, 0), (1, 5, 7), (2, 11, 15), (0, 3, 12)]:
@@ -45,7 +36,7 @@ def test_reference_gradient_is_the_slope(tiny: Tiny) -> None:
 # Methods of many passes have a reference and tests of their own, in test_passes.py.
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].passes is None])
 def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
-    batch, reference = images(tiny), Reference(tiny)
+    batch, reference = pixels(), Reference(tiny)
     targets = [0, 5, 2]
     result = explainer.explain(batch, method=method, target=targets)
     assert result.method == method
@@ -65,7 +56,7 @@ def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> Non
 
 @pytest.mark.parametrize("method", METHODS)
 def test_default_target_is_the_predicted_class(explainer: Explainer, tiny: Tiny, method: str) -> None:
-    batch = images(tiny)
+    batch = pixels()
     predicted = [int(Reference(tiny).logits(image).argmax()) for image in batch]
     result = explainer.explain(batch, method=method)
     assert result.targets.tolist() == predicted
@@ -73,7 +64,7 @@ def test_default_target_is_the_predicted_class(explainer: Explainer, tiny: Tiny,
 
 
 def test_cam_is_area_times_gradcam_before_its_relu(explainer: Explainer, tiny: Tiny) -> None:
-    results = explainer.explain(images(tiny), method=["cam", "gradcam"], target=3)
+    results = explainer.explain(pixels(), method=["cam", "gradcam"], target=3)
     area = tiny.size[0] // 2 * (tiny.size[1] // 2)
     cam, gradcam = results["cam"].maps, results["gradcam"].maps
     assert cam is not None and gradcam is not None
@@ -82,7 +73,7 @@ def test_cam_is_area_times_gradcam_before_its_relu(explainer: Explainer, tiny: T
 
 
 def test_heatmaps_are_minmax_of_the_attributions(explainer: Explainer, tiny: Tiny) -> None:
-    results = explainer.explain(images(tiny), method=list(METHODS))
+    results = explainer.explain(pixels(), method=list(METHODS))
     for name, result in results.items():
         values = result.attributions.astype(np.float64)
         if not METHODS[name].is_map:
@@ -245,13 +236,13 @@ def test_eigencam_where_channels_cancel(sign: int, values: list[float]) -> None:
 
 
 def test_eigencam_is_the_same_for_every_class(explainer: Explainer, tiny: Tiny) -> None:
-    result = explainer.explain(images(tiny), method="eigencam", target=[[0, 5]] * 3)
+    result = explainer.explain(pixels(), method="eigencam", target=[[0, 5]] * 3)
     assert np.array_equal(result.attributions[:, 0], result.attributions[:, 1])
     assert result.heatmaps.max() == 1
 
 
 def test_inputxgradient_is_the_product(explainer: Explainer, tiny: Tiny) -> None:
-    batch = images(tiny)
+    batch = pixels()
     results = explainer.explain(batch, method=["backprop", "inputxgradient"], target=[[0, 4]] * 3)
     expected = results["backprop"].attributions * batch[:, None]
     assert np.array_equal(results["inputxgradient"].attributions, expected)
@@ -261,11 +252,8 @@ def test_constant_map_becomes_zeros(tiny: Tiny, tmp_path) -> None:
     """A target whose every Grad-CAM weight is negative has nothing left after the ReLU."""
     weights = tiny.weights()
     weights["fc.weight"][1] = -np.abs(weights["fc.weight"][1])
-    path = tmp_path / "negative.onnx"
-    from seewhy import digest
-
-    path.write_bytes(digest.seal(tiny.proto(weights).SerializeToString()))
-    result = Explainer(path).explain(images(tiny), target=1)
+    path = write(tmp_path / "negative.onnx", tiny.proto(weights))
+    result = Explainer(path).explain(pixels(), target=1)
     assert result.maps is not None and result.maps.max() <= 0
     assert not result.attributions.any() and not result.heatmaps.any()
 
@@ -273,12 +261,12 @@ def test_constant_map_becomes_zeros(tiny: Tiny, tmp_path) -> None:
 @pytest.mark.parametrize("name", ["grad-cam", "GRADCAM", "", None, 3])
 def test_unknown_method(explainer: Explainer, tiny: Tiny, name: object) -> None:
     with pytest.raises(MethodError, match=r"no method .*gradcam"):
-        explainer.explain(images(tiny), method=[name])  # type: ignore[list-item]
+        explainer.explain(pixels(), method=[name])  # type: ignore[list-item]
 
 
 def test_no_method(explainer: Explainer, tiny: Tiny) -> None:
     with pytest.raises(MethodError, match="no method given"):
-        explainer.explain(images(tiny), method=[])
+        explainer.explain(pixels(), method=[])
 
 
 @pytest.mark.parametrize(
@@ -306,7 +294,7 @@ def test_file_without_an_output(tiny: Tiny, tmp_path, missing: str, method: str,
     explainer = Explainer(tiny.save(tmp_path / "part.onnx", outputs=outputs))
     assert method not in explainer.methods
     with pytest.raises(MethodError, match=words) as raised:
-        explainer.explain(images(tiny), method=method)
+        explainer.explain(pixels(), method=method)
     assert "\n" not in str(raised.value) and "part.onnx" in str(raised.value)
 
 

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from seewhy import Explainer, ModelFileError, contract, digest
+from common import write
+from seewhy import Explainer, ModelFileError, contract
 from seewhy.model import ModelFile
 from tiny_model import Tiny, set_property
 
@@ -21,11 +22,6 @@ def refused(path: Path, words: str, verify: bool = True) -> None:
     with pytest.raises(ModelFileError, match=words) as raised:
         ModelFile.read(path, verify)
     assert "\n" not in str(raised.value)
-
-
-def write(path: Path, model: onnx.ModelProto) -> Path:
-    path.write_bytes(digest.seal(model.SerializeToString()))
-    return path
 
 
 def test_reads_what_the_file_says(model_path: Path, tiny: Tiny) -> None:

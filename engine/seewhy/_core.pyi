@@ -32,10 +32,10 @@ def channel_means(gradients: _Float, threads: int = 0) -> _Float:
     Summed in float64.
     """
 
-def weighted_sum(activations: _Float, weights: _Float, relu: bool = False, threads: int = 0) -> _Float:
-    """(N,C,h,w) activations, (N,C) weights -> (N,h,w): the sum over channels, then max(0, .) if `relu`.
+def weighted_sum(activations: _Float, weights: _Float, threads: int = 0) -> _Float:
+    """(N,C,h,w) activations, (N,C) weights -> (N,h,w): the sum over channels, in float64.
 
-    Selvaraju 2017, equation 2; without `relu`, Zhou 2016, equation 2. Summed in float64; NaN stays NaN under `relu`.
+    Zhou 2016, equation 2; the ReLU of Selvaraju 2017, equation 2, is left to the caller.
     """
 
 def gradcam_plus_plus_weights(activations: _Float, gradients: _Float, threads: int = 0) -> _Float:

@@ -38,8 +38,7 @@ def _run(batch: Batch, options: Options) -> Outputs:
         weights[:, images, removed] = lost.T
         batch.count.add(len(images))
     weights /= np.where(y == 0, 1, np.abs(y)).T[:, :, None]
-    with np.errstate(over="ignore"):  # found in the map, and named there
-        return {CHANNEL_WEIGHTS: weights.astype(np.float32)}
+    return {CHANNEL_WEIGHTS: weights.astype(np.float32)}
 
 
 ABLATIONCAM = Passes(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], reads=(ACTIVATIONS,))

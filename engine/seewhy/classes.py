@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .combine import COMPLETENESS, Attribution, Size, Values
+from .arrays import Floats, Integers
+from .combine import COMPLETENESS, Size, Values
 from .contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
@@ -28,7 +29,7 @@ from .errors import OutputError
 from .methods import Method
 from .options import Options
 from .passes import Batch, Count, Passes, slices
-from .runs import Floats, Integers, Runs, first_not_finite, why_repeated
+from .runs import Runs, why_repeated
 from .sessions import Outputs
 from .targets import highest
 
@@ -157,9 +158,10 @@ def _rows(value: Floats, images: Integers) -> Floats:
 
 def _combine(method: Method, values: Values, question: Question) -> Answer:
     """One method's answer for some rows: (m,...), not yet class-major."""
-    attribution: Attribution = method.combine(values, question.size)
-    if first_not_finite(attribution.values) is not None:
-        raise OutputError(f"{method.name}: the values overflow float32; check the model's weights")
+    try:
+        attribution = method.combine(values, question.size)
+    except OutputError as error:
+        raise OutputError(f"{method.name}: {error}") from None
     return Answer(attribution.maps, attribution.values, method.heatmaps(attribution.values, question.size))
 
 

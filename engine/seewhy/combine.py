@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .arrays import Floats, first_not_finite
 from .contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
@@ -25,8 +26,8 @@ from .contract import (
     IMAGES,
     INPUT_GRADIENTS,
 )
+from .errors import OutputError
 
-Floats: TypeAlias = NDArray[np.float32]
 Values: TypeAlias = Mapping[str, Floats]
 
 # Values besides the graph's outputs, which methods of many passes make.
@@ -50,12 +51,21 @@ class Size:
 
 @dataclass(frozen=True)
 class Attribution:
-    """What a rule returns for a batch of N."""
+    """What a rule returns for a batch of N.
+
+    Raises:
+        OutputError: some of it is NaN or infinity.
+    """
 
     maps: Floats | None
     """(N,h,w), before ReLU and upsampling; None for methods that have no such map."""
     values: Floats
     """(N,H,W) for CAM methods, (N,Cin,H,W) for gradient methods."""
+
+    def __post_init__(self) -> None:
+        # The map too: a ReLU would make a picture of a sum that is -infinity.
+        if any(first_not_finite(part) is not None for part in (self.maps, self.values) if part is not None):
+            raise OutputError("the values overflow float32; check the model's weights")
 
 
 # Gradients of the input.
@@ -96,7 +106,7 @@ def finished(values: Values, size: Size) -> Attribution:
 
 def cam(values: Values, size: Size) -> Attribution:
     """sum_k w_k A_k, w being the target's row of the linear head (Zhou et al. 2016, equation 2); no ReLU."""
-    maps = _core.weighted_sum(values[ACTIVATIONS], values[CLASS_WEIGHTS], False, size.threads)
+    maps = _core.weighted_sum(values[ACTIVATIONS], values[CLASS_WEIGHTS], threads=size.threads)
     return Attribution(maps, _upsample(maps, size))
 
 
@@ -189,7 +199,7 @@ def _first_component(channels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _weighted(values: Values, weights: Floats, size: Size) -> Attribution:
-    return _rectified(_core.weighted_sum(values[ACTIVATIONS], weights, False, size.threads), size)
+    return _rectified(_core.weighted_sum(values[ACTIVATIONS], weights, threads=size.threads), size)
 
 
 def _rectified(maps: Floats, size: Size) -> Attribution:

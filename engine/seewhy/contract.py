@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import ModelFileError
 
@@ -59,6 +59,8 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 CHANNEL_ORDERS = ("RGB", "BGR")
 SCORES = ("softmax", "sigmoid", "none")
 LAYER_FORMS = ("map", "channels-last", "tokens")
+
+Shape: TypeAlias = "tuple[int | str, ...]"
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,24 @@ class Metadata:
     versions: dict[str, str]
     external_data: dict[str, Any] | None = None
     """`{"file": ..., "sha256": ...}` of the sibling weights file, where there is one."""
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every value in the contract; a letter stands for the same length wherever it is."""
+        pixels: Shape = ("N", self.channels, *self.image_size)
+        maps: Shape = ("N", "C", "h", "w")
+        return {
+            IMAGES: pixels,
+            TARGETS: ("N",),
+            LOGITS: ("N", self.classes),
+            ACTIVATIONS: maps,
+            GRADIENTS: maps,
+            INPUT_GRADIENTS: pixels,
+            GUIDED_GRADIENTS: pixels,
+            CLASS_WEIGHTS: ("N", "C"),
+            DECONVNET_GRADIENTS: pixels,
+            GRADCAM_MAP: ("N", "h", "w"),
+        }
 
     def to_properties(self) -> dict[str, str]:
         """Return the `metadata_props` of a model file: key -> JSON text. The digest is not among them."""

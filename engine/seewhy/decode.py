@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from .arrays import Bytes
 from .errors import ImageError
 
 MAX_PIXELS = 178_956_970
@@ -119,7 +120,7 @@ def _to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _integer_to_byte(pixels: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+def _integer_to_byte(pixels: NDArray[np.generic], name: str) -> Bytes:
     """16-bit grey, which Pillow keeps in 16 or 32 bits, to 8 bits: 65535 becomes 255."""
     values = pixels.astype(np.int64)
     low, high = int(values.min()), int(values.max())
@@ -130,7 +131,7 @@ def _integer_to_byte(pixels: NDArray[np.generic], name: str) -> NDArray[np.uint8
     return ((values * 2 + 257) // 514).astype(np.uint8)  # value / 257, rounded to nearest
 
 
-def _float_to_byte(pixels: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+def _float_to_byte(pixels: NDArray[np.generic], name: str) -> Bytes:
     values = pixels.astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 255):  # NaN fails as well

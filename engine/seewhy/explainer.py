@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import methods, preprocess
+from .arrays import Integers
 from .classes import Question, answer
 from .contract import Metadata
 from .errors import ImageError, MethodError, TargetError
@@ -157,7 +157,9 @@ class Explainer:
             part = slice(start, start + question.batch_size)
             photos, pixels = batch.load(part.start, part.stop, self._size.threads)
             classes = None if asked is None else asked[part]
-            results.add(answer(self._runs, question, pixels, classes, start, count), photos)
+            # What overflows is found in what becomes of it, and named there.
+            with np.errstate(over="ignore", invalid="ignore"):
+                results.add(answer(self._runs, question, pixels, classes, start, count), photos)
         found = results.explanations()
         return found[method] if isinstance(method, str) else found
 
@@ -166,7 +168,7 @@ class Explainer:
             raise MethodError(f"no method given; this file can serve {', '.join(self.methods)}")
         return [methods.find(name, self._model.outputs, str(self._model.path)) for name in dict.fromkeys(names)]
 
-    def _wanted(self, target: Any, top: int | None, images: int) -> NDArray[np.int64] | None:
+    def _wanted(self, target: Any, top: int | None, images: int) -> Integers | None:
         """Targets (N,) or (N,K); None where `top` asks for the highest, which only the logits tell."""
         if top is None:
             return resolve(target, images, self.metadata.classes, self.labels)

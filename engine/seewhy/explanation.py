@@ -6,17 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from . import output, render
+from .arrays import Floats, Integers
 from .methods import METHODS
 from .preprocess import Picture
-
-Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +29,7 @@ class Explanation:
     """(N,classes): scores before softmax or sigmoid."""
     probabilities: Floats | None
     """(N,classes) in [0,1]: softmax or sigmoid of the logits; None where the model's scores have no such meaning."""
-    targets: NDArray[np.int64]
+    targets: Integers
     """(N,[K]): the classes explained."""
     maps: Floats | None
     """(N,[K],h,w): CAM methods' weighted sums, before ReLU and upsampling; None for gradient methods."""

@@ -8,12 +8,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Floats
 from .combine import ATTRIBUTIONS, COMPLETENESS
 from .contract import LOGITS
 from .errors import MethodError
 from .options import Option, Options, choice, integer
 from .passes import Batch, Passes, sum_gradients
-from .runs import Floats
 from .sessions import Outputs
 
 _Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"

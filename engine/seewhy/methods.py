@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from . import _core, combine
 from .ablationcam import ABLATIONCAM
-from .combine import Attribution, Floats, Size, Values
+from .arrays import Floats
+from .combine import Attribution, Size, Values
 from .contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 
 from . import contract
-from .contract import Metadata
+from .contract import Metadata, Shape
 from .digest import file_digest
 from .errors import ModelFileError
 
@@ -152,38 +152,22 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(subgraph)
 
 
-_Dims = tuple[int | str | None, ...]
-
-
 def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None:
     """Hold names, dtypes and shapes of the graph's inputs and outputs to the contract."""
-    height, width = metadata.image_size
-    pixels: _Dims = ("N", metadata.channels, height, width)
-    maps: _Dims = ("N", None, None, None)
-    inputs: dict[str, tuple[int, _Dims]] = {contract.IMAGES: (_FLOAT, pixels), contract.TARGETS: (_INT64, ("N",))}
-    outputs: dict[str, tuple[int, _Dims]] = {
-        contract.LOGITS: (_FLOAT, ("N", metadata.classes)),
-        contract.ACTIVATIONS: (_FLOAT, maps),
-        contract.GRADIENTS: (_FLOAT, maps),
-        contract.INPUT_GRADIENTS: (_FLOAT, pixels),
-        contract.GUIDED_GRADIENTS: (_FLOAT, pixels),
-        contract.CLASS_WEIGHTS: (_FLOAT, ("N", None)),
-        contract.DECONVNET_GRADIENTS: (_FLOAT, pixels),
-        contract.GRADCAM_MAP: (_FLOAT, ("N", None, None)),
-    }
+    shapes = metadata.shapes
     initialized = {tensor.name for tensor in graph.initializer}
     found_inputs = {value.name: value for value in graph.input if value.name not in initialized}
     found_outputs = {value.name: value for value in graph.output}
     _require_names(found_inputs, (contract.IMAGES,), "input", file)
     _require_names(found_outputs, (contract.LOGITS,), "output", file)
-    unknown = sorted(set(found_inputs) - set(inputs))
+    unknown = sorted(set(found_inputs) - set(contract.INPUTS))
     if unknown:
         raise ModelFileError(f"{file}: the graph wants an input {unknown[0]!r}, which the contract does not know")
     for name, value in found_inputs.items():
-        _check_value(value, *inputs[name], f"{file}: input {name}")
-    for name, expected in outputs.items():
+        _check_value(value, _INT64 if name == contract.TARGETS else _FLOAT, shapes[name], f"{file}: input {name}")
+    for name in contract.OUTPUTS:
         if name in found_outputs:
-            _check_value(found_outputs[name], *expected, f"{file}: output {name}")
+            _check_value(found_outputs[name], _FLOAT, shapes[name], f"{file}: output {name}")
     if metadata.labels is not None and len(metadata.labels) != metadata.classes:
         raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.classes} classes")
     chosen = metadata.preprocessing
@@ -197,22 +181,22 @@ def _require_names(found: dict[str, onnx.ValueInfoProto], names: tuple[str, ...]
             raise ModelFileError(f"{file}: the graph has no {what} {name!r}; export the network again")
 
 
-def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: _Dims, what: str) -> None:
+def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: Shape, what: str) -> None:
     tensor = value.type.tensor_type
     if tensor.elem_type != dtype:
         names = onnx.TensorProto.DataType.Name
         raise ModelFileError(f"{what} must be {names(dtype)}, not {names(tensor.elem_type)}")
-    found: _Dims = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
+    found: Shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
     fits = len(found) == len(dims) and all(_dim_fits(have, want) for have, want in zip(found, dims, strict=True))
     if not fits:
         raise ModelFileError(f"{what} must have the shape {_show(dims)}, not {_show(found)}")
 
 
-def _dim_fits(have: int | str | None, want: int | str | None) -> bool:
-    if isinstance(want, str):
-        return not isinstance(have, int)  # the batch must be dynamic
-    return want is None or not isinstance(have, int) or have == want
+def _dim_fits(have: int | str, want: int | str) -> bool:
+    if want == "N":
+        return isinstance(have, str)  # the batch must be dynamic
+    return isinstance(want, str) or isinstance(have, str) or have == want
 
 
-def _show(dims: _Dims) -> str:
-    return "(" + ", ".join("?" if dim is None else str(dim) for dim in dims) + ")"
+def _show(dims: Shape) -> str:
+    return "(" + ", ".join(map(str, dims)) + ")"

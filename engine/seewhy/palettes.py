@@ -10,8 +10,8 @@ import base64
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Bytes
 from .errors import OutputError
 
 # Base 85 of the 768 bytes R G B R G B ...
@@ -94,7 +94,7 @@ PALETTES = (*_TABLES, "grey")
 
 
 @cache
-def palette(name: str) -> NDArray[np.uint8]:
+def palette(name: str) -> Bytes:
     """Return a colour map's (256,3) uint8 table, read-only.
 
     Raises:

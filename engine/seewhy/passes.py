@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Floats, Integers
 from .combine import Size
 from .contract import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
 from .options import Option, Options
-from .runs import Floats, Integers, Runs, why_repeated
+from .runs import Runs, why_repeated
 from .sessions import Outputs
 
 
@@ -105,9 +106,7 @@ def slices(rows: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def sum_gradients(
-    batch: Batch, weights: NDArray[np.float64], make: Callable[[int, int], Floats]
-) -> NDArray[np.float32]:
+def sum_gradients(batch: Batch, weights: NDArray[np.float64], make: Callable[[int, int], Floats]) -> Floats:
     """(K,n,Cin,H,W): for each image and class the sum over s of weights[s] * dy/dx at the pixels `make(image, s)`.
 
     Summed in float64, one image and class after the other, so that memory does not grow with the number of passes.

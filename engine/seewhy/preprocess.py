@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import _core
+from .arrays import Bytes, Floats
 from .contract import Metadata, Preprocessing
 from .decode import MAX_PIXELS, decode_file, decode_image
 from .errors import ImageError
-
-Bytes: TypeAlias = NDArray[np.uint8]
-Floats: TypeAlias = NDArray[np.float32]
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from . import _core
+from .arrays import Bytes, Floats
 from .errors import OutputError
 from .palettes import palette
 from .preprocess import Picture, Placement
-
-Bytes: TypeAlias = NDArray[np.uint8]
-Floats: TypeAlias = NDArray[np.float32]
 
 CANVASES = ("model", "original")
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Floats, softmax
 from .classes import Answers, Question
 from .contract import Metadata
 from .explanation import Explanation
 from .preprocess import Picture
-from .runs import Floats
 
 
 @dataclass
@@ -71,12 +71,6 @@ def _concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
 def _sigmoid(logits: Floats) -> Floats:
     small = np.exp(-np.abs(logits))  # never overflows
     result: Floats = np.where(logits >= 0, 1, small) / (1 + small)
@@ -84,7 +78,7 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 _SCORES: dict[str, Callable[[Floats], Floats | None]] = {
-    "softmax": _softmax,
+    "softmax": softmax,
     "sigmoid": _sigmoid,
     "none": lambda logits: None,
 }

@@ -1,21 +1,18 @@
-"""Runs of one model file's graph, with every number that comes out of it looked at."""
+"""Runs of one model file's graph, with every shape and number that comes out of it looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Integers, first_not_finite
 from .contract import ACTIVATIONS
-from .errors import OutputError
+from .errors import ModelFileError, OutputError
 from .model import ModelFile
 from .sessions import Outputs, Sessions
-
-Floats: TypeAlias = NDArray[np.float32]
-Integers: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,11 @@ class Runs:
         """Return `outputs` for `feeds`, as `Sessions.run` does; `images` (N,) says which image a row belongs to.
 
         Raises:
+            ModelFileError: an output has another shape than the contract says.
             OutputError: an output holds NaN or infinity.
         """
         values = self.sessions.run(outputs, feeds)
+        self._check_shapes({**feeds, **values}, len(images))
         for name, value in values.items():
             row = first_not_finite(value)
             if row is not None:
@@ -40,6 +39,27 @@ class Runs:
                     f"show; check the model's weights and preprocessing"
                 )
         return values
+
+    def _check_shapes(self, values: Mapping[str, NDArray[Any]], rows: int) -> None:
+        """onnxruntime returns what the graph computes, whatever shape the file declares for it."""
+        lengths: dict[int | str, int] = {"N": rows}
+        for name, value in values.items():
+            shape = self.model.metadata.shapes[name]
+            wanted = [lengths.get(length, length) for length in shape]
+            fits = len(value.shape) == len(shape) and all(
+                have == want or (isinstance(want, str) and have > 0)
+                for have, want in zip(value.shape, wanted, strict=True)
+            )
+            if not fits:
+                raise ModelFileError(
+                    f"{self.model.path}: {name} has the shape ({_listed(value.shape)}) and not ({_listed(wanted)}); "
+                    f"export the network again"
+                )
+            lengths.update(zip(shape, value.shape, strict=True))
+
+
+def _listed(lengths: Iterable[object]) -> str:
+    return ", ".join(map(str, lengths))
 
 
 def why_repeated(model: ModelFile) -> str | None:
@@ -52,13 +72,3 @@ def why_repeated(model: ModelFile) -> str | None:
     if layer.cut != ACTIVATIONS:
         return f"the graph could only be cut at {layer.cut}, which is not an output"
     return None
-
-
-def first_not_finite(values: Floats) -> int | None:
-    """The first row of `values` that holds NaN or infinity."""
-    # NaN and infinity survive a sum, and one sum is much cheaper than a look at each element.
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum()):
-            return None
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    return int(bad[0]) if bad.size else None

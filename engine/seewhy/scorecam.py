@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import _core
+from .arrays import softmax
 from .combine import CHANNEL_WEIGHTS
 from .contract import ACTIVATIONS
 from .options import Options
@@ -35,16 +36,7 @@ def _run(batch: Batch, options: Options) -> Outputs:
         logits = batch.logits(batch.pixels[images] * masks[:, None], images)
         scores[:, rows] = np.take_along_axis(logits, batch.targets[images], axis=1).T
         batch.count.add(len(rows))
-    return {CHANNEL_WEIGHTS: _softmax(scores.reshape(each, n, channels)).astype(np.float32)}
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    """Over the last axis; -infinity becomes 0, and so does everything where nothing else is there."""
-    highest = scores.max(axis=-1, keepdims=True)
-    powers = np.exp(scores - np.where(np.isfinite(highest), highest, 0))
-    total = powers.sum(axis=-1, keepdims=True)
-    result: np.ndarray = powers / np.where(total > 0, total, 1)
-    return result
+    return {CHANNEL_WEIGHTS: softmax(scores.reshape(each, n, channels)).astype(np.float32)}
 
 
 SCORECAM = Passes(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], reads=(ACTIVATIONS,))

@@ -8,18 +8,18 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
 from . import contract
+from .arrays import Floats
 from .errors import ModelFileError, ProviderError, SeewhyError
 from .graph import prune
 from .model import ModelFile
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
-Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
+Outputs: TypeAlias = "dict[str, Floats]"
 _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
 """The outputs wanted, and those that are given."""
 

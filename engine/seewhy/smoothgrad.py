@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .arrays import Floats
 from .combine import ATTRIBUTIONS
 from .options import Option, Options, integer, number
 from .passes import Batch, Passes, sum_gradients
-from .runs import Floats
 from .sessions import Outputs
 
 

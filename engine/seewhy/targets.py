@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Floats, Integers
 from .contract import PREDICTED
 from .errors import TargetError
 
 _SHOWN = 5
 
 
-def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None) -> NDArray[np.int64]:
+def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None) -> Integers:
     """Return (N,) or (N,K) class indices for N `images`; `contract.PREDICTED` stands for the predicted class.
 
     `target` is None (the predicted class), an index, a label, a flat list of N of these (one per image), or a nested
@@ -44,7 +44,7 @@ def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None
     return np.array([[_index(value, classes, labels) for value in row] for row in target], np.int64)
 
 
-def highest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def highest(logits: Floats, count: int) -> Integers:
     """(N,classes) -> (N,count): the classes with the highest logits, best first; ties go to the lower index."""
     order = np.argsort(-logits, axis=1, kind="stable")
     return order[:, :count].astype(np.int64)
