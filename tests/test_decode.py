@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from seewhy import ImageError
-from seewhy.decode import MAX_PIXELS, decode_file, decode_image, extensions
+from seewhy.contract import MAX_PIXELS
+from seewhy.decode import decode_file, decode_image, extensions
 
 Photo = Callable[..., Image.Image]
 

@@ -140,6 +140,10 @@ def _dtype(kind: str, name: str, dtype: int) -> Callable[[onnx.ModelProto], None
     return change
 
 
+def no_layer(model: onnx.ModelProto) -> None:
+    next(entry for entry in model.metadata_props if entry.key == "seewhy.layer").value = "null"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -154,6 +158,7 @@ def _dtype(kind: str, name: str, dtype: int) -> Callable[[onnx.ModelProto], None
         (_dtype("output", "activations", TensorProto.FLOAT16), "output activations must be FLOAT, not FLOAT16"),
         (lambda model: model.graph.output[0].type.tensor_type.shape.dim.pop(), r"output logits .* not \(N\)"),
         (lambda model: set_property(model, "labels", ["cat", "dog"]), "2 labels for 6 classes"),
+        (no_layer, "holds activations, but the metadata names no target layer"),
         (
             lambda model: set_property(
                 model,

@@ -60,6 +60,11 @@ CHANNEL_ORDERS = ("RGB", "BGR")
 SCORES = ("softmax", "sigmoid", "none")
 LAYER_FORMS = ("map", "channels-last", "tokens")
 
+MAX_PIXELS = 178_956_970
+"""Pixels beyond which a picture is refused as a decompression bomb: where Pillow draws its own line."""
+# What float32 still holds, as a number that is not zero.
+_SMALLEST, _LARGEST = 1e-37, 3e38
+
 Shape: TypeAlias = "tuple[int | str, ...]"
 
 
@@ -194,7 +199,7 @@ class Metadata:
         """
         read = _Reader(properties, file)
         read.check_schema()
-        sizes = read("input", _fields(image_size=_pair, channels=_positive, classes=_positive))
+        sizes = read("input", _fields(image_size=_size, channels=_positive, classes=_positive))
         return cls(
             model=ModelInfo(**read("model", _fields(name=_text, source=_text, weights_sha256=_text))),
             labels=read("labels", _optional(_tuple(_text))),
@@ -299,9 +304,11 @@ def _tuple(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return converted
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _size(value: Any) -> tuple[int, int]:
     _require(isinstance(value, list) and len(value) == 2, "two integers", value)
-    return _positive(value[0]), _positive(value[1])
+    height, width = _positive(value[0]), _positive(value[1])
+    _require(height * width <= MAX_PIXELS, f"at most {MAX_PIXELS} pixels", value)
+    return height, width
 
 
 def _dict(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
@@ -337,7 +344,10 @@ def _preprocessing(value: Any) -> Preprocessing:
         std=_tuple(_number),
         channel_order=_one_of(CHANNEL_ORDERS),
     )(value)
-    _require(all(std > 0 for std in converted["std"]), "a positive std", value)
+    _require(all(abs(mean) <= _LARGEST for mean in converted["mean"]), "means that float32 holds", value["mean"])
+    _require(
+        all(_SMALLEST <= std <= _LARGEST for std in converted["std"]), "positive stds that float32 holds", value["std"]
+    )
     _require(len(converted["mean"]) == len(converted["std"]), "as many means as stds", value)
     _require(converted["resize"] != "shorter-side" or converted["size"] is not None, "a size to resize to", value)
     return Preprocessing(**converted)

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .arrays import Bytes
+from .contract import MAX_PIXELS
 from .errors import ImageError
-
-MAX_PIXELS = 178_956_970
-"""Pixels beyond which a picture is refused as a decompression bomb: where Pillow draws its own line."""
 
 # Photographs, and nothing that runs another program (EPS starts Ghostscript) or draws vectors.
 _FORMATS = (

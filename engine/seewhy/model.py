@@ -168,6 +168,11 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
     for name in contract.OUTPUTS:
         if name in found_outputs:
             _check_value(found_outputs[name], _FLOAT, shapes[name], f"{file}: output {name}")
+    if metadata.layer is None and contract.ACTIVATIONS in found_outputs:
+        raise ModelFileError(
+            f"{file}: the graph holds {contract.ACTIVATIONS}, but the metadata names no target layer; export the "
+            f"network again"
+        )
     if metadata.labels is not None and len(metadata.labels) != metadata.classes:
         raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.classes} classes")
     chosen = metadata.preprocessing

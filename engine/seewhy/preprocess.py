@@ -14,8 +14,8 @@ from PIL import Image
 
 from . import _core
 from .arrays import Bytes, Floats
-from .contract import Metadata, Preprocessing
-from .decode import MAX_PIXELS, decode_file, decode_image
+from .contract import MAX_PIXELS, Metadata, Preprocessing
+from .decode import decode_file, decode_image
 from .errors import ImageError
 
 _FILTERS = {
