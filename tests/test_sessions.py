@@ -12,7 +12,8 @@ import pytest
 
 from seewhy import Explainer, ModelFileError, ProviderError, sessions
 from seewhy.model import ModelFile
-from tiny_model import DEFAULT_OUTPUTS
+from test_model import external
+from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 CPU = "CPUExecutionProvider"
 
@@ -96,6 +97,29 @@ def test_cache_is_bounded_and_reused(model_path: Path) -> None:
     kept = found._cache[sets[-1], ()]
     found.run(sets[-1], feeds)
     assert found._cache[sets[-1], ()] is kept
+
+
+def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each graph here has the network's weights, 4 bytes a number, and at most 100 bytes of constants."""
+    weights = 4 * sum(array.size for array in Tiny().weights().values())
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
+    sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2) if "logits" in names]
+    assert weights > 4 * 200 and len(sets) > 4
+    for limit, kept in [(3 * (weights + 100), 3), (2 * (weights + 100), 2), (weights, 2), (0, 2)]:
+        monkeypatch.setattr(sessions, "_CACHED_BYTES", limit)
+        found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+        for names in sets:
+            found.run(names, feeds)
+        assert [key for key, _ in found._cache] == sets[-kept:]
+
+
+def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny) -> None:
+    counted = []
+    for path in (tiny.save(tmp_path / "m.onnx"), external(tmp_path, tiny)):
+        found = sessions.Sessions(ModelFile.read(path), None, 1)
+        found.run(frozenset({"logits"}), {"images": np.zeros((1, 3, 12, 16), np.float32)})
+        counted += [cached.weights for cached in found._cache.values()]
+    assert counted == 2 * [sum(array.nbytes for array in tiny.weights().values())]
 
 
 def test_failure_while_running(model_path: Path) -> None:

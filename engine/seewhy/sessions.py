@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import onnx
@@ -26,8 +28,17 @@ _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # A call may take five: the plain run, the head, and passes of three kinds.
 _CACHED_SESSIONS = 8
+# And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
+_CACHED_BYTES, _ALWAYS_CACHED = 2 * 2**30, 2
 # onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class _Cached:
+    session: onnxruntime.InferenceSession
+    weights: int
+    """Bytes."""
 
 
 class Sessions:
@@ -49,7 +60,7 @@ class Sessions:
         self._threads = threads
         self._asked, self.providers = _settle(providers)
         self._lock = threading.Lock()
-        self._cache: OrderedDict[_Key, onnxruntime.InferenceSession] = OrderedDict()
+        self._cache: OrderedDict[_Key, _Cached] = OrderedDict()
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return the named outputs for `feeds`: values of N rows by name.
@@ -83,16 +94,19 @@ class Sessions:
 
     def _session(self, key: _Key) -> onnxruntime.InferenceSession:
         with self._lock:
-            session = self._cache.get(key)
-            if session is None:
-                session = self._make(*key)
-                self._cache[key] = session
-                if len(self._cache) > _CACHED_SESSIONS:
+            cached = self._cache.get(key)
+            if cached is None:
+                cached = self._cache[key] = self._make(*key)
+                while len(self._cache) > _ALWAYS_CACHED and self._too_much():
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
-            return session
+            return cached.session
 
-    def _make(self, outputs: frozenset[str], given: tuple[str, ...]) -> onnxruntime.InferenceSession:
+    def _too_much(self) -> bool:
+        weights = sum(cached.weights for cached in self._cache.values())
+        return len(self._cache) > _CACHED_SESSIONS or weights > _CACHED_BYTES
+
+    def _make(self, outputs: frozenset[str], given: tuple[str, ...]) -> _Cached:
         pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs], given)
         options = _options()
         if self._threads is not None:
@@ -113,7 +127,12 @@ class Sessions:
                 f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
-        return session
+        return _Cached(session, sum(map(_size, pruned.graph.initializer)))
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    """Bytes, wherever they are stored."""
+    return int(math.prod(tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def _options() -> onnxruntime.SessionOptions:
