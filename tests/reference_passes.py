@@ -16,7 +16,8 @@ def smoothgrad(reference: Reference, image: Array, target: int, samples: int, no
     deviation = noise * (image.max() - image.min())
     gradients = []
     for sample in range(samples):
-        drawn = np.random.default_rng((seed, sample)).standard_normal(image.shape, np.float32).astype(np.float64)
+        child = np.random.SeedSequence(seed).spawn(sample + 1)[-1]
+        drawn = np.random.default_rng(child).standard_normal(image.shape, np.float32).astype(np.float64)
         # The model sees float32 pixels, and a rounded pixel may lie on the other side of a rectifier.
         noisy = (image + deviation * drawn).astype(np.float32)
         gradients.append(reference.backprop(reference.forward(noisy), target))

@@ -15,6 +15,7 @@ from common import pixels, relative_error, write
 from reference import Reference, minmax
 from seewhy import Explainer, MethodError
 from seewhy.methods import METHODS
+from seewhy.smoothgrad import draw
 from tiny_model import Tiny
 
 PASSES = [name for name, method in METHODS.items() if method.passes is not None]
@@ -99,6 +100,12 @@ def test_smoothgrad_seed(explainer: Explainer) -> None:
 
     assert np.array_equal(run(1), run(1))
     assert relative_error(run(1), run(2).astype(np.float64)) > 0.01
+
+
+def test_smoothgrad_samples_are_never_shared_by_seeds() -> None:
+    """Not even by seeds of more than 32 bits."""
+    drawn = {draw(high * 2**32 + 5, sample, (4,)).tobytes() for high in range(4) for sample in range(4)}
+    assert len(drawn) == 16
 
 
 def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:

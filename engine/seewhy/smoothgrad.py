@@ -29,8 +29,10 @@ def _run(batch: Batch, options: Options) -> Outputs:
 
 
 def draw(seed: int, sample: int, shape: tuple[int, ...]) -> Floats:
-    """Standard normal noise for one sample: NumPy's default generator, seeded with the pair (seed, sample)."""
-    noise: Floats = np.random.default_rng((seed, sample)).standard_normal(shape, np.float32)
+    """Standard normal noise for one sample: NumPy's default generator, from the seed's child of that number."""
+    # Not (seed, sample), which for seeds of more than 32 bits is another pair's noise too.
+    child = np.random.SeedSequence(seed, spawn_key=(sample,))
+    noise: Floats = np.random.default_rng(child).standard_normal(shape, np.float32)
     return noise
 
 
