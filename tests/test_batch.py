@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -119,6 +120,14 @@ def test_targets(photos: Path, explainer: Explainer, tmp_path: Path, targets: li
         assert np.atleast_1d(saved["target"]).tolist() == (expected or [saved["logits"].argmax()])
 
 
+def test_a_class_named_twice_is_explained_once(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    found, out = find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out"
+    [outcome] = run(explainer, found, out, Settings(targets=[1, 4, 1, "espresso"]))
+    assert [answer.picture.name for answer in outcome.answers] == ["a.gradcam.1.png", "a.gradcam.4.png"]
+    [outcome] = run(explainer, found, out, Settings(targets=[1, "espresso"]))
+    assert [answer.picture.name for answer in outcome.answers] == ["a.gradcam.png"]
+
+
 def test_bad_images_do_not_stop_the_others(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     (photos / "b.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
     (photos / "zero.png").touch()
@@ -152,6 +161,24 @@ def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: P
     outcomes = run(Explainer(tmp_path / "m.onnx"), found, tmp_path / "out", Settings())
     assert [o.error is None for o in outcomes] == [True, False, True]
     assert "b.png" in str(outcomes[1].error) and "NaN or infinity" in str(outcomes[1].error)
+
+
+def test_an_image_alone_is_not_explained_twice(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its numbers are not finite, there is nobody else whose fault that could be."""
+    explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
+    run = explainer._sessions.run
+    calls = []
+
+    def spoiled(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        calls.append(outputs)
+        return {name: value * (np.nan if len(calls) % 2 == 0 else 1) for name, value in run(outputs, feeds).items()}
+
+    monkeypatch.setattr(explainer._sessions, "run", spoiled)
+    found = find_images([photos / "a.jpg", photos / "B.PNG"], tmp_path / "out")
+    outcomes = list(explain_files(explainer, found, tmp_path / "out", Settings(["smoothgrad"])))
+    assert len(calls) == 4  # for each image the plain run, and the one that fails
+    words = r"m\.onnx: input_gradients of image 0 holds NaN"
+    assert all(re.match(f"{re.escape(str(o.path))}: .*{words}", str(o.error)) for o in outcomes)
 
 
 def test_methods_of_many_passes_finish_image_by_image(photos: Path, explainer: Explainer, tmp_path: Path) -> None:

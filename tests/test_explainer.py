@@ -220,6 +220,13 @@ def test_predicted_class_among_named_ones(explainer: Explainer) -> None:
     assert explainer.explain(images, target=[None, 2, "espresso"]).targets.tolist() == [predicted[0], 2, 1]
 
 
+def test_settle(explainer: Explainer) -> None:
+    """The options that `explain` uses, without an image."""
+    found = explainer.settle(["smoothgrad", "gradcam", "smoothgrad"], {"smoothgrad": {"samples": 3}})
+    assert found == {"smoothgrad": {"samples": 3, "noise": 0.15, "seed": 0}, "gradcam": {}}
+    assert list(explainer.settle("cam")) == ["cam"]
+
+
 def test_labels(explainer: Explainer) -> None:
     assert explainer.labels == LABELS
     assert explainer.explain(pixels(2), target="espresso").labels == ["espresso", "espresso"]
@@ -243,7 +250,18 @@ def test_no_labels(tmp_path: Path) -> None:
         ({"top": 0}, TargetError, "from 1 to 6"),
         ({"batch_size": 0}, ImageError, "batch_size must be a positive integer"),
         ({"batch_size": 1.5}, ImageError, "batch_size must be a positive integer"),
+        ({"batch_size": np.zeros((3, 3))}, ImageError, "batch_size must be a positive integer, not ndarray"),
+        ({"target": np.zeros(99), "top": 2}, TargetError, "target=ndarray, top=2"),
         ({"method": "magic"}, MethodError, "no method 'magic'"),
+        ({"method": 3}, MethodError, "method must be a name or a list of names, not 3$"),
+        ({"method": b"cam"}, MethodError, "method must be a name or a list of names, not b'cam'$"),
+        ({"method": np.array(["gradcam", "cam"])}, MethodError, "method must be a name or a list of names, not array"),
+        ({"method": [["gradcam"]]}, MethodError, r"no method \['gradcam'\]; there are backprop"),
+        ({"method": ["gradcam", np.zeros((3, 3))]}, MethodError, "no method ndarray; there are backprop"),
+        ({"progress": 3}, MethodError, "progress must be a function of two numbers, not 3$"),
+        ({"options": np.zeros((3, 3))}, MethodError, "their options, not ndarray$"),
+        ({"options": ["x" * 5000]}, MethodError, "their options, not list$"),
+        ({"options": {"x" * 5000: {}}}, MethodError, "options for str, but there is no such method"),
     ],
 )
 def test_wrong_arguments(explainer: Explainer, arguments: dict[str, Any], error: type, words: str) -> None:

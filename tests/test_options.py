@@ -85,6 +85,15 @@ def test_texts_of_another_form(text: str) -> None:
         parse([text])
 
 
+@pytest.mark.parametrize("text", ["5e0", "1_0", "inf", " 7.50", "-0.0"])
+def test_numbers_are_shown_as_they_were_written(text: str) -> None:
+    given = parse([f"m.samples={text}"])["m"]
+    assert given["samples"] == float(text)
+    with pytest.raises(MethodError) as raised:
+        settle("m", KNOWN, given)
+    assert str(raised.value) == f"m: samples must be an integer from 1 to 100, not {text}"
+
+
 def test_an_option_twice() -> None:
     with pytest.raises(MethodError, match=r"the option a\.b is given twice"):
         parse(["a.b=1", "a.c=1", "a.b=2"])

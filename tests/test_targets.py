@@ -28,6 +28,8 @@ from tiny_model import LABELS
         (np.array([[0, 1], [2, 3]], np.uint8), [[0, 1], [2, 3]]),
         ([np.array([0, 1]), [2, 3]], [[0, 1], [2, 3]]),
         (np.array(3), [3, 3]),
+        ([np.array(1), np.array(2)], [1, 2]),
+        ([[np.int64(1)], [np.uint8(2)]], [[1], [2]]),
     ],
 )
 def test_forms(target: Any, expected: list[Any]) -> None:
@@ -58,6 +60,9 @@ def test_forms(target: Any, expected: list[Any]) -> None:
         ([[0], 2], "the same number of targets"),
         ([[], []], "are empty"),
         ([[[0]], [[1]]], "a class index or a label"),
+        ([[[0] * 99], [[1] * 99]], r"not list \(list\)"),
+        (type("Odd", (), {"__repr__": lambda self: "a\nb"})(), r"not Odd \(Odd\)"),
+        ([np.zeros(()), np.zeros(())], "not 0.0"),
         (np.zeros((2, 1, 1), int), "a class index or a label"),
     ],
 )
@@ -113,6 +118,14 @@ def test_no_labels() -> None:
 def test_highest() -> None:
     logits = np.array([[1, 3, 2], [5, 5, 5], [-1, -3, 0]], np.float32)
     assert highest(logits, 2).tolist() == [[1, 2], [0, 1], [2, 0]]
+
+
+@pytest.mark.parametrize("values", [1, 2, 7])
+def test_highest_of_many_that_tie(values: int) -> None:
+    """Far more than the few that a sort leaves in their order by chance."""
+    logits = np.random.default_rng(0).integers(0, values, (2, 1000)).astype(np.float32)
+    for row, found in zip(logits.tolist(), highest(logits, 1000).tolist(), strict=True):
+        assert found == sorted(range(1000), key=lambda index: (-row[index], index))
 
 
 @pytest.mark.parametrize("top", [0, -1, 7, 1.0, True, "2"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,6 +20,7 @@ from .methods import METHODS
 from .preprocess import Photograph, photograph
 from .render import clip_gradients, gradient_pictures, rgb
 from .sheet import contact_sheet
+from .targets import resolve
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def explain_files(
     Raises:
         SeewhyError: what concerns all images: a wrong target or method, or a folder that cannot be written.
     """
+    settings = replace(settings, targets=_classes(explainer, settings.targets))
     target = output.Folder(folder, [item.path for item in found])
     names = output.plan([item.relative for item in found])
     many = any(method.passes is not None for name, method in METHODS.items() if name in settings.methods)
@@ -129,6 +131,13 @@ def explain_files(
     for start in range(0, len(found), step):
         part = slice(start, start + step)
         yield from _explain_batch(explainer, found[part], names[part], target, settings, progress)
+
+
+def _classes(explainer: Explainer, targets: Sequence[int | str]) -> list[int]:
+    """The classes asked for, each once, however it was named."""
+    if not targets:
+        return []
+    return list(dict.fromkeys(resolve([list(targets)], 1, explainer.metadata.classes, explainer.labels)[0].tolist()))
 
 
 def _explain_batch(
@@ -147,9 +156,11 @@ def _explain_batch(
     try:
         together = _explain(explainer, [loaded[i] for i in good], settings, progress)
         results.update({i: (together, row) for row, i in enumerate(good)})
-    except OutputError:  # one image's numbers are not finite: explain each by itself to find out which
+    except OutputError as one_of_them:  # its numbers are not finite: explain each by itself to find out which it is
         for i in good:
             try:
+                if len(good) == 1:
+                    raise one_of_them
                 results[i] = (_explain(explainer, [loaded[i]], settings, progress), 0)
             except OutputError as error:
                 results[i] = OutputError(f"{found[i].path}: {error}")

@@ -18,7 +18,6 @@ from .combine import COMPLETENESS, Size, Values
 from .contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
-    GRADCAM_MAP,
     GRADIENTS,
     IMAGES,
     LOGITS,
@@ -33,8 +32,7 @@ from .runs import Runs, why_repeated
 from .sessions import Outputs
 from .targets import highest
 
-_SAME_FOR_ALL_CLASSES = frozenset({IMAGES, LOGITS, ACTIVATIONS})
-_BEHIND_THE_LAYER = frozenset({GRADIENTS, CLASS_WEIGHTS, GRADCAM_MAP})
+_FROM_THE_LAYER_ON = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Question:
     @property
     def varying(self) -> list[Method]:
         """Methods of one run whose answer depends on the class."""
-        return [m for m in self.methods if m.passes is None and not _SAME_FOR_ALL_CLASSES.issuperset(m.outputs)]
+        return [m for m in self.methods if m.passes is None and set(m.outputs) != {ACTIVATIONS}]
 
 
 @dataclass(frozen=True)
@@ -120,9 +118,8 @@ def answer(runs: Runs, question: Question, pixels: Floats, asked: Integers | Non
 
 def _by_head(runs: Runs, question: Question) -> bool:
     """Whether further classes run the head alone."""
-    possible = _SAME_FOR_ALL_CLASSES | _BEHIND_THE_LAYER
     varying = question.varying
-    everything_there = bool(varying) and all(possible.issuperset(method.outputs) for method in varying)
+    everything_there = bool(varying) and all(_FROM_THE_LAYER_ON.issuperset(method.outputs) for method in varying)
     return question.each > 1 and everything_there and why_repeated(runs.model) is None
 
 

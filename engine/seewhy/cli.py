@@ -185,8 +185,11 @@ def explain(
     from .palettes import palette
     from .progress import Progress
 
-    palette(colormap)  # a wrong name is better found before the work than after it
+    # What is wrong is better found before the work than after it.
+    palette(colormap)
+    given = parse(options)
     explainer = Explainer(model, list(providers) or None, threads, not no_verify)
+    explainer.settle(methods, given)
     found = batch.find_images(images, folder)
     settings = batch.Settings(
         list(dict.fromkeys(methods)),
@@ -197,7 +200,7 @@ def explain(
         alpha,
         canvas,
         batch_size,
-        parse(options),
+        given,
     )
     failed = 0
     with Progress(len(found)) as progress:

@@ -14,7 +14,7 @@ from .classes import Question, answer
 from .contract import Metadata
 from .errors import ImageError, MethodError, TargetError
 from .explanation import Explanation
-from .methods import METHODS, Method, Size
+from .methods import METHODS, Size
 from .model import ModelFile
 from .options import settle
 from .passes import Count
@@ -22,6 +22,7 @@ from .results import Results
 from .runs import Runs
 from .sessions import Provider, Sessions
 from .targets import check_top, is_integer, resolve
+from .text import brief
 
 Images: TypeAlias = Any
 """A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""
@@ -122,7 +123,8 @@ class Explainer:
         Args:
             images: a path, a PIL image or a uint8 HxWx3 (or HxW) array, or a list of these; or one float32
                 (N,Cin,H,W) array, taken as already preprocessed.
-            method: a method's name, or a list of names: then the graph runs once for all of them.
+            method: a method's name, or a list of names: one plain run serves them all, and methods of many passes add
+                theirs.
             target: None (the class that the model predicts), a class index, or a label; a list of N of these is one
                 per image, and a nested list or (N,K) array is K per image.
             top: explain the `top` highest classes of each image, best first, instead of `target`.
@@ -135,22 +137,23 @@ class Explainer:
 
         Raises:
             ImageError: an image cannot be used.
-            MethodError: a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
+            MethodError: as `settle` raises it, or `progress` cannot be called.
             TargetError: a target is out of range, unknown, ambiguous, or one too few or too many.
             OutputError: the model produced NaN or infinity.
             ProviderError: onnxruntime failed to run the graph.
         """
-        chosen = self._methods([method] if isinstance(method, str) else method)
-        settled = _settle(chosen, options)
+        settled = self.settle(method, options)
+        if progress is not None and not callable(progress):
+            raise MethodError(f"progress must be a function of two numbers, not {brief(progress)}")
         if not is_integer(batch_size) or batch_size < 1:
-            raise ImageError(f"batch_size must be a positive integer, not {batch_size!r}")
+            raise ImageError(f"batch_size must be a positive integer, not {brief(batch_size)}")
         batch = preprocess.batch(images, self.metadata)
         wanted = self._wanted(target, top, len(batch))
         nested = wanted is None or wanted.ndim == 2
         each = top or (wanted.shape[1] if wanted is not None and nested else 1)
         asked = None if wanted is None else wanted.reshape(-1, each)
 
-        question = Question(chosen, settled, each, int(batch_size), self._size)
+        question = Question([METHODS[name] for name in settled], settled, each, int(batch_size), self._size)
         results = Results(question, self.metadata, nested)
         count = Count(len(batch), progress)
         for start in range(0, len(batch), question.batch_size):
@@ -163,30 +166,34 @@ class Explainer:
         found = results.explanations()
         return found[method] if isinstance(method, str) else found
 
-    def _methods(self, names: Sequence[str]) -> list[Method]:
+    def settle(self, method: str | Sequence[str], options: MethodOptions | None = None) -> dict[str, dict[str, Any]]:
+        """Return every method asked for, in order, with all its options: those given, and defaults for the others.
+
+        Raises:
+            MethodError: a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
+        """
+        names = [method] if isinstance(method, str) else method
+        if not isinstance(names, (list, tuple)):
+            raise MethodError(f"method must be a name or a list of names, not {brief(method)}")
         if not names:
             raise MethodError(f"no method given; this file can serve {', '.join(self.methods)}")
-        return [methods.find(name, self._model.outputs, str(self._model.path)) for name in dict.fromkeys(names)]
+        found = [methods.find(name, self._model.outputs, str(self._model.path)) for name in names]
+        given = {} if options is None else options
+        if not isinstance(given, Mapping):
+            raise MethodError(f"options must be a dict of methods and their options, not {brief(given)}")
+        for name in given:
+            if name not in METHODS:
+                known = ", ".join(METHODS)
+                raise MethodError(f"options for {brief(name)}, but there is no such method; there are {known}")
+            if name not in names:
+                raise MethodError(f"options for {name}, but the methods asked for are {', '.join(names)}")
+        return {one.name: settle(one.name, one.options, given.get(one.name)) for one in found}
 
     def _wanted(self, target: Any, top: int | None, images: int) -> Integers | None:
         """Targets (N,) or (N,K); None where `top` asks for the highest, which only the logits tell."""
         if top is None:
             return resolve(target, images, self.metadata.classes, self.labels)
         if target is not None:
-            raise TargetError(f"give target or top, not both (target={target!r}, top={top!r})")
+            raise TargetError(f"give target or top, not both (target={brief(target)}, top={brief(top)})")
         check_top(top, self.metadata.classes)
         return None
-
-
-def _settle(chosen: Sequence[Method], given: Any) -> dict[str, dict[str, Any]]:
-    """Every chosen method's options, with defaults for what is not `given`."""
-    given = {} if given is None else given
-    if not isinstance(given, Mapping):
-        raise MethodError(f"options must be a dict of methods and their options, not {given!r}")
-    names = [method.name for method in chosen]
-    for name in given:
-        if name not in METHODS:
-            raise MethodError(f"options for {name!r}, but there is no such method; there are {', '.join(METHODS)}")
-        if name not in names:
-            raise MethodError(f"options for {name}, but the methods asked for are {', '.join(names)}")
-    return {method.name: settle(method.name, method.options, given.get(method.name)) for method in chosen}

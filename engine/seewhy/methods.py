@@ -26,6 +26,7 @@ from .options import Option
 from .passes import Passes
 from .scorecam import SCORECAM
 from .smoothgrad import SMOOTHGRAD
+from .text import brief
 
 __all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
 
@@ -207,7 +208,7 @@ def find(name: str, outputs: Collection[str], file: str) -> Method:
     """
     method = METHODS.get(name) if isinstance(name, str) else None
     if method is None:
-        raise MethodError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        raise MethodError(f"no method {brief(name)}; there are {', '.join(METHODS)}")
     missing = [output for output in method.outputs if output not in outputs]
     if CLASS_WEIGHTS in missing:
         raise MethodError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import MethodError
 from .targets import is_integer
+from .text import brief
 
 Options = Mapping[str, Any]
 
@@ -69,19 +70,19 @@ def settle(method: str, known: Sequence[Option], given: Any) -> dict[str, Any]:
     """
     given = {} if given is None else given
     if not isinstance(given, Mapping):
-        raise MethodError(f"the options of {method} must be a dict of names and values, not {_short(given)}")
+        raise MethodError(f"the options of {method} must be a dict of names and values, not {brief(given)}")
     names = [option.name for option in known]
     for name in given:
         if name not in names:
             there_are = f"it has {', '.join(names)}" if names else "it has none"
-            raise MethodError(f"{method} has no option {_short(name)}; {there_are}")
+            raise MethodError(f"{method} has no option {brief(name)}; {there_are}")
     values = {}
     for option in known:
         value = given.get(option.name, option.default)
         try:
             values[option.name] = option.check(value)
         except ValueError as error:
-            raise MethodError(f"{method}: {option.name} must be {error}, not {_short(value)}") from None
+            raise MethodError(f"{method}: {option.name} must be {error}, not {brief(value)}") from None
     return values
 
 
@@ -96,7 +97,7 @@ def parse(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, equals, value = text.partition("=")
         method, dot, option = name.rpartition(".")
         if not (method and dot and option and equals):
-            raise MethodError(f"an option is METHOD.NAME=VALUE, such as smoothgrad.samples=50, not {_short(text)}")
+            raise MethodError(f"an option is METHOD.NAME=VALUE, such as smoothgrad.samples=50, not {brief(text)}")
         if option in result.setdefault(method, {}):
             raise MethodError(f"the option {name} is given twice")
         result[method][option] = _value(value)
@@ -108,11 +109,16 @@ def _value(text: str) -> int | float | str:
     if re.fullmatch(r"[+-]?[0-9]{1,30}", text):
         return int(text)
     try:
-        return float(text)
+        return _Number(text)
     except ValueError:
         return text
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else f"{type(value).__name__}"
+class _Number(float):
+    """A number that errors show as it was written."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text

@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import Floats, Integers
 from .contract import PREDICTED
 from .errors import TargetError
+from .text import brief
 
 _SHOWN = 5
 
@@ -33,7 +34,8 @@ def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None
             f"{len(target)} targets for {images} images; give one for each image, or for several classes of an image "
             f"a list of lists"
         )
-    rows = [isinstance(row, (list, tuple, np.ndarray)) for row in target]
+    target = [row.tolist() if isinstance(row, np.ndarray) else row for row in target]
+    rows = [isinstance(row, (list, tuple)) for row in target]
     if not any(rows):
         return np.array([_index(value, classes, labels) for value in target], np.int64)
     lengths = [len(row) if nested else 1 for row, nested in zip(target, rows, strict=True)]
@@ -57,7 +59,7 @@ def check_top(top: Any, classes: int) -> int:
         TargetError: it is not an integer in 1..classes.
     """
     if not is_integer(top) or not 1 <= top <= classes:
-        raise TargetError(f"top must be an integer from 1 to {classes}, not {top!r}")
+        raise TargetError(f"top must be an integer from 1 to {classes}, not {brief(top)}")
     return int(top)
 
 
@@ -72,7 +74,7 @@ def _index(value: Any, classes: int, labels: Sequence[str] | None) -> int:
     if isinstance(value, str):
         return find_label(value, labels)
     if not is_integer(value):
-        raise TargetError(f"a target is a class index or a label, not {value!r} ({type(value).__name__})")
+        raise TargetError(f"a target is a class index or a label, not {brief(value)} ({type(value).__name__})")
     if not 0 <= value < classes:
         raise TargetError(f"target {value} is out of range: the model has classes 0 to {classes - 1}")
     return int(value)

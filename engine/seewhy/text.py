@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def printable(text: str) -> str:
     """Return `text` with every character that does not print (control, bidirectional, line breaks) as an escape.
@@ -11,6 +13,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def brief(value: Any) -> str:
+    """Return `repr(value)` where that is one short line, and else the name of its type."""
+    text = repr(value)
+    return text if len(text) <= 60 and text.isprintable() else type(value).__name__
 
 
 def safe_name(text: str) -> str:
