@@ -1,13 +1,15 @@
-"""What several test modules take: pixels for the tiny model, files of it with other parts, and the measure of error."""
+"""What several test modules take: pixels and files of the tiny model, the measure of error, and the command line."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
+from click.testing import CliRunner, Result
 
-from seewhy import digest
+from seewhy import cli, digest
 
 
 def pixels(count: int = 3, seed: int = 7) -> np.ndarray:
@@ -26,3 +28,14 @@ def write(path: Path, model: onnx.ModelProto) -> Path:
     """Write `model` with the right digest."""
     path.write_bytes(digest.seal(model.SerializeToString()))
     return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], prog_name="seewhy")
+
+
+def failed(result: Result, words: str) -> None:
+    """One line on standard error, status 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert re.fullmatch(f"seewhy: error: .*{words}.*\n", result.stderr), result.stderr
+    assert isinstance(result.exception, SystemExit)

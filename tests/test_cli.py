@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -15,28 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-import bypass
+from common import failed, run
 from seewhy import Explainer, __version__, cli, digest
 from seewhy.errors import ExportError
 from seewhy.methods import METHODS
-from seewhy.progress import Progress, describe
 from tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
 
 Photo = Callable[..., Image.Image]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], prog_name="seewhy")
-
-
-def failed(result: Result, words: str) -> None:
-    """One line on standard error, status 2, no traceback."""
-    assert result.exit_code == 2, result.output
-    assert re.fullmatch(f"seewhy: error: .*{words}.*\n", result.stderr), result.stderr
-    assert isinstance(result.exception, SystemExit)
 
 
 @pytest.fixture
@@ -78,6 +64,20 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
     ]
     expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
     assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+
+
+def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_path: Path) -> None:
+    arguments = ["explain", model_path, tmp_path, "-o", tmp_path / "out"]
+    failed(run(*arguments), "the folder holds no images")
+    failed(run(*arguments, "--method", "magic"), "no method 'magic'")
+    failed(run(*arguments, "--method", "smoothgrad", "--option", "smoothgrad.samples=0"), "samples must be an integer")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_named_twice(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *("--target", 1, "--target", "espresso"))
+    assert len(result.stdout.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cat.gradcam.png"]
 
 
 def test_options_of_methods(model_path: Path, cat: Path, tmp_path: Path) -> None:
@@ -201,6 +201,9 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--option", "smoothgrad.samples=3"], "for smoothgrad, but the methods asked for are gradcam"),
         ("good", ["--option", "gradcam.samples=3"], "gradcam has no option 'samples'; it has none"),
         ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=x\x1b"], "from 1 to .*, not 'x.x1b'"),
+        # Before the file is read.
+        ("none", ["--option", "samples=3"], "an option is METHOD.NAME=VALUE"),
+        ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=5e0"], "from 1 to 100000, not 5e0"),
         ("good", ["--target", "6"], "target 6 is out of range: the model has classes 0 to 5"),
         ("good", ["--target", "-1"], "target -1 is out of range"),
         ("good", ["--target", "expresso"], "no label 'expresso' .* close: espresso"),
@@ -298,63 +301,6 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert result.exit_code == 2 and "Error: " in result.stderr
 
 
-# inspect.
-
-
-def test_inspect(model_path: Path) -> None:
-    result = run("inspect", model_path)
-    assert result.exit_code == 0 and result.stderr == ""
-    for words in [
-        *("tiny", "tests.tiny_model:Tiny", "16x12 pixels, 3 channels", "6: tabby, tabby cat; espresso; crane; ..."),
-        *("features.4 (automatic)", ", ".join(METHODS), "2 relu; guided: 2"),
-        *("squash to 16x12, bilinear; RGB, mean 0.485 0.456 0.406", "torch 2.13.0", "intact"),
-    ]:
-        assert words in result.stdout, words
-    assert re.search(r"logits +noise +1\.0e-07 +2\.0e-07", result.stdout)
-
-
-def test_inspect_says_what_the_layer_gives(tiny: Tiny, tmp_path: Path) -> None:
-    layer = {"name": "norm1", "chosen": "named", "separates": False, "cut": None, "form": "tokens", "dropped_tokens": 2}
-    path = tmp_path / "m.onnx"
-    path.write_bytes(digest.seal(set_property(tiny.proto(), "layer", layer).SerializeToString()))
-    assert "norm1 (named), made a map from tokens, 2 of no place left out" in run("inspect", path).stdout
-
-
-def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
-    assert re.search(r"several classes +one run of the image for all of them", run("inspect", model_path).stdout)
-    assert json.loads(run("inspect", model_path, "--json").stdout)["image_repeated_for_each_class"] is False
-    other = bypass.save(tmp_path / "m.onnx")
-    words = r"several classes +the image is repeated for each class, since not every path .* passes through features\.4"
-    assert re.search(words, run("inspect", other).stdout)
-    assert json.loads(run("inspect", other, "--json").stdout)["image_repeated_for_each_class"] is True
-    bare = Tiny(outputs=("logits", "input_gradients")).save(tmp_path / "bare.onnx")
-    assert "for each class, since the file holds no activations to start from" in run("inspect", bare).stdout
-
-
-def test_inspect_json(model_path: Path, tiny: Tiny) -> None:
-    facts = json.loads(run("inspect", model_path, "--json").stdout)
-    assert facts["model"] == {"name": "tiny", "source": "tests.tiny_model:Tiny", "weights_sha256": "0f" * 32}
-    assert facts["outputs"] == list(tiny.outputs)
-    assert facts["methods"] == list(METHODS)
-    assert facts["damage"] is None and facts["schema"] == 1
-    assert facts["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
-
-
-def test_inspect_damaged(tmp_path: Path) -> None:
-    path = variants(tmp_path)["damaged"]
-    result = run("inspect", path)
-    failed(result, "damaged or changed")
-    assert re.search("integrity +damaged", result.stdout)
-    assert json.loads(run("inspect", path, "--json").stdout)["damage"]
-
-
-def test_inspect_bare_file(tmp_path: Path) -> None:
-    path = Tiny(labels=None, preprocessing=None, outputs=("logits",)).save(tmp_path / "m.onnx")
-    result = run("inspect", path)
-    assert "6, without labels" in result.stdout and "takes preprocessed arrays only" in result.stdout
-    assert re.search("methods +none", result.stdout)
-
-
 # Plug-ins.
 
 
@@ -420,44 +366,6 @@ def test_plug_ins_are_found() -> None:
 def test_help_does_not_import_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plug_in(monkeypatch, tmp_path, "raise SystemError('imported')")
     assert run("--help").exit_code == 0
-
-
-# Progress.
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_in_words() -> None:
-    assert describe(12, 340, 4) == "12/340 images, 3.0 images/s, 1:49 left"
-    assert describe(1, 100_000, 1) == "1/100000 images, 1.0 images/s, 27:46:39 left"
-    assert describe(5, 5, 0.5) == "5/5 images, 10.0 images/s, 0:00 left"
-    assert describe(0, 5, 3) == "0/5 images, 0.0 images/s, 0:00 left"
-    assert describe(2, 5, 200) == "2/5 images, 100.0 s/image, 5:00 left"
-    # A quarter of the third image took as long as each quarter of the two before it.
-    assert describe(2, 4, 90, 320, 1280) == "2/4 images, 320/1280 passes, 40.0 s/image, 1:10 left"
-
-
-def test_progress_is_shown_late_and_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from seewhy import progress
-
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    for stream, shown in [(Terminal(), True), (io.StringIO(), False)]:
-        now[0] = 0
-        with Progress(10, stream) as bar:
-            now[0] = 1
-            bar.update(1)
-            assert stream.getvalue() == ""
-            now[0] = 4
-            bar.update(2)
-            now[0] = 5
-            bar.passes(5, 10)
-        assert ("2/10 images, 2.0 s/image, 0:16 left" in stream.getvalue()) == shown
-        assert ("2/10 images, 5/10 passes, 2.0 s/image, 0:15 left" in stream.getvalue()) == shown
-        assert stream.getvalue().endswith("\r\x1b[K" if shown else "")
 
 
 def test_quiet_when_piped(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
