@@ -29,6 +29,9 @@ _DEPTH = 3
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, FSDP and activation checkpointing put into the middle of a name."""
 
+_OPTIMISERS = re.compile(r"optim(?!i[sz]ed|al)|momentum|exp_avg", re.IGNORECASE)
+"""How the keys begin that hold an optimiser's tensors, which have the weights' names and shapes."""
+
 # Counts batches for a momentum in training; evaluation never reads it, and old checkpoints lack it.
 _COUNTER = "num_batches_tracked"
 
@@ -76,8 +79,19 @@ def load_checkpoint(module: nn.Module, path: Path, key: str | None = None) -> tu
             f"{path}: not a state dict (a name for each tensor), nor does it hold one; save model.state_dict()"
         )
     chosen = _choose(path, fits, expected, key)
+    pairs = [(name, chosen.tensors[name], wanted) for name, wanted in expected.items() if name in chosen.tensors]
+    others = [
+        f"{name} as {_kind(value)} instead of {_kind(wanted)}"
+        for name, value, wanted in pairs
+        if not _is_usable(name, value, wanted)
+    ]
+    if others:
+        raise ExportError(f"{path}: holds {some(others)}; save dense tensors of the network's own types")
+    # In the network's type: float64 may hold more than float32 does.
     broken = [
-        name for name, value in chosen.tensors.items() if value.is_floating_point() and not value.isfinite().all()
+        name
+        for name, value, wanted in pairs
+        if value.is_floating_point() and not value.to(wanted.dtype).isfinite().all()
     ]
     if broken:
         raise ExportError(f"{path}: holds NaN or infinity in {some(broken)}; take a checkpoint from before that")
@@ -103,20 +117,41 @@ def _places(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 def _fits(place: tuple[str, ...], tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> Iterator[_Fit]:
     """What lies behind each prefix that might be the right one; at least one."""
-    tensors = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+    tensors = _unwrapped(tensors)
     needed = sum(not _is_counter(name) for name in expected)
     seen = set()
     for added in _common_prefixes(list(expected)):
         inner = {name[len(added) :] for name in expected if not _is_counter(name)}
         counts = Counter(prefix for name in tensors for prefix in _prefixes(name, inner))
         closest = dict.fromkeys(["", *(prefix for prefix, _ in counts.most_common(1))])
-        for prefix in [prefix for prefix, count in counts.items() if count == needed] or closest:
-            renamed = {name: added + name[len(prefix) :] for name in tensors if name.startswith(prefix)}
+        whole = [prefix for prefix, count in counts.items() if count == needed]
+        for prefix in whole or closest:
+            # {conv.weight, ema.conv.weight}: two sets of weights, and not one with names that nobody knows.
+            inside = tuple(other for other in whole if other != prefix and other.startswith(prefix))
+            renamed = {
+                name: added + name[len(prefix) :]
+                for name in tensors
+                if name.startswith(prefix) and (name[len(prefix) :] in inner or not name.startswith(inside))
+            }
             if frozenset(renamed.items()) in seen:
                 continue
             seen.add(frozenset(renamed.items()))
             behind = {new: tensors[name] for name, new in renamed.items()}
             yield _Fit(place, prefix, behind, [name for name in tensors if name not in renamed])
+        if whole:
+            return
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without wrappers in the names, but for those that would then be the name of another tensor."""
+    names: dict[str, list[str]] = {}
+    for name in tensors:
+        names.setdefault(_WRAPPERS.sub("", name), []).append(name)
+    found = {}
+    for bare, (first, *rest) in names.items():
+        same = all(_is_equal(tensors[first], tensors[name]) for name in rest)
+        found.update({bare: tensors[first]} if same else {name: tensors[name] for name in (first, *rest)})
+    return found
 
 
 def _prefixes(name: str, inner: set[str]) -> Iterator[str]:
@@ -142,30 +177,62 @@ def _is_counter(name: str) -> bool:
     return name.rpartition(".")[2] == _COUNTER
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is an array of numbers, and not sparse, nested, quantised or without data."""
+    return tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+
+
+def _is_usable(name: str, value: Tensor, wanted: Tensor) -> bool:
+    same = value.is_floating_point() == wanted.is_floating_point() and value.is_complex() == wanted.is_complex()
+    return _is_plain(value) and (same or _is_counter(name))
+
+
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    return _is_plain(one) and _is_plain(other) and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _kind(tensor: Tensor) -> str:
+    kinds = {"nested": tensor.is_nested, "quantised": tensor.is_quantized, "without data": tensor.is_meta}
+    special = [kind for kind, holds in kinds.items() if holds]
+    return next(iter(special), str(tensor.layout if tensor.layout != torch.strided else tensor.dtype)[6:])
+
+
 def _difference(fit: _Fit, expected: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
     """Names that are missing, unknown, and of another shape."""
     missing = [name for name in expected if name not in fit.tensors and not _is_counter(name)]
     unknown = [name for name in fit.tensors if name not in expected and not _is_counter(name)]
-    shared = [name for name in expected if name in fit.tensors]
+    shared = [name for name in expected if name in fit.tensors and _is_plain(fit.tensors[name])]
     return missing, unknown, [name for name in shared if fit.tensors[name].shape != expected[name].shape]
 
 
 def _choose(path: Path, fits: list[_Fit], expected: Mapping[str, Tensor], key: str | None) -> _Fit:
-    exact = [fit for fit in fits if not any(_difference(fit, expected))]
-    if key is not None:
-        named = [fit for fit in exact or fits if fit.key == key]
-        if not named:
-            listed = some([fit.key for fit in exact or fits], most=5)
-            raise ExportError(f"{path}: no weights that fit are called {key!r}; there are {listed}")
-        exact, fits = [fit for fit in exact if fit in named], named
-    if not exact:
-        raise ExportError(_misfit(path, min(fits, key=lambda fit: _distance(fit, expected)), expected))
-    if not all(_equal(exact[0], other) for other in exact[1:]):
+    """The one that fits, where nothing else in the file could be meant.
+
+    Weights beside which lie names that the network has not are no fit, but may be the ones that are meant, where an
+    average of them or a teacher fits.
+    """
+    if key is None:
+        among = [fit for fit in fits if not any(_OPTIMISERS.match(part) for part in fit.place)]
+        if not among:
+            raise ExportError(
+                f"{path}: holds tensors of an optimiser alone, as it seems: {some([fit.key for fit in fits])}; "
+                f"--weights-key takes them all the same"
+            )
+    else:
+        among = [fit for fit in fits if fit.key == key]
+    whole = [fit for fit in among or fits if _distance(fit, expected)[0] == 0]
+    if not among:
+        listed = some([fit.key for fit in whole or fits], most=5)
+        raise ExportError(f"{path}: no weights that fit are called {key!r}; there are {listed}")
+    if not all(_is_same(whole[0], other, expected) for other in whole[1:]):
         raise ExportError(
-            f"{path}: several sets of weights fit: {some([fit.key for fit in exact], most=5)}; choose one with "
-            f"--weights-key {exact[0].key}"
+            f"{path}: several sets of weights fit: {some([fit.key for fit in whole], most=5)}; choose one with "
+            f"--weights-key {whole[0].key}"
         )
-    return exact[0]
+    closest = min(among, key=lambda fit: _distance(fit, expected))
+    if any(_difference(closest, expected)):
+        raise ExportError(_misfit(path, closest, expected))
+    return closest
 
 
 def _distance(fit: _Fit, expected: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -174,9 +241,8 @@ def _distance(fit: _Fit, expected: Mapping[str, Tensor]) -> tuple[int, int]:
     return len(missing) + len(reshaped), len(unknown)
 
 
-def _equal(one: _Fit, other: _Fit) -> bool:
-    pairs = [(value, other.tensors[name]) for name, value in one.tensors.items() if not _is_counter(name)]
-    return all(first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs)
+def _is_same(one: _Fit, other: _Fit, expected: Mapping[str, Tensor]) -> bool:
+    return all(_is_equal(one.tensors[name], other.tensors[name]) for name in expected if not _is_counter(name))
 
 
 def _misfit(path: Path, fit: _Fit, expected: Mapping[str, Tensor]) -> str:

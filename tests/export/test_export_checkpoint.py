@@ -152,6 +152,92 @@ def test_several_that_fit(tmp_path: Path) -> None:
     loads(path, state)
 
 
+def test_an_average_under_the_same_names_behind_a_prefix(tmp_path: Path) -> None:
+    state, ema = net(1).state_dict(), net(2).state_dict()
+    path = tmp_path / "both.pth"
+    torch.save({**state, **prefixed(ema, "ema.")}, path)
+    with pytest.raises(ExportError, match=r"several sets of weights fit: \., ema; choose one with --weights-key \.$"):
+        load_checkpoint(net(3), path)
+    loads(path, state, ".")
+    assert loads(path, ema, "ema")
+    torch.save({**prefixed(state, "student."), **prefixed(ema, "student.teacher.")}, path)
+    with pytest.raises(ExportError, match=r"several sets of weights fit: student, student.teacher; choose one"):
+        load_checkpoint(net(3), path)
+    loads(path, state, "student")
+
+
+def test_an_average_is_not_taken_where_the_weights_hold_more(tmp_path: Path) -> None:
+    state, ema = net(1).state_dict(), net(2).state_dict()
+    path = tmp_path / "more.pth"
+    torch.save({"model": {**state, "neck.weight": torch.ones(2)}, "state_dict_ema": ema}, path)
+    with pytest.raises(ExportError, match="several sets of weights fit: model, state_dict_ema; choose one"):
+        load_checkpoint(net(3), path)
+    with pytest.raises(ExportError, match="does not fit the network: it has unknown neck.weight$"):
+        load_checkpoint(net(3), path, "model")
+    loads(path, ema, "state_dict_ema")
+
+
+@pytest.mark.parametrize("place", ["momentum_buffers", "optimizer", "OptimiserState", "exp_avg"])
+def test_an_optimisers_tensors_are_not_the_weights(place: str, tmp_path: Path) -> None:
+    state, buffers = net(1).state_dict(), net(2).state_dict()
+    path = tmp_path / "last.pth"
+    torch.save({"model": state, place: buffers}, path)
+    assert loads(path, state) == ("last.pth: weights taken from model",)
+    loads(path, buffers, place)
+    torch.save({"model": {**state, "neck.weight": torch.ones(2)}, place: {"state": buffers}}, path)
+    with pytest.raises(ExportError, match="does not fit the network: it has unknown neck.weight$"):
+        load_checkpoint(net(3), path)
+    torch.save({place: buffers}, path)
+    with pytest.raises(ExportError, match=f"tensors of an optimiser alone, as it seems: {place}; --weights-key"):
+        load_checkpoint(net(3), path)
+    # A network of that name is none.
+    torch.save({"optimized_model": state}, path)
+    loads(path, state)
+
+
+def test_two_tensors_of_one_name(tmp_path: Path) -> None:
+    """`_orig_mod.` is left out of names, and then two of them may be the same."""
+    state, other = net(1).state_dict(), net(2).state_dict()
+    path = tmp_path / "two.pth"
+    torch.save({**state, **prefixed(other, "_orig_mod.")}, path)
+    with pytest.raises(ExportError, match=r"several sets of weights fit: \., _orig_mod; choose one"):
+        load_checkpoint(net(3), path)
+    loads(path, other, "_orig_mod")
+    for first, second in (("", "_orig_mod."), ("_orig_mod.", "")):
+        rest = {second + name: value for name, value in state.items() if name != "head.bias"}
+        torch.save({**rest, second + "head.bias": state["head.bias"], first + "head.bias": other["head.bias"]}, path)
+        with pytest.raises(ExportError, match="does not fit the network: it has unknown _orig_mod.head.bias$"):
+            load_checkpoint(net(3), path)
+    torch.save({**state, **prefixed(state, "_orig_mod.")}, path)
+    loads(path, state)
+
+
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "complex64": lambda weight: weight.to(torch.complex64),
+    "int32": lambda weight: weight.to(torch.int32),
+    "sparse_coo": lambda weight: weight.to_sparse(),
+    "quantised": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    "nested": lambda weight: torch.nested.nested_tensor(list(weight)),
+    "without data": lambda weight: weight.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_of_another_kind(kind: str, tmp_path: Path) -> None:
+    state = net(1).state_dict()
+    path = tmp_path / "kind.pth"
+    torch.save({**state, "head.weight": KINDS[kind](state["head.weight"])}, path)
+    with pytest.raises(ExportError, match=f"kind.pth: holds head.weight as {kind} instead of float32; save dense"):
+        load_checkpoint(net(2), path)
+
+
+def test_numbers_past_the_networks_type(tmp_path: Path) -> None:
+    torch.save({**net(1).state_dict(), "head.bias": torch.tensor([1e39, 0, 0], dtype=torch.float64)}, tmp_path / "a.pt")
+    with pytest.raises(ExportError, match="holds NaN or infinity in head.bias"):
+        load_checkpoint(net(2), tmp_path / "a.pt")
+
+
 def test_half_precision_weights(tmp_path: Path) -> None:
     state = {name: value.half() if value.is_floating_point() else value for name, value in net(1).state_dict().items()}
     torch.save(state, tmp_path / "half.pth")
