@@ -98,6 +98,7 @@ def export(
     started = time.perf_counter()
     destination = Path(path)
     _check_arguments(module, image_size, outputs, score, preprocessing)
+    model_file.check_destination(destination)
     messages: list[str] = []
     prepared = prepare(module)
     channels = channels or _channels(prepared, preprocessing)
@@ -154,7 +155,7 @@ def export(
         path=destination,
         layer=target.name,
         activations=target.shape,
-        form=target.layout.form or "map",
+        form=target.layout.form,
         outputs=names,
         rectifiers=metadata.rectifiers,
         parity=metadata.parity,
@@ -232,8 +233,8 @@ def _layer_entry(target: TargetLayer) -> Layer:
         chosen=target.chosen,
         separates=target.separates,
         cut=contract.ACTIVATIONS if target.separates else None,
-        form=target.layout.form or "map",
-        dropped_tokens=target.layout.prefix,
+        form=target.layout.form,
+        dropped_tokens=target.layout.others,
     )
 
 

@@ -157,9 +157,14 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         if spec.kind == InputKind.USER_INPUT:
             inputs.append(placeholders[spec.arg.name])
         else:
-            stored = program.state_dict if spec.target in program.state_dict else program.constants
-            weights[str(spec.target)] = stored[spec.target].detach()
-            if spec.kind != InputKind.PARAMETER and not stored[spec.target].any():
+            stored = (program.state_dict if spec.target in program.state_dict else program.constants)[spec.target]
+            if not isinstance(stored, Tensor):
+                raise ExportError(
+                    f"the forward pass uses a {type(stored).__name__}, which a model file cannot hold; where it draws "
+                    f"random numbers, draw them once, in __init__"
+                )
+            weights[str(spec.target)] = stored.detach()
+            if spec.kind != InputKind.PARAMETER and not stored.any():
                 placeholders[spec.arg.name].meta[ZERO] = True
     outputs = [
         output
