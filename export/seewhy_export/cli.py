@@ -16,6 +16,8 @@ from seewhy.text import printable, safe_name
 from . import demo
 from .exporter import ExportReport, export
 from .labels import load_labels
+from .model_file import data_path
+from .onnx_file import files_of
 from .preprocessing import Overrides
 from .sources import Source, is_onnx, load_source
 from .verify import table
@@ -128,8 +130,8 @@ def export_command(
     )
     loaded = _described(loaded, names, score, name)
     path = output or Path(_file_name(loaded.name or "model", source))
-    if is_onnx(source) and path.resolve() == Path(source).resolve():
-        raise ExportError(f"{path}: the source itself; give another name with -o")
+    if is_onnx(source):
+        _keep_source(Path(source), path)
     try:
         report = _export(
             loaded,
@@ -216,12 +218,23 @@ def _file_name(name: str, source: str) -> str:
     return f"{name}.seewhy.onnx" if is_onnx(source) else f"{name}.onnx"
 
 
+def _keep_source(source: Path, output: Path) -> None:
+    """Refuse to write over an ONNX file that is being read, or over weights that lie beside it."""
+    if output.resolve() == source.resolve():
+        raise ExportError(f"{output}: the source itself; give another name with -o")
+    for file in (output, data_path(output)):
+        if file.exists() and file.resolve() in files_of(source):
+            raise ExportError(f"{file}: holds weights of {source}; give another name with -o")
+
+
 def _print(report: ExportReport, notes: Sequence[str] = ()) -> None:
-    channels, height, width = report.activations
     rectifiers = report.rectifiers
     total = sum(rectifiers.kinds.values())
     kinds = ", ".join(f"{count} {kind}" for kind, count in rectifiers.kinds.items()) or "no rectifiers"
-    click.echo(f"target layer: {report.layer} ({channels} maps of {height}x{width})")
+    if report.activations is not None:
+        channels, height, width = report.activations
+        of = "" if report.form == "map" else f", from {report.form}"
+        click.echo(f"target layer: {report.layer} ({channels} maps of {height}x{width}{of})")
     click.echo(f"rectifiers:   {rectifiers.guided} of {total} guided ({kinds})")
     if total == 0:
         click.echo("              guided backprop equals plain backprop: this network's activations are smooth")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import onnx_ir
 
 from seewhy import contract
@@ -33,15 +34,41 @@ def weights_sha256(model: onnx_ir.Model) -> str:
     return digest.hexdigest()
 
 
+def check_destination(path: Path) -> None:
+    """Check that writing a model to `path` destroys nobody else's file: its weights may have to lie beside it.
+
+    Raises:
+        ExportError: `path` is a folder, or `NAME.onnx.data` is there and no weights file of a model at `path`.
+    """
+    if path.is_dir():
+        raise ExportError(f"{path}: cannot be written: it is a folder")
+    data = data_path(path)
+    if os.path.lexists(data) and not _owns(path, data):
+        raise ExportError(
+            f"{data}: would be replaced, and is not the weights file of a SeeWhy model {path.name}; move it, or give "
+            f"the output another name"
+        )
+
+
+def _owns(path: Path, data: Path) -> bool:
+    """Whether `path` is a model file that says that its weights are in `data`."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        external = Metadata.from_properties(properties, str(path)).external_data
+    except Exception:  # noqa: BLE001  missing, damaged, or something else; protobuf's DecodeError moves about
+        return False
+    return external is not None and external["file"] == data.name
+
+
 @contextmanager
 def staging(path: Path) -> Iterator[Path]:
     """A folder beside `path` to write in; it is gone afterwards, whatever happens.
 
     Raises:
-        ExportError: the folder of `path` does not exist or cannot be written.
+        ExportError: the folder of `path` does not exist or cannot be written, or something is in the way.
     """
-    if path.is_dir():
-        raise ExportError(f"{path}: cannot be written: it is a folder")
+    check_destination(path)
     try:
         folder = Path(tempfile.mkdtemp(prefix=".seewhy-", dir=path.parent))
     except OSError as error:
@@ -82,7 +109,7 @@ def publish(staged: Path, path: Path) -> None:
     Raises:
         ExportError: the destination cannot be written.
     """
-    data, old_data, kept = _data_path(staged), _data_path(path), staged.with_name("previous.data")
+    data, old_data, kept = data_path(staged), data_path(path), staged.with_name("previous.data")
     try:
         if old_data.is_file():
             os.replace(old_data, kept)
@@ -96,7 +123,8 @@ def publish(staged: Path, path: Path) -> None:
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _data_path(path: Path) -> Path:
+def data_path(path: Path) -> Path:
+    """Where the weights of the model at `path` lie, if they are not in it."""
     return path.with_name(path.name + ".data")
 
 
@@ -104,10 +132,10 @@ def _move_weights_out(model: onnx_ir.Model, path: Path) -> Path | None:
     """Write large weights to the sibling file where the model would not fit into one; its path, or None."""
     tensors = [value.const_value for value in model.graph.initializers.values()]
     if any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in tensors):
-        return _data_path(path)
+        return data_path(path)
     if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= contract.EXTERNAL_DATA_THRESHOLD:
         return None
-    data_file = _data_path(path)
+    data_file = data_path(path)
     onnx_ir.external_data.unload_from_model(
         model, path.parent, data_file.name, size_threshold_bytes=_SMALLEST_EXTERNAL_TENSOR
     )

@@ -142,6 +142,17 @@ def _load_external(path: Path, model: ModelProto) -> None:
         raise ExportError(f"{path}: its weights cannot be read: {one_line(error)}") from error
 
 
+def files_of(path: Path) -> set[Path]:
+    """The file at `path` and those that its weights lie in, resolved.
+
+    Raises:
+        ExportError: the file is missing or damaged.
+    """
+    external = [entry for tensor in _tensors(_parse(path).graph) for entry in tensor.external_data]
+    whole = path.resolve()
+    return {whole, *((whole.parent / entry.value).resolve() for entry in external if entry.key == "location")}
+
+
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for node in graph.node:

@@ -213,6 +213,17 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
         load_onnx(str(path), Wanted())
 
 
+@pytest.mark.parametrize(("weights", "output"), [("b.onnx.data", "b.onnx"), ("b.onnx", "b.onnx"), ("w.data", "w.data")])
+def test_weights_of_the_source_are_not_written_over(weights: str, output: str, tmp_path: Path) -> None:
+    onnx.save(classifier(), tmp_path / "a.onnx", save_as_external_data=True, location=weights, size_threshold=0)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    arguments = ["export", str(tmp_path / "a.onnx"), "-o", str(tmp_path / output), "--no-verify"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2 and f"{weights}: holds weights of " in done.output
+    assert len(done.output.splitlines()) == 1
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("location", ["../secret.data", "/etc/hostname", "sub/../../secret.data", "link.data", ""])
 def test_weights_elsewhere_are_refused(location: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"

@@ -197,6 +197,28 @@ def test_a_smaller_export_takes_the_old_weights_file_away(tmp_path: Path, monkey
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise AssertionError("the work has begun")
+
+
+@pytest.mark.parametrize("old", [None, "not a model", "a model without a weights file", "another's model"])
+def test_somebody_elses_weights_file_is_kept(old: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    if old == "not a model":
+        path.write_bytes(b"mine")
+    elif old == "a model without a weights file":
+        export(branches(), path, image_size=(40, 40), verify=False)
+    elif old == "another's model":
+        onnx.save(onnx.ModelProto(ir_version=8), path)
+    (tmp_path / "model.onnx.data").write_bytes(b"weights of another.onnx")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ExportError, match="model.onnx.data: would be replaced, and is not the weights file") as caught:
+        export(Fails(), path, image_size=(40, 40), verify=False)
+    assert "\n" not in str(caught.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_a_failed_publish_puts_the_old_pair_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
