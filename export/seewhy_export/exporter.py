@@ -25,7 +25,7 @@ from .forward import ForwardGraph, example_images, trace_forward
 from .joint import build_joint
 from .layer import TargetLayer, target_layer
 from .onnx_program import to_onnx
-from .prepare import prepare, select_output, traceable
+from .prepare import find_output, prepare, returning, traceable
 from .rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
 from .verify import Parity, check_graph, measure, redrawn, untested
 
@@ -35,11 +35,11 @@ class ExportReport:
     """What an export did."""
 
     path: Path
-    layer: str
-    """The target layer's name."""
-    activations: tuple[int, int, int]
+    layer: str | None
+    """The target layer's name; None where no output needs one."""
+    activations: tuple[int, int, int] | None
     """(C, h, w) of the target layer."""
-    form: str
+    form: str | None
     """What the layer itself gives: `map`, `channels-last` or `tokens`; see the file contract."""
     outputs: tuple[str, ...]
     rectifiers: Rectifiers
@@ -102,10 +102,15 @@ def export(
     messages: list[str] = []
     prepared = prepare(module)
     channels = channels or _channels(prepared, preprocessing)
-    chosen = select_output(prepared, example_images(image_size, channels), output)
+    example = example_images(image_size, channels)
+    chosen = find_output(prepared, example, output)
     if chosen is not None:
         messages.append(f"of what the network returns, {chosen} is taken as its logits")
-    forward = trace_forward(traceable(prepared, example_images(image_size, channels)), image_size, channels, layer)
+    converted = traceable(prepared, example)
+    prepared = returning(prepared, chosen)
+    forward = trace_forward(
+        prepared if converted is prepared else returning(converted, chosen), image_size, channels, layer
+    )
     if forward.mutated:
         messages.append(
             f"the forward pass changes {', '.join(forward.mutated)}; the file starts from the value at export each time"
@@ -115,7 +120,7 @@ def export(
         messages.append(f"the network ends in {score}; its input is exported as logits")
     if labels is not None and len(labels) != forward.classes:
         raise ExportError(f"{len(labels)} labels for {forward.classes} classes")
-    target = target_layer(forward, layer)
+    target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
     names = _choose_outputs(outputs, target)
     if verify:
         check_graph(prepared, forward)
@@ -128,7 +133,7 @@ def export(
         classes=forward.classes,
         labels=None if labels is None else tuple(labels),
         preprocessing=preprocessing,
-        layer=_layer_entry(target) if contract.ACTIVATIONS in names else None,
+        layer=_layer_entry(target) if target is not None and contract.ACTIVATIONS in names else None,
         score=score,
         rectifiers=count_rectifiers(forward, scope),
         parity={},
@@ -153,9 +158,9 @@ def export(
         model_file.publish(staged, destination)
     return ExportReport(
         path=destination,
-        layer=target.name,
-        activations=target.shape,
-        form=target.layout.form,
+        layer=None if target is None else target.name,
+        activations=None if target is None else target.shape,
+        form=None if target is None else target.layout.form,
         outputs=names,
         rectifiers=metadata.rectifiers,
         parity=metadata.parity,
@@ -202,15 +207,22 @@ def _check_arguments(
         raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(contract.OUTPUTS)}")
 
 
-def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer) -> tuple[str, ...]:
+_OF_THE_LAYER = {contract.ACTIVATIONS, contract.GRADIENTS, contract.CLASS_WEIGHTS, contract.GRADCAM_MAP}
+
+
+def _needs_layer(outputs: Sequence[str] | None) -> bool:
+    return outputs is None or bool(_OF_THE_LAYER.intersection(outputs))
+
+
+def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer | None) -> tuple[str, ...]:
     """The outputs asked for, in the contract's order; logits always, class weights where CAM applies."""
     if outputs is None:
         wanted = set(contract.OUTPUTS) - set(contract.OPTIONAL_OUTPUTS)
-        if target.class_weights is None:
+        if target is None or target.class_weights is None:
             wanted.discard(contract.CLASS_WEIGHTS)
     else:
         wanted = {contract.LOGITS, *outputs}
-        if contract.CLASS_WEIGHTS in wanted and target.class_weights is None:
+        if contract.CLASS_WEIGHTS in wanted and target is not None and target.class_weights is None:
             raise ExportError(
                 f"class_weights: CAM needs global average pooling and one linear layer right behind {target.name!r}; "
                 f"export gradients instead, for gradcam"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
@@ -33,7 +33,10 @@ FINAL_SCORES: dict[Any, str] = {
     aten._softmax.default: "softmax",
     aten.log_softmax.int: "softmax",
     aten._log_softmax.default: "softmax",
+    aten.special_softmax.default: "softmax",
+    aten.special_log_softmax.default: "softmax",
     aten.sigmoid.default: "sigmoid",
+    aten.special_expit.default: "sigmoid",
 }
 
 
@@ -178,6 +181,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     )
     marked = _unmark(graph_module)
     returned = _only_logits(outputs)
+    _name_squeezed(graph_module.graph)
     logits, stripped = _strip_final_score(returned)
     needed = ancestors(returned)
     refuse_randomness(node for node in graph_module.graph.nodes if node in needed)
@@ -288,10 +292,52 @@ def _only_logits(outputs: list[Any]) -> Node:
     return nodes[0]
 
 
-def _strip_final_score(logits: Node) -> tuple[Node, str | None]:
-    """A network that ends in softmax or sigmoid: its logits are what goes into that."""
-    kind = FINAL_SCORES.get(logits.target)
-    args: tuple[Any, ...] = logits.args
-    if kind == "softmax" and args[1] not in (1, -1):
+def _name_squeezed(graph: Graph) -> None:
+    """squeeze() without dimensions would drop the batch of a single image; squeeze those that were 1 in the trace."""
+    for node in graph.nodes:
+        if node.target is aten.squeeze.default:
+            sizes = value_of(node.args[0]).shape
+            node.target = aten.squeeze.dims
+            node.args = (node.args[0], [i for i, size in enumerate(sizes) if isinstance(size, int) and size == 1])
+
+
+# What may stand between the final score and the end without changing a number.
+_UNCHANGING = {
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.alias.default,
+    aten.dropout.default,
+    aten.to.dtype,
+    aten._to_copy.default,
+}
+
+
+def _strip_final_score(returned: Node) -> tuple[Node, str | None]:
+    """A network that ends in softmax or sigmoid: its logits are what goes into that, reshaped as that is behind."""
+    behind: list[Node] = []
+    node = returned
+    while node.target in _UNCHANGING and isinstance(node.args[0], Node):
+        behind.insert(0, node)
+        node = node.args[0]
+    kind = FINAL_SCORES.get(node.target)
+    if kind is None:
+        return returned, None
+    args: tuple[Any, ...] = node.args
+    sizes = value_of(node).shape[1:]
+    classes = value_of(returned).shape[1]
+    dimension = args[1] % (len(sizes) + 1) if kind == "softmax" else 1
+    if dimension == 0 or sizes[dimension - 1] != classes:
         raise ExportError(f"the network ends in a softmax over dimension {args[1]}, which is not that of the classes")
-    return (logits, None) if kind is None else (args[0], kind)
+    logits: Node = args[0]
+    graph = returned.graph
+    with graph.inserting_before(graph.output_node()):
+        for step in behind:
+            copied = graph.create_node(step.op, step.target, (logits, *step.args[1:]), dict(step.kwargs))
+            copied.meta = dict(step.meta)
+            logits = copied
+    return logits, kind

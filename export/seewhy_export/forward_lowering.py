@@ -25,6 +25,24 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
     return pooled
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """One product of two matrices. For a transposed x, PyTorch would make a batch, with a copy of the weight for each."""
+    result: Tensor = aten.linear.default(_rows(x), weight, bias)
+    return result.reshape([*x.shape[:-1], weight.shape[0]])
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    if x.dim() < 3 or y.dim() != 2:
+        product: Tensor = aten.matmul.default(x, y)
+    else:
+        product = aten.matmul.default(_rows(x), y).reshape([*x.shape[:-1], y.shape[1]])
+    return product
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape([-1, x.shape[-1]]) if x.dim() > 2 else x
+
+
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -124,6 +142,10 @@ def grid_sampler(x: Tensor, grid: Tensor, interpolation: int, padding: int, alig
 
 
 FORWARD_LOWERINGS: dict[Any, Callable[..., Tensor]] = {
+    # Behind the target layer, memory may lie in another order than it did in the module.
+    aten.view.default: aten.reshape.default,
+    aten.linear.default: linear,
+    aten.matmul.default: matmul,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten.batch_norm.default: batch_norm,
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,

@@ -32,6 +32,10 @@ FRESH = {
 """Operators made of others whose result is always new memory."""
 
 
+_OTHER_TWINS = {"copy", "gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_xor", "logical_not"}
+"""In-place operators whose twins are something else: a copy has no derivative, comparisons give booleans."""
+
+
 def detach_no_grad(graph: Graph) -> None:
     """Detach what leaves a `torch.no_grad()` block; taken apart, the block would pass gradients like any other code."""
     for node in list(graph.nodes):
@@ -74,7 +78,7 @@ def _functional_twin(node: Node) -> Any:
     namespace, name = overload._schema.name.split("::")
     arguments = overload._schema.arguments
     written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
-    if not name.endswith("_") or written != [arguments[0].name]:
+    if not name.endswith("_") or written != [arguments[0].name] or name[:-1] in _OTHER_TWINS:
         return None
     packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
     twin = getattr(packet, overload._overloadname, None)

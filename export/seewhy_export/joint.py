@@ -27,7 +27,7 @@ from .layer import TargetLayer
 from .lowering import IN_PLACE_LEFTOVERS, decomposition_table
 from .origins import Origins, described
 from .quiet import one_line
-from .rectifiers import Rectifier, in_scope, rectifier_of
+from .rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
 from .rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
 
 # What is left in a trace of detaching values and of making constants.
@@ -50,7 +50,7 @@ class ForwardPass(Interpreter):
     """
 
     def __init__(
-        self, forward: ForwardGraph, layer: TargetLayer, scope: tuple[str, ...] | None, keep: Sequence[Node]
+        self, forward: ForwardGraph, layer: TargetLayer | None, scope: tuple[str, ...] | None, keep: Sequence[Node]
     ) -> None:
         super().__init__(forward.graph_module)
         self.layer = layer
@@ -67,7 +67,7 @@ class ForwardPass(Interpreter):
         rectifier = rectifier_of(node) if node.op == "call_function" else None
         value = super().run_node(node) if rectifier is None else self._rectify(node, rectifier)
         self.origins.follow(node, value)
-        if node is self.layer.node:
+        if self.layer is not None and node is self.layer.node:
             self.activations = self.layer.layout.to_map(value)
             value = self.layer.layout.from_map(self.activations, value)
         if node in self.kept:
@@ -89,7 +89,7 @@ class ForwardPass(Interpreter):
         in_force = self.in_force if in_scope(node, self.scope) else None
         self.ruled = self.ruled or (in_force is not None and x.requires_grad)
         apply: Any = Rectify.apply
-        rectified: Tensor = apply(x, weight, run, rectifier, in_force)
+        rectified: Tensor = apply(x, weight, run, rectifier, in_force, is_steep_behind(node))
         return rectified
 
 
@@ -110,7 +110,7 @@ class JointGraph:
 
 def build_joint(
     forward: ForwardGraph,
-    layer: TargetLayer,
+    layer: TargetLayer | None,
     outputs: Sequence[str],
     guided_scope: tuple[str, ...] | None = None,
     table: dict[Any, Callable[..., Any]] | None = None,
@@ -119,7 +119,7 @@ def build_joint(
 
     Args:
         forward: the forward graph; its weights' dtype becomes the joint graph's.
-        layer: the target layer.
+        layer: the target layer; None where no output needs one.
         outputs: names from the file contract.
         guided_scope: module path prefixes inside which the guided rule applies; None is everywhere.
         table: decompositions; None takes ours.
@@ -131,12 +131,13 @@ def build_joint(
     mode: FakeTensorMode = value_of(forward.images).fake_mode
     dtype = next((w.dtype for w in forward.weights.values() if w.is_floating_point()), torch.float32)
 
-    kept = [forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
+    head = None if layer is None else layer.class_weights
+    kept = [forward.logits] + ([head] if head is not None else [])
     run = ForwardPass(forward, layer, guided_scope, kept)
     table = decomposition_table() if table is None else table
 
     def compute(weights: list[Tensor], images: Tensor, targets: Tensor) -> list[Tensor]:
-        return _compute(run, forward, layer, outputs, weights, images, targets)
+        return _compute(run, forward, head, outputs, weights, images, targets)
 
     # The Python dispatcher keeps the batch size symbolic where a C++ kernel would fix it (constant_pad_nd).
     with mode, enable_python_dispatcher(), preserve_node_meta(), sdpa_kernel(SDPBackend.MATH):
@@ -162,7 +163,7 @@ def build_joint(
 def _compute(
     run: ForwardPass,
     forward: ForwardGraph,
-    layer: TargetLayer,
+    head: Node | None,
     outputs: Sequence[str],
     weights: list[Tensor],
     images: Tensor,
@@ -173,12 +174,13 @@ def _compute(
         images = images.detach().requires_grad_(True)
         run.run(*weights, images, enable_io_processing=False)
         activations, logits = run.activations, run.kept[forward.logits]
-        assert activations is not None
         index = torch.where(targets < 0, logits.argmax(1), targets)
         seed = (torch.arange(logits.shape[1], device=logits.device) == index[:, None]).to(logits.dtype)
-        values: dict[str, Tensor] = {contract.LOGITS: logits, contract.ACTIVATIONS: activations}
-        if contract.CLASS_WEIGHTS in outputs and layer.class_weights is not None:
-            values[contract.CLASS_WEIGHTS] = run.kept[layer.class_weights][index]
+        values: dict[str, Tensor] = {contract.LOGITS: logits}
+        if activations is not None:
+            values[contract.ACTIVATIONS] = activations
+        if contract.CLASS_WEIGHTS in outputs and head is not None:
+            values[contract.CLASS_WEIGHTS] = run.kept[head][index]
         values |= _plain_gradients(outputs, logits, activations, images, seed)
         for name in [name for name in RULES if name in outputs]:
             if not run.ruled and contract.INPUT_GRADIENTS in values:
@@ -189,16 +191,16 @@ def _compute(
             values[name] = torch.autograd.grad(logits, images, seed, retain_graph=True)[0]
             run.in_force.rule = plain
     if contract.GRADCAM_MAP in outputs:
-        weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * activations
+        weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * values[contract.ACTIVATIONS]
         values[contract.GRADCAM_MAP] = torch.relu(weighted.sum(1))
     return [values[name].detach() for name in outputs]
 
 
 def _plain_gradients(
-    outputs: Sequence[str], logits: Tensor, activations: Tensor, images: Tensor, seed: Tensor
+    outputs: Sequence[str], logits: Tensor, activations: Tensor | None, images: Tensor, seed: Tensor
 ) -> dict[str, Tensor]:
     wanted: dict[str, Tensor] = {}
-    if contract.GRADIENTS in outputs or contract.GRADCAM_MAP in outputs:
+    if activations is not None and (contract.GRADIENTS in outputs or contract.GRADCAM_MAP in outputs):
         wanted[contract.GRADIENTS] = activations
     if contract.INPUT_GRADIENTS in outputs:
         wanted[contract.INPUT_GRADIENTS] = images

@@ -80,8 +80,8 @@ def traceable(module: nn.Module, example: Tensor) -> nn.Module:
     return converted.requires_grad_(False)
 
 
-def select_output(module: nn.Module, example: Tensor, output: str | int | None) -> str | None:
-    """Make a prepared module return the chosen tensor alone, wherever it returns more, by a forward hook on it.
+def find_output(module: nn.Module, example: Tensor, output: str | int | None) -> str | None:
+    """Where among the tensors that a prepared module returns the logits are.
 
     Args:
         module: what `prepare` returned; it is run once.
@@ -108,10 +108,26 @@ def select_output(module: nn.Module, example: Tensor, output: str | int | None) 
         if output is not None:
             raise ExportError(f"output {output!r}: the network returns one tensor alone; leave `output` out")
         return None
-    found = dict(_tensors(returned))
-    path = _choose(found, output)
+    return _choose(dict(_tensors(returned)), output)
+
+
+def returning(module: nn.Module, path: str | None) -> nn.Module:
+    """A prepared module, or a traceable one, that returns the tensor of `find_output` alone."""
+    if path is None:
+        return module
+    if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):  # hooks are refused, or not traced
+        return _Returning(module, path)
     module.register_forward_hook(lambda _module, _inputs, value: dict(_tensors(value))[path])
-    return path
+    return module
+
+
+class _Returning(nn.Module):
+    def __init__(self, module: nn.Module, path: str) -> None:
+        super().__init__()
+        self.module, self.path = module, path
+
+    def forward(self, images: Tensor) -> Tensor:
+        return dict(_tensors(self.module(images)))[self.path]
 
 
 @contextlib.contextmanager

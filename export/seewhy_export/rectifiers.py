@@ -6,6 +6,7 @@ Most are operators of their own. People also write a ReLU as a maximum with zero
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ def _between(low: Any, high: Any) -> Rectifier | None:
         mask: Tensor = is_positive(y) * is_below(y, float(high))
         return mask
 
-    return Rectifier("relu6" if high == 6 else "hardtanh", derivative)
+    return Rectifier("relu6" if high == 6 else "hardtanh", _positive_output if math.isinf(high) else derivative)
 
 
 def _hardtanh(node: Node) -> Rectifier | None:
@@ -245,6 +246,8 @@ _COPIES = {
     aten.expand_as.default,
     aten.type_as.default,
 }
+_RESHAPED = {aten.detach_.default, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
+"""What leaves every element of a constant of zeros a zero."""
 _ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
 _FILLED = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2, aten.scalar_tensor.default: 0}
 
@@ -260,7 +263,8 @@ def _source(value: Any) -> Any:
 
 def _is_zero(value: Any) -> bool:
     """A zero, or a tensor of zeros that nothing computes."""
-    value = _source(value)
+    while isinstance(value, Node) and value.target in _COPIES | _RESHAPED:
+        value = value.args[0]
     if not isinstance(value, Node):
         return isinstance(value, (int, float)) and value == 0
     if value.target in _FILLED:
@@ -272,3 +276,24 @@ def _keeps_shape(node: Node, x: int) -> bool:
     """Whether the result has the shape of the x argument, so that nothing was broadcast."""
     argument = node.args[x]
     return isinstance(argument, Node) and str(node.meta["val"].shape) == str(argument.meta["val"].shape)
+
+
+_STEEP = {
+    getattr(getattr(aten, name), overload)
+    for name in ("sqrt", "rsqrt", "pow", "log", "log2", "log10", "reciprocal", "div", "linalg_vector_norm", "norm")
+    if hasattr(aten, name)
+    for overload in getattr(aten, name).overloads()
+}
+
+
+def is_steep_behind(node: Node) -> bool:
+    """Whether a gradient can be infinite where this node is zero: a root, a logarithm or a quotient of it follows."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        for user in waiting.pop().users:
+            if user.target in _STEEP:
+                return True
+            if user not in seen and torch.Tag.pointwise in getattr(user.target, "tags", ()):
+                seen.add(user)
+                waiting.append(user)
+    return False

@@ -86,7 +86,7 @@ class _Hooked(Interpreter):
 
 def reference(
     forward: ForwardGraph,
-    layer: TargetLayer,
+    layer: TargetLayer | None,
     outputs: Sequence[str],
     images: Tensor,
     targets: Tensor,
@@ -99,37 +99,41 @@ def reference(
         targets: (N,) int64, -1 for the predicted class.
     """
     images = images.clone().requires_grad_(True)
-    keep = [layer.node, forward.logits] + ([layer.class_weights] if layer.class_weights is not None else [])
+    at, head = (None, None) if layer is None else (layer.node, layer.class_weights)
+    keep = [node for node in (at, forward.logits, head) if node is not None]
     typed = forward.to(images.dtype)
     run = _Hooked(typed, scope, keep)
     with torch.enable_grad(), computing_in(images.dtype):
         run.run(*typed.weights.values(), images, enable_io_processing=False)
-        activations, logits = run.kept[layer.node], run.kept[forward.logits]
+        logits = run.kept[forward.logits]
         index = torch.where(targets < 0, logits.argmax(1), targets)
         score = logits.gather(1, index[:, None]).sum()
-        values = {contract.LOGITS: logits, contract.ACTIVATIONS: activations}
-        if layer.class_weights is not None:
-            values[contract.CLASS_WEIGHTS] = run.kept[layer.class_weights][index]
-        gradients, input_gradients = torch.autograd.grad(score, [activations, images], retain_graph=True)
-        values[contract.GRADIENTS], values[contract.INPUT_GRADIENTS] = gradients, input_gradients
+        values = {contract.LOGITS: logits}
+        if head is not None:
+            values[contract.CLASS_WEIGHTS] = run.kept[head][index]
+        behind = {contract.INPUT_GRADIENTS: images}
+        if at is not None:
+            behind[contract.GRADIENTS] = values[contract.ACTIVATIONS] = run.kept[at]
+        gradients = torch.autograd.grad(score, list(behind.values()), retain_graph=True)
+        values |= dict(zip(behind, gradients, strict=True))
         for name in (contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS):
             if name in outputs:
                 run.switch.rule = name
                 values[name] = torch.autograd.grad(score, images, retain_graph=True)[0]
-    for name in (contract.ACTIVATIONS, contract.GRADIENTS):
-        values[name] = layer.layout.to_map(values[name])
-    activations, gradients = values[contract.ACTIVATIONS], values[contract.GRADIENTS]
-    weights = gradients.mean((2, 3), keepdim=True)
-    values[contract.GRADCAM_MAP] = (weights * activations).sum(1).clamp(min=0)
+    if layer is not None:
+        for name in (contract.ACTIVATIONS, contract.GRADIENTS):
+            values[name] = layer.layout.to_map(values[name])
+        weights = values[contract.GRADIENTS].mean((2, 3), keepdim=True)
+        values[contract.GRADCAM_MAP] = (weights * values[contract.ACTIVATIONS]).sum(1).clamp(min=0)
     return {name: values[name].detach() for name in outputs}
 
 
 def eager_reference(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """What the module itself returns, without any graph, and the input gradient of its highest value.
+    """What the module itself returns, without any graph, and the input gradients of the highest values.
 
     Args:
         module: takes images in the dtype of `image`.
-        image: (1, C, H, W).
+        image: (N, C, H, W).
     """
     image = image.clone().requires_grad_(True)
     with torch.enable_grad(), computing_in(image.dtype):

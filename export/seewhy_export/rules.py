@@ -24,9 +24,15 @@ class Rectified:
     x: Tensor
     y: Tensor
     weight: Tensor | None
+    selects: bool
+    """Whether gradients may be infinite here, where the rectifier is zero: what is behind is steep, as sqrt is."""
 
-    def derivative(self) -> Tensor:
-        return self.rectifier.derivative(self.x, self.y, self.weight)
+    def pass_back(self, gradient: Tensor) -> Tensor:
+        """g f'(x), and 0 where f'(x) is, whatever g is there."""
+        derivative = self.rectifier.derivative(self.x, self.y, self.weight)
+        if self.selects:
+            gradient = torch.where(derivative != 0, gradient, 0)
+        return gradient * derivative
 
     def rectify(self, gradient: Tensor) -> Tensor:
         return self.rectifier.rectify(gradient, self.weight)
@@ -38,12 +44,12 @@ Rule = Callable[[Tensor, Rectified], Tensor]
 
 def plain(gradient: Tensor, at: Rectified) -> Tensor:
     """The chain rule: g f'(x)."""
-    return gradient * at.derivative()
+    return at.pass_back(gradient)
 
 
 def guided(gradient: Tensor, at: Rectified) -> Tensor:
     """Guided backpropagation: relu(g) f'(x) (Springenberg 2014, arXiv:1412.6806, section 3.4)."""
-    return torch.relu(gradient) * at.derivative()
+    return at.pass_back(torch.relu(gradient))
 
 
 def deconvnet(gradient: Tensor, at: Rectified) -> Tensor:
@@ -73,14 +79,15 @@ class Rectify(torch.autograd.Function):
         run: Callable[[Tensor], Tensor],
         rectifier: Rectifier,
         in_force: RuleInForce | None,
+        selects: bool,
     ) -> Tensor:
         y = run(x)
         ctx.save_for_backward(x, y, weight)
-        ctx.rectifier, ctx.in_force = rectifier, in_force
+        ctx.rectifier, ctx.in_force, ctx.selects = rectifier, in_force, selects
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight = ctx.saved_tensors
         rule = plain if ctx.in_force is None else ctx.in_force.rule
-        return rule(gradient, Rectified(ctx.rectifier, x, y, weight)), None, None, None, None
+        return rule(gradient, Rectified(ctx.rectifier, x, y, weight, ctx.selects)), None, None, None, None, None

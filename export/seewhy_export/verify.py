@@ -62,20 +62,24 @@ def _one_thread() -> Iterator[None]:
 
 @_one_thread()
 def check_graph(module: nn.Module, forward: ForwardGraph) -> None:
-    """Hold the traced graph to the module itself, run eagerly in float64 on one image.
+    """Hold the traced graph to the module itself, run eagerly in float64.
 
     Raises:
         ExportError: they differ, as where a module has a derivative of its own or depends on the batch size; or the
             answer for an image depends on the others of its batch.
     """
+    # Two images: some modules lose the batch dimension of one, in squeeze().
     images = draw_input("noise", 1, forward, (0.5,), (0.25,))
-    _check_independence(forward, images)
-    image = images[:1].double()
     try:
-        traced = traced_reference(forward, image)
-        eager = eager_reference(copy.deepcopy(module).double(), image)
+        _check_independence(forward, images)
+        traced = traced_reference(forward, images.double())
+        eager = eager_reference(copy.deepcopy(module).double(), images.double())
+    except ExportError:
+        raise
     except Exception as error:
-        raise ExportError(f"PyTorch itself cannot run the network in float64: {one_line(error)}") from error
+        raise ExportError(
+            f"PyTorch itself cannot run the network's forward or backward pass: {one_line(error)}"
+        ) from error
     for name, exact in eager.items():
         difference = relative_error(traced[name], exact)
         # Both are float64, so this leaves room for another order of summation and nothing else.
@@ -93,6 +97,8 @@ def _check_independence(forward: ForwardGraph, images: Tensor) -> None:
         together, alone = (
             run.run(*forward.weights.values(), batch, enable_io_processing=False)[-1] for batch in (images, images[:1])
         )
+    if not together.isfinite().all():
+        raise ExportError("the network itself computes NaN or infinity for images of noise; check its weights and code")
     difference = relative_error(alone, together[:1])
     # Other kernels for another batch size round otherwise; 1 % is far above that and far below such a norm's effect.
     if difference is not None and not difference <= 0.01:
@@ -106,7 +112,7 @@ def _check_independence(forward: ForwardGraph, images: Tensor) -> None:
 def measure(
     path: str | os.PathLike[str],
     forward: ForwardGraph,
-    layer: TargetLayer,
+    layer: TargetLayer | None,
     outputs: Sequence[str],
     scope: tuple[str, ...] | None,
     mean: Sequence[float],
@@ -136,26 +142,30 @@ def measure(
             raise ExportError(f"onnxruntime cannot run the exported file: {one_line(error)}") from error
         return {name: torch.from_numpy(value) for name, value in zip(outputs, values, strict=True)}
 
-    run_pytorch = partial(_reference, forward, layer, tuple(dict.fromkeys([*outputs, contract.GRADIENTS])), scope)
+    # The gradient that has to be there for anything to be explained.
+    telling = contract.INPUT_GRADIENTS if layer is None else contract.GRADIENTS
+    run_pytorch = partial(_reference, forward, layer, tuple(dict.fromkeys([*outputs, telling])), scope)
     draw = partial(draw_input, forward=forward, mean=mean, std=std)
     parity: Parity = {name: {} for name in outputs}
     live = []
     for kind in KINDS:
-        errors, gradients = _measure_kind(kind, draw, run_file, run_pytorch, forward.classes)
-        live.append(bool(gradients.any()))
+        errors, exact = _measure_kind(kind, draw, run_file, run_pytorch, forward.classes)
+        live.append(bool(exact[telling].any()))
         for name in outputs:
             parity[name][kind] = errors[name]
     if not any(live):
         raise ExportError(
-            f"layer {layer.name!r}: its gradient is identically zero on every test input; name another layer"
+            "the gradient of the images is identically zero on every test input, so there is nothing to explain"
+            if layer is None
+            else f"layer {layer.name!r}: its gradient is identically zero on every test input; name another layer"
         )
     return parity
 
 
 def _measure_kind(
     kind: str, draw: Callable[[str, int], Tensor], run_file: Compute, run_pytorch: Compute, classes: int
-) -> tuple[dict[str, Errors], Tensor]:
-    """The errors of each output on the first draw on which all agree, and the exact gradients there."""
+) -> tuple[dict[str, Errors], dict[str, Tensor]]:
+    """The errors of each output on the first draw on which all agree, and the exact values there."""
     for number in range(1, DRAWS + 1):
         images = draw(kind, number)
         # The predicted class, and another one.
@@ -171,7 +181,7 @@ def _measure_kind(
                 values["torch_float32"] = _worse(values["torch_float32"], relative_error(single[name], exact[name]))
             wrong = [name for name, values in errors.items() if not agrees(values)]
             if not wrong:
-                return errors, exact[contract.GRADIENTS]
+                return errors, exact
     found = [f"{n} on {kind}: relative error {errors[n]['error']:.1e}, allowed {_bound(errors[n]):.1e}" for n in wrong]
     raise ExportError(f"the exported file disagrees with PyTorch, and was not kept: {'; '.join(found)}")
 
@@ -200,7 +210,7 @@ def _worse(one: float | None, other: float | None) -> float | None:
 
 def _reference(
     forward: ForwardGraph,
-    layer: TargetLayer,
+    layer: TargetLayer | None,
     outputs: Sequence[str],
     scope: tuple[str, ...] | None,
     images: Tensor,
