@@ -26,7 +26,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """One product of two matrices. For a transposed x, PyTorch would make a batch, with a copy of the weight for each."""
+    """One product of two matrices. Of a transposed x, PyTorch would make a batch, with a copy of the weight each."""
     result: Tensor = aten.linear.default(_rows(x), weight, bias)
     return result.reshape([*x.shape[:-1], weight.shape[0]])
 
