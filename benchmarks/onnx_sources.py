@@ -247,8 +247,8 @@ score at the end (softmax, sigmoid) is taken off as usual. Clip from 0 to 6 coun
 
 What is refused, by the names of operator and node: control flow (If, Loop, Scan), quantised arithmetic
 (QuantizeLinear, QLinearConv, ...; weights that are only stored in eight bits are fine), operators of other domains
-(com.microsoft, which onnxruntime writes into files that it has optimised), random numbers, and shapes that depend on
-pixels.
+(com.microsoft, which onnxruntime writes into files that it has optimised), random numbers, shapes that depend on
+pixels, and sizes of more than 64 bits.
 
 These operators are converted:
 

@@ -23,8 +23,21 @@ KnownOperator = Callable[..., Any]
 """(at, *inputs) -> an array, or a list of them."""
 
 
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Python's integers have no end. Where ONNX's wrap around there is no size any more, and so it is refused."""
+
+    def apply(*values: Any) -> Any:
+        result = function(*values)
+        if isinstance(result, int) and not -(2**63) <= result < 2**63:
+            raise Unsupported("a whole number of more than 64 bits")
+        return result
+
+    return apply
+
+
 def _each(function: Callable[..., Any]) -> KnownOperator:
     """Apply to each element, after broadcasting."""
+    function = _bounded(function)
 
     def apply(at: At, *values: Known) -> Known:
         arrays = np.broadcast_arrays(*values)
@@ -71,6 +84,8 @@ def _cast_to(to: int) -> Callable[[Any], Any]:
 
 
 def _reduced(function: Callable[[Any, Any], Any]) -> KnownOperator:
+    function = _bounded(function)
+
     def apply(at: At, x: Known, axes: Known | None = None) -> Known:
         chosen = at.get("axes") if axes is None else static(axes, "axes")
         if not chosen and at.get("noop_with_empty_axes", 0):

@@ -212,7 +212,9 @@ def _pad(at: At, x: Tensor, pads: Value | None = None, value: Value | None = Non
     if first is None:
         return x
     if mode == b"constant":
-        fill = at.get("value", 0.0) if value is None else float(tensor(value, at)) if value.size else 0.0
+        fill = at.get("value", 0.0)
+        if value is not None:
+            fill = float(value.item()) if math.prod(value.shape) else 0.0
         return F.pad(x, [size for pair in reversed(both[first:]) for size in pair], value=fill)
     if first < 2:
         raise Unsupported(f"mode {mode.decode()!r} over images or channels")

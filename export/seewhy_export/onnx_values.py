@@ -110,6 +110,9 @@ def tensor(value: Value, at: At) -> Tensor:
             return torch.scalar_tensor(value.item(), dtype=torch.int64)
         value = value.astype(np.float64 if any(isinstance(v, float) for v in value.reshape(-1)) else np.int64)
     dtype = at.run.dtype if value.dtype.kind == "f" else torch.from_numpy(np.empty(0, value.dtype)).dtype
+    if value.size and (value == value.flat[0]).all():
+        # As a number, which a trace shows: a maximum with zero is a rectifier.
+        return torch.full(value.shape, value.flat[0].item(), dtype=dtype)
     return torch.tensor(value.tolist(), dtype=dtype).reshape(value.shape)
 
 

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from seewhy_export.onnx_source import load_onnx
+from seewhy_export.source import Source, Wanted
 
 Array = NDArray[Any]
 
@@ -78,3 +82,22 @@ def classifier(opset: int = 17, batch: int | str = "N", classes: int = 5, size: 
         node("Gemm", ["g", "fc.weight", "fc.bias"], ["out"], transB=1, name="/fc/Gemm"),
     ]
     return make_model(nodes, constants, (batch, 3, size, size), opset)
+
+
+def relu(name: str = "x") -> list[onnx.NodeProto]:
+    return [node("Relu", [name], ["r"]), node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["out"])]
+
+
+def loaded(model: onnx.ModelProto, folder: Path, **wanted: object) -> Source:
+    return load_onnx(str(save(model, folder / "model.onnx")), Wanted(**wanted))  # type: ignore[arg-type]
+
+
+def answer(source: Source, images: Array) -> Array:
+    with torch.no_grad():
+        return source.module(torch.from_numpy(images)).numpy()
+
+
+def agrees(source: Source, path: Path, images: Array, expected: Array | None = None) -> None:
+    exact = original(path, images) if expected is None else expected
+    # A few hundred products in float32, in another order.
+    np.testing.assert_allclose(answer(source, images), exact, rtol=1e-5, atol=1e-5)
