@@ -55,6 +55,12 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str | None
         raise click.BadParameter(f"{text!r} is not a number, or one a channel with commas between") from None
 
 
+def _seed(_context: click.Context, _option: click.Parameter, value: int) -> int:
+    if not -(2**63) <= value < 2**64:  # torch.manual_seed takes no others
+        raise click.BadParameter(f"{value} has more than 64 bits")
+    return value
+
+
 def _choice(values: Sequence[str]) -> click.Choice[str]:
     return click.Choice(values, case_sensitive=False)
 
@@ -81,7 +87,7 @@ def _choice(values: Sequence[str]) -> click.Choice[str]:
 @click.option("--mean", callback=_numbers, metavar="M,M,M", help="Subtracted from pixels from 0 to 1.")
 @click.option("--std", callback=_numbers, metavar="S,S,S", help="Divided by after that.")
 @click.option("--channel-order", type=_choice(CHANNEL_ORDERS), help="What the network takes.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random weights (--weights none).")
+@click.option("--seed", callback=_seed, default=0, show_default=True, help="Seed of random weights (--weights none).")
 @click.option("--verify/--no-verify", default=True, help="Compare the file with PyTorch in float64.")
 def export_command(
     source: str,

@@ -30,7 +30,7 @@ def load_factory(spec: str, wanted: Wanted) -> Source:
         factory = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
         raise ExportError(f"{spec}: no module named {error.name!r}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that parses its arguments as it is imported
         raise ExportError(f"{spec}: importing {module_name} failed: {one_line(error)}") from error
     if not callable(factory):
         raise ExportError(f"{spec}: {module_name} has no function {attribute!r}")
@@ -38,7 +38,7 @@ def load_factory(spec: str, wanted: Wanted) -> Source:
         made = factory()
     except (ExportError, MissingExtraError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ExportError(f"{spec}: calling {attribute}() failed: {one_line(error)}") from error
     source = made if isinstance(made, Source) else Source(made)
     if not isinstance(source.module, nn.Module):

@@ -24,6 +24,8 @@ def load_torchvision(spec: str, wanted: Wanted) -> Source:
     known = models.list_models(module=models)
     if name not in known:
         raise ExportError(f"torchvision has no classifier {name!r}{close_names(name, known)}")
+    if wanted.channels not in (None, 3):
+        raise ExportError(f"{spec}: takes images of 3 channels, and cannot be made for others; leave --channels out")
     weights = models.get_model_weights(name).DEFAULT
     options: dict[str, Any] = {"weights": weights if wanted.weights == "DEFAULT" else None}
     if name in ("googlenet", "inception_v3") and wanted.weights != "DEFAULT":

@@ -50,6 +50,9 @@ def described():
 def fails():
     raise ValueError("no GPU\\nhere")
 
+def leaves():
+    raise SystemExit(0)
+
 nothing = 5
 """
 
@@ -57,6 +60,7 @@ nothing = 5
 @pytest.fixture
 def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_factories.py").write_text(FACTORY)
+    (tmp_path / "my_script.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -148,6 +152,8 @@ def test_timm_with_other_channels_and_classes() -> None:
         ("my_factories:nowhere", "none", "my_factories has no function 'nowhere'"),
         ("my_factories:nothing", "none", "my_factories has no function 'nothing'"),
         ("my_factories:fails", "none", "calling fails.. failed: ValueError: no GPU"),
+        ("my_factories:leaves", "none", "calling leaves.. failed: SystemExit: 0$"),
+        ("my_script:small", "none", "importing my_script failed: SystemExit: 0$"),
         ("my_factories:small", "missing.pth", "missing.pth: cannot be read: No such file"),
         ("my_factories:small", "other.pth", "other.pth .*: does not fit the network: it lacks .* and has unknown"),
         (
@@ -210,6 +216,12 @@ def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(found), expected)
 
 
+@pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
+def test_the_outermost_seeds(seed: int, factories: Path) -> None:
+    done = CliRunner().invoke(main, f"export my_factories:small --size 12 --no-verify --seed {seed}".split())
+    assert done.exit_code == 0, done.output
+
+
 def test_grey_images(factories: Path) -> None:
     done = CliRunner().invoke(main, "export my_factories:grey --size 12 --mean 0.5 --std 0.25 --no-verify".split())
     assert done.exit_code == 0, done.output
@@ -257,6 +269,10 @@ def test_the_commands_options(factories: Path) -> None:
         ("my_factories:small --resize crop", "'--resize': 'crop' is not one of"),
         ("my_factories:small --channel-order GRB", "'--channel-order': 'GRB' is not one of"),
         ("my_factories:small --score relu", "'--score': 'relu' is not one of"),
+        ("torchvision:alexnet --weights none --channels 1", "torchvision:alexnet: takes images of 3 channels"),
+        (f"my_factories:small --seed {10**22}", f"'--seed': {10**22} has more than 64 bits"),
+        (f"my_factories:small --seed {-(2**63) - 1}", "'--seed': -9223372036854775809 has more than 64 bits"),
+        ("my_factories:leaves", "my_factories:leaves: calling leaves() failed: SystemExit: 0"),
         ("my_factories:small --channels 0", "'--channels': 0 is not in the range"),
         ("my_factories:small --classes 5", "the function itself says how many classes there are"),
         ("my_factories:small --labels none.txt", "none.txt: cannot be read: No such file"),
