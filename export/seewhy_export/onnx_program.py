@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ from seewhy.errors import ExportError
 from .joint import JointGraph
 from .masks import TRANSLATIONS
 from .origins import described
-from .quiet import one_line
+from .quiet import one_line, quiet
 
 op: Any = opset20
 
@@ -113,8 +112,7 @@ _MIXED_ON_PURPOSE = {
 
 
 def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(
             _exported_program(joint, kind),
             dynamo=True,
@@ -188,7 +186,8 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
 
 def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
     """Fold the arithmetic on shapes, share what stands twice, drop what is unused. Weights are left as they are."""
-    fold_constants(model)
+    with quiet():
+        fold_constants(model)
     PassManager(
         [
             passes.RemoveUnusedNodesPass(),
@@ -244,7 +243,9 @@ def _view(x: Any, size: Sequence[Any]) -> Any:
     """Of a shape only the batch is unknown; so Reshape finds it, and nothing has to compute it."""
     unknown = [not isinstance(s, int) for s in size]
     if sum(unknown) + list(size).count(-1) <= 1:
-        return op.Reshape(x, op.Constant(value_ints=[-1 if u else s for s, u in zip(size, unknown, strict=True)]))
+        sizes = [-1 if u else s for s, u in zip(size, unknown, strict=True)]
+        # As a tensor: of an empty list, nobody could tell what it is a list of.
+        return op.Reshape(x, op.Constant(value=onnx_ir.tensor(sizes, onnx_ir.DataType.INT64)))
     one = op.Constant(value_ints=[1])
     sizes = [op.Reshape(s, one) if u else op.Constant(value_ints=[s]) for s, u in zip(size, unknown, strict=True)]
     return op.Reshape(x, op.Concat(*sizes, axis=0))

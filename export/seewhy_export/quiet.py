@@ -8,11 +8,13 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+_LOGGERS = ("torch.fx", "torch.export", "torch._export", "torch._dynamo", "onnxscript", "onnx_ir")
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Deprecation warnings, half-traced graphs and advice on debugging flags tell a user nothing."""
-    loggers = [logging.getLogger(name) for name in ("torch.fx", "torch.export", "torch._export", "torch._dynamo")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

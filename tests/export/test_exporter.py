@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -303,6 +304,28 @@ def test_refused_in_one_line(module: object, options: dict, message: str, tmp_pa
         export(module, tmp_path / "model.onnx", **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+class Parts(nn.Module):
+    """Chunks of its weights, of which one alone is used, and a number out of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.full((1, 6), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, _ = self.scale.chunk(3, 1)
+        return self.head(self.conv(x).relu().mean((2, 3))) * first[:, :1].reshape(()) * second.sum()
+
+
+def test_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    export(live_weights(Parts()).eval(), tmp_path / "model.onnx", image_size=(8, 8))
+    assert capfd.readouterr() == ("", "")
+    # Below that nobody sees it unless they ask.
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
