@@ -101,9 +101,16 @@ def export(
     model_file.check_destination(destination)
     messages: list[str] = []
     prepared = prepare(module)
+    guessed = channels is None and preprocessing is None
     channels = channels or _channels(prepared, preprocessing)
     example = example_images(image_size, channels)
-    chosen = find_output(prepared, example, output)
+    try:
+        chosen = find_output(prepared, example, output)
+    except ExportError as error:
+        if not guessed or error.__cause__ is None:  # the module ran, and what it returned is the matter
+            raise
+        hint = f"{channels} channels are a guess; `channels` (--channels) says how many there are"
+        raise ExportError(f"{error}; {hint}") from error
     if chosen is not None:
         messages.append(f"of what the network returns, {chosen} is taken as its logits")
     converted = traceable(prepared, example)

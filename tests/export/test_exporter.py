@@ -306,6 +306,33 @@ def test_refused_in_one_line(module: object, options: dict, message: str, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+class TwoStreams(nn.Module):
+    """Six channels, of which each convolution takes three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.left(x[:, :3]).relu() + self.right(x[:, 3:]).relu()
+        return self.head(y.mean((2, 3)))
+
+
+def test_a_wrong_guess_of_the_channels_says_how_to_name_them(tmp_path: Path) -> None:
+    hint = "; 3 channels are a guess; `channels` .--channels. says how many there are$"
+    module = live_weights(TwoStreams()).eval()
+    with pytest.raises(ExportError, match=hint) as caught:
+        export(module, tmp_path / "model.onnx", image_size=(8, 8))
+    assert "\n" not in str(caught.value)
+    export(module, tmp_path / "model.onnx", image_size=(8, 8), channels=6, verify=False)
+    assert seewhy.Explainer(tmp_path / "model.onnx").metadata.channels == 6
+    # Where the number is said, or the network runs, something else is wrong.
+    for options in ({"channels": 3}, {"channels": 6, "output": "head"}):
+        with pytest.raises(ExportError) as caught:
+            export(module, tmp_path / "other.onnx", image_size=(8, 8), **options)
+        assert "guess" not in str(caught.value)
+
+
 class Parts(nn.Module):
     """Chunks of its weights, of which one alone is used, and a number out of them."""
 
