@@ -132,7 +132,8 @@ def export_several(wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     waiting = list(wanted)
     while waiting:
-        command = [sys.executable, __file__, "--several", *waiting[:TOGETHER]]
+        group, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
+        command = [sys.executable, __file__, "--several", *group]
         with (
             tempfile.TemporaryFile("w+") as errors,
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
@@ -141,14 +142,16 @@ def export_several(wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             watch = threading.Timer(SECONDS, process.kill)
             watch.start()
             for line in process.stdout:
-                if line.startswith("{"):
-                    yield waiting.pop(0), json.loads(line)
+                if line.startswith("{") and group:
+                    yield group.pop(0), json.loads(line)
             process.wait()
             watch.cancel()
-            if process.returncode != 0:
+            # One that fails with nothing left to try did all its work.
+            if group:
                 errors.seek(0)
                 last = (errors.read().strip().splitlines() or ["no message"])[-1]
-                yield waiting.pop(0), {"failed": f"exit status {process.returncode}: {last}"}
+                yield group.pop(0), {"failed": f"exit status {process.returncode}: {last}"}
+            waiting = group + waiting
 
 
 def read_results() -> dict[str, dict[str, Any]]:
@@ -164,6 +167,26 @@ def save(spec: str, record: dict[str, Any]) -> None:
     temporary.replace(RESULTS)
 
 
+def export_wanted(only: list[str] | None, missing: bool) -> None:
+    results = read_results()
+    wanted = [
+        spec
+        for spec in specs()
+        if (only is None or any(part in spec for part in only)) and not (missing and "parity" in results.get(spec, {}))
+    ]
+    for spec, record in export_several(wanted):
+        save(spec, record)
+        outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
+        print(f"{spec}: {outcome}", flush=True)
+
+
+def write_table() -> None:
+    from zoo_table import table
+
+    TABLE.write_text(table(specs(), read_results()))
+    print(f"wrote {TABLE}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--several", nargs="+", help=argparse.SUPPRESS)
@@ -176,22 +199,11 @@ def main() -> None:
             print(json.dumps(export_one(spec)), flush=True)
             gc.collect()
         return
-    if not options.table:
-        results = read_results()
-        wanted = [
-            spec
-            for spec in specs()
-            if (options.only is None or any(part in spec for part in options.only))
-            and not (options.missing and "parity" in results.get(spec, {}))
-        ]
-        for spec, record in export_several(wanted):
-            save(spec, record)
-            outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
-            print(f"{spec}: {outcome}", flush=True)
-    from zoo_table import table
-
-    TABLE.write_text(table(specs(), read_results()))
-    print(f"wrote {TABLE.relative_to(ROOT)}")
+    try:
+        if not options.table:
+            export_wanted(options.only, options.missing)
+    finally:
+        write_table()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
+import torch
+from torch import Tensor, nn
 
 from seewhy_export import export
-from seewhy_export.verify import agrees, untested
+from seewhy_export.verify import relative_error, untested
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -31,14 +35,38 @@ MEMBERS = [
 ]
 
 
+def logits_and_gradient(module: nn.Module, images: Tensor, targets: Tensor) -> list[Tensor]:
+    """Run eagerly, in the images' dtype, also where the network's code makes tensors of its own."""
+    images = images.clone().requires_grad_(True)
+    torch.set_default_dtype(images.dtype)
+    try:
+        logits = copy.deepcopy(module).to(images.dtype)(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)
+    return [logits.detach(), gradient]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MEMBERS)
 def test_exports_and_agrees(spec: str, tmp_path: Path) -> None:
     assert spec in zoo.specs()
     module, image_size = zoo.build(spec)
     report = export(module, tmp_path / "model.onnx", image_size=image_size)
-    assert all(agrees(errors) for kinds in report.parity.values() for errors in kinds.values())
     assert untested(report.parity) == []
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    targets, found = torch.tensor([3, 700]), []
+    # Where a rectifier flips by rounding, the input is drawn again, as exports do.
+    for seed in range(5):
+        images = torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(seed))
+        values = session.run(["logits", "input_gradients"], {"images": images.numpy(), "targets": targets.numpy()})
+        exact = logits_and_gradient(module, images.double(), targets)
+        own = [relative_error(*pair) for pair in zip(logits_and_gradient(module, images, targets), exact, strict=True)]
+        ours = [relative_error(torch.from_numpy(value), e) for value, e in zip(values, exact, strict=True)]
+        found.append((ours, own))
+        if all(error <= max(1e-4, min(4 * torchs, 0.1)) for error, torchs in zip(ours, own, strict=True)):
+            return
+    raise AssertionError(f"(our errors, PyTorch's) on each draw: {found}")
 
 
 def test_the_list_is_all_of_torchvision_and_many_families() -> None:
@@ -50,6 +78,51 @@ def test_the_list_is_all_of_torchvision_and_many_families() -> None:
     members = [spec.removeprefix("timm:") for spec in specs if spec.startswith("timm:")]
     families = {timm.model_entrypoint(name).__module__ for name in members}
     assert len(families) >= 40
+
+
+EXPORTS = """
+import json, sys
+
+for spec in sys.argv[2:]:
+    if spec == "crashes":
+        sys.exit("out of memory")
+    print(json.dumps({"seconds": 1.0}), flush=True)
+if "fails at the end" in sys.argv:
+    sys.exit("terminate called")
+"""
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ["fails at the end"],
+        [*"abcde", "fails at the end"],
+        [*"abcde", "fails at the end", "next"],
+        ["a", "crashes", "b", *"cdefgh"],
+        [*"abcde", "crashes", "next"],
+        ["crashes"],
+    ],
+)
+def test_a_crash_costs_the_network_that_crashed(
+    wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exports.py").write_text(EXPORTS)
+    monkeypatch.setattr(zoo, "__file__", str(tmp_path / "exports.py"))
+    crashed = {"failed": "exit status 1: out of memory"}
+    expected = [(spec, crashed if spec == "crashes" else {"seconds": 1.0}) for spec in wanted]
+    assert list(zoo.export_several(wanted)) == expected
+
+
+def test_the_page_is_written_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(zoo, "export_wanted", stop)
+    monkeypatch.setattr(zoo, "TABLE", tmp_path / "models.md")
+    monkeypatch.setattr(sys, "argv", ["zoo.py"])
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        zoo.main()
+    assert (tmp_path / "models.md").read_text() == zoo_table.table(zoo.specs(), zoo.read_results())
 
 
 def test_the_page_is_written_from_the_results() -> None:
