@@ -90,10 +90,14 @@ class Axes:
     """(h, w) in the units of the pieces' strides."""
     shift: tuple[int, int] = (0, 0)
     """How far h and w are rolled."""
+    mirrored: tuple[bool, bool] = (False, False)
+    """Whether h and w are flipped."""
 
     def layout(self) -> Layout | None:
         """The layout that these are, or None where the value holds no whole map that can be made (N, C, h, w)."""
         kinds = [_kind(dimension) for dimension in self.dimensions]
+        if len(kinds) == 4 and all(kind in ("", usual) for kind, usual in zip(kinds, (N, C, H, W), strict=True)):
+            kinds = [N, C, H, W]
         if C not in kinds and kinds.count("") == 1:
             kinds[kinds.index("")] = C
         size = self._size()
@@ -111,7 +115,7 @@ class Axes:
         if any(not dimension.is_spatial for dimension in beside):
             return None
         before, after = (beside[0].before, beside[0].after) if beside else (0, 0)
-        return Layout(tuple(kinds), size, before, after)
+        return Layout(tuple(kinds), size, before, after, self.mirrored)
 
     def _size(self) -> tuple[int, int] | None:
         """(h, w) of the map, where every step of both is there once."""
@@ -169,7 +173,7 @@ class Axes:
                 )
                 extent = list(axes.extent)
                 extent[place] //= finest
-                axes = Axes(dimensions, (extent[0], extent[1]), axes.shift)
+                axes = replace(axes, dimensions=dimensions, extent=(extent[0], extent[1]))
         return axes
 
     def resized(self, shape: Sequence[int]) -> Axes | None:
@@ -207,6 +211,24 @@ class Axes:
             dimensions.append(taken)
         return None if units else replace(self, dimensions=tuple(dimensions))
 
+    @property
+    def frame(self) -> tuple[object, ...]:
+        """What values must share for their places to be the same."""
+        return self.extent, self.shift, self.mirrored
+
+    def flipped(self, indices: Sequence[int]) -> Axes | None:
+        """After torch.flip."""
+        mirrored = list(self.mirrored)
+        for index in (i % len(self.dimensions) for i in indices):
+            axes = self.dimensions[index].axes
+            if axes <= {C}:
+                continue
+            axis = next(iter(axes))
+            if axis == N or not self.has_whole(index, axis) or self.shift != (0, 0):
+                return None
+            mirrored[(H, W).index(axis)] ^= True
+        return replace(self, mirrored=(mirrored[0], mirrored[1]))
+
     def rolled(self, shifts: Sequence[int], indices: Sequence[int]) -> Axes | None:
         """After torch.roll."""
         shift = list(self.shift)
@@ -215,7 +237,7 @@ class Axes:
             if dimension.axes <= {C}:
                 continue
             axis = next(iter(dimension.axes))
-            if axis == N or not self.has_whole(index % len(self.dimensions), axis):
+            if axis == N or any(self.mirrored) or not self.has_whole(index % len(self.dimensions), axis):
                 return None
             place = (H, W).index(axis)
             shift[place] = (shift[place] + by * dimension.pieces[-1].stride) % self.extent[place]
@@ -286,6 +308,6 @@ def broadcast(all_axes: Sequence[Axes], shape: Sequence[int]) -> Axes | None:
         if len(found) > 1:
             return None
         dimensions.append(found.pop() if found else fresh(C, size))
-    if len({(axes.extent, axes.shift) for axes in all_axes}) > 1:
+    if len({axes.frame for axes in all_axes}) > 1:
         return None
     return replace(all_axes[0], dimensions=tuple(dimensions))

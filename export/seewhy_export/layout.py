@@ -23,6 +23,8 @@ class Layout:
     """Tokens before the places that belong to none: class, distillation and register tokens."""
     suffix: int = 0
     """Such tokens behind the places."""
+    mirrored: tuple[bool, bool] = (False, False)
+    """Whether h and w run the other way than in the image."""
 
     @property
     def form(self) -> str:
@@ -48,12 +50,13 @@ class Layout:
     def to_map(self, value: Tensor) -> Tensor:
         """A value of this layout as (N, C, h, w), without the tokens that belong to no place."""
         if PLACES not in self.axes:
-            return _reorder(value, self.axes, _MAP)
+            return self._upright(_reorder(value, self.axes, _MAP))
         tokens = _reorder(value, self.axes, _TOKENS)[:, self.prefix : self.prefix + self.places]
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.size)
+        return self._upright(tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.size))
 
     def from_map(self, activations: Tensor, value: Tensor) -> Tensor:
         """The inverse; the tokens that belong to no place come from `value`."""
+        activations = self._upright(activations)
         if PLACES not in self.axes:
             return _reorder(activations, _MAP, self.axes)
         tokens = activations.flatten(2).transpose(1, 2)
@@ -62,6 +65,10 @@ class Layout:
             outside = (all_tokens[:, : self.prefix], tokens, all_tokens[:, self.prefix + self.places :])
             tokens = torch.cat([part for part in outside if part.shape[1]], 1)
         return _reorder(tokens, _TOKENS, self.axes)
+
+    def _upright(self, maps: Tensor) -> Tensor:
+        dimensions = [dimension for dimension, turned in zip((2, 3), self.mirrored, strict=True) if turned]
+        return maps.flip(dimensions) if dimensions else maps
 
 
 def _reorder(value: Tensor, axes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:

@@ -134,14 +134,14 @@ def _matrix_product(node: Node, shape: Shape, states: dict[Node, State]) -> Axes
     if min(len(left.dimensions), len(right.dimensions)) < 2:
         return None
     row, column = left.dimensions[-2], right.dimensions[-1]
-    if (left.extent, left.shift) != (right.extent, right.shift):
+    if left.frame != right.frame:
         # Queries of another map than the keys': to a query, its products with the keys are channels.
         if any(d.is_spatial for d in (*left.dimensions[:-2], *right.dimensions[:-2])):
             return None
         if row.is_spatial and column.is_spatial:
             column = fresh(C, shape[-1])
         base = left if row.is_spatial else right
-        left, right = (replace(axes, extent=base.extent, shift=base.shift) for axes in (left, right))
+        left, right = (replace(base, dimensions=axes.dimensions) for axes in (left, right))
     both = [replace(axes, dimensions=(*axes.dimensions[:-2], ONE, ONE)) for axes in (left, right)]
     outer = broadcast(both, (*shape[:-2], 1, 1))
     return None if outer is None else replace(outer, dimensions=(*outer.dimensions[:-2], row, column)).normalised()
@@ -162,7 +162,7 @@ def _einsum(node: Node, shape: Shape, states: dict[Node, State]) -> Axes | None:
                 if letters.setdefault(letter, dimension) not in (dimension, ONE):
                     return None
     sizes = dict(zip(result, shape, strict=True))
-    if not known or len({(axes.extent, axes.shift) for axes in known}) > 1:
+    if not known or len({axes.frame for axes in known}) > 1:
         return None
     # A letter that only constants have is what their product gives: channels.
     dimensions = tuple(letters.get(letter) or fresh(C, sizes[letter]) for letter in result)
@@ -296,6 +296,12 @@ def _roll(node: Node, shape: Shape, states: dict[Node, State]) -> Axes | None:
     return axes.rolled(shifts, indices)
 
 
+def _flip(node: Node, shape: Shape, states: dict[Node, State]) -> Axes | None:
+    axes = _source(node, states)
+    indices: Any = node.args[1]
+    return None if axes is None else axes.flipped(indices)
+
+
 def _among_channels(node: Node, shape: Shape, states: dict[Node, State]) -> Axes | None:
     """Operators that change the order along dimensions: only channels have none to keep."""
     axes = _source(node, states)
@@ -353,7 +359,8 @@ _RULES: dict[Any, Rule] = {
     **dict.fromkeys(_named("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT"), _permute),
     **dict.fromkeys(_named("mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp"), _reduce),
     **dict.fromkeys(_named("select", "unbind"), _select),
-    **dict.fromkeys(_named("flip", "index_select", "index"), _among_channels),
+    **dict.fromkeys(_named("index_select", "index"), _among_channels),
+    aten.flip.default: _flip,
     **dict.fromkeys(_named("pixel_shuffle", "pixel_unshuffle"), _shuffled),
     **dict.fromkeys(_named("matmul", "bmm"), _matrix_product),
     aten.linear.default: _linear,

@@ -132,6 +132,13 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor],
         "map",
         (6, 10),
     ),
+    "flipped": (
+        lambda x: x.flip(3, 2),
+        nn.Conv2d(CHANNELS, 7, 3, padding=1),
+        lambda x: x.mean((2, 3)),
+        "map",
+        (8, 12),
+    ),
     "pixel unshuffle": (
         lambda x: nn.functional.pixel_unshuffle(x, 2),
         nn.Conv2d(4 * CHANNELS, 7, 1),
@@ -156,7 +163,7 @@ def test_known(name: str) -> None:
         assert torch.equal(chosen.layout.to_map(value)[0, 0], numbers[0, 0])
 
 
-PLACE_BY_PLACE = {"transposed", "einsum", "channels in another order"}
+PLACE_BY_PLACE = {"transposed", "einsum", "flipped", "channels in another order"}
 
 
 REVERSED = torch.arange(95, -1, -1)
@@ -168,7 +175,11 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor], 
         nn.Conv2d(CHANNELS, 7, 1),
         lambda x: x.mean((2, 3)),
     ),
-    "flipped": (lambda x: x.flip(3), nn.Conv2d(CHANNELS, 7, 3), lambda x: x.mean((2, 3))),
+    "tokens flipped": (
+        lambda x: x.flatten(2).flip(2).unflatten(2, (8, 12)),
+        nn.Conv2d(CHANNELS, 7, 3),
+        lambda x: x.mean((2, 3)),
+    ),
     "rolled": (lambda x: x.roll(3, 2), nn.Conv2d(CHANNELS, 7, 3), lambda x: x.mean((2, 3))),
     "tokens in another order": (
         lambda x: x.flatten(2).transpose(1, 2)[:, REVERSED],
