@@ -101,7 +101,7 @@ def export_one(spec: str) -> dict[str, Any]:
     record: dict[str, Any] = {"parameters": parameters, "image_size": image_size, "versions": versions()}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            report = export(module, Path(folder) / "model.onnx", image_size=image_size)
+            report = export(module, Path(folder) / "model.onnx", image_size=image_size, channels=3)
         except SeewhyError as error:
             return {**record, "refused": str(error)}
     return {
