@@ -54,7 +54,6 @@ def layouts(nodes: Sequence[Node], images: Node) -> tuple[dict[Node, Layout], se
             states[node] = found or (Unknown.MOVED if moved else Unknown.UNCERTAIN)
     single = {node: axes for node, axes in states.items() if isinstance(node.meta["val"], Tensor)}
     known = {node: layout for node, axes in single.items() if isinstance(axes, Axes) and (layout := axes.layout())}
-    known.pop(images, None)
     return known, {node for node, axes in states.items() if axes is Unknown.UNCERTAIN}
 
 
