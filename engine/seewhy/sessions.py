@@ -111,6 +111,9 @@ class Sessions:
         options = _options()
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
+        if given:
+            # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._model.metadata.external_data is not None:
             folder = os.fspath(self._model.path.parent.absolute())
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
