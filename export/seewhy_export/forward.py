@@ -317,11 +317,19 @@ _UNCHANGING = {
 }
 
 
+def _takes_everything(node: Node) -> bool:
+    """Whether a select or slice leaves nothing out, as x[:, :, 0, 0] of what was pooled to 1x1."""
+    before, after = (tuple(map(str, value_of(n).shape)) if isinstance(n, Node) else () for n in (node.args[0], node))
+    if node.target is aten.select.int:
+        return before[int(node.args[1])] == "1"  # type: ignore[arg-type]
+    return node.target is aten.slice.Tensor and before == after
+
+
 def _strip_final_score(returned: Node) -> tuple[Node, str | None]:
     """A network that ends in softmax or sigmoid: its logits are what goes into that, reshaped as that is behind."""
     behind: list[Node] = []
     node = returned
-    while node.target in _UNCHANGING and isinstance(node.args[0], Node):
+    while isinstance(node.args[0], Node) and (node.target in _UNCHANGING or _takes_everything(node)):
         behind.insert(0, node)
         node = node.args[0]
     kind = FINAL_SCORES.get(node.target)
@@ -330,8 +338,8 @@ def _strip_final_score(returned: Node) -> tuple[Node, str | None]:
     args: tuple[Any, ...] = node.args
     sizes = value_of(node).shape[1:]
     classes = value_of(returned).shape[1]
-    dimension = args[1] % (len(sizes) + 1) if kind == "softmax" else 1
-    if dimension == 0 or sizes[dimension - 1] != classes:
+    over = args[1] % (len(sizes) + 1) if kind == "softmax" else None
+    if over is not None and (over == 0 or sizes[over - 1] != classes):
         raise ExportError(f"the network ends in a softmax over dimension {args[1]}, which is not that of the classes")
     logits: Node = args[0]
     graph = returned.graph

@@ -28,7 +28,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """One product of two matrices. Of a transposed x, PyTorch would make a batch, with a copy of the weight each."""
     result: Tensor = aten.linear.default(_rows(x), weight, bias)
-    return result.reshape([*x.shape[:-1], weight.shape[0]])
+    return result.reshape([*x.shape[:-1], weight.shape[0]]) if x.dim() > 2 else result
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:

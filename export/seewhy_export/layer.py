@@ -68,10 +68,10 @@ SCALING = {
 
 NO_LAYERS = (
     {aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.square.default, aten.exp.default, aten.log.default}
-    | {aten.neg.default, aten.sigmoid.default}
+    | {aten.neg.default}
     | ATTENTION
 )
-"""What pools otherwise than by a mean (powers, log-sum-exp), compares with prototypes or makes gates."""
+"""What pools otherwise than by a mean (powers, log-sum-exp, attention) or compares with prototypes."""
 
 PERMUTATIONS = {aten.permute.default, aten.transpose.int}
 

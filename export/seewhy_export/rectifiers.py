@@ -279,19 +279,32 @@ def _keeps_shape(node: Node, x: int) -> bool:
 
 
 _STEEP = {
-    getattr(getattr(aten, name), overload)
-    for name in ("sqrt", "rsqrt", "pow", "log", "log2", "log10", "reciprocal", "div", "linalg_vector_norm", "norm")
-    if hasattr(aten, name)
-    for overload in getattr(aten, name).overloads()
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.log.default,
+    aten.log2.default,
+    aten.log10.default,
+    aten.pow.Tensor_Tensor,
 }
+
+
+def _is_steep(user: Node, node: Node) -> bool:
+    """Whether an operator's gradient can be infinite where `node`, which it reads, is zero."""
+    if user.target in (aten.div.Tensor, aten.div.Tensor_mode):
+        return user.args[1] is node
+    if user.target is aten.pow.Tensor_Scalar:
+        return not isinstance(user.args[1], (int, float)) or user.args[1] < 1
+    return user.target in _STEEP
 
 
 def is_steep_behind(node: Node) -> bool:
     """Whether a gradient can be infinite where this node is zero: a root, a logarithm or a quotient of it follows."""
     seen, waiting = {node}, [node]
     while waiting:
-        for user in waiting.pop().users:
-            if user.target in _STEEP:
+        current = waiting.pop()
+        for user in current.users:
+            if _is_steep(user, current):
                 return True
             if user not in seen and torch.Tag.pointwise in getattr(user.target, "tags", ()):
                 seen.add(user)

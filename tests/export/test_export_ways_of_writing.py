@@ -76,7 +76,8 @@ def test_no_gradient_is_infinite_behind_a_root(name: str, tmp_path: Path) -> Non
 
 ENDS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "softmax, flattened": (lambda x: F.adaptive_avg_pool2d(x, 1).softmax(1).flatten(1), "softmax"),
-    "softmax, cast and squeezed": (lambda x: x.mean((2, 3), keepdim=True).softmax(-3).float()[:, :, 0, 0], "none"),
+    "softmax, cast and squeezed": (lambda x: x.mean((2, 3), keepdim=True).softmax(-3).float()[:, :, 0, 0], "softmax"),
+    "sigmoid, flattened": (lambda x: torch.sigmoid(F.adaptive_avg_pool2d(x, 2)).flatten(1), "sigmoid"),
     "softmax, viewed": (lambda x: mean(x).softmax(-1).view(-1, 5).clone(), "softmax"),
     "sigmoid, viewed": (lambda x: torch.sigmoid(x.mean((2, 3), keepdim=True)).view(-1, 5), "sigmoid"),
     "special softmax": (lambda x: torch.special.softmax(mean(x), 1), "softmax"),
@@ -160,3 +161,11 @@ def test_weights_are_not_copied_for_each_token(tmp_path: Path) -> None:
     for value in inferred.graph.value_info:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         assert not (len(sizes) == 3 and sizes[1] * sizes[2] == weight), value.name
+
+
+def test_only_what_is_steep_is_selected(tmp_path: Path) -> None:
+    """A Hardswish written out divides by a constant, and keeps the masks that stay in onnxruntime's layout."""
+    module = live_weights(Written(lambda x: x * F.relu6(x + 3) / 6 + F.relu(x).pow(2), mean)).eval()
+    path = export(module, tmp_path / "model.onnx", image_size=SIZE).path
+    chosen = [node for node in onnx.load(path).graph.node if node.op_type == "Where"]
+    assert len(chosen) == 1, "the choice of the target, and no gradient"
