@@ -14,15 +14,44 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 
+from .lowering.blocks import blocked
+from .masks import spread_over
+
 aten: Any = torch.ops.aten
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
     """A mean where one place is left: PyTorch's own gives that another memory format, by `as_strided_`."""
     if list(output_size) in ([1], [1, 1]):
-        return x.mean((-2, -1), keepdim=True)
+        return mean(x, (-2, -1), keepdim=True)
     pooled: Tensor = aten._adaptive_avg_pool2d.default(x, list(output_size))
     return pooled
+
+
+class _GlobalMean(torch.autograd.Function):
+    """The mean of each map of (N, C, h, w), kept as (N, C, 1, 1); its gradient is spread over the map again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = x.shape[2:]
+        return aten.mean.dim(x, (2, 3), True)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        height, width = ctx.size
+        spread: Tensor = spread_over(blocked(gradient, 1 / (height * width)), height, width)
+        return spread
+
+
+def mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    """The mean; that over each map of (N, C, h, w) has a gradient that stays in onnxruntime's blocked layout."""
+    maps = x.dim() == 4 and dim is not None and sorted(d % 4 for d in dim) == [2, 3] and dtype in (None, x.dtype)
+    if not maps or not x.requires_grad or not all(isinstance(size, int) and size > 1 for size in x.shape[2:]):
+        result: Tensor = aten.mean.dim(x, dim, keepdim, dtype=dtype)
+        return result
+    apply: Any = _GlobalMean.apply
+    means: Tensor = apply(x)
+    return means if keepdim else means.flatten(1)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -145,6 +174,7 @@ FORWARD_LOWERINGS: dict[Any, Callable[..., Tensor]] = {
     # Behind the target layer, memory may lie in another order than it did in the module.
     aten.view.default: aten.reshape.default,
     aten.linear.default: linear,
+    aten.mean.dim: mean,
     aten.matmul.default: matmul,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten.batch_norm.default: batch_norm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy import contract
 from seewhy.errors import ExportError
 
+from .constants import compute_constants
 from .forward import ForwardGraph, value_of
 from .forward_lowering import FORWARD_LOWERINGS
 from .functional import make_functional
 from .layer import TargetLayer
 from .lowering import IN_PLACE_LEFTOVERS, decomposition_table
+from .norm_folding import fold, foldable
 from .origins import Origins, described
 from .quiet import one_line
 from .rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
@@ -58,14 +61,23 @@ class ForwardPass(Interpreter):
         self.in_force = RuleInForce()
         self.origins = Origins()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
+        self.norms = foldable(forward.nodes, [*keep, None if layer is None else layer.node])
+        self._pending = set(self.norms.values())
         self.activations: Tensor | None = None
         self.ruled = False
         """Whether a rectifier that follows the rule lies between images and logits."""
 
     def run_node(self, node: Node) -> Any:
         self.origins.enter(node)
+        if node in self._pending:  # its arguments, for the norm that it is folded with
+            return self.fetch_args_kwargs_from_env(node)
         rectifier = rectifier_of(node) if node.op == "call_function" else None
-        value = super().run_node(node) if rectifier is None else self._rectify(node, rectifier)
+        if rectifier is not None:
+            value: Any = self._rectify(node, rectifier)
+        elif node in self.norms:
+            value = self._folded(node)
+        else:
+            value = super().run_node(node)
         self.origins.follow(node, value)
         if self.layer is not None and node is self.layer.node:
             self.activations = self.layer.layout.to_map(value)
@@ -76,6 +88,12 @@ class ForwardPass(Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call_function(FORWARD_LOWERINGS.get(target, target), args, kwargs)
+
+    def _folded(self, node: Node) -> Tensor:
+        ((x, weight, *others), options), *norm = self.fetch_args_kwargs_from_env(node)[0]
+        bias = others.pop(0) if others else None
+        convolution: Any = self.norms[node].target
+        return fold(partial(convolution, **options), x, weight, bias, others, tuple(norm))
 
     def _rectify(self, node: Node, rectifier: Rectifier) -> Tensor:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
@@ -132,7 +150,7 @@ def build_joint(
     dtype = next((w.dtype for w in forward.weights.values() if w.is_floating_point()), torch.float32)
 
     head = None if layer is None else layer.class_weights
-    kept = [forward.logits] + ([head] if head is not None else [])
+    kept = [forward.logits, *([head] if head is not None else []), *(_head(forward.logits) or ())]
     run = ForwardPass(forward, layer, guided_scope, kept)
     table = decomposition_table() if table is None else table
 
@@ -175,20 +193,20 @@ def _compute(
         run.run(*weights, images, enable_io_processing=False)
         activations, logits = run.activations, run.kept[forward.logits]
         index = torch.where(targets < 0, logits.argmax(1), targets)
-        seed = (torch.arange(logits.shape[1], device=logits.device) == index[:, None]).to(logits.dtype)
+        start, seed = _start(run, forward.logits, index)
         values: dict[str, Tensor] = {contract.LOGITS: logits}
         if activations is not None:
             values[contract.ACTIVATIONS] = activations
         if contract.CLASS_WEIGHTS in outputs and head is not None:
             values[contract.CLASS_WEIGHTS] = run.kept[head][index]
-        values |= _plain_gradients(outputs, logits, activations, images, seed)
+        values |= _plain_gradients(outputs, start, activations, images, seed)
         for name in [name for name in RULES if name in outputs]:
             if not run.ruled and contract.INPUT_GRADIENTS in values:
                 # No rectifier, no difference: tracing the same backward pass again would only take time.
                 values[name] = values[contract.INPUT_GRADIENTS]
                 continue
             run.in_force.rule = RULES[name]
-            values[name] = torch.autograd.grad(logits, images, seed, retain_graph=True)[0]
+            values[name] = torch.autograd.grad(start, images, seed, retain_graph=True)[0]
             run.in_force.rule = plain
     if contract.GRADCAM_MAP in outputs:
         weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * values[contract.ACTIVATIONS]
@@ -196,8 +214,30 @@ def _compute(
     return [values[name].detach() for name in outputs]
 
 
+def _start(run: ForwardPass, logits: Node, index: Tensor) -> tuple[Tensor, Tensor]:
+    """A value that backward passes start from, and the gradient of the target's logit there.
+
+    Behind a linear layer that is a row of its weights; else the logits, and a one-hot row.
+    """
+    head = _head(logits)
+    if head is None:
+        values = run.kept[logits]
+        one_hot = torch.arange(values.shape[1], device=values.device) == index[:, None]
+        return values, one_hot.to(values.dtype)
+    features, weight = (run.kept[node] for node in head)
+    return features, weight.index_select(0, index)
+
+
+def _head(logits: Node) -> tuple[Node, Node] | None:
+    """The input (N, C) and weight (classes, C) of the linear layer that ends a network."""
+    features, weight = logits.args[:2] if logits.target is torch.ops.aten.linear.default else (None, None)
+    if not isinstance(features, Node) or not isinstance(weight, Node):
+        return None
+    return (features, weight) if weight.op == "placeholder" and value_of(features).dim() == 2 else None
+
+
 def _plain_gradients(
-    outputs: Sequence[str], logits: Tensor, activations: Tensor | None, images: Tensor, seed: Tensor
+    outputs: Sequence[str], start: Tensor, activations: Tensor | None, images: Tensor, seed: Tensor
 ) -> dict[str, Tensor]:
     wanted: dict[str, Tensor] = {}
     if activations is not None and (contract.GRADIENTS in outputs or contract.GRADCAM_MAP in outputs):
@@ -206,7 +246,7 @@ def _plain_gradients(
         wanted[contract.INPUT_GRADIENTS] = images
     if not wanted:
         return {}
-    gradients = torch.autograd.grad(logits, list(wanted.values()), seed, retain_graph=True)
+    gradients = torch.autograd.grad(start, list(wanted.values()), seed, retain_graph=True)
     return dict(zip(wanted, gradients, strict=True))
 
 
@@ -259,5 +299,6 @@ def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
         node.replace_all_uses_with(lifted)
         graph.erase_node(node)
     # The trace's own calling convention still expects a list of weights.
+    compute_constants(graph, weights)
     graph.set_codegen(CodeGen())
     return GraphModule(torch.nn.Module(), graph)

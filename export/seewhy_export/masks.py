@@ -41,6 +41,22 @@ def _(x: Tensor, bound: float) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("seewhy::spread_over", mutates_args=())
+def spread_over(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, 1, 1) -> (N, C, height, width): each value all over its map."""
+    return x.expand(-1, -1, height, width).clone()
+
+
+@spread_over.register_fake
+def _(x: Tensor, height: int, width: int) -> Tensor:
+    return x.new_empty([*x.shape[:2], height, width])
+
+
+def _translate_spread_over(x: Any, height: int, width: int) -> Any:
+    scales = op.Constant(value_floats=[1.0, 1.0, float(height), float(width)])
+    return op.Resize(x, None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
 def _translate_is_positive(x: Any) -> Any:
     return op.HardSigmoid(x, alpha=_LARGEST_FLOAT32, beta=0.0)
 
@@ -54,4 +70,5 @@ def _translate_is_below(x: Any, bound: float) -> Any:
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.seewhy.is_positive.default: _translate_is_positive,
     torch.ops.seewhy.is_below.default: _translate_is_below,
+    torch.ops.seewhy.spread_over.default: _translate_spread_over,
 }

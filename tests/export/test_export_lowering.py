@@ -75,14 +75,22 @@ def convolution_backward(draw: Draw) -> tuple:
     kernel, stride, dilation = (numbers(draw, rank, 1, 4) for _ in range(3))
     padding = numbers(draw, rank, 0, 4)
     transposed = draw(st.booleans())
-    # Two cases have rules of their own, and chance alone would hardly meet them.
-    case = draw(st.sampled_from(["any", "any", "stride 1", "1x1"]))
+    size = numbers(draw, rank, 1, 12 if rank < 3 else 6)
+    # Some cases have ways of their own, and chance alone would hardly meet them.
+    case = draw(st.sampled_from(["any", "any", "stride 1", "1x1", "depthwise", "phases"]))
     stride = [1] * rank if case == "stride 1" else stride
     if case == "1x1":
         kernel, padding, transposed = [1] * rank, [0] * rank, False
+    if case in ("depthwise", "phases"):
+        rank, transposed, dilation, inside = 2, False, [1, 1], 8
+        groups, outside = (8, 8) if case == "depthwise" else (1, 2)
+        kernel = numbers(draw, 2, 2 if case == "depthwise" else 3, 6)
+        stride = numbers(draw, 2, 1, 2) if case == "depthwise" else [2, 2]
+        padding = [draw(st.integers(0, k // 2)) for k in kernel]
+        size = numbers(draw, 2, 3, 12) if case == "depthwise" else [2 * n for n in numbers(draw, 2, 3, 6)]
     output_padding = numbers(draw, rank, 0, 3) if transposed else [0] * rank
     assume(all(o < max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)))
-    x = random(2, inside, *numbers(draw, rank, 1, 12 if rank < 3 else 6))
+    x = random(2, inside, *size)
     weight = random(*((inside, outside // groups) if transposed else (outside, inside // groups)), *kernel, seed=1)
     window = (stride, padding, dilation, transposed, output_padding, groups)
     out = computed(aten.convolution, x, weight, None, *window)
@@ -279,8 +287,18 @@ MUTATIONS: dict[Any, list[Mutation]] = {
         ("split.transpose(1, 2)", "split"),
         ("(g - 1) * s - 2 * p + r + 1", "(g - 1) * s - 2 * p + r"),
         ("return fit(direct, sizes), None, None", "return direct, None, None"),
-        ("fit(put_zeros_between(small, stride), sizes)", "fit(put_zeros_between(small, stride[::-1]), sizes)"),
-        ("return result, None, None", "return -result, None, None"),
+        ("way.gradient), way.stride, way.sizes", "way.gradient), way.stride[::-1], way.sizes"),
+        ("size - r + 2 * p for size", "size - r + p for size"),
+        ("way.gradient, way.stride, sizes", "way.gradient, way.stride[::-1], sizes"),
+        ("range(first, kernel, 2))[::-1]", "range(first, kernel, 2))"),
+        ("(parity + padding) % 2, ", "parity, "),
+        ("len(taps) - 1 - shift", "len(taps) - 1"),
+        (
+            "[column.before, column.after, row.before, row.after]",
+            "[row.before, row.after, column.before, column.after]",
+        ),
+        ("reshape([4, 1, 2, 2])", "reshape([4, 1, 2, 2]).transpose(2, 3)"),
+        ("way.dilation, True, missing, way.groups\n    )", "way.dilation, True, missing, way.groups\n    ) * -1"),
     ],
     aten.native_batch_norm_backward.default: [
         ("torch.rsqrt(running_var + eps)", "torch.rsqrt(running_var)"),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blocks import blocked
 from .shapes import apply_along, constant, expand, pad_ends, put_zeros_between
 
 aten: Any = torch.ops.aten
@@ -35,7 +36,7 @@ def max_pool2d_backward(
     ceil_mode: bool,
     indices: Tensor,
 ) -> Tensor:
-    return _add_at_winners(gradient, x, indices, 2)
+    return blocked(_add_at_winners(gradient, x, indices, 2))
 
 
 def max_pool3d_backward(
@@ -91,7 +92,7 @@ def adaptive_max_pool2d(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, 
 
 
 def adaptive_max_pool2d_backward(gradient: Tensor, x: Tensor, indices: Tensor) -> Tensor:
-    return _add_at_winners(gradient, x, indices, 2)
+    return blocked(_add_at_winners(gradient, x, indices, 2))
 
 
 def _plain_avg_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:

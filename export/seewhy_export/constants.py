@@ -1,0 +1,55 @@
+"""What a joint graph computes from weights alone, computed once, at export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+
+# Elements. Larger tensors that are merely moved (flipped, transposed) stay as operators: a runtime moves them once,
+# when it loads the file, and the file does not hold them twice.
+_LARGEST_MOVED = 1 << 14
+
+
+def compute_constants(graph: Graph, weights: dict[str, Tensor]) -> None:
+    """Replace operators on weights by what they give, in `graph` and `weights`, whose placeholders come first.
+
+    Floats are computed in float64 and rounded once.
+    """
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    values: dict[Node, Any] = {
+        node: _widen(weight) for node, weight in zip(placeholders, weights.values(), strict=False)
+    }
+    stored = set(values)
+    for node in graph.nodes:
+        if node.op == "call_function" and _is_computed(node, values):
+            arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*arguments, **options)
+    images = placeholders[len(weights)]
+    for node in [node for node in values if node not in stored and any(user not in values for user in node.users)]:
+        with graph.inserting_before(images):
+            name = f"constant_{node.name}"
+            constant = graph.placeholder(name)
+        constant.meta["val"] = node.meta["val"]
+        weights[name] = values[node].to(node.meta["val"].dtype).contiguous()
+        node.replace_all_uses_with(constant)
+    graph.eliminate_dead_code()
+    for name, node in zip(list(weights), [n for n in graph.nodes if n.op == "placeholder"], strict=False):
+        if not node.users:
+            del weights[name]
+            graph.erase_node(node)
+
+
+def _widen(weight: Tensor) -> Tensor:
+    return weight.double() if weight.is_floating_point() else weight
+
+
+def _is_computed(node: Node, values: dict[Node, Any]) -> bool:
+    """Whether a node is made of known values alone, and is one tensor that is worth storing."""
+    result = node.meta.get("val")
+    if not isinstance(result, Tensor) or not node.all_input_nodes or not all(n in values for n in node.all_input_nodes):
+        return False
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+    return pointwise or result.numel() <= _LARGEST_MOVED
