@@ -11,6 +11,7 @@ import heapq
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +62,9 @@ def run(source: Iterable[Any], stages: Sequence[Stage], threads: int, window: in
 
 def _results(line: _Line, threads: int) -> Iterator[Any]:
     helpers = [threading.Thread(target=line.serve, name=f"seewhy-{i}") for i in range(threads)]
-    started = []
     try:
         for helper in helpers:
             helper.start()
-            started.append(helper)
         number = 0
         while line.wait_for(number):
             yield line.take(number)
@@ -73,8 +72,9 @@ def _results(line: _Line, threads: int) -> Iterator[Any]:
             line.forget(number)
     finally:
         line.stop()
-        for helper in started:
-            helper.join()
+        for helper in helpers:
+            with suppress(RuntimeError):  # it was not started: there was an interrupt, or there are too many threads
+                helper.join()
 
 
 class _Line:
