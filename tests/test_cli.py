@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -64,6 +65,18 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
     ]
     expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
     assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("options", [["--format", "jpg"], ["--format", "jpg", "--quality", "30"], ["--format", "webp"]])
+def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    [picture] = (tmp_path / "out").iterdir()
+    assert result.stdout.endswith(f"-> {picture}\n") and picture.name == f"cat.gradcam.{options[1]}"
+    file = io.BytesIO()
+    expected = Explainer(model_path).explain(cat).overlays()[0]
+    expected.save(file, {"jpg": "JPEG", "webp": "WEBP"}[options[1]], quality=int(options[3]) if options[2:] else 90)
+    assert picture.read_bytes() == file.getvalue()
 
 
 def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_path: Path) -> None:
@@ -212,6 +225,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
         ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
         ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
+        ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
         ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
     ],
 )
@@ -292,6 +306,8 @@ def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
         ["explain", "m.onnx", "x.png", "-o", "out", "--threads", "0"],
         ["explain", "m.onnx", "x.png", "-o", "out", "--batch-size", "0"],
         ["explain", "m.onnx", "x.png", "-o", "out", "--top", "two"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "gif"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "jpg", "--quality", "0"],
         ["nothing"],
         ["inspect"],
     ],

@@ -133,7 +133,7 @@ def explain_files(
     names = output.plan([item.relative for item in found])
     many = any(method.passes is not None for name, method in METHODS.items() if name in settings.methods)
     layout = share(len(found), explainer.threads, settings.batch_size, explainer.providers[0], many)
-    if layout.run_threads is not None and layout.run_threads != explainer.threads:
+    if layout.run_threads is not None:
         explainer = explainer.with_threads(layout.run_threads)
     steps = _Steps(explainer, target, settings, progress)
     stages = [Stage(steps.load), Stage(steps.explain, layout.size, layout.runs), Stage(steps.save)]

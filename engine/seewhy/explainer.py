@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
@@ -71,15 +72,23 @@ class Explainer:
         self._sessions = Sessions(self._model, self._asked, threads)
         self._runs = Runs(self._model, self._sessions)
         self._size = Size(*self._model.metadata.image_size, threads or 0)
+        self._others: dict[int | None, Explainer] = {}
+        self._lock = threading.Lock()
 
     def with_threads(self, threads: int | None) -> Explainer:
-        """Return an Explainer of the same model whose runs take `threads` threads; the file is not read again.
+        """Return an Explainer of the same model whose runs take `threads` threads, and keep it for the next time.
 
-        Several threads that call `explain` at the same time are best served by runs of a single thread each.
+        Several threads that call `explain` at the same time are best served by runs of a single thread each. The file
+        is not read again, but the weights are in memory once for each.
         """
-        other = copy.copy(self)
-        other._start(threads)
-        return other
+        if threads == self.threads:
+            return self
+        with self._lock:
+            if threads not in self._others:
+                other = copy.copy(self)
+                other._start(threads)
+                self._others[threads] = other
+            return self._others[threads]
 
     @property
     def metadata(self) -> Metadata:

@@ -28,23 +28,28 @@ class Layout:
 
 
 def share(images: int, threads: int | None, batch_size: int, provider: str, many_passes: bool) -> Layout:
-    """Share out `threads` threads (None: one for each core that this process may use) among `images` images.
+    """Share out `threads` threads among `images` images; None: one for each core, and one that waits for files.
 
     On the CPU every run has a core to itself, as far as there are images: no core then waits for another at the end of
-    each layer, or while one thread decodes. Images are spread evenly over the runs, so none is left alone with a full
-    batch. On other providers two runs take turns, so that one's kernels and copies overlap the other's graph. Methods
-    of many passes take one image at a time, with all threads, and finish it before the next begins.
+    each layer, or while one thread decodes. Images are spread evenly over the runs, so that none is left alone with a
+    full batch at the end. On other providers two runs take turns, so that the kernels of one overlap the graph of the
+    other. Methods of many passes take one image at a time, with all threads, and finish it before the next begins.
     """
     if many_passes:
         return Layout(1, 1, None, 1, 1)
-    total = threads or available()
+    cores = threads or available()
+    waits = 1 if threads is None else 0
     if provider != CPU:
-        return Layout(total + 2, 2, None, batch_size, 4 * batch_size)
-    runs = max(1, min(total, images))
-    rounds = -(-images // (runs * batch_size))
-    size = max(1, -(-images // max(1, rounds * runs)))
-    # With two batches a run, the first of them has not to be written before the next can be decoded.
-    return Layout(total, runs, None if runs == 1 else total // runs, size, 2 * runs * size)
+        return Layout(cores + waits, 2, None, batch_size, 4 * batch_size)
+    runs = max(1, min(cores, images))
+    rounds = max(1, _divide_up(images, runs * batch_size))
+    size = max(1, _divide_up(images, runs * rounds))
+    # Twice what is in the runs: the next batches can be read before the last of these is written.
+    return Layout(cores + waits, runs, None if runs == 1 else cores // runs, size, 2 * runs * size)
+
+
+def _divide_up(count: int, by: int) -> int:
+    return -(-count // by)
 
 
 def available() -> int:

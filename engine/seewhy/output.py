@@ -40,7 +40,7 @@ class _Format:
 
 _FORMATS = {
     "png": _Format("PNG", 2**31 - 1, {"compress_level": _PNG_LEVEL}, False),
-    "jpg": _Format("JPEG", 65535, {}, True),
+    "jpg": _Format("JPEG", 65500, {}, True),  # libjpeg's limit; the format itself would hold 65535
     "webp": _Format("WEBP", 16383, {}, True),
 }
 FORMATS = tuple(_FORMATS)
