@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -397,3 +398,21 @@ def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, c
     monkeypatch.setattr(Explainer, "explain", interrupt)
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
     assert result.exit_code == 1 and "Aborted!" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """What is in work is finished, no half-written file stays, and the process ends by itself."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2000):
+        (folder / f"{number}.jpg").write_bytes(cat.read_bytes())
+    command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and "0.jpg: " in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and errors.strip() == "Aborted!"
+    written = list((tmp_path / "out").iterdir())
+    assert len(rest.splitlines()) < len(written) + 1 < 2000
+    assert all(path.suffix == ".png" and load(path).shape == (12, 16, 3) for path in written)

@@ -188,7 +188,8 @@ def explain(
 ) -> None:
     """Explain IMAGES (files, or folders of them) with the model file MODEL.
 
-    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given.
+    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given; with --format, .jpg or
+    .webp instead.
     """
     from contextlib import closing
 
