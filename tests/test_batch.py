@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError, TargetError, digest
 from seewhy.batch import Found, Outcome, Settings, explain_files, find_images
+from seewhy.output import Encoding
 from tiny_model import Tiny, load
 
 Photo = Callable[..., Image.Image]
@@ -207,3 +213,144 @@ def test_canvas_original(photos: Path, explainer: Explainer, tmp_path: Path) -> 
     run(explainer, find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
     assert load(tmp_path / "out" / "a.gradcam.png").shape == (30, 40, 3)
     assert load(tmp_path / "out" / "a.backprop.png").shape == (12, 16, 3)
+
+
+# Many images at once.
+
+
+@pytest.fixture
+def many(tmp_path: Path, photo: Photo) -> Path:
+    """23 pictures, and two files that are none."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for seed in range(23):
+        photo(40 + seed, 30, seed).save(folder / f"{seed:02}.png")
+    (folder / "05.jpg").write_bytes(b"hello")
+    (folder / "22.webp").touch()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names(folder)}
+
+
+def test_the_same_bytes_for_any_number_of_threads(many: Path, model_path: Path, tmp_path: Path) -> None:
+    """And for any size of the batches: each image's result is its own."""
+    found: list[dict[str, bytes]] = []
+    for threads, size in [(1, 1), (1, 8), (2, 8), (3, 4), (5, 32), (None, 8)]:
+        out = tmp_path / f"out-{threads}-{size}"
+        settings = Settings(["gradcam", "guided-backprop"], top=2, batch_size=size, encoding=Encoding("jpg"))
+        outcomes = run(Explainer(model_path, threads=threads), find_images([many], out), out, settings)
+        assert [outcome.path for outcome in outcomes] == sorted(many.iterdir())
+        assert [outcome.path.name for outcome in outcomes if outcome.error] == ["05.jpg", "22.webp"]
+        found.append(contents(out))
+    assert len(found[0]) == 23 * 2 * 3
+    assert all(other == found[0] for other in found)
+
+
+def test_two_runs_at_the_same_time(many: Path, model_path: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Each waits for the other: one after the other they would never come to an end."""
+    meeting = threading.Barrier(2, timeout=30)
+    explain = Explainer.explain
+    calls = itertools.count()
+    threads = set()
+
+    def meet(self: Explainer, *rest: Any, **more: Any) -> Any:
+        threads.add(self.threads)
+        if next(calls) < 2:
+            meeting.wait()
+        return explain(self, *rest, **more)
+
+    monkeypatch.setattr(Explainer, "explain", meet)
+    out = tmp_path / "out"
+    outcomes = run(Explainer(model_path, threads=2), find_images([many], out), out, Settings(batch_size=7))
+    assert sum(outcome.error is None for outcome in outcomes) == 23
+    assert threads == {1}  # each has one thread of its own
+
+
+def test_closing_early_leaves_whole_files_and_no_threads(many: Path, model_path: Path, tmp_path: Path) -> None:
+    found = find_images([many], tmp_path / "out")
+    outcomes = explain_files(Explainer(model_path, threads=2), found, tmp_path / "out", Settings(batch_size=2))
+    assert next(outcomes).error is None
+    outcomes.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
+    written = list((tmp_path / "out").iterdir())
+    assert 1 <= len(written) <= 2 * 2 * 2 + 1  # the window
+    assert all(load(path).shape == (12, 16, 3) for path in written)
+
+
+def test_a_folder_that_cannot_be_written_stops_everything(many: Path, model_path: Path, tmp_path: Path) -> None:
+    """What came before is yielded, and nothing is left running."""
+    out = tmp_path / "out"
+    found = find_images([many], out)
+    (out / "10.gradcam.png").mkdir(parents=True)  # a folder in place of a result
+    outcomes = []
+    with pytest.raises(OutputError, match=r"10\.gradcam\.png: cannot be written"):
+        for outcome in explain_files(Explainer(model_path, threads=2), found, out, Settings(batch_size=2)):
+            outcomes.append(outcome.path.name)
+    assert outcomes == [item.path.name for item in found[:11]]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
+
+
+def test_a_photograph_that_goes_away_costs_itself_alone(
+    photos: Path, explainer: Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole photograph is read again to be drawn on; by then it may be gone."""
+    explain = Explainer.explain
+
+    def meanwhile(*arguments: Any, **more: Any) -> Any:
+        result = explain(*arguments, **more)
+        (photos / "a.jpg").unlink()
+        return result
+
+    monkeypatch.setattr(Explainer, "explain", meanwhile)
+    found = find_images([photos], tmp_path / "out")
+    outcomes = run(explainer, found, tmp_path / "out", Settings(canvas="original"))
+    assert [str(outcome.error) for outcome in outcomes if outcome.error] == [
+        f"{photos / 'a.jpg'}: cannot be read: No such file or directory"
+    ]
+    assert len(names(tmp_path / "out")) == 3
+
+
+def test_a_file_that_changes_its_kind_while_it_is_listed(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    found = find_images([photos], tmp_path / "out")
+    os.unlink(photos / "B.PNG")
+    (photos / "a.jpg").unlink()
+    (photos / "a.jpg").mkdir()
+    outcomes = run(explainer, found, tmp_path / "out", Settings())
+    assert ["No such file" in str(outcomes[0].error), "a folder, not an image" in str(outcomes[1].error)] == [
+        True,
+        True,
+    ]
+    assert [outcome.error for outcome in outcomes[2:]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pillow", "options"),
+    [("jpg", "JPEG", {"quality": 90}), ("webp", "WEBP", {"quality": 90}), ("png", "PNG", {"compress_level": 1})],
+)
+def test_formats(
+    photos: Path, explainer: Explainer, tmp_path: Path, kind: str, pillow: str, options: dict[str, int]
+) -> None:
+    """Every picture is of that format, the contact sheet as well, and shows what the PNG shows."""
+    found = find_images([photos], tmp_path / "out")
+    methods = ["gradcam", "backprop"]
+    outcomes = run(explainer, found, tmp_path / "out", Settings(methods, encoding=Encoding(kind)))
+    run(explainer, found, tmp_path / "plain", Settings(methods))
+    assert outcomes[0].answers[0].picture.suffix == f".{kind}"
+    written = names(tmp_path / "out")
+    assert len(written) == 12 and all(name.endswith(f".{kind}") for name in written)
+    for name in written:
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.format == pillow
+        file = io.BytesIO()
+        Image.open((tmp_path / "plain" / name).with_suffix(".png")).save(file, pillow, **options)
+        assert (tmp_path / "out" / name).read_bytes() == file.getvalue()
+
+
+def test_a_picture_too_large_for_its_format(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    Image.new("RGB", (16384, 8)).save(photos / "wide.png")
+    settings = Settings(canvas="original", encoding=Encoding("webp"))
+    outcomes = run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
+    assert [outcome.path.name for outcome in outcomes if outcome.error] == ["wide.png"]
+    assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp takes at most 16383", str(outcomes[-1].error))

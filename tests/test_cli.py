@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +66,18 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
     ]
     expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
     assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("options", [["--format", "jpg"], ["--format", "jpg", "--quality", "30"], ["--format", "webp"]])
+def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    [picture] = (tmp_path / "out").iterdir()
+    assert result.stdout.endswith(f"-> {picture}\n") and picture.name == f"cat.gradcam.{options[1]}"
+    file = io.BytesIO()
+    expected = Explainer(model_path).explain(cat).overlays()[0]
+    expected.save(file, {"jpg": "JPEG", "webp": "WEBP"}[options[1]], quality=int(options[3]) if options[2:] else 90)
+    assert picture.read_bytes() == file.getvalue()
 
 
 def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_path: Path) -> None:
@@ -212,6 +226,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
         ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
         ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
+        ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
         ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
     ],
 )
@@ -292,6 +307,8 @@ def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
         ["explain", "m.onnx", "x.png", "-o", "out", "--threads", "0"],
         ["explain", "m.onnx", "x.png", "-o", "out", "--batch-size", "0"],
         ["explain", "m.onnx", "x.png", "-o", "out", "--top", "two"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "gif"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "jpg", "--quality", "0"],
         ["nothing"],
         ["inspect"],
     ],
@@ -381,3 +398,21 @@ def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, c
     monkeypatch.setattr(Explainer, "explain", interrupt)
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
     assert result.exit_code == 1 and "Aborted!" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """What is in work is finished, no half-written file stays, and the process ends by itself."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2000):
+        (folder / f"{number}.jpg").write_bytes(cat.read_bytes())
+    command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and "0.jpg: " in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and errors.strip() == "Aborted!"
+    written = list((tmp_path / "out").iterdir())
+    assert len(rest.splitlines()) < len(written) + 1 < 2000
+    assert all(path.suffix == ".png" and load(path).shape == (12, 16, 3) for path in written)

@@ -20,6 +20,7 @@ from seewhy import (
     ImageError,
     MethodError,
     ModelFileError,
+    ProviderError,
     TargetError,
     sessions,
 )
@@ -298,6 +299,20 @@ def test_probabilities_of_huge_logits(tmp_path: Path, score: str) -> None:
 
 
 # Sharing.
+
+
+def test_with_threads(model_path: Path) -> None:
+    """The same answers from runs of another number of threads, made once, also where threads ask at the same time."""
+    explainer = Explainer(model_path)
+    with ThreadPoolExecutor(4) as pool:
+        others = list(pool.map(lambda _: explainer.with_threads(1), range(8)))
+    assert all(other is others[0] for other in others) and others[0] is not explainer
+    assert explainer.threads is None and others[0].threads == 1
+    assert explainer.with_threads(None) is explainer and explainer.with_threads(2) is not others[0]
+    images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
+    assert np.array_equal(explainer.explain(images).heatmaps, others[0].explain(images).heatmaps)
+    with pytest.raises(ProviderError, match="threads must be a positive integer, not 0"):
+        explainer.with_threads(0)
 
 
 def test_threads_share_one_explainer(model_path: Path) -> None:

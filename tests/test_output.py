@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -12,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seewhy import Explainer, OutputError
-from seewhy.output import Folder, plan
+from seewhy import Explainer, ImageError, OutputError
+from seewhy.output import FORMATS, Encoding, Folder, plan, save_picture
 from seewhy.text import printable, safe_name
 from tiny_model import load
 
@@ -149,6 +151,67 @@ def test_no_permission(tmp_path: Path) -> None:
     (tmp_path / "out").chmod(0o500)
     with pytest.raises(OutputError, match=r"a\.png: cannot be written: Permission denied"):
         write(folder, "a.png")
+
+
+# Formats.
+
+
+def encoded(picture: Image.Image, *arguments: object) -> bytes:
+    file = io.BytesIO()
+    Encoding(*arguments).save(picture, file)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def test_formats_and_quality(photo: Photo) -> None:
+    picture = photo(64, 48)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded(picture)))), np.asarray(picture))
+    for kind in ("jpg", "webp"):
+        sizes = [len(encoded(picture, kind, quality)) for quality in (1, 50, 90, 100)]
+        assert sizes == sorted(sizes) and len(set(sizes)) == 4
+        assert encoded(picture, kind) == encoded(picture, kind, 90)
+        with Image.open(io.BytesIO(encoded(picture, kind))) as found:
+            difference = np.asarray(found, float) - np.asarray(picture)
+            # Noise of +-20 on each colour alone, which both formats drop half of.
+            assert found.size == picture.size and np.abs(difference).mean() < 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("gif",), "no picture format 'gif'; there are png, jpg, webp"),
+        (("JPG",), "no picture format 'JPG'"),
+        (("png", 90), "png loses nothing and has no quality"),
+        (("jpg", 0), "quality must be an integer from 1 to 100, not 0"),
+        (("jpg", 101), "not 101"),
+        (("webp", 9.5), "not 9.5"),
+        (("webp", True), "not True"),
+    ],
+)
+def test_wrong_formats(arguments: tuple, words: str) -> None:
+    with pytest.raises(OutputError, match=re.escape(words)):
+        Encoding(*arguments)
+
+
+def test_format_that_pillow_was_built_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(Image.SAVE, "WEBP")
+    with pytest.raises(OutputError, match="this installation of Pillow cannot write webp"):
+        Encoding("webp")
+
+
+@pytest.mark.parametrize(("kind", "side"), [("jpg", 65500), ("webp", 16383)])
+def test_largest_pictures(tmp_path: Path, kind: str, side: int) -> None:
+    """The limits are those of the formats: one pixel less can be written."""
+    folder, name = Folder(tmp_path), PurePath("a")
+    for size in ((side + 1, 1), (1, side + 1)):
+        with pytest.raises(ImageError, match=rf"a\.x\.{kind}: \d+x\d+ pixels, but {kind} takes at most {side} a side"):
+            save_picture(folder, name, "x", Image.new("RGB", size), Encoding(kind))
+        assert list(tmp_path.iterdir()) == []
+    path = save_picture(folder, name, "x", Image.new("RGB", (side, 1)), Encoding(kind))
+    assert load(path).shape == (1, side, 3)
+
+
+def test_formats_are_listed() -> None:
+    assert FORMATS == ("png", "jpg", "webp")
 
 
 # Explanation.save.

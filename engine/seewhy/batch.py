@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import output
+from . import output, pipeline
 from .decode import extensions
 from .errors import ImageError, OutputError, SeewhyError
 from .explainer import Explainer
 from .explanation import Explanation, class_name
+from .layout import BATCH_SIZE, share
 from .methods import METHODS
+from .pipeline import Stage
 from .preprocess import Photograph, photograph
 from .render import clip_gradients, gradient_pictures, rgb
 from .sheet import contact_sheet
@@ -44,8 +46,9 @@ class Settings:
     colormap: str = "jet"
     alpha: float = 0.5
     canvas: str = "model"
-    batch_size: int = 32
+    batch_size: int = BATCH_SIZE
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    encoding: output.Encoding = output.PNG
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,14 @@ def explain_files(
     folder: str | os.PathLike[str],
     settings: Settings,
     progress: Callable[[int, int], object] | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Explain each file and write its pictures below `folder`; yield what became of it, in order.
 
-    An image that cannot be read, or for which the model produces NaN, is an `Outcome` with an error, and the others
-    go on. Methods of many passes take one image at a time, so that it is finished before the next begins; `progress`
-    is called as progress(done, total) with the number of passes for the image in work.
+    Reading, running the graph and writing overlap, on as many threads as the explainer has for one run. Close the
+    iterator to stop early: what is in work is finished first. An image that cannot be read, or for which the model
+    produces NaN, is an `Outcome` with an error, and the others go on. Methods of many passes take one image at a time,
+    so that it is finished before the next begins; `progress` is called as progress(done, total) with the number of
+    passes for the image in work, by another thread.
 
     Raises:
         SeewhyError: what concerns all images: a wrong target or method, or a folder that cannot be written.
@@ -127,10 +132,13 @@ def explain_files(
     target = output.Folder(folder, [item.path for item in found])
     names = output.plan([item.relative for item in found])
     many = any(method.passes is not None for name, method in METHODS.items() if name in settings.methods)
-    step = 1 if many else settings.batch_size
-    for start in range(0, len(found), step):
-        part = slice(start, start + step)
-        yield from _explain_batch(explainer, found[part], names[part], target, settings, progress)
+    layout = share(len(found), explainer.threads, settings.batch_size, explainer.providers[0], many)
+    if layout.run_threads is not None:
+        explainer = explainer.with_threads(layout.run_threads)
+    steps = _Steps(explainer, target, settings, progress)
+    stages = [Stage(steps.load), Stage(steps.explain, layout.size, layout.runs), Stage(steps.save)]
+    items = (_Item(item.path, name) for item, name in zip(found, names, strict=True))
+    yield from pipeline.run(items, stages, layout.threads, layout.window)
 
 
 def _classes(explainer: Explainer, targets: Sequence[int | str]) -> list[int]:
@@ -140,92 +148,103 @@ def _classes(explainer: Explainer, targets: Sequence[int | str]) -> list[int]:
     return list(dict.fromkeys(resolve([list(targets)], 1, explainer.metadata.classes, explainer.labels)[0].tolist()))
 
 
-def _explain_batch(
-    explainer: Explainer,
-    found: Sequence[Found],
-    names: Sequence[PurePath],
-    folder: output.Folder,
-    settings: Settings,
-    progress: Callable[[int, int], object] | None,
-) -> Iterator[Outcome]:
-    loaded: list[Photograph | SeewhyError] = [_load(explainer, item.path) for item in found]
-    good = [i for i, photo in enumerate(loaded) if isinstance(photo, Photograph)]
-    results: dict[int, tuple[dict[str, Explanation], int] | SeewhyError] = {
-        i: photo for i, photo in enumerate(loaded) if isinstance(photo, SeewhyError)
-    }
-    try:
-        together = _explain(explainer, [loaded[i] for i in good], settings, progress)
-        results.update({i: (together, row) for row, i in enumerate(good)})
-    except OutputError as one_of_them:  # its numbers are not finite: explain each by itself to find out which it is
-        for i in good:
-            try:
-                if len(good) == 1:
-                    raise one_of_them
-                results[i] = (_explain(explainer, [loaded[i]], settings, progress), 0)
-            except OutputError as error:
-                results[i] = OutputError(f"{found[i].path}: {error}")
-    for i, (item, name) in enumerate(zip(found, names, strict=True)):
-        result = results[i]
-        if isinstance(result, SeewhyError):
-            yield Outcome(item.path, error=result)
-        else:
-            yield Outcome(item.path, _save(explainer, result[0], result[1], name, folder, settings))
+@dataclass(frozen=True)
+class _Item:
+    """An image on its way."""
+
+    path: Path
+    name: PurePath
+    """Of its results, below the output folder."""
+    photograph: Photograph | None = None
+    results: Mapping[str, Explanation] = field(default_factory=dict)
+    """By method, for all images of its run; those are the run's alone, and go when its last image is written."""
+    row: int = 0
+    """Which of them it is."""
+    error: SeewhyError | None = None
+    """What is wrong with it; it passes the other steps as it is."""
 
 
-def _load(explainer: Explainer, path: Path) -> Photograph | SeewhyError:
-    try:
-        return photograph(path, explainer.metadata)
-    except ImageError as error:
-        return error
+@dataclass(frozen=True)
+class _Steps:
+    """What happens to an image, step by step. Each takes images, and returns as many; threads call them at once."""
 
+    explainer: Explainer
+    folder: output.Folder
+    settings: Settings
+    progress: Callable[[int, int], object] | None
 
-def _explain(
-    explainer: Explainer,
-    photos: Sequence[Any],
-    settings: Settings,
-    progress: Callable[[int, int], object] | None,
-) -> dict[str, Explanation]:
-    if not photos:
-        return {}
-    targets = list(settings.targets)
-    target: Any = None if not targets else targets[0] if len(targets) == 1 else [targets] * len(photos)
-    return explainer.explain(
-        list(photos),
-        list(settings.methods),
-        target=target,
-        top=settings.top,
-        batch_size=settings.batch_size,
-        options=settings.options,
-        progress=progress,
-    )
+    def load(self, items: Sequence[_Item]) -> list[_Item]:
+        """Decode and resize."""
+        return [self._load(item) for item in items]
 
+    def _load(self, item: _Item) -> _Item:
+        try:
+            return replace(item, photograph=photograph(item.path, self.explainer.metadata))
+        except ImageError as error:
+            return replace(item, error=error)
 
-def _save(
-    explainer: Explainer,
-    results: dict[str, Explanation],
-    image: int,
-    name: PurePath,
-    folder: output.Folder,
-    settings: Settings,
-) -> list[Answer]:
-    """Write one image's pictures and numbers; return one answer for each class explained."""
-    paths: dict[str, list[Path]] = {}
-    for method, result in results.items():
-        pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
-        paths[method] = output.save_method(folder, name, result, image, pictures, settings.raw)
-    first = next(iter(results.values()))
-    classes = first.targets_of(image)
-    answers = []
-    for k, index in enumerate(classes):
-        label, score = class_name(index, first.classes), first.score(image, index)
-        picture = paths[first.method][k]
-        if len(results) > 1:
-            tiles = _tiles(results, image, k, settings)
-            note = f"{explainer.metadata.model.name} · {Path(first.photographs[image].name).name}"
-            suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
-            picture = output.save_picture(folder, name, suffix, contact_sheet(tiles, label, score, note))
-        answers.append(Answer(label, score + _completeness(results, image, k), picture))
-    return answers
+    def explain(self, items: Sequence[_Item]) -> list[_Item]:
+        """Run the graph for all of them together."""
+        good = [item for item in items if item.error is None]
+        explained = iter(self._explain(good))
+        return [item if item.error is not None else next(explained) for item in items]
+
+    def _explain(self, items: Sequence[_Item]) -> list[_Item]:
+        if not items:
+            return []
+        targets = list(self.settings.targets)
+        target: Any = None if not targets else targets[0] if len(targets) == 1 else [targets] * len(items)
+        try:
+            results = self.explainer.explain(
+                [item.photograph for item in items],
+                list(self.settings.methods),
+                target=target,
+                top=self.settings.top,
+                batch_size=self.settings.batch_size,
+                options=self.settings.options,
+                progress=self.progress,
+            )
+        except OutputError as error:  # its numbers are not finite
+            if len(items) == 1:
+                return [replace(items[0], error=OutputError(f"{items[0].path}: {error}"))]
+            # Each by itself, to find out which it is.
+            return [done for item in items for done in self._explain([item])]
+        return [replace(item, photograph=None, results=results, row=row) for row, item in enumerate(items)]
+
+    def save(self, items: Sequence[_Item]) -> list[Outcome]:
+        """Draw, encode and write."""
+        return [self._save(item) for item in items]
+
+    def _save(self, item: _Item) -> Outcome:
+        if item.error is not None:
+            return Outcome(item.path, error=item.error)
+        try:
+            return Outcome(item.path, self._write(item))
+        except ImageError as error:  # it has changed since it was read, or is too large for the format
+            return Outcome(item.path, error=error)
+
+    def _write(self, item: _Item) -> list[Answer]:
+        """Write one image's pictures and numbers; return one answer for each class explained."""
+        settings, results, image = self.settings, item.results, item.row
+        paths: dict[str, list[Path]] = {}
+        for method, result in results.items():
+            pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
+            paths[method] = output.save_method(
+                self.folder, item.name, result, image, pictures, settings.raw, settings.encoding
+            )
+        first = next(iter(results.values()))
+        answers = []
+        for k, index in enumerate(first.targets_of(image)):
+            label, score = class_name(index, first.classes), first.score(image, index)
+            picture = paths[first.method][k]
+            if len(results) > 1:
+                tiles = _tiles(results, image, k, settings)
+                note = f"{self.explainer.metadata.model.name} · {item.path.name}"
+                suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
+                sheet = contact_sheet(tiles, label, score, note)
+                picture = output.save_picture(self.folder, item.name, suffix, sheet, settings.encoding)
+            answers.append(Answer(label, score + _completeness(results, image, k), picture))
+        return answers
 
 
 def _completeness(results: Mapping[str, Explanation], image: int, k: int) -> str:
@@ -234,7 +253,7 @@ def _completeness(results: Mapping[str, Explanation], image: int, k: int) -> str
     return "".join(f", completeness error {error:.2g}" for error in errors)
 
 
-def _tiles(results: dict[str, Explanation], image: int, k: int, settings: Settings) -> list[tuple[str, Image.Image]]:
+def _tiles(results: Mapping[str, Explanation], image: int, k: int, settings: Settings) -> list[tuple[str, Image.Image]]:
     """The sheet's columns: the photograph as the model saw it, then the methods in the table's order, on that view.
 
     Gradients are clipped, so that they can be seen at this size; the pictures of their own are not.

@@ -154,9 +154,18 @@ class _Explain(click.Command):
     show_default=True,
     help="Draw overlays on what the model saw, or on the whole photograph.",
 )
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["png", "jpg", "webp"]),
+    default="png",
+    show_default=True,
+    help="Of the pictures.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg and webp pictures.  [default: 90]")
 @click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
-@click.option("--threads", type=click.IntRange(min=1), help="Most threads for one run.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images in one run.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads. Default: one for each core.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images in one run.")
 @click.option("--no-verify", is_flag=True, help="Do not check the model file's SHA-256.")
 def explain(
     model: Path,
@@ -170,6 +179,8 @@ def explain(
     colormap: str,
     alpha: float,
     canvas: str,
+    format_: str,
+    quality: int | None,
     providers: tuple[str, ...],
     threads: int | None,
     batch_size: int,
@@ -177,16 +188,21 @@ def explain(
 ) -> None:
     """Explain IMAGES (files, or folders of them) with the model file MODEL.
 
-    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given.
+    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given; with --format, .jpg or
+    .webp instead.
     """
+    from contextlib import closing
+
     from . import batch
     from .explainer import Explainer
     from .options import parse
+    from .output import Encoding
     from .palettes import palette
     from .progress import Progress
 
     # What is wrong is better found before the work than after it.
     palette(colormap)
+    encoding = Encoding(format_, quality)
     given = parse(options)
     explainer = Explainer(model, list(providers) or None, threads, not no_verify)
     explainer.settle(methods, given)
@@ -201,10 +217,13 @@ def explain(
         canvas,
         batch_size,
         given,
+        encoding,
     )
     failed = 0
-    with Progress(len(found)) as progress:
-        outcomes = batch.explain_files(explainer, found, folder, settings, progress.passes)
+    with (
+        Progress(len(found)) as progress,
+        closing(batch.explain_files(explainer, found, folder, settings, progress.passes)) as outcomes,
+    ):
         for done, outcome in enumerate(outcomes, 1):
             if outcome.error is not None:
                 failed += 1

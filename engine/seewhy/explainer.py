@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
@@ -38,6 +40,7 @@ class Explainer:
         methods: names of the methods that the file can serve.
         providers: names of the onnxruntime execution providers in use, in order of preference.
         labels: names of the classes, or None where the file holds none.
+        threads: most threads for one run; None where that is left to onnxruntime.
     """
 
     def __init__(
@@ -61,9 +64,31 @@ class Explainer:
             ProviderError: a provider is unknown, not installed, or does not start.
         """
         self._model = ModelFile.read(path, verify)
-        self._sessions = Sessions(self._model, providers, threads)
+        self._asked = providers
+        self._start(threads)
+
+    def _start(self, threads: int | None) -> None:
+        self.threads = threads
+        self._sessions = Sessions(self._model, self._asked, threads)
         self._runs = Runs(self._model, self._sessions)
         self._size = Size(*self._model.metadata.image_size, threads or 0)
+        self._others: dict[int | None, Explainer] = {}
+        self._lock = threading.Lock()
+
+    def with_threads(self, threads: int | None) -> Explainer:
+        """Return an Explainer of the same model whose runs take `threads` threads, and keep it for the next time.
+
+        Several threads that call `explain` at the same time are best served by runs of a single thread each. The file
+        is not read again, but the weights are in memory once for each.
+        """
+        if threads == self.threads:
+            return self
+        with self._lock:
+            if threads not in self._others:
+                other = copy.copy(self)
+                other._start(threads)
+                self._others[threads] = other
+            return self._others[threads]
 
     @property
     def metadata(self) -> Metadata:

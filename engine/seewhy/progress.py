@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -14,7 +15,10 @@ _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """Shows itself on standard error once a run takes longer than two seconds; never where that is not a terminal."""
+    """Shows itself on standard error once a run takes longer than two seconds; never where that is not a terminal.
+
+    Threads may call it.
+    """
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
         self._total = total
@@ -23,27 +27,32 @@ class Progress:
         self._start = self._drawn = time.monotonic()
         self._visible = False
         self._done, self._passes = 0, (0, 0)
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._clear()
+        with self._lock:
+            self._clear()
 
     def print(self, line: str, error: bool = False) -> None:
         """Print a line above the progress line."""
-        self._clear()
-        click.echo(line, err=error)
+        with self._lock:
+            self._clear()
+            click.echo(line, err=error)
 
     def update(self, done: int) -> None:
         """Say that `done` of the total are finished."""
-        self._done, self._passes = done, (0, 0)
-        self._draw()
+        with self._lock:
+            self._done, self._passes = done, (0, 0)
+            self._draw()
 
     def passes(self, done: int, total: int) -> None:
         """Say how many passes are done for the image in work."""
-        self._passes = (done, total)
-        self._draw()
+        with self._lock:
+            self._passes = (done, total)
+            self._draw()
 
     def _draw(self) -> None:
         now = time.monotonic()

@@ -1,0 +1,228 @@
+"""What does a folder of photographs cost, from files to overlays in files, beside the forward passes alone?
+
+    python benchmarks/folder.py [torchvision:resnet50] [--images 64] [--batch 8] [--rounds 5] [--models FOLDER]
+        [--json FILE]
+
+`forward` is the untouched network as torch.onnx.export writes it, in onnxruntime with its defaults, on images that lie
+in memory ready. `forward, one thread each` is the same on as many single threads at once as there are cores, which is
+how SeeWhy runs it. The rest is `seewhy explain FOLDER` without the start: 640x480 JPEGs are read, decoded, resized,
+explained by Grad-CAM, and the overlays encoded and written. Rounds of all, one after the other, so that a busy machine
+hits them alike; before each, thread pools that spin get time to rest.
+
+Times are wall clock. Processor time stands beside them: it says what the work costs where other programs disturb the
+clock (but counts the time that onnxruntime's threads spend spinning as work).
+
+The network has random weights, which cost what trained ones cost. The first time, PyTorch exports it in a process of
+its own; with --models the files are kept. The photographs are cut from those of scikit-image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import PIL
+from PIL import Image
+
+from seewhy import Explainer, __version__
+from seewhy.batch import Settings, explain_files, find_images
+from seewhy.layout import available, share
+from seewhy.output import Encoding
+from seewhy.preprocess import normalise, photograph
+
+_REST = 0.2
+_PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
+_SIZE = (640, 480)
+_OVERLAYS = {
+    "jpg": Settings(encoding=Encoding("jpg", 90)),
+    "webp": Settings(encoding=Encoding("webp", 90)),
+    "png": Settings(),
+    "jpg, original size": Settings(encoding=Encoding("jpg", 90), canvas="original"),
+    "png, original size": Settings(canvas="original"),
+}
+FORWARD, SINGLE = "forward", "forward, one thread each"
+
+
+def export(source: str, model: Path, forward: Path) -> None:
+    """Write the file that explains and the plain one, of the same weights."""
+    import torch
+
+    from seewhy_export import export as export_model
+    from seewhy_export.sources import load_source
+
+    made = load_source(source, weights="none", seed=0)
+    size = made.image_size
+    if not model.exists():
+        export_model(
+            made.module, model, image_size=size, preprocessing=made.preprocessing, labels=made.labels, name=made.name
+        )
+    batch = torch.export.Dim("batch", min=1)
+    torch.onnx.export(
+        made.module.eval(),
+        (torch.randn(2, 3, *size),),
+        forward,
+        dynamo=True,
+        input_names=["images"],
+        dynamic_shapes=({0: batch},),
+        external_data=False,
+    )
+
+
+def photographs(folder: Path, count: int) -> None:
+    """Write 640x480 JPEGs, each cut from another place."""
+    from skimage import data
+
+    places = np.random.default_rng(0)
+    pictures = [Image.open(Path(data.__file__).parent / name).convert("RGB") for name in _PHOTOGRAPHS]
+    folder.mkdir()
+    for number in range(count):
+        picture = pictures[number % len(pictures)]
+        width = int(places.uniform(0.6, 1) * min(picture.width, picture.height * 4 / 3))
+        height = width * 3 // 4
+        left, top = (int(places.integers(0, room + 1)) for room in (picture.width - width, picture.height - height))
+        part = picture.resize(_SIZE, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+        part.save(folder / f"{number:05}.jpg", quality=90)
+
+
+class Forward:
+    """The untouched network on images that lie ready."""
+
+    def __init__(self, model: Path, images: np.ndarray, batch: int, threads: int | None, at_once: int) -> None:
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._batches = [images[start : start + batch] for start in range(0, len(images), batch)]
+        self._at_once = at_once
+
+    def __call__(self) -> None:
+        if self._at_once == 1:
+            for batch in self._batches:
+                self._run(batch)
+            return
+        with ThreadPoolExecutor(self._at_once) as threads:
+            list(threads.map(self._run, self._batches))
+
+    def _run(self, batch: np.ndarray) -> Sequence[Any]:
+        results: Sequence[Any] = self._session.run(None, {"images": batch})
+        return results
+
+
+def measure(run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of one run: by the clock, and of all processors."""
+    time.sleep(_REST)
+    before, start = _processor(), time.perf_counter()
+    run()
+    return time.perf_counter() - start, _processor() - before
+
+
+def _processor() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def explain(explainer: Explainer, photos: Path, out: Path, settings: Settings) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    for outcome in explain_files(explainer, find_images([photos], out), out, settings):
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?", default="torchvision:resnet50")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", type=Path, help="where the exported files lie, or are put")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        figures = compare(chosen, Path(place))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table(figures))
+
+
+def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
+    name = chosen.source.partition(":")[2]
+    models = chosen.models or place
+    model, forward = models / f"{name}.onnx", models / f"{name}.forward.onnx"
+    if not (model.exists() and forward.exists()):
+        process = multiprocessing.get_context("spawn").Process(target=export, args=(chosen.source, model, forward))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"{chosen.source} could not be exported")
+    photographs(place / "photographs", chosen.images)
+
+    explainer = Explainer(model)
+    paths = sorted((place / "photographs").iterdir())
+    images = normalise([photograph(path, explainer.metadata) for path in paths], explainer.metadata)
+    runs: dict[str, Callable[[], object]] = {
+        FORWARD: Forward(forward, images, chosen.batch, None, 1),
+        SINGLE: Forward(forward, images, chosen.batch, 1, available()),
+    }
+    for kind, settings in _OVERLAYS.items():
+        settings = Settings(encoding=settings.encoding, canvas=settings.canvas, batch_size=chosen.batch)
+        runs[kind] = lambda settings=settings: explain(explainer, place / "photographs", place / "out", settings)  # type: ignore[misc]
+    rounds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in runs}
+    for number in range(-1, chosen.rounds):
+        for kind, run in runs.items():
+            found = measure(run)
+            if number >= 0:  # the first round loads and warms up
+                rounds[kind].append(found)
+    return {
+        "model": explainer.metadata.model.name,
+        "images": chosen.images,
+        "batch": chosen.batch,
+        "layout": vars(share(chosen.images, None, chosen.batch, explainer.providers[0], False)),
+        "cores": available(),
+        "machine": platform.machine(),
+        "seewhy": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "pillow": PIL.__version__,
+        "runs": {kind: _figures(found, rounds[FORWARD], chosen.images) for kind, found in rounds.items()},
+    }
+
+
+def _figures(found: list[tuple[float, float]], floor: list[tuple[float, float]], images: int) -> dict[str, Any]:
+    clock, processor = ([1000 * value / images for value in values] for values in zip(*found, strict=True))
+    ratios = [ours[0] / theirs[0] for ours, theirs in zip(found, floor, strict=True)]
+    least = min(one[0] for one in floor), min(one[1] for one in floor)
+    return {
+        "ms_an_image": round(statistics.median(clock), 2),
+        "least_ms": round(min(clock), 2),
+        "core_ms_an_image": round(statistics.median(processor), 2),
+        "least_core_ms": round(min(processor), 2),
+        "ratio": round(statistics.median(ratios), 4),
+        "ratio_of_least": round(min(one[0] for one in found) / least[0], 4),
+        "core_ratio_of_least": round(min(one[1] for one in found) / least[1], 4),
+        "ratios": [round(ratio, 4) for ratio in ratios],
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    head = f"{figures['model']}, {figures['images']} images, batch {figures['batch']}, {figures['cores']} cores"
+    columns = ("ms_an_image", "least_ms", "least_core_ms", "ratio", "ratio_of_least", "core_ratio_of_least")
+    rows = [["", "ms an image", "least", "least core-ms", "ratio to forward", "of the least", "of the least core-ms"]]
+    rows += [[kind, *(str(run[column]) for column in columns)] for kind, run in figures["runs"].items()]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "", lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Threads and batches for folders of every size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+
+import pytest
+
+from seewhy.layout import Layout, available, share
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("images", "threads", "batch_size", "expected"),
+    [
+        (64, 2, 8, Layout(2, 2, 1, 8, 32)),
+        (1000, 1, 8, Layout(1, 1, None, 8, 16)),
+        (20, 2, 8, Layout(2, 2, 1, 5, 20)),  # 5 5 5 5, not 8 8 4
+        (40, 2, 32, Layout(2, 2, 1, 20, 80)),  # 20 20, not 32 8
+        (1, 4, 8, Layout(4, 1, None, 1, 2)),  # one image has all cores
+        (3, 8, 8, Layout(8, 3, 2, 1, 6)),
+        (0, 2, 8, Layout(2, 1, None, 1, 2)),
+    ],
+)
+def test_by_hand(images: int, threads: int, batch_size: int, expected: Layout) -> None:
+    assert share(images, threads, batch_size, CPU, False) == expected
+
+
+def test_no_run_is_larger_and_none_has_much_more_to_do() -> None:
+    for images, threads, batch_size in itertools.product(range(1, 70), range(1, 6), (1, 2, 7, 8, 32)):
+        layout = share(images, threads, batch_size, CPU, False)
+        assert 1 <= layout.size <= batch_size
+        assert layout.runs * (layout.run_threads or 1) <= threads
+        # As many rounds as full batches would take, and no more.
+        runs = math.ceil(images / layout.size)
+        assert math.ceil(runs / layout.runs) == math.ceil(images / (batch_size * layout.runs))
+        assert layout.window >= layout.size
+
+
+def test_threads_of_ones_own_are_kept_to() -> None:
+    assert share(64, 3, 8, CPU, False).threads == 3
+    assert share(64, None, 8, CPU, False).threads == available() + 1
+
+
+def test_other_providers_take_full_batches_from_two_runs() -> None:
+    assert share(64, 4, 32, CUDA, False) == Layout(4, 2, None, 32, 128)
+
+
+def test_many_passes_take_one_image_after_the_other() -> None:
+    for provider in (CPU, CUDA):
+        assert share(64, 4, 8, provider, True) == Layout(1, 1, None, 1, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes to cores")
+def test_available_are_those_that_this_process_may_use() -> None:
+    cores = os.sched_getaffinity(0)
+    assert available() == len(cores)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert available() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
