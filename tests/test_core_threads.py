@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from core_calls import ARGUMENTS, KERNELS, Arguments, call, floats, image, pixels
+from core_calls import ARGUMENTS, KERNELS, Arguments, call, every_isa, floats, image, pixels  # noqa: F401
 from seewhy import _core
 
 BIG = (5, 211, 307)  # over five times the work that one more thread is started for
