@@ -1,7 +1,6 @@
 #include "overlay.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "isa.h"
@@ -14,29 +13,25 @@ namespace {
 
 constexpr Index kBlock = OverlayLoops::kBlock;
 
-// A palette and the two shares, ready for the innermost loop.
-struct Paint {
-    std::uint8_t colours[256][4] = {};
-    float alpha;
-    float rest;
-    decltype(OverlayLoops::paint) loop = loops().overlay.paint;
-
-    Paint(const std::uint8_t* palette, double share)
-        : alpha(static_cast<float>(share)), rest(static_cast<float>(1.0 - share)) {
-        for (int entry = 0; entry < 256; ++entry) std::memcpy(colours[entry], palette + 3 * entry, 3);
+Palette prepared(const std::uint8_t* entries, double alpha) {
+    Palette palette = {};
+    palette.alpha = static_cast<float>(alpha);
+    palette.rest = static_cast<float>(1.0 - alpha);
+    for (int entry = 0; entry < 256; ++entry) {
+        for (int c = 0; c < 3; ++c) {
+            const std::uint8_t colour = entries[3 * entry + c];
+            palette.colours[entry][c] = colour;
+            palette.shares[entry][c] = palette.alpha * static_cast<float>(colour);
+        }
     }
-
-    void operator()(const std::uint8_t* entries, const std::uint8_t* photograph, Index size,
-                    std::uint8_t* result) const {
-        loop(entries, colours, photograph, alpha, rest, size, result);
-    }
-};
+    return palette;
+}
 
 // The lines of the result that hold the extremes of every column: among the lines between the same two rows of the map,
 // the first and the last. `between` is made of functions that are monotone in the share, each followed by rounding,
-// which is monotone too; so a column rises or falls all the way from one to the other. Where the two rows differ by more
-// than a float can hold, or one is not finite, no line between them is finite; and where only a line's last addition
-// overflows, the last line's does. All columns have to be searched: in its ends `between` is not monotone.
+// which is monotone too; so a column rises or falls all the way from one to the other. Where the two rows differ by
+// more than a float can hold, or one is not finite, no line between them is finite; and where only a line's last
+// addition overflows, the last line's does. All columns have to be searched: in its ends `between` is not monotone.
 std::vector<Sample> outermost(const std::vector<Sample>& lines) {
     std::vector<Sample> result;
     for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -76,7 +71,8 @@ std::vector<Span> upsampled_spans(const float* maps, Index count, Index in_heigh
 
 Index overlay(const std::uint8_t* photographs, const float* heatmaps, const std::uint8_t* palette, double alpha,
               Index count, Index size, int threads, std::uint8_t* result) {
-    const Paint paint(palette, alpha);
+    const Palette colours = prepared(palette, alpha);
+    const auto paint = loops().overlay.paint;
     const auto entries_of = loops().overlay.entries;
     const Index blocks = (size + kBlock - 1) / kBlock;
     std::vector<char> nan(static_cast<std::size_t>(count * blocks));
@@ -87,7 +83,7 @@ Index overlay(const std::uint8_t* photographs, const float* heatmaps, const std:
             const Index length = std::min(kBlock, size - start);
             const Index offset = (item / blocks) * size + start;
             nan[static_cast<std::size_t>(item)] = entries_of(heatmaps + offset, length, entries);
-            paint(entries, photographs + 3 * offset, length, result + 3 * offset);
+            paint(entries, colours, photographs + 3 * offset, length, result + 3 * offset);
         }
     });
     const auto bad = std::find(nan.begin(), nan.end(), 1);
@@ -110,25 +106,32 @@ Index overlay_maps(const std::uint8_t* photographs, const float* maps, const std
     const Index bad = first_not_finite(found);
     if (bad >= 0) return bad;
 
-    const Paint paint(palette, alpha);
+    const Palette colours = prepared(palette, alpha);
+    const auto paint = loops().overlay.paint;
     const auto entries_between = loops().overlay.entries_between;
+    const Index together = std::max<Index>(1, kBlock / width);  // rows that are painted at once
     parallel_for(0, count * height, grain_for(3 * width), threads, [&](Index first, Index last) {
         RowPair rows(maps, in_width, columns);
-        std::uint8_t entries[kBlock] = {};
-        for (Index row = first; row < last; ++row) {
-            const Sample& line = lines[static_cast<std::size_t>(row % height)];
-            const Index base = (row / height) * in_height;
-            const Span& span = found[static_cast<std::size_t>(row / height)];
-            rows.move_to(base + line.near, base + line.far);
-            for (Index start = 0; start < width; start += kBlock) {
-                const Index length = std::min(kBlock, width - start);
-                const Index offset = 3 * (row * width + start);
+        std::vector<std::uint8_t> entries(static_cast<std::size_t>(together * width));
+        for (Index top = first; top < last; top += together) {
+            const Index bottom = std::min(top + together, last);
+            for (Index row = top; row < bottom; ++row) {
+                const Sample& line = lines[static_cast<std::size_t>(row % height)];
+                const Index base = (row / height) * in_height;
+                const Span& span = found[static_cast<std::size_t>(row / height)];
+                std::uint8_t* target = entries.data() + (row - top) * width;
                 if (span.range > 0.0f) {
-                    entries_between(rows.above() + start, rows.below() + start, line.share, span, length, entries);
+                    rows.move_to(base + line.near, base + line.far);
+                    entries_between(rows.above(), rows.below(), line.share, span, width, target);
                 } else {
-                    std::fill_n(entries, length, std::uint8_t{0});
+                    std::fill_n(target, width, std::uint8_t{0});
                 }
-                paint(entries, photographs + offset, length, result + offset);
+            }
+            const Index size = (bottom - top) * width;
+            for (Index start = 0; start < size; start += kBlock) {
+                const Index offset = 3 * (top * width + start);
+                paint(entries.data() + start, colours, photographs + offset, std::min(kBlock, size - start),
+                      result + offset);
             }
         }
     });

@@ -80,6 +80,14 @@ struct NormalizeLoops {
     void (*look_up)(const std::uint8_t* pixels, Index step, const float* table, Index width, float* result);
 };
 
+// A palette, and the shares that its colours and the photograph have in the result.
+struct Palette {
+    std::uint8_t colours[256][4];  // the fourth byte is there to copy four at once
+    float shares[256][4];          // alpha * colour
+    float alpha;
+    float rest;
+};
+
 struct OverlayLoops {
     static constexpr Index kBlock = 1024;  // pixels: one item of work, small enough for the first-level cache
 
@@ -88,9 +96,9 @@ struct OverlayLoops {
     // The same for a row between two others, brought to [0, 1] by a span whose range is not zero.
     void (*entries_between)(const float* above, const float* below, float share, const Span& span, Index size,
                             std::uint8_t* entries);
-    // At most kBlock pixels: round(alpha * colour + rest * photograph). The fourth byte of a colour is not used.
-    void (*paint)(const std::uint8_t* entries, const std::uint8_t (*colours)[4], const std::uint8_t* photograph,
-                  float alpha, float rest, Index size, std::uint8_t* result);
+    // At most kBlock pixels: round(alpha * colour + rest * photograph).
+    void (*paint)(const std::uint8_t* entries, const Palette& palette, const std::uint8_t* photograph, Index size,
+                  std::uint8_t* result);
 };
 
 struct Loops {
