@@ -48,9 +48,9 @@ def test_the_bits_do_not_depend_on_the_instruction_set(kernel: str, size: tuple[
         assert result.tobytes() == results[0].tobytes()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it may be built for several processors")
 def test_the_plainest_comes_first() -> None:
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    assert _core.isas()[0] == ("sse2" if x86 else "plain")
+    assert _core.isas()[0] == ("sse2" if platform.machine() == "x86_64" else "plain")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux says of the processor")
