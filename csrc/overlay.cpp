@@ -76,7 +76,7 @@ Index overlay(const std::uint8_t* photographs, const float* heatmaps, const std:
     const auto entries_of = loops().overlay.entries;
     const Index blocks = (size + kBlock - 1) / kBlock;
     std::vector<char> nan(static_cast<std::size_t>(count * blocks));
-    parallel_for(0, count * blocks, grain_for(3 * std::min(size, kBlock)), threads, [&](Index first, Index last) {
+    parallel_for(0, count * blocks, grain_for(std::min(size, kBlock)), threads, [&](Index first, Index last) {
         std::uint8_t entries[kBlock];
         for (Index item = first; item < last; ++item) {
             const Index start = (item % blocks) * kBlock;
@@ -110,7 +110,7 @@ Index overlay_maps(const std::uint8_t* photographs, const float* maps, const std
     const auto paint = loops().overlay.paint;
     const auto entries_between = loops().overlay.entries_between;
     const Index together = std::max<Index>(1, kBlock / width);  // rows that are painted at once
-    parallel_for(0, count * height, grain_for(3 * width), threads, [&](Index first, Index last) {
+    parallel_for(0, count * height, grain_for(width), threads, [&](Index first, Index last) {
         RowPair rows(maps, in_width, columns);
         std::vector<std::uint8_t> entries(static_cast<std::size_t>(together * width));
         for (Index top = first; top < last; top += together) {
