@@ -4,9 +4,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
-#include "numeric.h"
+#include "isa.h"
 
 namespace seewhy {
 
@@ -14,39 +13,15 @@ namespace {
 
 constexpr Index kBlock = 1 << 15;  // values: one item of work
 
-// The extremes of some values as integers that order like the floats, with NaN of either sign beyond infinity. So NaN
-// cannot get lost in a comparison, and compilers vectorise the reduction, which they do not for floats.
-struct Extremes {
-    std::int32_t low = std::numeric_limits<std::int32_t>::max();
-    std::int32_t high = std::numeric_limits<std::int32_t>::min();
-
-    void add(const Extremes& other) {
-        low = std::min(low, other.low);
-        high = std::max(high, other.high);
-    }
-};
-
-// Bits of a float to such an integer, and back: it turns the order of the negative ones around.
-std::int32_t flip_negative(std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7FFFFFFF); }
-
+// The float of such an integer as `Extremes` holds.
 float value_of(std::int32_t key) {
-    const std::int32_t bits = flip_negative(key);
+    const std::int32_t bits = key ^ ((key >> 31) & 0x7FFFFFFF);
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-Extremes extremes(const float* values, Index size) {
-    std::int32_t low = Extremes{}.low, high = Extremes{}.high;
-    for (Index i = 0; i < size; ++i) {
-        std::int32_t bits;
-        std::memcpy(&bits, values + i, sizeof bits);
-        const std::int32_t key = flip_negative(bits);
-        low = key < low ? key : low;
-        high = key > high ? key : high;
-    }
-    return {low, high};
-}
+}  // namespace
 
 Span span_of(const Extremes& found) {
     const float low = value_of(found.low), high = value_of(found.high);
@@ -60,15 +35,9 @@ Span span_of(const Extremes& found) {
     return span;
 }
 
-void rescale(const float* SEEWHY_RESTRICT values, const Span& span, Index size, float* SEEWHY_RESTRICT result) {
-    const float scale = span.scale, low = span.low, range = span.range;
-    for (Index i = 0; i < size; ++i) result[i] = (values[i] * scale - low) / range;
-}
-
-}  // namespace
-
 std::vector<Span> spans(const float* maps, Index count, Index size, int threads) {
     const Index blocks = (size + kBlock - 1) / kBlock;
+    const auto extremes = loops().minmax.extremes;
     std::vector<Extremes> parts(static_cast<std::size_t>(count * blocks));
     parallel_for(0, count * blocks, grain_for(std::min(size, kBlock)), threads, [&](Index first, Index last) {
         for (Index item = first; item < last; ++item) {
@@ -97,6 +66,7 @@ Index minmax(const float* maps, Index count, Index size, int threads, float* res
     const std::vector<Span> found = spans(maps, count, size, threads);
     const Index bad = first_not_finite(found);
     if (bad >= 0) return bad;
+    const auto rescale = loops().minmax.rescale;
     const Index blocks = (size + kBlock - 1) / kBlock;
     parallel_for(0, count * blocks, grain_for(std::min(size, kBlock)), threads, [&](Index first, Index last) {
         for (Index item = first; item < last; ++item) {

@@ -2,17 +2,12 @@
 
 #include <vector>
 
+#include "loops/loops.h"
 #include "parallel.h"
 
 namespace seewhy {
 
-// How to bring the values of one map to [0, 1]: (value * scale - low) / range, or zero where range is zero.
-struct Span {
-    float scale = 1.0f;
-    float low = 0.0f;
-    float range = 0.0f;
-    bool finite = true;
-};
+Span span_of(const Extremes& found);
 
 // The span of each of `count` maps of `size` values; a map with NaN or infinity is marked as not finite.
 std::vector<Span> spans(const float* maps, Index count, Index size, int threads);

@@ -3,15 +3,19 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cam.h"
 #include "gradients.h"
+#include "isa.h"
 #include "minmax.h"
 #include "normalize.h"
 #include "overlay.h"
@@ -78,8 +82,8 @@ Array<T> take(const py::object& value, const char* name, std::size_t rank, const
     }
     for (std::size_t axis = 1; axis < rank; ++axis) {
         if (result.shape[axis] < 1) {
-            throw py::value_error(std::string(name) + " of shape " + axes + " may be empty in the first axis only, not " +
-                                  text(result.shape));
+            throw py::value_error(std::string(name) + " of shape " + axes +
+                                  " may be empty in the first axis only, not " + text(result.shape));
         }
     }
     return result;
@@ -277,14 +281,25 @@ py::array multiply_by_map(const py::object& gradients_, const py::object& maps_,
     return result;
 }
 
+Array<std::uint8_t> take_photographs(const py::object& value) {
+    const auto photographs = take<std::uint8_t>(value, "photographs", 4, "(N, H, W, 3)");
+    if (photographs.shape[3] != 3) {
+        throw py::value_error("photographs must have shape (N, H, W, 3), not " + text(photographs.shape));
+    }
+    return photographs;
+}
+
+void check_alpha(double alpha) {
+    if (!(alpha >= 0.0 && alpha <= 1.0)) throw py::value_error("alpha must be in [0, 1], not " + text(alpha));
+}
+
 py::array overlay(const py::object& photographs_, const py::object& heatmaps_, const py::object& palette_, double alpha,
                   int threads) {
-    const auto photographs = take<std::uint8_t>(photographs_, "photographs", 4, "(N, H, W, 3)");
+    const auto photographs = take_photographs(photographs_);
     const Shape& shape = photographs.shape;
-    if (shape[3] != 3) throw py::value_error("photographs must have shape (N, H, W, 3), not " + text(shape));
     const auto heatmaps = take_exactly<float>(heatmaps_, "heatmaps", {shape[0], shape[1], shape[2]});
     const auto palette = take_exactly<std::uint8_t>(palette_, "palette", {256, 3});
-    if (!(alpha >= 0.0 && alpha <= 1.0)) throw py::value_error("alpha must be in [0, 1], not " + text(alpha));
+    check_alpha(alpha);
     check_threads(threads);
     auto result = allocate<std::uint8_t>(shape);
     std::uint8_t* out = result.mutable_data();
@@ -298,10 +313,49 @@ py::array overlay(const py::object& photographs_, const py::object& heatmaps_, c
     return result;
 }
 
+py::array overlay_maps(const py::object& photographs_, const py::object& maps_, const py::object& palette_,
+                       double alpha, bool relu, int threads) {
+    const auto photographs = take_photographs(photographs_);
+    const Shape& shape = photographs.shape;
+    const auto maps = take<float>(maps_, "maps", 3, "(N, h, w)");
+    if (maps.shape[0] != shape[0]) {
+        throw py::value_error("maps must be as many as photographs, " + std::to_string(shape[0]) + ", not " +
+                              std::to_string(maps.shape[0]));
+    }
+    const auto palette = take_exactly<std::uint8_t>(palette_, "palette", {256, 3});
+    check_alpha(alpha);
+    check_threads(threads);
+    auto result = allocate<std::uint8_t>(shape);
+    std::uint8_t* out = result.mutable_data();
+    Index bad;
+    {
+        py::gil_scoped_release release;
+        bad = seewhy::overlay_maps(photographs.data(), maps.data(), palette.data(), alpha, relu, shape[0],
+                                   maps.shape[1], maps.shape[2], shape[1], shape[2], threads, out);
+    }
+    if (bad >= 0) refuse(maps.name, bad, "NaN or infinity");
+    return result;
+}
+
+// The environment is asked once, when the module is loaded.
+void use_isa_of_environment() {
+    const char* name = std::getenv("SEEWHY_ISA");
+    if (name == nullptr || *name == '\0') return;
+    try {
+        seewhy::use_isa(name);
+    } catch (const std::invalid_argument& error) {
+        throw py::import_error(std::string("environment variable SEEWHY_ISA: ") + error.what());
+    }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.doc() = "Compiled kernels; see the stubs in _core.pyi.";
+    use_isa_of_environment();
+    module.def("isa", [] { return seewhy::loops().isa; });
+    module.def("isas", [] { return py::tuple(py::cast(seewhy::isas())); });
+    module.def("use_isa", &seewhy::use_isa, py::arg("name"));
     const auto threads = [] { return py::arg("threads") = 0; };
     module.def("normalize", &normalize, py::arg("pixels"), py::arg("mean"), py::arg("std"),
                py::arg("reverse_channels") = false, threads());
@@ -320,4 +374,6 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("multiply_by_map", &multiply_by_map, py::arg("gradients"), py::arg("maps"), threads());
     module.def("overlay", &overlay, py::arg("photographs"), py::arg("heatmaps"), py::arg("palette"), py::arg("alpha"),
                threads());
+    module.def("overlay_maps", &overlay_maps, py::arg("photographs"), py::arg("maps"), py::arg("palette"),
+               py::arg("alpha"), py::arg("relu") = false, threads());
 }

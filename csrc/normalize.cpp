@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "numeric.h"
+#include "isa.h"
 
 namespace seewhy {
 
@@ -16,16 +16,15 @@ void normalize(const std::uint8_t* pixels, const float* mean, const float* std, 
         for (int byte = 0; byte < 256; ++byte) values[byte] = (static_cast<float>(byte) / 255.0f - mean[c]) / std[c];
     }
 
+    const auto look_up = loops().normalize.look_up;
     const Index plane = height * width;
     parallel_for(0, count * height, grain_for(width * channels), threads, [&](Index first, Index last) {
         for (Index row = first; row < last; ++row) {
             const std::uint8_t* source = pixels + row * width * channels;
             float* target = result + (row / height) * channels * plane + (row % height) * width;
             for (Index c = 0; c < channels; ++c) {
-                const float* SEEWHY_RESTRICT values = table.data() + c * 256;
-                const std::uint8_t* SEEWHY_RESTRICT in = source + (reverse_channels ? channels - 1 - c : c);
-                float* SEEWHY_RESTRICT out = target + c * plane;
-                for (Index x = 0; x < width; ++x) out[x] = values[in[x * channels]];
+                const std::uint8_t* in = source + (reverse_channels ? channels - 1 - c : c);
+                look_up(in, channels, table.data() + c * 256, width, target + c * plane);
             }
         }
     });

@@ -1,12 +1,11 @@
 // The one way in which kernels use several threads.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 
-namespace seewhy {
+#include "index.h"
 
-using Index = std::int64_t;
+namespace seewhy {
 
 // Items of about one nanosecond each that make a thread worth starting.
 constexpr Index kGrain = 1 << 16;

@@ -2,20 +2,10 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
-#include "numeric.h"
+#include "isa.h"
 
 namespace seewhy {
-
-namespace {
-
-// Where one result coordinate lies between two source coordinates.
-struct Sample {
-    Index near;
-    Index far;
-    float share;  // of `far`, in [0, 1)
-};
 
 std::vector<Sample> samples(Index in, Index out) {
     std::vector<Sample> result(static_cast<std::size_t>(out));
@@ -30,47 +20,37 @@ std::vector<Sample> samples(Index in, Index out) {
     return result;
 }
 
-// a + share * (b - a), unlike (1 - share) * a + share * b, keeps a constant map exactly constant.
-float between(float a, float b, float share) { return a + share * (b - a); }
-
-// One source row stretched to the result's width.
-struct Row {
-    Index source = -1;
-    std::vector<float> values;
-
-    void stretch(const float* maps, Index row, Index in_width, const std::vector<Sample>& columns) {
-        const float* in = maps + row * in_width;
-        for (std::size_t x = 0; x < columns.size(); ++x) {
-            values[x] = between(in[columns[x].near], in[columns[x].far], columns[x].share);
-        }
-        source = row;
-    }
-};
-
-void blend(const float* SEEWHY_RESTRICT above, const float* SEEWHY_RESTRICT below, float share, Index width,
-           float* SEEWHY_RESTRICT result) {
-    for (Index x = 0; x < width; ++x) result[x] = between(above[x], below[x], share);
+RowPair::RowPair(const float* maps, Index in_width, const std::vector<Sample>& columns)
+    : maps_(maps), in_width_(in_width), columns_(columns) {
+    above_.values.resize(columns.size());
+    below_.values.resize(columns.size());
 }
 
-}  // namespace
+void RowPair::stretch(Row& row, Index source) {
+    loops().upsample.stretch(maps_ + source * in_width_, columns_.data(), static_cast<Index>(columns_.size()),
+                             row.values.data());
+    row.source = source;
+}
+
+void RowPair::move_to(Index first, Index second) {
+    if (above_.source != first && below_.source == first) std::swap(above_, below_);
+    if (above_.source != first) stretch(above_, first);
+    if (below_.source != second) stretch(below_, second);
+}
 
 void upsample(const float* maps, Index count, Index in_height, Index in_width, Index height, Index width, int threads,
               float* result) {
     if (count == 0) return;
+    const auto blend = loops().upsample.blend;
     const std::vector<Sample> lines = samples(in_height, height);
     const std::vector<Sample> columns = samples(in_width, width);
     parallel_for(0, count * height, grain_for(width), threads, [&](Index first, Index last) {
-        // Neighbouring result rows share their source rows, so each is stretched once.
-        Row above, below;
-        above.values.resize(columns.size());
-        below.values.resize(columns.size());
+        RowPair rows(maps, in_width, columns);
         for (Index row = first; row < last; ++row) {
             const Sample& line = lines[static_cast<std::size_t>(row % height)];
             const Index base = (row / height) * in_height;
-            if (above.source != base + line.near && below.source == base + line.near) std::swap(above, below);
-            if (above.source != base + line.near) above.stretch(maps, base + line.near, in_width, columns);
-            if (below.source != base + line.far) below.stretch(maps, base + line.far, in_width, columns);
-            blend(above.values.data(), below.values.data(), line.share, width, result + row * width);
+            rows.move_to(base + line.near, base + line.far);
+            blend(rows.above(), rows.below(), line.share, width, result + row * width);
         }
     });
 }

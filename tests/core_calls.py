@@ -1,11 +1,12 @@
-"""Every kernel with good arguments of any size, for tests that hold for all of them."""
+"""Every kernel with good arguments of any size, for tests that hold for all of them; and every instruction set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from seewhy import _core
@@ -51,10 +52,26 @@ ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
         "palette": pixels(256, 3, seed=1),
         "alpha": 0.4,
     },
+    "overlay_maps": lambda n, h, w: {
+        "photographs": pixels(n, h, w, 3),
+        "maps": floats(n, 7, 6),
+        "palette": pixels(256, 3, seed=1),
+        "alpha": 0.4,
+        "relu": True,
+    },
 }
 KERNELS = sorted(ARGUMENTS)
 # Arguments that do not have one entry per image.
 SHARED = {"mean", "std", "palette"}
+
+
+@pytest.fixture(scope="module", params=_core.isas(), autouse=True)
+def every_isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A module that imports this runs each of its tests with every instruction set that this processor has."""
+    before = _core.isa()
+    _core.use_isa(request.param)
+    yield request.param
+    _core.use_isa(before)
 
 
 def call(name: str, arguments: Arguments, threads: int = 0) -> NDArray[Any]:

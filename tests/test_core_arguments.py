@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core_calls import ARGUMENTS, KERNELS, SHARED, call
+from core_calls import ARGUMENTS, KERNELS, SHARED, call, every_isa  # noqa: F401
 from seewhy import _core
 
 ARRAYS = [
@@ -28,7 +28,8 @@ def array(kernel: str, name: str) -> np.ndarray:
 
 
 def test_the_table_of_kernels_is_complete() -> None:
-    assert [name for name in dir(_core) if not name.startswith("_")] == KERNELS
+    others = {"isa", "isas", "use_isa"}
+    assert [name for name in dir(_core) if not name.startswith("_") and name not in others] == KERNELS
 
 
 @pytest.mark.parametrize(("kernel", "name"), ARRAYS)
@@ -118,6 +119,9 @@ def test_an_empty_batch_gives_an_empty_result(kernel: str) -> None:
         ("overlay", "heatmaps", (2, 4, 7), "heatmaps must have shape (2, 4, 6), not (2, 4, 7)"),
         ("overlay", "palette", (255, 3), "palette must have shape (256, 3), not (255, 3)"),
         ("overlay", "palette", (256, 4), "palette must have shape (256, 3), not (256, 4)"),
+        ("overlay_maps", "photographs", (2, 4, 6, 1), "photographs must have shape (N, H, W, 3), not (2, 4, 6, 1)"),
+        ("overlay_maps", "maps", (3, 7, 6), "maps must be as many as photographs, 2, not 3"),
+        ("overlay_maps", "palette", (3, 256), "palette must have shape (256, 3), not (3, 256)"),
     ],
 )
 def test_sizes_that_do_not_fit_are_value_errors(kernel: str, name: str, shape: tuple[int, ...], message: str) -> None:
@@ -144,10 +148,11 @@ def test_upsampling_beyond_any_memory_is_a_value_error(batch: int) -> None:
         _core.upsample(np.ones((batch, 2, 2), np.float32), 2**40, 2**40)
 
 
+@pytest.mark.parametrize("kernel", ["overlay", "overlay_maps"])
 @pytest.mark.parametrize("alpha", [-0.001, 1.001, float("nan"), float("inf"), -float("inf")])
-def test_alpha_outside_0_to_1_is_a_value_error(alpha: float) -> None:
+def test_alpha_outside_0_to_1_is_a_value_error(kernel: str, alpha: float) -> None:
     with pytest.raises(ValueError, match=rf"^alpha must be in \[0, 1\], not {alpha}$"):
-        call("overlay", with_argument("overlay", "alpha", alpha))
+        call(kernel, with_argument(kernel, "alpha", alpha))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])

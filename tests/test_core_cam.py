@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core_calls import call, floats
+from core_calls import call, every_isa, floats  # noqa: F401
 from seewhy import _core
 
 SIZES = st.integers(1, 12)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from core_calls import floats
+from core_calls import every_isa, floats  # noqa: F401
 from seewhy import _core
 
 FINITE = st.floats(-(2.0**126), 2.0**126, width=32)  # no difference of two overflows

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core_calls import floats, pixels
+from core_calls import every_isa, floats, pixels  # noqa: F401
 from seewhy import _core
 
 

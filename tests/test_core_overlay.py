@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core_calls import heat, pixels
+from core_calls import every_isa, heat, pixels  # noqa: F401
 from seewhy import _core
 
 GREY = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
@@ -60,6 +60,17 @@ def test_every_pair_of_colours_at_one_half() -> None:
     photographs = photograph.astype(np.uint8)[None, :, :, None].repeat(3, axis=3)
     expected = [[round((colour + pixel) / 2) for pixel in range(256)] for colour in range(256)]
     np.testing.assert_array_equal(_core.overlay(photographs, heatmaps, GREY, 0.5)[0, :, :, 2], expected)
+
+
+@pytest.mark.parametrize("alpha", [0, 1e-9, 0.1, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.5 + 1e-7, 0.6, 0.7, 0.75, 0.99, 1])
+def test_every_pair_of_colours_has_the_bits_of_float32_arithmetic(alpha: float) -> None:
+    colours, photograph = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
+    share, rest = np.float32(alpha), np.float32(1 - alpha)
+    expected = np.rint(share * colours.astype(np.float32) + rest * photograph.astype(np.float32))
+    photographs = photograph.astype(np.uint8)[None, :, :, None].repeat(3, axis=3)
+    result = _core.overlay(photographs, (colours / 255).astype(np.float32)[None], GREY, alpha)
+    for channel in range(3):
+        np.testing.assert_array_equal(result[0, :, :, channel], expected)
 
 
 @pytest.mark.parametrize(("value", "entry"), [(-0.1, 0), (-np.inf, 0), (-0.0, 0), (1.0001, 255), (np.inf, 255)])

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from core_calls import ARGUMENTS, KERNELS, Arguments, call, floats, image, pixels
+from core_calls import ARGUMENTS, KERNELS, Arguments, call, every_isa, floats, image, pixels  # noqa: F401
 from seewhy import _core
 
 BIG = (5, 211, 307)  # over five times the work that one more thread is started for
+BIGGER = (5, 422, 614)  # work that takes far longer than it takes to start threads, in the fastest kernel too
 
 
 @pytest.fixture(scope="module", params=KERNELS)
@@ -68,12 +69,12 @@ def shares(work: Callable[[], object]) -> tuple[float, float]:
 # These compare processor time, not time that passes, so the load of the machine does not matter.
 
 
-def test_large_work_is_shared_among_threads(big: tuple[str, Arguments]) -> None:
-    if big[0] in ("channel_means", "weighted_sum", "product_sum"):
-        big = (big[0], ARGUMENTS[big[0]](BIG[0], 2 * BIG[1], 2 * BIG[2]))
-    own, others = shares(lambda: call(*big, threads=4))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_large_work_is_shared_among_threads(kernel: str) -> None:
+    arguments = ARGUMENTS[kernel](*BIGGER)
+    own, others = shares(lambda: call(kernel, arguments, threads=4))
     assert others > own / 2, f"the calling thread worked {own:.3g} s, the others {others:.3g} s"
-    own, others = shares(lambda: call(*big, threads=1))
+    own, others = shares(lambda: call(kernel, arguments, threads=1))
     assert others < own / 4, f"the calling thread worked {own:.3g} s, others {others:.3g} s"
 
 
@@ -87,7 +88,7 @@ def test_small_work_stays_on_the_calling_thread(kernel: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")
 def test_zero_threads_means_the_processors_that_are_allowed() -> None:
     allowed = os.sched_getaffinity(0)
-    arguments = ARGUMENTS["minmax"](*BIG)
+    arguments = ARGUMENTS["minmax"](*BIGGER)
     try:
         os.sched_setaffinity(0, {min(allowed)})
         own, others = shares(lambda: call("minmax", arguments, threads=0))

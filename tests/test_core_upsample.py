@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core_calls import floats
+from core_calls import every_isa, floats  # noqa: F401
 from seewhy import _core
 
 SIZES = st.integers(1, 13)

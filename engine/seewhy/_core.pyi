@@ -4,7 +4,11 @@ Every kernel takes C-contiguous, aligned arrays of exactly the dtype named here 
 converted or copied silently. A wrong dtype or memory order is a TypeError, a wrong rank or size a ValueError, and both
 carry the values. An empty batch (N = 0) gives an empty result; no other axis may be empty. The global interpreter lock
 is released while a kernel runs. `threads` is the most threads to use; 0 means one per available core. Small work always
-runs on the calling thread. The bits of a result depend neither on `threads` nor on the rest of the batch.
+runs on the calling thread. The bits of a result depend neither on `threads`, nor on the rest of the batch, nor on the
+instruction set.
+
+The innermost loops are compiled for several instruction sets. Loading the module takes the best that the processor can
+run, or the one that the environment variable SEEWHY_ISA names; where that is none of `isas()`, it raises ImportError.
 """
 
 from typing import TypeAlias
@@ -14,6 +18,22 @@ from numpy.typing import NDArray
 
 _Float: TypeAlias = NDArray[np.float32]
 _Byte: TypeAlias = NDArray[np.uint8]
+
+def isa() -> str:
+    """Return the instruction set in use."""
+
+def isas() -> tuple[str, ...]:
+    """Return those that this build has and this processor can run, the plainest first.
+
+    `sse2` and `avx2` on x86-64; `plain` elsewhere, which is whatever the compiler takes for granted.
+    """
+
+def use_isa(name: str) -> None:
+    """Use another from now on, in the whole process: for tests and measurements.
+
+    Raises:
+        ValueError: it is none of `isas()`.
+    """
 
 def normalize(pixels: _Byte, mean: _Float, std: _Float, reverse_channels: bool = False, threads: int = 0) -> _Float:
     """(N,H,W,C) pixels in 0..255 -> (N,C,H,W): (pixel / 255 - mean[c]) / std[c].
@@ -100,4 +120,16 @@ def overlay(photographs: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, 
 
     Raises:
         ValueError: alpha is not in [0,1], or a heatmap holds NaN; the message names the first such map.
+    """
+
+def overlay_maps(
+    photographs: _Byte, maps: _Float, palette: _Byte, alpha: float, relu: bool = False, threads: int = 0
+) -> _Byte:
+    """(N,H,W,3) photographs, (N,h,w) maps, (256,3) palette -> (N,H,W,3): overlays in one pass over the photographs.
+
+    The same bytes as `upsample` to (H,W), of max(0, map) if `relu`, then `minmax`, then `overlay`.
+
+    Raises:
+        ValueError: alpha is not in [0,1], or a map holds NaN or infinity once it is upsampled; the message names the
+            first such map.
     """

@@ -1,16 +1,13 @@
-// Small helpers that every kernel shares. All of them vectorise.
+// Small helpers that the loops share. All of them vectorise.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#if defined(_MSC_VER)
-#define SEEWHY_RESTRICT __restrict
-#else
-#define SEEWHY_RESTRICT __restrict__
-#endif
+#include "loops.h"
 
 namespace seewhy {
+namespace SEEWHY_ISA {
 
 // The nearest integer to 0 <= value <= 255, halves to even. Adding 1.5 * 2^23 leaves no bits for a fraction, so the
 // addition itself rounds exactly and the integer stands in the low bits; value + 0.5 would round 0.49999997 up.
@@ -21,4 +18,8 @@ inline std::uint8_t round_to_byte(float value) {
     return static_cast<std::uint8_t>(bits & 0xFFu);
 }
 
+// a + share * (b - a), unlike (1 - share) * a + share * b, keeps a constant map exactly constant.
+inline float between(float a, float b, float share) { return a + share * (b - a); }
+
+}  // namespace SEEWHY_ISA
 }  // namespace seewhy

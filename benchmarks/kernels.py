@@ -1,0 +1,338 @@
+"""How fast are the kernels, beside a plain copy of as many bytes, and beside other ways to draw overlays?
+
+    python benchmarks/kernels.py [--batch 8 --batch 32] [--size 224] [--rounds 40] [--alpha 0.5] [--json]
+
+The first table has every kernel, with each instruction set that this processor can run, on one thread and on two:
+gigabytes a second, counting each argument read once and the result written once, and that as a share of what one thread
+of NumPy reaches that copies as many bytes from warm memory to warm memory. A kernel's result is new memory.
+
+The second table is about overlays: maps (N,7,7) and photographs (N,H,W,3) in, overlays (N,H,W,3) out. OpenCV, NumPy and
+PyTorch draw the same where they are installed; how far their results are from ours is part of the answer. OpenCV and
+PyTorch are held to one thread, and OpenCV writes into arrays that are made once, image by image, as it has no batches.
+
+Candidates take turns in rounds, so that a busy machine hits them alike; figures are medians of the rounds. Beside the
+time that passes stands the processor time, summed over threads, which says more about one thread where others want the
+processor too; speeds on one thread are made of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seewhy import __version__, _core
+from seewhy.palettes import palette
+
+Run = Callable[[], Any]
+_SHORTEST = 2e-3
+"""Seconds that one measurement takes at least, by repetition."""
+_MAP = 7
+_CHANNELS, _CHANNELS_OF_ACTIVATIONS = 3, 2048
+PALETTE = palette("jet")
+
+
+def rounds(candidates: dict[str, Run], count: int) -> dict[str, dict[str, float]]:
+    """Seconds of one run of each, from `count` rounds in which they take turns: see `_summary`."""
+    repeats = {}
+    for name, run in candidates.items():
+        run()
+        shortest = min(_timed(run, 1)[0] for _ in range(3))
+        repeats[name] = max(1, round(_SHORTEST / shortest))
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+    for _ in range(count):
+        for name, run in candidates.items():
+            taken[name].append(_timed(run, repeats[name]))
+    return {name: _summary(times) for name, times in taken.items()}
+
+
+def _timed(run: Run, repeats: int) -> tuple[float, float]:
+    """Seconds that pass, and seconds of processors, for one run."""
+    start, processors = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats, (time.process_time() - processors) / repeats
+
+
+def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
+    passed, processors = zip(*times, strict=True)
+    return {
+        "median": statistics.median(passed),
+        "least": min(passed),
+        "processor": statistics.median(processors),
+    }
+
+
+def arguments(batch: int, size: int) -> dict[str, dict[str, Any]]:
+    """Kernel -> arguments of the sizes that ResNet-50 gives for photographs of `size`."""
+    random = np.random.default_rng(0)
+
+    def floats(*shape: int) -> NDArray[np.float32]:
+        return random.standard_normal(shape, np.float32)
+
+    photographs = random.integers(0, 256, (batch, size, size, 3), np.uint8)
+    gradients, heat = floats(batch, _CHANNELS, size, size), random.random((batch, size, size), np.float32)
+    layer = {
+        "activations": np.maximum(floats(batch, _CHANNELS_OF_ACTIVATIONS, _MAP, _MAP), np.float32(0)),
+        "gradients": floats(batch, _CHANNELS_OF_ACTIVATIONS, _MAP, _MAP),
+    }
+    maps, drawn = floats(batch, _MAP, _MAP), {"palette": PALETTE, "alpha": 0.5}
+    return {
+        "normalize": {
+            "pixels": photographs,
+            "mean": np.array([0.485, 0.456, 0.406], np.float32),
+            "std": np.array([0.229, 0.224, 0.225], np.float32),
+        },
+        "channel_means": {"gradients": layer["gradients"]},
+        "weighted_sum": {"activations": layer["activations"], "weights": floats(batch, _CHANNELS_OF_ACTIVATIONS)},
+        "gradcam_plus_plus_weights": layer,
+        "xgradcam_weights": layer,
+        "product_sum": layer,
+        "upsample": {"maps": maps, "height": size, "width": size},
+        "minmax": {"maps": heat},
+        "max_abs": {"gradients": gradients},
+        "gradient_rgb": {"gradients": gradients},
+        "multiply_by_map": {"gradients": gradients, "maps": heat},
+        "overlay": {"photographs": photographs, "heatmaps": heat, **drawn},
+        "overlay_maps": {"photographs": photographs, "maps": maps, **drawn, "relu": True},
+    }
+
+
+def with_isa(isa: str, run: Run) -> Run:
+    def work() -> Any:
+        _core.use_isa(isa)
+        return run()
+
+    return work
+
+
+def copy_of(size: int) -> Run:
+    """Reads and writes as many bytes as a kernel that reads and writes `size` together."""
+    source, target = np.ones(size // 2, np.uint8), np.zeros(size // 2, np.uint8)
+    return lambda: np.copyto(target, source)
+
+
+def kernels(batch: int, size: int, count: int) -> list[dict[str, Any]]:
+    found = []
+    for name, given in arguments(batch, size).items():
+        kernel = getattr(_core, name)
+
+        def run(threads: int, kernel: Any = kernel, given: dict[str, Any] = given) -> Run:
+            return lambda: kernel(**given, threads=threads)
+
+        moved = sum(value.nbytes for value in given.values() if isinstance(value, np.ndarray)) + run(1)().nbytes
+        ways = [(isa, threads) for isa in _core.isas() for threads in (1, 2)]
+        candidates = {f"{isa}, {threads}": with_isa(isa, run(threads)) for isa, threads in ways}
+        times = rounds({"copy": copy_of(moved), **candidates}, count)
+        found.append({"kernel": name, "batch": batch, "bytes": moved, "seconds": times})
+    return found
+
+
+# Overlays by other means. Each takes what it needs ready-made and gives a function (maps, photographs) -> overlays.
+
+
+def separately(alpha: float) -> Callable[..., Any]:
+    def draw(maps: Any, photographs: Any) -> Any:
+        heat = _core.minmax(_core.upsample(np.maximum(maps, np.float32(0)), *photographs.shape[1:3], 1), 1)
+        return _core.overlay(photographs, heat, PALETTE, alpha, 1)
+
+    return draw
+
+
+def with_opencv(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
+    """The same steps, each with the function that OpenCV has for it."""
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(1)
+    height, width = shape[1:3]
+    large, heat = np.empty((height, width), np.float32), np.empty((height, width), np.uint8)
+    colours, result = np.empty((height, width, 3), np.uint8), np.empty(shape, np.uint8)
+    table = PALETTE.reshape(256, 1, 3)
+
+    def draw(maps: Any, photographs: Any) -> Any:
+        for one, photograph, target in zip(maps, photographs, result, strict=True):
+            cv2.resize(cv2.max(one, 0.0), (width, height), dst=large, interpolation=cv2.INTER_LINEAR)
+            cv2.normalize(large, heat, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+            cv2.applyColorMap(heat, table, colours)
+            cv2.addWeighted(colours, alpha, photograph, 1 - alpha, 0, dst=target)
+        return result
+
+    return draw
+
+
+def with_opencv_bytes(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
+    """Quicker and coarser: the small map becomes bytes, and these are stretched; whole levels of heat get lost."""
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(1)
+    height, width = shape[1:3]
+    heat, colours = np.empty((height, width), np.uint8), np.empty((height, width, 3), np.uint8)
+    result, table = np.empty(shape, np.uint8), PALETTE.reshape(256, 1, 3)
+
+    def draw(maps: Any, photographs: Any) -> Any:
+        for one, photograph, target in zip(maps, photographs, result, strict=True):
+            small = cv2.normalize(cv2.max(one, 0.0), None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+            cv2.resize(small, (width, height), dst=heat, interpolation=cv2.INTER_LINEAR)
+            cv2.applyColorMap(heat, table, colours)
+            cv2.addWeighted(colours, alpha, photograph, 1 - alpha, 0, dst=target)
+        return result
+
+    return draw
+
+
+def with_numpy(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
+    """Interpolation as two products with small matrices."""
+
+    def matrix(size: int) -> NDArray[np.float32]:
+        position = np.clip((np.arange(size) + 0.5) * _MAP / size - 0.5, 0, _MAP - 1)
+        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(_MAP))).astype(np.float32)
+
+    rows, columns = matrix(shape[1]), matrix(shape[2]).T.copy()
+    colours = PALETTE.astype(np.float32) * np.float32(alpha)
+    rest = np.float32(1 - alpha)
+
+    def draw(maps: Any, photographs: Any) -> Any:
+        large = rows @ np.maximum(maps, np.float32(0)) @ columns
+        low, high = large.min(axis=(1, 2), keepdims=True), large.max(axis=(1, 2), keepdims=True)
+        entries = np.rint((large - low) * (np.float32(255) / (high - low))).astype(np.uint8)
+        return np.rint(np.take(colours, entries, axis=0) + rest * photographs).astype(np.uint8)
+
+    return draw
+
+
+def with_torch(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    colours = torch.from_numpy(PALETTE.astype(np.float32) * np.float32(alpha))
+    size = shape[1:3]
+
+    def draw(maps: Any, photographs: Any) -> Any:
+        small = torch.from_numpy(maps).relu()[:, None]
+        large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)[:, 0]
+        low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+        entries = ((large - low) * (255 / (high - low))).round().long()
+        mixed = colours[entries].add_(torch.from_numpy(photographs), alpha=1 - alpha)
+        return mixed.round_().to(torch.uint8).numpy()
+
+    return draw
+
+
+RIVALS: dict[str, Callable[[float, tuple[int, ...]], Callable[..., Any]]] = {
+    "OpenCV": with_opencv,
+    "OpenCV, coarser": with_opencv_bytes,
+    "NumPy": with_numpy,
+    "PyTorch": with_torch,
+}
+
+
+def overlays(batch: int, size: int, alpha: float, count: int) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    maps = random.standard_normal((batch, _MAP, _MAP), np.float32)
+    photographs = random.integers(0, 256, (batch, size, size, 3), np.uint8)
+
+    def ours(threads: int) -> Run:
+        return lambda: _core.overlay_maps(photographs, maps, PALETTE, alpha, True, threads)
+
+    candidates = {
+        f"SeeWhy, {isa}, {threads}": with_isa(isa, ours(threads)) for isa in _core.isas() for threads in (1, 2)
+    }
+    best = _core.isas()[-1]
+    steps = separately(alpha)
+    candidates["SeeWhy, step by step"] = with_isa(best, lambda: steps(maps, photographs))
+    distances, missing = {}, []
+    expected = ours(1)().astype(int)
+    for name, make in RIVALS.items():
+        try:
+            draw = make(alpha, photographs.shape)
+        except ImportError:
+            missing.append(name)
+            continue
+        distances[name] = int(np.abs(draw(maps, photographs).astype(int) - expected).max())
+        candidates[name] = lambda draw=draw: draw(maps, photographs)
+    times = rounds({**candidates, "copy": copy_of(2 * photographs.nbytes)}, count)
+    reference = times[f"SeeWhy, {best}, 1"]
+    return {
+        "batch": batch,
+        "alpha": alpha,
+        "seconds": times,
+        "furthest from ours": distances,
+        "not installed": missing,
+        "ratios": {name: {key: times[name][key] / reference[key] for key in reference} for name in times},
+    }
+
+
+def machine() -> dict[str, Any]:
+    versions = {"seewhy": __version__, "numpy": np.__version__}
+    for name in ("cv2", "torch"):
+        try:
+            versions[name] = importlib.import_module(name).__version__
+        except ImportError:
+            continue
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "isas": _core.isas(),
+        "versions": versions,
+    }
+
+
+def print_kernels(found: list[dict[str, Any]]) -> None:
+    ways = [name for name in found[0]["seconds"] if name != "copy"]
+    print(f"\nKernels, batch {found[0]['batch']}: GB/s (share of a copy), by instruction set and threads")
+    print(f"{'':26}{'MB':>7}{'copy':>8}" + "".join(f"{way:>16}" for way in ways))
+    for row in found:
+        speed = {
+            name: row["bytes"] / times["median" if name.endswith(", 2") else "processor"] / 1e9
+            for name, times in row["seconds"].items()
+        }
+        copied = speed["copy"]
+        cells = [f"{speed[way]:.1f} ({speed[way] / copied:.2f})" for way in ways]
+        print(f"{row['kernel']:26}{row['bytes'] / 1e6:7.1f}{copied:8.1f}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def print_overlays(found: dict[str, Any], size: int) -> None:
+    print(f"\nOverlays of {size}x{size} from {_MAP}x{_MAP} maps, batch {found['batch']}, alpha {found['alpha']}")
+    keys = ("median", "least", "processor")
+    print(f"{'us/image (÷ ours, one thread)':30}" + "".join(f"{key:>18}" for key in keys) + f"{'furthest':>10}")
+    for name, times in found["seconds"].items():
+        cells = [f"{1e6 * times[key] / found['batch']:.1f} ({found['ratios'][name][key]:.2f})" for key in keys]
+        distance = found["furthest from ours"].get(name, "")
+        print(f"{name:30}" + "".join(f"{cell:>18}" for cell in cells) + f"{distance:>10}")
+    if found["not installed"]:
+        print(f"not installed: {', '.join(found['not installed'])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, action="append", help="may be given several times; 8 and 32 by default")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--alpha", type=float, action="append", help="of overlays; may be given several times")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+
+    batches, alphas = chosen.batch or [8, 32], chosen.alpha or [0.5, 0.4]
+    before = _core.isa()
+    drawn = [overlays(batch, chosen.size, alpha, chosen.rounds) for batch in batches for alpha in alphas]
+    alone = {batch: kernels(batch, chosen.size, chosen.rounds) for batch in batches}
+    _core.use_isa(before)
+    if chosen.json:
+        rows = [row for found in alone.values() for row in found]
+        print(json.dumps({"machine": machine(), "size": chosen.size, "overlays": drawn, "kernels": rows}, indent=2))
+        return
+    print(machine())
+    for found in alone.values():
+        print_kernels(found)
+    for one in drawn:
+        print_overlays(one, chosen.size)
+
+
+if __name__ == "__main__":
+    main()

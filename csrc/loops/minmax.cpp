@@ -1,0 +1,30 @@
+#include "numeric.h"
+
+namespace seewhy {
+namespace SEEWHY_ISA {
+
+namespace {
+
+Extremes extremes(const float* values, Index size) {
+    std::int32_t low = INT32_MAX, high = INT32_MIN;
+    for (Index i = 0; i < size; ++i) {
+        std::int32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);  // turns the order of the negative ones around
+        low = key < low ? key : low;
+        high = key > high ? key : high;
+    }
+    return {low, high};
+}
+
+void rescale(const float* SEEWHY_RESTRICT values, const Span& span, Index size, float* SEEWHY_RESTRICT result) {
+    const float scale = span.scale, low = span.low, range = span.range;
+    for (Index i = 0; i < size; ++i) result[i] = (values[i] * scale - low) / range;
+}
+
+}  // namespace
+
+const MinmaxLoops minmax_loops = {extremes, rescale};
+
+}  // namespace SEEWHY_ISA
+}  // namespace seewhy
