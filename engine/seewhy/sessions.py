@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import contract
 from .arrays import Floats
+from .cpus import usable_cores
 from .errors import ModelFileError, ProviderError, SeewhyError
 from .graph import prune
 from .model import ModelFile
@@ -49,7 +50,7 @@ class Sessions:
     """
 
     def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
-        """Settle on `providers`; None takes CUDA if usable, else the CPU. `threads` None leaves it to onnxruntime.
+        """Settle on `providers`; None takes CUDA if usable, else the CPU. `threads` None is one for each usable core.
 
         Raises:
             ProviderError: a provider is unknown, not installed, or does not start.
@@ -57,7 +58,8 @@ class Sessions:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ProviderError(f"threads must be a positive integer, not {threads!r}")
         self._model = model
-        self._threads = threads
+        # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
+        self._threads = usable_cores() if threads is None else threads
         self._asked, self.providers = _settle(providers)
         self._lock = threading.Lock()
         self._cache: OrderedDict[_Key, _Cached] = OrderedDict()
@@ -106,17 +108,29 @@ class Sessions:
         weights = sum(cached.weights for cached in self._cache.values())
         return len(self._cache) > _CACHED_SESSIONS or weights > _CACHED_BYTES
 
-    def _make(self, outputs: frozenset[str], given: tuple[str, ...]) -> _Cached:
+    def make(
+        self, outputs: frozenset[str], adjust: Callable[[onnxruntime.SessionOptions], object]
+    ) -> onnxruntime.InferenceSession:
+        """A session for the outputs that stays out of the cache, with its options changed by `adjust`."""
+        return self._make(outputs, (), adjust).session
+
+    def _make(
+        self,
+        outputs: frozenset[str],
+        given: tuple[str, ...],
+        adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
+    ) -> _Cached:
         pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs], given)
         options = _options()
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self._threads
         if given:
             # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._model.metadata.external_data is not None:
             folder = os.fspath(self._model.path.parent.absolute())
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        if adjust is not None:
+            adjust(options)
         try:
             session = _start(pruned, options, self._asked)
         except SeewhyError:
@@ -198,8 +212,10 @@ def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
     )
     opset = onnx.helper.make_opsetid("", contract.OPSET)
     model = onnx.helper.make_model(graph, ir_version=contract.IR_VERSION, opset_imports=[opset])
+    options = _options()
+    options.intra_op_num_threads = 1
     try:
-        return tuple(_start(model, _options(), asked).get_providers())
+        return tuple(_start(model, options, asked).get_providers())
     except Exception as error:  # onnxruntime's exceptions share no base class
         names = ", ".join(name for name, _ in asked)
         raise ProviderError(f"{names} did not start: {_first_line(error)}") from error
