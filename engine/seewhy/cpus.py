@@ -61,6 +61,6 @@ def _ratio(texts: list[str]) -> Iterator[float]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        return path.read_bytes().decode("ascii", "replace").strip()
     except OSError:
         return ""
