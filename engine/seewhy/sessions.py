@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from . import contract
 from .arrays import Floats
+from .binding import Bound
 from .cpus import usable_cores
 from .errors import ModelFileError, ProviderError, SeewhyError
 from .graph import prune
 from .model import ModelFile
+from .reduction import add_maps, sources
+from .text import brief
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"
@@ -27,6 +30,12 @@ _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
 """The outputs wanted, and those that are given."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# cuDNN's quick choice of a way to convolve: by default onnxruntime has it look longer, for each new batch size again.
+_DEFAULTS: dict[str, dict[str, str]] = {
+    CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
+}
+# Providers whose values lie in memory of their own: onnxruntime's name for that, and the option that numbers devices.
+_MEMORY = {CUDA: ("cuda", "device_id")}
 # A call may take five: the plain run, the head, and passes of three kinds.
 _CACHED_SESSIONS = 8
 # And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
@@ -40,6 +49,8 @@ class _Cached:
     session: onnxruntime.InferenceSession
     weights: int
     """Bytes."""
+    bound: Bound | None
+    """Where values lie on a device."""
 
 
 class Sessions:
@@ -47,6 +58,7 @@ class Sessions:
 
     Attributes:
         providers: names of the execution providers in use, in order of preference.
+        reduces: whether maps are best left to the graph (`reduction.py`), since its values lie on another device.
     """
 
     def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
@@ -61,21 +73,25 @@ class Sessions:
         # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
         self._threads = usable_cores() if threads is None else threads
         self._asked, self.providers = _settle(providers)
+        self._device = _device(*self._asked[0])
+        self.reduces = self._device is not None
         self._lock = threading.Lock()
         self._cache: OrderedDict[_Key, _Cached] = OrderedDict()
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return the named outputs for `feeds`: values of N rows by name.
 
-        Besides the graph's inputs `images` (N,Cin,H,W) and `targets` (N,), these may be outputs of the graph, such as
-        `activations`: then it starts there, and `images` may be left out where nothing else needs them.
+        Outputs are those of the file, and maps of `reduction.py`. Besides the graph's inputs `images` (N,Cin,H,W) and
+        `targets` (N,), feeds may be outputs of the file, such as `activations`: then the graph starts there, and
+        `images` may be left out where nothing else needs them.
 
         Raises:
             ModelFileError: onnxruntime cannot load the graph, or it needs an input that is not among `feeds`.
             ProviderError: onnxruntime fails to run it, for lack of memory for instance.
         """
         given = tuple(name for name in contract.OUTPUTS if name in feeds)
-        session = self._session((outputs, given))
+        cached = self._session((outputs, given))
+        session = cached.session
         names = [value.name for value in session.get_outputs()]
         inputs = [value.name for value in session.get_inputs()]
         missing = [name for name in inputs if name not in feeds]
@@ -85,7 +101,8 @@ class Sessions:
                 f"{' and '.join(feeds)}, though the metadata says otherwise; export the network again"
             )
         try:
-            values = session.run(names, {name: feeds[name] for name in inputs})
+            run = session.run if cached.bound is None else cached.bound.run
+            values = run(names, {name: feeds[name] for name in inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class
             rows = len(next(iter(feeds.values())))
             raise ProviderError(
@@ -94,7 +111,7 @@ class Sessions:
             ) from error
         return dict(zip(names, values, strict=True))
 
-    def _session(self, key: _Key) -> onnxruntime.InferenceSession:
+    def _session(self, key: _Key) -> _Cached:
         with self._lock:
             cached = self._cache.get(key)
             if cached is None:
@@ -102,7 +119,7 @@ class Sessions:
                 while len(self._cache) > _ALWAYS_CACHED and self._too_much():
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
-            return cached.session
+            return cached
 
     def _too_much(self) -> bool:
         weights = sum(cached.weights for cached in self._cache.values())
@@ -120,7 +137,9 @@ class Sessions:
         given: tuple[str, ...],
         adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
     ) -> _Cached:
-        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs], given)
+        needed = sources(outputs) - frozenset(given)
+        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in needed], given)
+        add_maps(pruned, outputs)
         options = _options()
         options.intra_op_num_threads = self._threads
         if given:
@@ -144,7 +163,8 @@ class Sessions:
                 f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
-        return _Cached(session, sum(map(_size, pruned.graph.initializer)))
+        bound = None if self._device is None else Bound(session, *self._device)
+        return _Cached(session, sum(map(_size, pruned.graph.initializer)), bound)
 
 
 def _size(tensor: onnx.TensorProto) -> int:
@@ -177,7 +197,7 @@ def _settle(providers: Sequence[Provider] | None) -> tuple[list[tuple[str, dict[
     if providers is None:
         asked: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
         if CUDA in available:
-            asked.insert(0, (CUDA, {}))
+            asked.insert(0, (CUDA, dict(_DEFAULTS[CUDA])))
         used = _probe(asked)
         return [pair for pair in asked if pair[0] in used], used
     if isinstance(providers, str):
@@ -201,7 +221,19 @@ def _parse(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str,
     known = {key: full for full in available for key in (full.lower(), full.lower().removesuffix("executionprovider"))}
     if name.lower() not in known:
         raise ProviderError(f"provider {name!r} is not available in this onnxruntime; it has {', '.join(available)}")
-    return known[name.lower()], dict(options)
+    full = known[name.lower()]
+    return full, {**_DEFAULTS.get(full, {}), **options}
+
+
+def _device(provider: str, options: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The kind of memory and the number of the device that a provider's values lie on; None for the host's memory."""
+    if provider not in _MEMORY:
+        return None
+    kind, option = _MEMORY[provider]
+    number = str(options.get(option, 0))  # onnxruntime takes either
+    if not (number.isascii() and number.isdecimal() and len(number) < 5):
+        raise ProviderError(f"{provider}: {option} must be an integer from 0, not {brief(options[option])}")
+    return kind, int(number)
 
 
 def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
