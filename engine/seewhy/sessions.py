@@ -21,6 +21,7 @@ from .cpus import usable_cores
 from .errors import ModelFileError, ProviderError, SeewhyError
 from .graph import prune
 from .model import ModelFile
+from .quirks import adapt
 from .reduction import add_maps, sources
 from .text import brief
 
@@ -140,6 +141,7 @@ class Sessions:
         needed = sources(outputs) - frozenset(given)
         pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in needed], given)
         add_maps(pruned, outputs)
+        adapt(pruned, self.providers)
         options = _options()
         options.intra_op_num_threads = self._threads
         if given:
