@@ -196,17 +196,18 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     outputs = [value.name for value in session.get_outputs()]
 
     model = model.to(device)
+    # As the library's documentation has it: parameters keep their gradients; and hooks stay on what it was given.
+    whole, other = copy.deepcopy(model), copy.deepcopy(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     trunk, head, _ = split(model)
     rule = guided(model)
-    whole = copy.deepcopy(model)  # hooks stay on what the library was given
     rivals: list[tuple[str, str, Callable[[np.ndarray], Any]]] = [
         ("forward", "PyTorch", forward(model, device)),
         ("gradcam", "PyTorch, to the layer only", torch_gradcam(trunk, head, device)),
         ("gradcam", "pytorch-grad-cam", library_gradcam(whole, split(whole)[2], device)),
         ("guided-backprop", "PyTorch, rule by hand", torch_guided(rule, device)),
-        ("guided-backprop", "pytorch-grad-cam", library_guided(copy.deepcopy(model), device)),
+        ("guided-backprop", "pytorch-grad-cam", library_guided(other, device)),
     ]
     if compiled:
         rivals += [
