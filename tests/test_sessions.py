@@ -149,6 +149,30 @@ def test_an_input_that_is_not_fed(model_path: Path) -> None:
         found.run(frozenset({"input_gradients"}), feeds)
 
 
+@pytest.mark.parametrize("spins", [True, False])
+def test_spinning(model_path: Path, monkeypatch: pytest.MonkeyPatch, spins: bool) -> None:
+    made = sessions.Sessions(ModelFile.read(model_path), None, 2)
+    made.spins = spins
+    entries: list[dict[str, str]] = []
+
+    class Options(onnxruntime.SessionOptions):
+        def __init__(self) -> None:
+            super().__init__()
+            entries.append({})
+
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            entries[-1][name] = value
+            super().add_session_config_entry(name, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
+    values = made.run(frozenset({"logits", "activations"}), feeds)
+    made.run(frozenset({"logits"}), {"activations": values["activations"], "targets": np.array([0])})
+    # Behind the target layer they never do.
+    off = {"session.intra_op.allow_spinning": "0"}
+    assert entries == [{} if spins else off, off]
+
+
 _MEMORY = """
 import os, sys
 import numpy as np
