@@ -28,6 +28,7 @@ from .errors import OutputError
 from .methods import Method
 from .options import Options
 from .passes import Batch, Count, Passes, slices
+from .reduction import REDUCTIONS, Reduction
 from .runs import Runs, why_repeated
 from .sessions import Outputs
 from .targets import highest
@@ -48,10 +49,22 @@ class Question:
     """Most rows in one run."""
     size: Size
 
+    reduced: bool = False
+    """Whether the graph makes the maps that it can make; see `reduction.py`."""
+
     @property
     def outputs(self) -> frozenset[str]:
         """What the plain run has to compute."""
-        return frozenset({LOGITS}).union(*(m.outputs if m.passes is None else m.passes.reads for m in self.methods))
+        return frozenset({LOGITS}).union(*(self.read(m) if m.passes is None else m.passes.reads for m in self.methods))
+
+    def reduction(self, method: Method) -> Reduction | None:
+        """How the graph makes the method's map, where it does."""
+        return REDUCTIONS.get(method.name) if self.reduced else None
+
+    def read(self, method: Method) -> tuple[str, ...]:
+        """Outputs that a method of one run needs."""
+        reduction = self.reduction(method)
+        return method.outputs if reduction is None else (reduction.output,)
 
     @property
     def varying(self) -> list[Method]:
@@ -89,6 +102,7 @@ def answer(runs: Runs, question: Question, pixels: Floats, asked: Integers | Non
     Raises:
         OutputError: the graph or a rule produced NaN or infinity.
     """
+    question = replace(question, reduced=runs.sessions.reduces)
     by_head = _by_head(runs, question)
     outputs = question.outputs | {ACTIVATIONS} if by_head else question.outputs
     start = np.full(len(pixels), PREDICTED, np.int64) if asked is None else np.ascontiguousarray(asked[:, 0])
@@ -142,7 +156,7 @@ def _further(
     pixels = _rows(values[IMAGES], images)
     if not by_head:  # the plain run's outputs, so that its session serves here too
         return {IMAGES: pixels, **runs(question.outputs, {IMAGES: pixels, TARGETS: targets}, numbers[images])}
-    outputs = frozenset(name for method in question.varying for name in method.outputs) - {ACTIVATIONS}
+    outputs = frozenset(name for method in question.varying for name in question.read(method)) - {ACTIVATIONS}
     activations = _rows(values[ACTIVATIONS], images)
     computed = runs(outputs, {ACTIVATIONS: activations, TARGETS: targets}, numbers[images])
     return {IMAGES: pixels, ACTIVATIONS: activations, **computed}
@@ -155,8 +169,10 @@ def _rows(value: Floats, images: Integers) -> Floats:
 
 def _combine(method: Method, values: Values, question: Question) -> Answer:
     """One method's answer for some rows: (m,...), not yet class-major."""
+    reduction = question.reduction(method)
+    rule = method.combine if reduction is None else reduction.attribution
     try:
-        attribution = method.combine(values, question.size)
+        attribution = rule(values, question.size)
     except OutputError as error:
         raise OutputError(f"{method.name}: {error}") from None
     return Answer(attribution.maps, attribution.values, method.heatmaps(attribution.values, question.size))

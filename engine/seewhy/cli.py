@@ -1,4 +1,4 @@
-"""The command line: `seewhy explain`, `seewhy inspect`, and the commands of plug-ins."""
+"""The command line: `seewhy explain`, `inspect` and `bench`, and the commands of plug-ins."""
 
 from __future__ import annotations
 
@@ -258,3 +258,22 @@ def inspect(model: Path, as_json: bool) -> None:
         click.echo(inspection.report(read))
     if read.damage is not None:
         raise _Failure(read.damage)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--method", "methods", multiple=True, help="Method; repeatable. Default: gradcam and guided-backprop.")
+@click.option(
+    "--batch", "batches", type=int, multiple=True, default=(1, 8, 32), show_default=True, help="Batch size; repeatable."
+)
+@click.option("--threads", type=int, multiple=True, help="Threads; repeatable. Default: one for each usable core.")
+@click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="Time for each row of the table.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Turns that this time is split into.")
+@click.option("--profile", is_flag=True, help="Also say which operators take the time.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def bench(**chosen: Any) -> None:
+    """Measure how quick the model file MODEL is on this machine, and which batch size and threads suit it."""
+    from . import bench_cli
+
+    bench_cli.run(**chosen)

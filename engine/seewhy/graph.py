@@ -29,11 +29,11 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] =
     found = {value.name: value for value in graph.output}
     wanted = [found[name] for name in outputs]
     starts = [found[name] for name in given]
-    nodes, needed = _needed_nodes(graph.node, [value.name for value in wanted])
+    nodes, needed = needed_nodes(graph.node, [value.name for value in wanted])
     constants: list[onnx.TensorProto] = []
     if given:
         nodes, constants = _start_at(graph, nodes, list(given))
-        nodes, needed = _needed_nodes(nodes, [value.name for value in wanted])
+        nodes, needed = needed_nodes(nodes, [value.name for value in wanted])
 
     pruned = onnx.ModelProto(
         ir_version=model.ir_version,
@@ -54,7 +54,7 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] =
     return pruned
 
 
-def _needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
     """The nodes that `outputs` depend on, in graph order, and every value name that they or the outputs use."""
     needed = set(outputs)
     kept = []

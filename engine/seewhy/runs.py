@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from . import reduction
 from .arrays import Integers, first_not_finite
 from .contract import ACTIVATIONS
 from .errors import ModelFileError, OutputError
@@ -44,7 +45,7 @@ class Runs:
         """onnxruntime returns what the graph computes, whatever shape the file declares for it."""
         lengths: dict[int | str, int] = {"N": rows}
         for name, value in values.items():
-            shape = self.model.metadata.shapes[name]
+            shape = reduction.SHAPE if reduction.is_map(name) else self.model.metadata.shapes[name]
             wanted = [lengths.get(length, length) for length in shape]
             fits = len(value.shape) == len(shape) and all(
                 have == want or (isinstance(want, str) and have > 0)

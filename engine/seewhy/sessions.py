@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 
 from . import contract
 from .arrays import Floats
+from .binding import Bound
+from .cpus import usable_cores
 from .errors import ModelFileError, ProviderError, SeewhyError
 from .graph import prune
 from .model import ModelFile
+from .quirks import adapt
+from .reduction import add_maps, sources
+from .text import brief
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"
@@ -26,6 +31,12 @@ _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
 """The outputs wanted, and those that are given."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# cuDNN's quick choice of a way to convolve: by default onnxruntime has it look longer, for each new batch size again.
+_DEFAULTS: dict[str, dict[str, str]] = {
+    CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
+}
+# Providers whose values lie in memory of their own: onnxruntime's name for that, and the option that numbers devices.
+_MEMORY = {CUDA: ("cuda", "device_id")}
 # A call may take five: the plain run, the head, and passes of three kinds.
 _CACHED_SESSIONS = 8
 # And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
@@ -39,6 +50,8 @@ class _Cached:
     session: onnxruntime.InferenceSession
     weights: int
     """Bytes."""
+    bound: Bound | None
+    """Where values lie on a device."""
 
 
 class Sessions:
@@ -46,10 +59,13 @@ class Sessions:
 
     Attributes:
         providers: names of the execution providers in use, in order of preference.
+        spins: whether threads of sessions made from now on spin while they wait for work. Clear it where other stages
+            run beside the sessions and want the cores.
+        reduces: whether maps are best left to the graph (`reduction.py`), since its values lie on another device.
     """
 
     def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
-        """Settle on `providers`; None takes CUDA if usable, else the CPU. `threads` None leaves it to onnxruntime.
+        """Settle on `providers`; None takes CUDA if usable, else the CPU. `threads` None is one for each usable core.
 
         Raises:
             ProviderError: a provider is unknown, not installed, or does not start.
@@ -57,23 +73,29 @@ class Sessions:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ProviderError(f"threads must be a positive integer, not {threads!r}")
         self._model = model
-        self._threads = threads
+        # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
+        self._threads = usable_cores() if threads is None else threads
         self._asked, self.providers = _settle(providers)
+        self._device = _device(*self._asked[0])
+        self.reduces = self._device is not None
+        self.spins = True
         self._lock = threading.Lock()
         self._cache: OrderedDict[_Key, _Cached] = OrderedDict()
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return the named outputs for `feeds`: values of N rows by name.
 
-        Besides the graph's inputs `images` (N,Cin,H,W) and `targets` (N,), these may be outputs of the graph, such as
-        `activations`: then it starts there, and `images` may be left out where nothing else needs them.
+        Outputs are those of the file, and maps of `reduction.py`. Besides the graph's inputs `images` (N,Cin,H,W) and
+        `targets` (N,), feeds may be outputs of the file, such as `activations`: then the graph starts there, and
+        `images` may be left out where nothing else needs them.
 
         Raises:
             ModelFileError: onnxruntime cannot load the graph, or it needs an input that is not among `feeds`.
             ProviderError: onnxruntime fails to run it, for lack of memory for instance.
         """
         given = tuple(name for name in contract.OUTPUTS if name in feeds)
-        session = self._session((outputs, given))
+        cached = self._session((outputs, given))
+        session = cached.session
         names = [value.name for value in session.get_outputs()]
         inputs = [value.name for value in session.get_inputs()]
         missing = [name for name in inputs if name not in feeds]
@@ -83,7 +105,8 @@ class Sessions:
                 f"{' and '.join(feeds)}, though the metadata says otherwise; export the network again"
             )
         try:
-            values = session.run(names, {name: feeds[name] for name in inputs})
+            run = session.run if cached.bound is None else cached.bound.run
+            values = run(names, {name: feeds[name] for name in inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class
             rows = len(next(iter(feeds.values())))
             raise ProviderError(
@@ -92,7 +115,7 @@ class Sessions:
             ) from error
         return dict(zip(names, values, strict=True))
 
-    def _session(self, key: _Key) -> onnxruntime.InferenceSession:
+    def _session(self, key: _Key) -> _Cached:
         with self._lock:
             cached = self._cache.get(key)
             if cached is None:
@@ -100,23 +123,38 @@ class Sessions:
                 while len(self._cache) > _ALWAYS_CACHED and self._too_much():
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
-            return cached.session
+            return cached
 
     def _too_much(self) -> bool:
         weights = sum(cached.weights for cached in self._cache.values())
         return len(self._cache) > _CACHED_SESSIONS or weights > _CACHED_BYTES
 
-    def _make(self, outputs: frozenset[str], given: tuple[str, ...]) -> _Cached:
-        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in outputs], given)
+    def make(
+        self, outputs: frozenset[str], adjust: Callable[[onnxruntime.SessionOptions], object]
+    ) -> onnxruntime.InferenceSession:
+        """A session for the outputs that stays out of the cache, with its options changed by `adjust`."""
+        return self._make(outputs, (), adjust).session
+
+    def _make(
+        self,
+        outputs: frozenset[str],
+        given: tuple[str, ...],
+        adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
+    ) -> _Cached:
+        needed = sources(outputs) - frozenset(given)
+        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in needed], given)
+        add_maps(pruned, outputs)
+        adapt(pruned, self.providers)
         options = _options()
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        if given:
+        options.intra_op_num_threads = self._threads
+        if given or not self.spins:
             # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._model.metadata.external_data is not None:
             folder = os.fspath(self._model.path.parent.absolute())
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        if adjust is not None:
+            adjust(options)
         try:
             session = _start(pruned, options, self._asked)
         except SeewhyError:
@@ -130,7 +168,8 @@ class Sessions:
                 f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
-        return _Cached(session, sum(map(_size, pruned.graph.initializer)))
+        bound = None if self._device is None else Bound(session, *self._device)
+        return _Cached(session, sum(map(_size, pruned.graph.initializer)), bound)
 
 
 def _size(tensor: onnx.TensorProto) -> int:
@@ -142,6 +181,9 @@ def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _LOG_FATAL_ONLY
+    # With it, each new batch size gets a plan and one more piece of memory for all of it, which is kept; and it is no
+    # quicker. See docs/performance-threads.md.
+    options.enable_mem_pattern = False
     return options
 
 
@@ -160,7 +202,7 @@ def _settle(providers: Sequence[Provider] | None) -> tuple[list[tuple[str, dict[
     if providers is None:
         asked: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
         if CUDA in available:
-            asked.insert(0, (CUDA, {}))
+            asked.insert(0, (CUDA, dict(_DEFAULTS[CUDA])))
         used = _probe(asked)
         return [pair for pair in asked if pair[0] in used], used
     if isinstance(providers, str):
@@ -184,7 +226,19 @@ def _parse(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str,
     known = {key: full for full in available for key in (full.lower(), full.lower().removesuffix("executionprovider"))}
     if name.lower() not in known:
         raise ProviderError(f"provider {name!r} is not available in this onnxruntime; it has {', '.join(available)}")
-    return known[name.lower()], dict(options)
+    full = known[name.lower()]
+    return full, {**_DEFAULTS.get(full, {}), **options}
+
+
+def _device(provider: str, options: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The kind of memory and the number of the device that a provider's values lie on; None for the host's memory."""
+    if provider not in _MEMORY:
+        return None
+    kind, option = _MEMORY[provider]
+    number = str(options.get(option, 0))  # onnxruntime takes either
+    if not (number.isascii() and number.isdecimal() and len(number) < 5):
+        raise ProviderError(f"{provider}: {option} must be an integer from 0, not {brief(options[option])}")
+    return kind, int(number)
 
 
 def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
@@ -198,8 +252,10 @@ def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
     )
     opset = onnx.helper.make_opsetid("", contract.OPSET)
     model = onnx.helper.make_model(graph, ir_version=contract.IR_VERSION, opset_imports=[opset])
+    options = _options()
+    options.intra_op_num_threads = 1
     try:
-        return tuple(_start(model, _options(), asked).get_providers())
+        return tuple(_start(model, options, asked).get_providers())
     except Exception as error:  # onnxruntime's exceptions share no base class
         names = ", ".join(name for name, _ in asked)
         raise ProviderError(f"{names} did not start: {_first_line(error)}") from error

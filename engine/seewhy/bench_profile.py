@@ -1,0 +1,90 @@
+"""Which operators take the time: onnxruntime's profile of one run, added up by type and by part of the graph."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from .bench_worker import FORWARD, Case, Order
+from .contract import IMAGES, LOGITS, PREDICTED, TARGETS
+from .errors import SeewhyError
+from .graph import needed_nodes
+from .methods import METHODS
+from .model import ModelFile
+from .sessions import Sessions
+
+_RUNS = 3
+_SUFFIX = "_kernel_time"
+# Weights of the optimised graph go beside it: nobody reads them, and one file stops at 2 GiB.
+_WEIGHTS = "weights.bin"
+
+
+def measure(order: Order, say: Callable[[dict[str, Any]], object]) -> None:
+    """Answer with each case's operators, those that take longest first."""
+    model = ModelFile.read(order.path, verify=False)
+    data = model.metadata
+    shape = (order.batch, data.channels, *data.image_size)
+    images = np.random.default_rng(0).standard_normal(shape, np.float32)
+    feeds = {IMAGES: images, TARGETS: np.full(order.batch, PREDICTED, np.int64)}
+    for number, case in enumerate(order.cases):
+        try:
+            operators = _profile(Sessions(model, order.providers, case.threads), case, feeds)
+        except (SeewhyError, MemoryError) as error:
+            say({"case": number, "error": str(error)})
+        else:
+            say({"case": number, "operators": operators})
+
+
+def _profile(sessions: Sessions, case: Case, feeds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    outputs = frozenset({LOGITS} if case.what == FORWARD else {LOGITS, *METHODS[case.what].outputs})
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "optimised.onnx"
+
+        def adjust(options: onnxruntime.SessionOptions) -> None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            options.optimized_model_filepath = str(graph)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+
+        session = sessions.make(outputs, adjust)
+        inputs = {value.name: feeds[value.name] for value in session.get_inputs()}
+        for _ in range(_RUNS + 1):
+            session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        parts = _parts(onnx.load(graph, load_external_data=False).graph)
+    return add_up(events, parts)
+
+
+def _parts(graph: onnx.GraphProto) -> dict[str, str]:
+    """Each operator of the optimised graph: whether the logits need it."""
+    forward = {node.name for node in needed_nodes(graph.node, [LOGITS])[0]}
+    return {node.name: "forward" if node.name in forward else "backward" for node in graph.node if node.name}
+
+
+def add_up(events: Iterable[Mapping[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Events of onnxruntime's profile -> part, type, count, milliseconds and share, for all runs but the first.
+
+    Of each operator, the median run counts: one that was interrupted says nothing about the operator.
+    """
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
+            name = event["name"].removesuffix(_SUFFIX)
+            times.setdefault((name, event["args"]["op_name"]), []).append(event["dur"] / 1000)
+    sums: dict[tuple[str, str], list[float]] = {}
+    for (name, kind), durations in times.items():
+        sums.setdefault((parts.get(name, "unknown"), kind), []).append(float(np.median(durations[1:] or durations)))
+    total = sum(map(sum, sums.values())) or 1.0
+    rows = [
+        {"part": part, "type": kind, "count": len(found), "milliseconds": sum(found), "share": sum(found) / total}
+        for (part, kind), found in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["milliseconds"])
