@@ -35,7 +35,7 @@ def returning(name: str, *nodes: onnx.NodeProto, **constants: np.ndarray) -> onn
 
 FLAT = helper.make_node("GlobalAveragePool", ["before"], ["gradients"])
 TWICE = helper.make_node("Concat", ["before", "before"], ["logits"], axis=0)
-ONE_ROW = helper.make_node("Slice", ["before", "first", "second"], ["activations"])
+THRICE = helper.make_node("Concat", ["before", "before", "before"], ["activations"], axis=0)
 SLICES = {"first": np.array([0]), "second": np.array([1])}
 NARROW = helper.make_node("Slice", ["before", "first", "second", "second"], ["class_weights"])
 COPY = helper.make_node("Identity", ["activations"], ["input_gradients"])
@@ -52,9 +52,9 @@ PIXEL = [name for name, method in METHODS.items() if "input_gradients" in method
         (returning("gradients", FLAT), GRADIENT, r"gradients has the shape \(3, 5, 1, 1\) and not \(3, 5, 6, 8\)"),
         (returning("logits", TWICE), [*METHODS], r"logits has the shape \(6, 6\) and not \(3, 6\)"),
         (
-            returning("activations", ONE_ROW, **SLICES),
+            returning("activations", THRICE),
             ACTIVATION,
-            r"activations has the shape \(1, 5, 6, 8\) and not \(3, C, h, w\)",
+            r"activations has the shape \(9, 5, 6, 8\) and not \(3, C, h, w\)",
         ),
         (
             returning("class_weights", NARROW, **SLICES),

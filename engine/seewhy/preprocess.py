@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import _core
-from .arrays import Bytes, Floats
+from .arrays import Bytes, Floats, first_not_finite
 from .contract import MAX_PIXELS, Metadata, Preprocessing
 from .decode import decode_file, decode_image
 from .errors import ImageError
@@ -202,9 +202,9 @@ def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
         )
     if images.ndim != 4 or images.shape[1:] != wanted:
         raise ImageError(f"preprocessed pixels must have the shape {shape}, not {images.shape}")
-    bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-    if bad.size:
-        raise ImageError(f"preprocessed image {bad[0]} holds NaN or infinity")
+    row = first_not_finite(images)
+    if row is not None:
+        raise ImageError(f"preprocessed image {row} holds NaN or infinity")
     return np.ascontiguousarray(images)
 
 

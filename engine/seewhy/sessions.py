@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from . import contract
+from . import contract, pieces
 from .arrays import Floats
 from .binding import Bound
 from .cpus import usable_cores
@@ -27,8 +28,8 @@ from .text import brief
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"
-_Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...]]"
-"""The outputs wanted, and those that are given."""
+_Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...], int]"
+"""The outputs wanted, those that are given, and threads."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # cuDNN's quick choice of a way to convolve: by default onnxruntime has it look longer, for each new batch size again.
@@ -52,6 +53,7 @@ class _Cached:
     """Bytes."""
     bound: Bound | None
     """Where values lie on a device."""
+    threads: int
 
 
 class Sessions:
@@ -73,6 +75,7 @@ class Sessions:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ProviderError(f"threads must be a positive integer, not {threads!r}")
         self._model = model
+        self._matrices = sum(_size(tensor) for tensor in model.proto.graph.initializer if len(tensor.dims) == 2)
         # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
         self._threads = usable_cores() if threads is None else threads
         self._asked, self.providers = _settle(providers)
@@ -94,7 +97,8 @@ class Sessions:
             ProviderError: onnxruntime fails to run it, for lack of memory for instance.
         """
         given = tuple(name for name in contract.OUTPUTS if name in feeds)
-        cached = self._session((outputs, given))
+        rows = len(next(iter(feeds.values())))
+        cached = self._session((outputs, given, self._threads_for(outputs, given, rows)))
         session = cached.session
         names = [value.name for value in session.get_outputs()]
         inputs = [value.name for value in session.get_inputs()]
@@ -104,16 +108,41 @@ class Sessions:
                 f"{self._model.path}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
                 f"{' and '.join(feeds)}, though the metadata says otherwise; export the network again"
             )
+        run = session.run if cached.bound is None else cached.bound.run
+
+        def run_rows(part: slice) -> list[Floats]:
+            values: list[Floats] = run(names, {name: feeds[name][part] for name in inputs})
+            return values
+
         try:
-            run = session.run if cached.bound is None else cached.bound.run
-            values = run(names, {name: feeds[name] for name in inputs})
+            if cached.threads == 1 and self.providers[0] == CPU:
+                parts = pieces.pieces(rows, self._threads, self._matrices)
+                results = pieces.run(run_rows, parts, self._threads)
+                values = (
+                    results[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
+                )
+            else:
+                values = run_rows(slice(None))
         except Exception as error:  # onnxruntime's exceptions share no base class
-            rows = len(next(iter(feeds.values())))
             raise ProviderError(
                 f"{self._model.path}: onnxruntime failed on {rows} images with {self.providers[0]}: "
                 f"{_first_line(error)}"
             ) from error
         return dict(zip(names, values, strict=True))
+
+    def _threads_for(self, outputs: frozenset[str], given: tuple[str, ...], rows: int) -> int:
+        """Threads of the session that `rows` images are best run by: 1 for pieces, or all.
+
+        What is there already serves any number but 1: a session takes longer to make than it then saves.
+        """
+        if self.providers[0] != CPU or self._threads == 1 or rows == 1:
+            return self._threads
+        best, other = (
+            (1, self._threads) if pieces.worthwhile(rows, self._threads, self._matrices) else (self._threads, 1)
+        )
+        with self._lock:
+            there = {key[2] for key in self._cache if key[:2] == (outputs, given)}
+        return other if other in there and best not in there and best != 1 else best
 
     def _session(self, key: _Key) -> _Cached:
         with self._lock:
@@ -133,12 +162,13 @@ class Sessions:
         self, outputs: frozenset[str], adjust: Callable[[onnxruntime.SessionOptions], object]
     ) -> onnxruntime.InferenceSession:
         """A session for the outputs that stays out of the cache, with its options changed by `adjust`."""
-        return self._make(outputs, (), adjust).session
+        return self._make(outputs, (), self._threads, adjust).session
 
     def _make(
         self,
         outputs: frozenset[str],
         given: tuple[str, ...],
+        threads: int,
         adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
     ) -> _Cached:
         needed = sources(outputs) - frozenset(given)
@@ -146,7 +176,7 @@ class Sessions:
         add_maps(pruned, outputs)
         adapt(pruned, self.providers)
         options = _options()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = threads
         if given or not self.spins:
             # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -169,7 +199,7 @@ class Sessions:
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
         bound = None if self._device is None else Bound(session, *self._device)
-        return _Cached(session, sum(map(_size, pruned.graph.initializer)), bound)
+        return _Cached(session, sum(map(_size, pruned.graph.initializer)), bound, threads)
 
 
 def _size(tensor: onnx.TensorProto) -> int:

@@ -1,0 +1,72 @@
+"""A batch in pieces: each piece runs on one core by itself, instead of every layer on all of them.
+
+Cores then wait for each other once a batch and not once a layer, what onnxruntime does on one thread only (transposed
+convolutions, say) uses all cores too, and the maps of a small piece stay in the cache between the forward pass and the
+backward pass that reads them again. Results are the same bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+# Bytes of matrices for each image of a piece. A convolution reads a weight once and uses it at every place; a linear
+# layer of a few images does little but read. So large ones (AlexNet, VGG) want large pieces, or none.
+_MATRICES_PER_IMAGE = 20_000_000
+# Of the cores' time, what must be in use to the end for pieces to be worth it.
+_LEAST_IN_USE = 0.85
+
+
+def worthwhile(rows: int, threads: int, matrices: int) -> bool:
+    """Whether `rows` images, a piece to each thread, keep the threads busy, and not with reading `matrices` bytes."""
+    each = -(-rows // threads)
+    return rows > 1 and rows >= _LEAST_IN_USE * threads * each and matrices <= each * _MATRICES_PER_IMAGE
+
+
+def pieces(rows: int, threads: int, matrices: int) -> list[slice]:
+    """Cut `rows` images into pieces of nearly one size, as many for each of `threads`; `matrices` in bytes."""
+    largest = max(1, -(-matrices // _MATRICES_PER_IMAGE))
+    rounds = -(-rows // (largest * threads))
+    count = min(rows, rounds * threads)
+    edges = [rows * i // count for i in range(count + 1)]
+    return [slice(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def run(work: Callable[[slice], _Result], parts: Sequence[slice], threads: int) -> list[_Result]:
+    """The results of `work` for every part, in order, on this thread and as many others as that makes `threads`.
+
+    The first failure, in order, is raised when all threads are done; parts that were not begun by then are left out.
+    """
+    results: list[_Result | None] = [None] * len(parts)
+    failures: dict[int, BaseException] = {}
+    waiting = iter(range(len(parts)))
+    lock = threading.Lock()
+
+    def serve() -> None:
+        while True:
+            with lock:
+                i = None if failures else next(waiting, None)
+            if i is None:
+                return
+            try:
+                results[i] = work(parts[i])
+            except BaseException as error:  # noqa: BLE001  raised below, on the caller's thread
+                failures[i] = error
+
+    helpers = [threading.Thread(target=serve, name="seewhy-piece") for _ in range(min(threads, len(parts)) - 1)]
+    started = []
+    try:
+        for helper in helpers:
+            helper.start()
+            started.append(helper)
+        serve()
+    finally:
+        for helper in started:
+            helper.join()
+    if failures:
+        raise failures[min(failures)]
+    return results  # type: ignore[return-value]
