@@ -236,6 +236,19 @@ py::array minmax(const py::object& maps_, int threads) {
     return result;
 }
 
+py::object first_not_finite(const py::object& values_, int threads) {
+    const auto values = take<float>(values_, "values");
+    check_threads(threads);
+    if (values.shape.empty()) throw py::value_error("values must have an axis for the images, not shape ()");
+    const Index count = values.array.size() > 0 ? values.shape[0] : 0, size = count > 0 ? values.array.size() / count : 0;
+    Index bad;
+    {
+        py::gil_scoped_release release;
+        bad = seewhy::first_not_finite(seewhy::spans(values.data(), count, size, threads));
+    }
+    return bad < 0 ? py::object(py::none()) : py::int_(bad);
+}
+
 py::array max_abs(const py::object& gradients_, int threads) {
     const auto gradients = take<float>(gradients_, "gradients", 4, "(N, C, H, W)");
     const Shape& shape = gradients.shape;
@@ -369,6 +382,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
                threads());
     module.def("upsample", &upsample, py::arg("maps"), py::arg("height"), py::arg("width"), threads());
     module.def("minmax", &minmax, py::arg("maps"), threads());
+    module.def("first_not_finite", &first_not_finite, py::arg("values"), threads());
     module.def("max_abs", &max_abs, py::arg("gradients"), threads());
     module.def("gradient_rgb", &gradient_rgb, py::arg("gradients"), threads());
     module.def("multiply_by_map", &multiply_by_map, py::arg("gradients"), py::arg("maps"), threads());

@@ -96,6 +96,9 @@ def minmax(maps: _Float, threads: int = 0) -> _Float:
         ValueError: a map holds NaN or infinity; the message names the first such map.
     """
 
+def first_not_finite(values: _Float, threads: int = 0) -> int | None:
+    """The first row of (N,...) that holds NaN or infinity, or None."""
+
 def max_abs(gradients: _Float, threads: int = 0) -> _Float:
     """(N,C,H,W) -> (N,H,W): the maximum over channels of |g| (Simonyan 2013, section 3.1). NaN stays NaN."""
 

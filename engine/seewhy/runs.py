@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,12 +16,17 @@ from .model import ModelFile
 from .sessions import Outputs, Sessions
 
 
+_MOST_REMEMBERED = 1000
+
+
 @dataclass(frozen=True)
 class Runs:
     """Runs a model file's graph, for any of its outputs. May be shared by threads."""
 
     model: ModelFile
     sessions: Sessions
+    _found_right: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
+    """Shapes that were looked at before; programs ask for the same few again and again."""
 
     def __call__(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]], images: Integers) -> Outputs:
         """Return `outputs` for `feeds`, as `Sessions.run` does; `images` (N,) says which image a row belongs to.
@@ -43,6 +48,9 @@ class Runs:
 
     def _check_shapes(self, values: Mapping[str, NDArray[Any]], rows: int) -> None:
         """onnxruntime returns what the graph computes, whatever shape the file declares for it."""
+        found = (rows, *((name, value.shape) for name, value in values.items()))
+        if found in self._found_right:
+            return
         lengths: dict[int | str, int] = {"N": rows}
         for name, value in values.items():
             shape = reduction.SHAPE if reduction.is_map(name) else self.model.metadata.shapes[name]
@@ -57,6 +65,8 @@ class Runs:
                     f"export the network again"
                 )
             lengths.update(zip(shape, value.shape, strict=True))
+        if len(self._found_right) < _MOST_REMEMBERED:
+            self._found_right.add(found)
 
 
 def _listed(lengths: Iterable[object]) -> str:
