@@ -15,7 +15,6 @@ from .errors import ModelFileError, OutputError
 from .model import ModelFile
 from .sessions import Outputs, Sessions
 
-
 _MOST_REMEMBERED = 1000
 
 
