@@ -13,8 +13,8 @@ HEAT = 1 / 255
 GRADIENT = 0.05
 # Float32 through a hundred layers.
 LOGITS = 1e-3
-# The colour's rounding and the blend's.
-LEVELS = 2
+# One step of the colour map is four levels, drawn with half weight; and the blend is rounded.
+LEVELS = 3
 
 
 def heatmaps(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tools' virtual environments: each tool alone with what it needs, so that its size can be told and pins can differ."""
+"""The tools' virtual environments: each tool alone with what it needs, for its own size and its own pins."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Environments:
         found = gpu_libraries(json.loads(self._pip([*arguments, "--dry-run", "--report", "-", *others])))
         if found:
             raise EnvironmentFailure(
-                f"{name}: pip would install {', '.join(found[:3])} for GPUs, {len(found)} packages of gigabytes; let it "
+                f"{name}: pip would install {', '.join(found[:3])} for GPUs, {len(found)} packages, gigabytes; let it "
                 f"find PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS), or give --allow-gpu-libraries"
             )
 

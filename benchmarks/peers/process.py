@@ -28,12 +28,14 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("w")
         command = [str(python), str(WORKERS / "worker.py"), job]
+        # Compiled once for all runs in this folder.
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(log.parent.parent / "inductor")}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment(threads),
+            env={**environment(threads), **cache},
             cwd=WORKERS,
             text=True,
         )

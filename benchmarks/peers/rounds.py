@@ -106,8 +106,9 @@ def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
     if done is None:
         return None
     tool.note = done["note"]
-    # The first call warms up, and may compile; the second says how long one takes.
-    again = tool.attempt(lambda: tool.process.ask("run", count=1, warm=False)) if done["seconds"] < 2 * LONG else None
+    # The first call warms up; the second says how long one takes.
+    short = done["seconds"] < 5 * LONG
+    again = tool.attempt(lambda: tool.process.ask("run", count=1, warm=False)) if short else None
     tool.seconds = again["times"][0] if again else done["seconds"]
     tool.calls = figures.repeats(tool.seconds)
     return np.load(path)

@@ -72,9 +72,9 @@ def _torch(folder: Path, photograph: str, threads: int) -> Any:
     """The module, its target layer and the photograph as a (1,3,224,224) tensor."""
     from job import Task
     from PIL import Image
-    from torch_models import import_models, layer, network
+    from torch_models import import_torchvision, layer, network
 
-    import_models()
+    import_torchvision()
     from torchvision import transforms
 
     task = Task(folder, 1, threads)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from job import Job, Task
 from photographs import save, size_of
-from torch_models import freeze, freeze_before, images, import_models, layer, network
-
-import_models()
-import cv2
 from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch_models import freeze, freeze_before, images, layer, network
 
 
 def gradcam(task: Task, frozen: bool = False) -> Job:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 _definitions: list[torch.library.Library] = []
 
 
-def import_models():
-    """torchvision.models, also beside a PyTorch without CUDA, where torchvision's compiled operators do not load."""
+def import_torchvision() -> None:
+    """Import it beside a PyTorch without CUDA too, where torchvision's compiled operators do not load."""
     try:
         import torchvision
     except RuntimeError:
@@ -20,14 +20,16 @@ def import_models():
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _definitions.append(library)
-        import torchvision
-    return torchvision.models
+        import torchvision  # noqa: F401
 
 
 def network(task: Task) -> nn.Module:
     """The model in evaluation mode, with the weights that all tools share."""
+    import_torchvision()
+    from torchvision.models import get_model
+
     torch.set_num_threads(task.threads)
-    module = import_models().get_model(task.name, weights=None)
+    module = get_model(task.name, weights=None)
     module.load_state_dict(torch.load(task.model / "weights.pt", mmap=True))
     return module.eval()
 

@@ -8,9 +8,7 @@ import torch
 from job import Job, Task
 from photographs import save
 from PIL import Image
-from torch_models import heatmaps, images, import_models, layer, network
-
-import_models()
+from torch_models import heatmaps, images, layer, network
 from torchcam.methods import GradCAM
 from torchcam.utils import overlay_mask
 from torchvision.transforms import v2

@@ -10,7 +10,7 @@ idle.
 from __future__ import annotations
 
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -74,10 +74,14 @@ def main() -> None:
     module, _, name = sys.argv[1].partition(":")
     commands: dict[str, Callable[..., dict[str, Any]]] = {}
     try:
+        if importlib.util.find_spec("torch"):
+            import torch_models
+
+            torch_models.import_torchvision()
         worker = Worker(getattr(importlib.import_module(module), name))
         commands = {"load": worker.load, "first": worker.first, "run": worker.run}
         lines.write(json.dumps({"ready": True}) + "\n")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- the tool's own, whatever it is
         traceback.print_exc()
         lines.write(json.dumps({"error": _brief(error)}) + "\n")
         return
@@ -85,7 +89,7 @@ def main() -> None:
         command = json.loads(line)
         try:
             answer = commands[command.pop("do")](**command)
-        except Exception as error:  # the tool's own: reported, and the next command may work
+        except Exception as error:  # noqa: BLE001 -- the tool's own; the next command may work
             traceback.print_exc()
             answer = {"error": _brief(error)}
         lines.write(json.dumps(answer) + "\n")
