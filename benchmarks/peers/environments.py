@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 SEEWHY = "seewhy"
 # A GPU's libraries: gigabytes that no measurement here uses.
-_FOR_GPUS = re.compile(r"(nvidia|cuda|triton|rocm|pytorch-triton)\b.*", re.IGNORECASE)
+_FOR_GPUS = re.compile(r"(nvidia|cuda|rocm|(pytorch[-_.])?triton)([-_.].*)?", re.IGNORECASE)
 # What an installation of seewhy is made of.
 _SOURCES = ("pyproject.toml", "CMakeLists.txt", "csrc", "engine", "export")
 

@@ -13,7 +13,7 @@ COLOURS = ("#8c8c8c", "#c8102e", "#1f5fa8", "#3f9c6b", "#d98b19", "#7a5195", "#b
 
 
 def question_plot(name: str, records: Records, path: Path) -> bool:
-    """A panel a batch size: time over the floor's for each model and rival. Returns whether there was anything to draw."""
+    """A panel a batch size, time over the floor's for each model and rival; returns whether there was any figure."""
     question = QUESTIONS[name]
     batches = [batch for batch in question.batches if any(key(name, m, batch) in records for m in question.models)]
     if not batches:
@@ -65,7 +65,7 @@ def cold_plot(records: Records, path: Path) -> bool:
         bars = panel.barh(tools, values, color=colours, zorder=2)
         panel.bar_label(bars, fmt=lambda v: f"{v:.2f}" if v < 100 else f"{v:.0f}", padding=3, fontsize=8)
         panel.set_title(title, loc="left", fontsize=10)
-        panel.margins(x=0.2)
+        panel.margins(x=0.25)
         panel.grid(axis="x", linewidth=0.4, zorder=0)
     panels[0].invert_yaxis()
     figure.suptitle(f"Cold start, {where.split('/')[1]}: lower is better", x=0.01, ha="left", fontsize=11)

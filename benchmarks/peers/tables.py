@@ -54,12 +54,11 @@ def _cell(name: str, rivals: Mapping[str, Any], base: str) -> str:
     told = "to_floor" if base == FLOOR else "to_ours"
     ratio = f"; {record[told]:.2f}×" if told in record else ""
     differs = " ≠" if record.get("agreement", {}).get("same") is False else ""
-    return f"{number(record['ms']['median'])} ({number(record['ms']['p10'])}–{number(record['ms']['p90'])}{ratio}){differs}"
+    median, low, high = (number(record["ms"][key]) for key in ("median", "p10", "p90"))
+    return f"{median} ({low}–{high}{ratio}){differs}"
 
 
 def _best(rivals: Mapping[str, Any]) -> str:
-    if "to_ours" not in next(iter(rivals.values()), {}) or OURS not in rivals:
-        return ""
     name = quickest(rivals, [name for name in rivals if name not in (OURS, FLOOR)])
     return "" if name is None or "to_ours" not in rivals[name] else f"{rivals[name]['to_ours']:.2f} ({name})"
 
