@@ -252,3 +252,17 @@ def test_a_worker_that_dies_is_a_failure_with_its_last_words(tmp_path: Path) -> 
             process.ask("load", task={})
     finally:
         process.close()
+
+
+def test_what_tools_leave_behind_is_not_a_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for part in environments._SOURCES:
+        (tmp_path / part).write_text("a") if "." in part else (tmp_path / part / "x").mkdir(parents=True)
+    (tmp_path / "engine" / "x" / "a.py").write_text("a")
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    before = environments.sources_digest()
+    for name in ("engine/.ruff_cache/0", "engine/x/__pycache__/a.pyc", "engine/x/_core.so"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("left behind")
+    assert environments.sources_digest() == before
+    (tmp_path / "engine" / "x" / "a.py").write_text("b")
+    assert environments.sources_digest() != before

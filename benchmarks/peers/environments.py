@@ -128,8 +128,10 @@ def sources_digest() -> str:
     for part in _SOURCES:
         top = ROOT / part
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".so", ".pyd", ".pyc"):
-                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+            name = path.relative_to(ROOT)
+            made = "__pycache__" in name.parts or any(part.startswith(".") for part in name.parts)
+            if path.is_file() and not made and path.suffix not in (".so", ".pyd"):
+                digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

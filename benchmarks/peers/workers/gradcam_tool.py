@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import torch
 from job import Job, Task
-from photographs import save, size_of
 from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -66,9 +65,12 @@ def folder(task: Task) -> Job:
             tensor = preprocess_image(np.float32(view) / 255, options["mean"], options["std"])
             heat = cam(input_tensor=tensor, targets=None)[0]
             if options["form"] == "original":
-                view, heat = photograph, cv2.resize(heat, size_of(photograph))
-            picture = show_cam_on_image(np.float32(view) / 255, heat, use_rgb=True)
-            save(picture, out, path.stem, options["form"])
+                view, heat = photograph, cv2.resize(heat, photograph.shape[1::-1])
+            picture = cv2.cvtColor(show_cam_on_image(np.float32(view) / 255, heat, use_rgb=True), cv2.COLOR_RGB2BGR)
+            if options["form"] == "jpeg":
+                cv2.imwrite(str(out / f"{path.stem}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            else:
+                cv2.imwrite(str(out / f"{path.stem}.png"), picture)
         return len(paths)
 
     torch.set_num_threads(task.threads)

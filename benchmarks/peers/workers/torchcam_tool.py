@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from job import Job, Task
-from photographs import save
 from PIL import Image
 from torch_models import heatmaps, images, layer, network
 from torchcam.methods import GradCAM
@@ -45,7 +44,10 @@ def folder(task: Task) -> Job:
             cam = extractor(scores.squeeze(0).argmax().item(), scores)[0]
             canvas = photograph if options["form"] == "original" else view
             picture = overlay_mask(canvas, v2.functional.to_pil_image(cam.squeeze(0), mode="F"), alpha=0.5)
-            save(picture, out, path.stem, options["form"])
+            if options["form"] == "jpeg":
+                picture.save(out / f"{path.stem}.jpg", quality=90)
+            else:
+                picture.save(out / f"{path.stem}.png")
         return len(paths)
 
     return Job(lambda: run(source), answer=lambda count: [count], warm=lambda: run(source[:2]))
