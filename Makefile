@@ -21,7 +21,7 @@ SMALL := $(VENV)/.demo-$(KEY)
 DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-all zoo lint wheel clean
+.PHONY: help demo test test-slow test-all zoo bench lint wheel clean
 
 help:
 	@echo 'make demo      export a network with real weights and explain photographs with it; results in demo/'
@@ -29,6 +29,7 @@ help:
 	@echo 'make test-slow run the others: large networks, sanitizers, packages'
 	@echo 'make test-all  run both'
 	@echo 'make zoo       export every model of docs/models.md from scratch and write that page; takes hours'
+	@echo 'make bench     measure SeeWhy beside other tools and write docs/benchmarks.md; takes more than an hour'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make wheel     build a wheel and an sdist into dist/'
 	@echo 'make clean     remove everything that these made, $(VENV) included'
@@ -48,6 +49,9 @@ test-all: $(DEV)
 zoo: $(DEV)
 	$(VENV)/bin/python benchmarks/zoo.py
 
+bench: $(DEV)
+	$(VENV)/bin/python benchmarks/bench.py
+
 lint: $(DEV)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -57,7 +61,7 @@ wheel: $(DEV)
 	$(VENV)/bin/python -m build --outdir dist
 
 clean:
-	rm -rf $(VENV) build demo dist .hypothesis .mypy_cache .pytest_cache .ruff_cache */.ruff_cache
+	rm -rf $(VENV) .bench build demo dist .hypothesis .mypy_cache .pytest_cache .ruff_cache */.ruff_cache
 
 $(PIP_STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \

@@ -1,0 +1,177 @@
+"""SeeWhy beside the tools that one would use instead: `make bench`.
+
+    python benchmarks/bench.py                          everything, from scratch, and docs/benchmarks.md
+    python benchmarks/bench.py --missing                what benchmarks/results/peers.json lacks
+    python benchmarks/bench.py --questions gradcam guided --models resnet50 --batches 1 8 --rounds 5
+    python benchmarks/bench.py --install                the tools' environments alone
+
+Needs an interpreter that has SeeWhy with its extras `demo`, `timm` and `dev`, as `make` makes it. Everything else is
+installed below the folder `.bench`, several GiB; what is there already is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peers import cold, machine, models, results
+from peers.environments import ENVIRONMENTS, ROOT, SEEWHY, EnvironmentFailure, Environments, sources_digest
+from peers.process import Process, ToolFailure
+from peers.questions import ALL, COLD, QUESTIONS, ROUNDS, Question
+from peers.rounds import Group, Rival, Tool, measure
+
+RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
+COLD_ROUNDS = 7
+
+
+class Bench:
+    """Everything that a run needs to know."""
+
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        self.chosen = chosen
+        self.folder = chosen.folder.resolve()
+        self.environments = Environments(self.folder / "environments", chosen.allow_gpu_libraries)
+        self.inputs = self.folder / "models"
+        self.missing_tools: dict[str, str] = {}
+        self.sources = sources_digest()
+
+    def install(self) -> None:
+        for name in ENVIRONMENTS:
+            start = time.monotonic()
+            try:
+                if self.environments.make(name):
+                    say(f"installed {name} in {time.monotonic() - start:.0f} s")
+            except EnvironmentFailure as failure:
+                if name == SEEWHY:
+                    raise
+                self.missing_tools[name] = str(failure)
+                say(f"not installed: {name}: {failure}")
+
+    def conditions(self) -> dict[str, Any]:
+        packages = {name: self.environments.packages(name) for name in ENVIRONMENTS if name not in self.missing_tools}
+        return {
+            "machine": machine.describe(),
+            "threads": self.chosen.threads,
+            "sources": self.sources,
+            "packages": packages,
+        }
+
+    def run(self) -> None:
+        self.install()
+        if self.chosen.install:
+            return
+        restricted = self.chosen.models or self.chosen.batches or self.chosen.questions
+        keep = bool(self.chosen.missing or restricted)
+        kept = results.Results(self.chosen.results, self.conditions(), keep)
+        models.write_inputs(self.inputs)
+        for name in self.chosen.questions or ALL:
+            for model in self._models(cold.MODELS if name == COLD else QUESTIONS[name].models):
+                start = time.monotonic()
+                if name == COLD:
+                    self._cold(kept, model)
+                else:
+                    self._question(kept, name, QUESTIONS[name], model)
+                say(f"{name}, {model}: {time.monotonic() - start:.0f} s")
+
+    def _models(self, there: Sequence[str]) -> list[str]:
+        return [name for name in there if name == "any" or not self.chosen.models or name in self.chosen.models]
+
+    def _lacks(self, kept: results.Results, key: str) -> bool:
+        return not (self.chosen.missing and kept.has(key))
+
+    def _prepared(self, model: str) -> Path:
+        """The files depend on the exporter of the sources measured."""
+        return self.inputs / model if model == "any" else models.prepare(self.inputs, model, self.sources)
+
+    def _cold(self, kept: results.Results, model: str) -> None:
+        key = results.key(COLD, model, 1)
+        if self._lacks(kept, key):
+            rounds = self.chosen.rounds or COLD_ROUNDS
+            kept.add(key, cold.measure(self.environments, self._prepared(model), self.chosen.threads, rounds))
+
+    def _question(self, kept: results.Results, name: str, question: Question, model: str) -> None:
+        batches = [batch for batch in question.batches if not self.chosen.batches or batch in self.chosen.batches]
+        wanted = [batch for batch in batches if self._lacks(kept, results.key(name, model, batch))]
+        if not wanted:
+            return
+        place = self._prepared(model)
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as scratch,
+            self._tools(name, question) as tools,
+        ):
+            for batch in wanted:
+                rounds = self.chosen.rounds or (question.rounds or ROUNDS)[batch]
+                tasks = {
+                    tool.rival.name: {
+                        "model": str(place),
+                        "batch": batch,
+                        "threads": tool.rival.threads or self.chosen.threads,
+                        "options": question.options(tool.rival, self.inputs, Path(scratch)),
+                    }
+                    for tool in tools
+                }
+                group = Group(tools, tasks, question.ours, question.floor, question.compare, Path(scratch))
+                kept.add(results.key(name, model, batch), measure(group, rounds))
+
+    @contextlib.contextmanager
+    def _tools(self, name: str, question: Question) -> Iterator[list[Tool]]:
+        """All started together; each is ready before anything is measured."""
+        tools = [self._start(name, rival) for rival in question.rivals if rival.environment not in self.missing_tools]
+        try:
+            for tool in tools:
+                try:
+                    tool.process.ready()
+                except ToolFailure as failure:
+                    tool.failure = str(failure)
+            yield tools
+        finally:
+            for tool in tools:
+                tool.process.close()
+
+    def _start(self, name: str, rival: Rival) -> Tool:
+        python = self.environments.python(rival.environment)
+        log = self.folder / "logs" / f"{name}-{rival.name.replace(' ', '-')}.log"
+        return Tool(rival, Process(python, rival.job, rival.threads or self.chosen.threads, log))
+
+
+def say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", nargs="+", choices=ALL, metavar="QUESTION", help=f"some of {', '.join(ALL)}")
+    parser.add_argument("--models", nargs="+", choices=models.MODELS, metavar="MODEL", help="some of the networks")
+    parser.add_argument("--batches", nargs="+", type=int, choices=(1, 8, 32), help="some of the batch sizes")
+    parser.add_argument("--rounds", type=int, help="rounds of every group, instead of fewer for larger batches")
+    parser.add_argument("--missing", action="store_true", help="only what the file of results lacks")
+    parser.add_argument("--threads", type=int, default=machine.available_cores(), help="of every tool (all cores)")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for environments and models (.bench)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file to write")
+    parser.add_argument("--install", action="store_true", help="install the tools, and measure nothing")
+    parser.add_argument("--allow-gpu-libraries", action="store_true", help="let pip install gigabytes for GPUs")
+    return parser
+
+
+def main() -> None:
+    chosen = arguments().parse_args()
+    try:
+        Bench(chosen).run()
+    except (EnvironmentFailure, results.OtherConditions, RuntimeError) as error:
+        raise SystemExit(f"bench: {error}") from None
+    if not chosen.install and chosen.results == RESULTS:
+        import report
+
+        report.main([])
+
+
+if __name__ == "__main__":
+    main()

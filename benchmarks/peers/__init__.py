@@ -1,0 +1,1 @@
+"""The benchmark against other tools; `benchmarks/bench.py` runs it."""

@@ -1,0 +1,99 @@
+"""Cold start: seconds from process start to the first heatmap, peak memory, and size on disk."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from . import figures
+from .environments import Environments
+from .process import WORKERS, environment
+from .rounds import REST
+
+TOOLS = {
+    "SeeWhy": "seewhy",
+    "torch-cam": "torchcam",
+    "Captum": "captum",
+    "pytorch-grad-cam": "grad-cam",
+    "openvino_xai Recipro-CAM": "openvino_xai",
+}
+OURS, SHAPE = "SeeWhy", [224, 224]
+MODELS = ("resnet50", "mobilenet_v2")
+SECONDS = 300
+
+
+def measure(environments: Environments, model: Path, threads: int, rounds: int) -> dict[str, Any]:
+    """One unmeasured start of each, so that all files are in the system's cache; then rounds of fresh processes."""
+    photograph = str(next((model.parent / "photographs").iterdir()))
+    failures: dict[str, str] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in TOOLS}
+    peaks: dict[str, list[int]] = {name: [] for name in TOOLS}
+    for turn in range(-1, rounds):
+        for name in figures.order(list(TOOLS), max(turn, 0)):
+            if name in failures:
+                continue
+            time.sleep(REST)
+            tool = TOOLS[name]
+            command = [
+                str(environments.python(tool)),
+                str(WORKERS / "cold.py"),
+                tool,
+                str(model),
+                photograph,
+                str(threads),
+            ]
+            outcome = _start(command, threads)
+            if isinstance(outcome, str):
+                failures[name] = outcome
+            elif turn >= 0:
+                seconds[name].append(outcome[0])
+                peaks[name].append(outcome[1])
+    return {"rounds": rounds, "rivals": {name: _record(name, environments, failures, seconds, peaks) for name in TOOLS}}
+
+
+def _start(command: list[str], threads: int) -> tuple[float, int] | str:
+    """Seconds and peak memory, or what went wrong. The clock stops at the line, before the interpreter cleans up."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, env=environment(threads), cwd=WORKERS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = ""
+        for line in process.stdout:
+            if line.startswith("{"):
+                break
+        elapsed = time.perf_counter() - start
+        try:
+            _, errors = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return f"did not end within {SECONDS} s"
+    if process.returncode or not line.startswith("{"):
+        return f"exit status {process.returncode}: {(errors.strip().splitlines() or ['no message'])[-1]}"[:300]
+    told = json.loads(line)
+    if told["shape"] != SHAPE:
+        return f"a heatmap of {told['shape']} instead of {SHAPE}"
+    return elapsed, told["peak"]
+
+
+def _record(
+    name: str,
+    environments: Environments,
+    failures: dict[str, str],
+    seconds: dict[str, list[float]],
+    peaks: dict[str, list[int]],
+) -> dict[str, Any]:
+    record: dict[str, Any] = {"environment": TOOLS[name]}
+    if name in failures:
+        return {**record, "failed": failures[name]}
+    record["ms"] = {key: 1e3 * value for key, value in figures.summary(seconds[name]).items()}
+    record["rounds_ms"] = [round(1e3 * value, 3) for value in seconds[name]]
+    record["peak_bytes"] = int(statistics.median(peaks[name]))
+    record["installed_bytes"] = environments.size(TOOLS[name])
+    if name != OURS and OURS not in failures:
+        record["to_ours"] = figures.ratio(seconds[name], seconds[OURS])
+    return record

@@ -1,0 +1,70 @@
+"""What the figures were measured on, and whether anything else ran."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_gib": _memory(),
+        "system": f"{platform.system()} {platform.release()}",
+        "distribution": _distribution(),
+        "python": platform.python_version(),
+        "instructions": _instructions(),
+    }
+
+
+def available_cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Clock:
+    """Processor time of the whole machine and of single processes, in seconds. None where /proc is not there."""
+
+    def __init__(self) -> None:
+        self._tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+    def machine(self) -> float | None:
+        line = _read("/proc/stat").partition("\n")[0].split()
+        # user, nice, system, irq, softirq, steal: everything but waiting.
+        return sum(float(line[i]) for i in (1, 2, 3, 6, 7, 8)) / self._tick if len(line) > 8 else None
+
+    def process(self, pid: int) -> float | None:
+        # The name in brackets may hold spaces.
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return (float(fields[11]) + float(fields[12])) / self._tick if len(fields) > 12 else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _processor() -> str:
+    names = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    """Those that the libraries choose their kernels by."""
+    flags = next((line.split() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("flags")), [])
+    return [flag for flag in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+
+
+def _memory() -> int | None:
+    lines = [line.split() for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal")]
+    return round(int(lines[0][1]) / 2**20) if lines else None
+
+
+def _distribution() -> str:
+    lines = dict(line.partition("=")[::2] for line in _read("/etc/os-release").splitlines())
+    return lines.get("PRETTY_NAME", "").strip('"')

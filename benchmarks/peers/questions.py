@@ -1,0 +1,139 @@
+"""The questions, and who answers each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import agreement
+from .models import MEAN, MODELS, PHOTOGRAPHS, STD
+from .rounds import Rival
+
+OURS, FLOOR = "SeeWhy", "onnxruntime forward"
+_FLOOR = Rival(FLOOR, "seewhy", "seewhy_tool:forward", compare=False)
+
+
+@dataclass(frozen=True)
+class Question:
+    title: str
+    rivals: Sequence[Rival]
+    ours: str
+    """Whose answer the others' is compared with."""
+    floor: str | None
+    compare: Callable[..., Mapping[str, Any]]
+    models: Sequence[str] = MODELS
+    batches: Sequence[int] = (1, 8, 32)
+    rounds: Mapping[int, int] | None = None
+    """Batch -> rounds, where they are not the usual ones."""
+
+    def options(self, rival: Rival, inputs: Path, scratch: Path) -> dict[str, Any]:
+        """What its jobs are told besides model and batch."""
+        return {}
+
+
+@dataclass(frozen=True)
+class _Overlays(Question):
+    def options(self, rival: Rival, inputs: Path, scratch: Path) -> dict[str, Any]:
+        names = {"maps": "maps.npy", "photographs": "views.npy", "palette": "palette.npy"}
+        return {key: str(inputs / name) for key, name in names.items()}
+
+
+@dataclass(frozen=True)
+class _Folder(Question):
+    def options(self, rival: Rival, inputs: Path, scratch: Path) -> dict[str, Any]:
+        out = scratch / rival.name.replace(" ", "-").replace(",", "")
+        given = {"photographs": str(inputs / "photographs"), "out": str(out), "count": PHOTOGRAPHS}
+        return {**given, "mean": MEAN, "std": STD, **rival.options}
+
+
+FORMS = {"jpeg": "JPEG", "png": "PNG", "original": "PNG, original size"}
+
+QUESTIONS: Mapping[str, Question] = {
+    "forward": Question(
+        "The forward pass alone",
+        (
+            Rival(FLOOR, "seewhy", "seewhy_tool:forward"),
+            Rival("PyTorch eager", "torch", "torch_tool:forward"),
+            Rival("torch.compile", "torch", "torch_tool:forward_compiled"),
+            Rival("OpenVINO", "openvino", "openvino_tool:forward"),
+        ),
+        FLOOR,
+        FLOOR,
+        agreement.logits,
+    ),
+    "gradcam": Question(
+        "Grad-CAM",
+        (
+            _FLOOR,
+            Rival(OURS, "seewhy", "seewhy_tool:gradcam"),
+            Rival("PyTorch by hand", "torch", "torch_tool:gradcam"),
+            Rival("torch-cam", "torchcam", "torchcam_tool:gradcam"),
+            Rival("Captum", "captum", "captum_tool:gradcam"),
+            Rival("pytorch-grad-cam", "grad-cam", "gradcam_tool:gradcam"),
+            Rival("pytorch-grad-cam, weights frozen", "grad-cam", "gradcam_tool:gradcam_frozen"),
+            Rival("openvino_xai Recipro-CAM", "openvino_xai", "openvino_xai_tool:gradcam", compare=False),
+        ),
+        OURS,
+        FLOOR,
+        agreement.heatmaps,
+    ),
+    "guided": Question(
+        "Guided backpropagation",
+        (
+            _FLOOR,
+            Rival(OURS, "seewhy", "seewhy_tool:guided"),
+            Rival("PyTorch by hand", "torch", "torch_tool:guided"),
+            Rival("torch.compile by hand", "torch", "torch_tool:guided_compiled"),
+            Rival("Captum", "captum", "captum_tool:guided"),
+            Rival("pytorch-grad-cam", "grad-cam", "gradcam_tool:guided"),
+            Rival("pytorch-grad-cam, weights frozen", "grad-cam", "gradcam_tool:guided_frozen"),
+        ),
+        OURS,
+        FLOOR,
+        agreement.gradients,
+    ),
+    "overlays": _Overlays(
+        "Maps and photographs to overlays",
+        (
+            Rival("SeeWhy, 1 thread", "seewhy", "seewhy_tool:overlays", threads=1),
+            Rival("SeeWhy, 2 threads", "seewhy", "seewhy_tool:overlays", threads=2),
+            Rival("OpenCV, 1 thread", "opencv", "arrays_tool:opencv", threads=1),
+            Rival("OpenCV, 2 threads", "opencv", "arrays_tool:opencv", threads=2),
+            Rival("NumPy", "opencv", "arrays_tool:numpy", threads=1),
+            Rival("PyTorch, 1 thread", "torch", "torch_tool:overlays", threads=1),
+            Rival("PyTorch, 2 threads", "torch", "torch_tool:overlays", threads=2),
+        ),
+        "SeeWhy, 1 thread",
+        None,
+        agreement.pictures,
+        models=("any",),
+        rounds={1: 15, 8: 15, 32: 15},
+    ),
+    "folder": _Folder(
+        "A folder of photographs to a folder of overlays",
+        (
+            Rival(FLOOR, "seewhy", "seewhy_tool:forward_all", compare=False),
+            *(
+                Rival(f"{name}, {title}", environment, f"{module}:folder", options={"form": form})
+                for form, title in FORMS.items()
+                for name, environment, module in (
+                    (OURS, "seewhy", "seewhy_tool"),
+                    ("torch-cam", "torchcam", "torchcam_tool"),
+                    ("pytorch-grad-cam", "grad-cam", "gradcam_tool"),
+                )
+            ),
+        ),
+        f"{OURS}, {FORMS['jpeg']}",
+        FLOOR,
+        agreement.counts,
+        models=("resnet50", "mobilenet_v2"),
+        batches=(8,),
+        rounds={8: 5},
+    ),
+}
+# In `bench.py` besides these: `cold`, whose processes live for one measurement.
+COLD = "cold"
+ALL = (*QUESTIONS, COLD)
+ROUNDS = {1: 15, 8: 7, 32: 3}

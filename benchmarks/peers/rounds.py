@@ -1,0 +1,169 @@
+"""Rounds: every tool in turn, one at a time, with the others idle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import agreement, figures
+from .machine import Clock
+from .process import Process, ToolFailure
+
+# Idle thread pools go on spinning for a while, and slow down whatever runs next.
+REST = 0.15
+# A call that takes this long is not preceded by an unmeasured one: waking threads takes microseconds.
+LONG = 1.0
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to answer a question."""
+
+    name: str
+    environment: str
+    job: str
+    """MODULE:FUNCTION in workers/."""
+    compare: bool = True
+    """Whether its answer is meant to be the same as SeeWhy's."""
+    threads: int | None = None
+    """Where it is not the run's own number."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Tool:
+    """A rival whose process is running."""
+
+    rival: Rival
+    process: Process
+    failure: str | None = None
+    note: str = ""
+    seconds: float = 0.0
+    calls: int = 1
+    times: list[float] = field(default_factory=list)
+    """One for each round, in seconds: the median of its calls."""
+
+    def attempt(self, what: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """None where the tool failed, now or before."""
+        if self.failure is None:
+            try:
+                return what()
+            except ToolFailure as failure:
+                self.failure = str(failure)
+        return None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is measured side by side: one question, one model, one batch size."""
+
+    tools: Sequence[Tool]
+    tasks: Mapping[str, Mapping[str, Any]]
+    """Rival -> what `load` gets."""
+    ours: str
+    floor: str | None
+    compare: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
+    scratch: Path
+
+
+def measure(group: Group, rounds: int) -> dict[str, Any]:
+    """Load all, compare their answers, then go round; returns the group's record."""
+    for tool in group.tools:
+        tool.times, tool.note, tool.calls = [], "", 1
+        tool.attempt(lambda tool=tool: tool.process.send("load", task=group.tasks[tool.rival.name]) or {})
+    for tool in group.tools:
+        tool.attempt(tool.process.answer)
+    answers = {tool.rival.name: _first(tool, group.scratch) for tool in group.tools}
+    agreements = {
+        name: agreement.of(group.compare, answers[group.ours], answer)
+        for tool in group.tools
+        if (name := tool.rival.name) != group.ours and tool.rival.compare
+        if (answer := answers[name]) is not None and answers[group.ours] is not None
+    }
+    clock = Clock()
+    quiet = Quiet(clock, group.tools)
+    for turn in range(rounds):
+        working = [tool.rival.name for tool in group.tools if tool.failure is None]
+        for name in figures.order(working, turn) if working else []:
+            _measure(next(tool for tool in group.tools if tool.rival.name == name), quiet)
+    return {
+        "rounds": rounds,
+        "rivals": {tool.rival.name: _record(tool, group, agreements) for tool in group.tools},
+        "others_share": quiet.share(),
+    }
+
+
+def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
+    """Its answer; settles how many calls make a measurement."""
+    path = scratch / "answer.npy"
+    time.sleep(REST)
+    done = tool.attempt(lambda: tool.process.ask("first", answer=str(path)))
+    if done is None:
+        return None
+    tool.note = done["note"]
+    # The first call warms up; the second says how long one takes.
+    short = done["seconds"] < 5 * LONG
+    again = tool.attempt(lambda: tool.process.ask("run", count=1, warm=False)) if short else None
+    tool.seconds = again["times"][0] if again else done["seconds"]
+    tool.calls = figures.repeats(tool.seconds)
+    return np.load(path)
+
+
+def _measure(tool: Tool, quiet: Quiet) -> None:
+    time.sleep(REST)
+    quiet.start(tool)
+    done = tool.attempt(lambda: tool.process.ask("run", count=tool.calls, warm=tool.seconds < LONG))
+    quiet.stop(tool)
+    if done is not None:
+        tool.times.append(figures.summary(done["times"])["median"])
+        tool.seconds = tool.times[-1]
+
+
+class Quiet:
+    """How much processor time went elsewhere while a tool was measured: to idle tools, or to other programs."""
+
+    def __init__(self, clock: Clock, tools: Sequence[Tool]) -> None:
+        self._clock, self._tools = clock, tools
+        self._elsewhere = self._elapsed = 0.0
+        self._known = True
+
+    def start(self, tool: Tool) -> None:
+        self._before = (time.perf_counter(), self._clock.machine(), self._clock.process(tool.process.pid))
+
+    def stop(self, tool: Tool) -> None:
+        after = (time.perf_counter(), self._clock.machine(), self._clock.process(tool.process.pid))
+        if None in (*self._before, *after):
+            self._known = False
+            return
+        elapsed, machine, own = (late - early for late, early in zip(after, self._before, strict=True))
+        self._elapsed += elapsed
+        self._elsewhere += machine - own
+
+    def share(self) -> float | None:
+        """Processors that others kept busy, on average: 0.1 is a tenth of one core."""
+        return round(max(0.0, self._elsewhere / self._elapsed), 4) if self._known and self._elapsed else None
+
+
+def _record(tool: Tool, group: Group, agreements: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    rival = tool.rival
+    record: dict[str, Any] = {"environment": rival.environment}
+    if rival.threads is not None:
+        record["threads"] = rival.threads
+    if tool.note:
+        record["note"] = tool.note
+    if rival.name in agreements:
+        record["agreement"] = agreements[rival.name]
+    if tool.failure is not None:
+        return {**record, "failed": tool.failure}
+    by_name = {other.rival.name: other for other in group.tools}
+    record |= {"calls": tool.calls, "ms": {key: 1e3 * value for key, value in figures.summary(tool.times).items()}}
+    record["rounds_ms"] = [round(1e3 * value, 5) for value in tool.times]
+    for key, name in (("to_floor", group.floor), ("to_ours", group.ours)):
+        if name is not None and name != rival.name and by_name[name].failure is None:
+            record[key] = figures.ratio(tool.times, by_name[name].times)
+    return record

@@ -1,0 +1,116 @@
+"""The tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .bar import Records, bars, quickest
+from .cold import MODELS as COLD_MODELS
+from .cold import TOOLS as COLD_TOOLS
+from .questions import COLD, FLOOR, OURS, QUESTIONS
+from .results import key
+
+
+def line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)]) + "\n"
+
+
+def bar_table(records: Records) -> str:
+    rows = []
+    for bar in bars():
+        value, reached = bar.value(records), bar.reached(records)
+        sign = "≤" if bar.at_most else "≥"
+        verdict = "not measured" if reached is None else "reached" if reached else "**missed**"
+        rows.append([bar.measure, f"{sign} {bar.limit:g}", "" if value is None else f"{value:.2f}", verdict])
+    return table(["measure", "bar", "measured", ""], rows)
+
+
+def question_table(name: str, records: Records, batch: int) -> str:
+    """A row a rival, a column a model: milliseconds with spread, and the ratio to the floor or to SeeWhy."""
+    question = QUESTIONS[name]
+    found = {model: records.get(key(name, model, batch)) for model in question.models}
+    models = [model for model, record in found.items() if record is not None]
+    if not models:
+        return "Not measured.\n"
+    rows = [
+        [rival.name, *(_cell(rival.name, found[model]["rivals"], question.floor or question.ours) for model in models)]
+        for rival in question.rivals
+    ]
+    best = ["*best rival ÷ SeeWhy*", *(_best(found[model]["rivals"]) for model in models)]
+    return table(["ms", *(models if models != ["any"] else ["224×224"])], [*rows, best] if any(best[1:]) else rows)
+
+
+def _cell(name: str, rivals: Mapping[str, Any], base: str) -> str:
+    record = rivals.get(name)
+    if record is None:
+        return "not installed"
+    if "failed" in record:
+        return "failed"
+    told = "to_floor" if base == FLOOR else "to_ours"
+    ratio = f"; {record[told]:.2f}×" if told in record else ""
+    differs = " ≠" if record.get("agreement", {}).get("same") is False else ""
+    median, low, high = (number(record["ms"][key]) for key in ("median", "p10", "p90"))
+    return f"{median} ({low}–{high}{ratio}){differs}"
+
+
+def _best(rivals: Mapping[str, Any]) -> str:
+    name = quickest(rivals, [name for name in rivals if name not in (OURS, FLOOR)])
+    return "" if name is None or "to_ours" not in rivals[name] else f"{rivals[name]['to_ours']:.2f} ({name})"
+
+
+def number(value: float) -> str:
+    """Three figures that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def cold_table(records: Records) -> str:
+    rows = []
+    for model in COLD_MODELS:
+        rivals = records.get(key(COLD, model, 1), {}).get("rivals", {})
+        for name in COLD_TOOLS:
+            record = rivals.get(name)
+            if record is None:
+                continue
+            if "failed" in record:
+                rows.append([model, name, "failed", "", "", ""])
+                continue
+            spread = record["ms"]
+            rows.append(
+                [
+                    model,
+                    name,
+                    f"{spread['median'] / 1e3:.2f} ({spread['p10'] / 1e3:.2f}–{spread['p90'] / 1e3:.2f})",
+                    f"{record['to_ours']:.1f}×" if "to_ours" in record else "",
+                    f"{record['peak_bytes'] / 2**20:.0f}",
+                    f"{record['installed_bytes'] / 2**20:.0f}",
+                ]
+            )
+    head = ["model", "tool", "seconds", "÷ SeeWhy", "peak memory, MiB", "installed, MiB"]
+    return table(head, rows) if rows else "Not measured.\n"
+
+
+def differences(records: Records) -> str:
+    """Whose answer was not SeeWhy's, what failed, and what was chosen for whom."""
+    lines = []
+    for where, record in sorted(records.items()):
+        for name, rival in record["rivals"].items():
+            agreement = rival.get("agreement", {})
+            if "failed" in rival:
+                lines.append(f"- {where}: {name} failed: {_plain(rival['failed'])}")
+            elif agreement.get("same") is False:
+                error = "" if agreement["error"] is None else f" {agreement['error']:.2g}"
+                lines.append(
+                    f"- {where}: {name} ≠: {agreement['measure']}{error}, tolerance {agreement['tolerance']:.2g}"
+                )
+            elif agreement and agreement["same"] is None:
+                lines.append(f"- {where}: {name}: nothing to compare, all of it is zero")
+    return "\n".join(lines) + "\n" if lines else "Every answer that could be compared was the same.\n"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("<", "&lt;")

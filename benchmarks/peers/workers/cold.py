@@ -1,0 +1,108 @@
+"""From process start to the first heatmap: what a user's own script would do, and nothing else.
+
+    python cold.py TOOL MODEL_FOLDER PHOTOGRAPH THREADS
+
+Each function imports what it needs and returns a heatmap (224,224). The last line printed holds the process's peak
+memory in bytes; whoever started it takes the time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def seewhy(folder: Path, photograph: str, threads: int) -> Any:
+    import seewhy
+
+    return seewhy.Explainer(folder / "seewhy.onnx", threads=threads).explain(photograph).heatmaps[0]
+
+
+def grad_cam(folder: Path, photograph: str, threads: int) -> Any:
+    module, layer, x = _torch(folder, photograph, threads)
+    from pytorch_grad_cam import GradCAM
+
+    return GradCAM(model=module, target_layers=[layer])(input_tensor=x, targets=None)[0]
+
+
+def torchcam(folder: Path, photograph: str, threads: int) -> Any:
+    module, layer, x = _torch(folder, photograph, threads)
+    from torch.nn.functional import interpolate
+    from torchcam.methods import GradCAM
+
+    extractor = GradCAM(module, layer)
+    scores = module(x)
+    cam = extractor(scores.squeeze(0).argmax().item(), scores)[0]
+    return interpolate(cam[None], x.shape[-2:], mode="bilinear")[0, 0].numpy()
+
+
+def captum(folder: Path, photograph: str, threads: int) -> Any:
+    module, layer, x = _torch(folder, photograph, threads)
+    import torch
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    with torch.no_grad():
+        target = module(x).argmax(1)
+    maps = LayerGradCam(module, layer).attribute(x, target=target, relu_attributions=True)
+    return LayerAttribution.interpolate(maps, x.shape[-2:], "bilinear")[0, 0].detach().numpy()
+
+
+def openvino_xai(folder: Path, photograph: str, threads: int) -> Any:
+    import cv2
+    import numpy as np
+    import openvino
+    from openvino_tool import settings
+    from openvino_xai_tool import heatmap, with_maps
+
+    image = cv2.cvtColor(cv2.imread(photograph), cv2.COLOR_BGR2RGB)
+    image = cv2.resize(image, (341, 256), interpolation=cv2.INTER_AREA)[16:240, 58:282]
+    x = np.ascontiguousarray((((image / 255 - MEAN) / STD).astype(np.float32)).transpose(2, 0, 1)[None])
+    core = openvino.Core()
+    model = core.read_model(folder / "forward.onnx")
+    model.reshape(list(x.shape))
+    outputs = core.compile_model(with_maps(model), "CPU", settings(threads))(x)
+    return heatmap(outputs, int(outputs[0].argmax()), (224, 224))
+
+
+def _torch(folder: Path, photograph: str, threads: int) -> Any:
+    """The module, its target layer and the photograph as a (1,3,224,224) tensor."""
+    from job import Task
+    from PIL import Image
+    from torch_models import import_torchvision, layer, network
+
+    import_torchvision()
+    from torchvision import transforms
+
+    task = Task(folder, 1, threads)
+    module = network(task)
+    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    return module, layer(task, module), transforms.Compose(steps)(Image.open(photograph).convert("RGB"))[None]
+
+
+TOOLS = {
+    "seewhy": seewhy,
+    "grad-cam": grad_cam,
+    "torchcam": torchcam,
+    "captum": captum,
+    "openvino_xai": openvino_xai,
+}
+
+
+def _peak() -> int:
+    """Bytes. Linux carries a parent's peak over in ru_maxrss, but begins VmHWM anew with each program."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    found = TOOLS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    print(json.dumps({"peak": _peak(), "shape": list(found.shape)}), flush=True)

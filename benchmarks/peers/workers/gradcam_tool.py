@@ -1,0 +1,88 @@
+"""pytorch-grad-cam, as its README uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from job import Job, Task
+from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
+from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch_models import freeze, freeze_before, images, layer, network
+
+
+def gradcam(task: Task, frozen: bool = False) -> Job:
+    module, x = network(task), images(task)
+    target_layer = layer(task, module)
+    if frozen:
+        freeze_before(module, target_layer, x)
+    cam = GradCAM(model=module, target_layers=[target_layer])
+    targets = [ClassifierOutputTarget(target) for target in task.targets]
+    return Job(lambda: cam(input_tensor=x, targets=targets))
+
+
+def gradcam_frozen(task: Task) -> Job:
+    return gradcam(task, frozen=True)
+
+
+def guided(task: Task, frozen: bool = False) -> Job:
+    """One image at a time: the library returns the first image's gradient alone."""
+    module = network(task)
+    if frozen:
+        freeze(module)
+    guide = GuidedBackpropReLUModel(model=module, device="cpu")
+    pairs = [(image[None], target) for image, target in zip(images(task), task.targets, strict=True)]
+
+    def run() -> list[np.ndarray]:
+        found = []
+        for image, target in pairs:
+            found.append(guide(image.detach(), target_category=target))
+            module.zero_grad()
+        return found
+
+    return Job(run, answer=lambda found: np.stack(found).transpose(0, 3, 1, 2))
+
+
+def guided_frozen(task: Task) -> Job:
+    return guided(task, frozen=True)
+
+
+def folder(task: Task) -> Job:
+    """The README's loop: a photograph at a time."""
+    module = network(task)
+    options = task.options
+    source, out = sorted(Path(options["photographs"]).iterdir()), Path(options["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    cam = GradCAM(model=module, target_layers=[layer(task, module)])
+
+    def run(paths: list[Path]) -> int:
+        for path in paths:
+            photograph = cv2.imread(str(path))[:, :, ::-1]
+            view = _view(photograph)
+            tensor = preprocess_image(np.float32(view) / 255, options["mean"], options["std"])
+            heat = cam(input_tensor=tensor, targets=None)[0]
+            if options["form"] == "original":
+                view, heat = photograph, cv2.resize(heat, photograph.shape[1::-1])
+            picture = cv2.cvtColor(show_cam_on_image(np.float32(view) / 255, heat, use_rgb=True), cv2.COLOR_RGB2BGR)
+            if options["form"] == "jpeg":
+                cv2.imwrite(str(out / f"{path.stem}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            else:
+                cv2.imwrite(str(out / f"{path.stem}.png"), picture)
+        return len(paths)
+
+    torch.set_num_threads(task.threads)
+    cv2.setNumThreads(task.threads)
+    return Job(lambda: run(source), answer=lambda count: [count], warm=lambda: run(source[:2]))
+
+
+def _view(photograph: np.ndarray) -> np.ndarray:
+    """Shorter side to 256, and the middle 224x224."""
+    height, width = photograph.shape[:2]
+    scale = 256 / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    resized = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    top, left = (size[1] - 224) // 2, (size[0] - 224) // 2
+    return resized[top : top + 224, left : left + 224]

@@ -1,0 +1,96 @@
+"""SeeWhy, and the plain forward pass under onnxruntime that everything is measured against."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from job import Job, Task
+from PIL import Image
+
+import seewhy
+from seewhy import _core
+from seewhy.batch import Settings, explain_files, find_images
+from seewhy.palettes import palette
+
+
+def _explainer(task: Task) -> seewhy.Explainer:
+    return seewhy.Explainer(task.model / "seewhy.onnx", threads=task.threads)
+
+
+def forward(task: Task) -> Job:
+    """A plain export of the untouched model, with onnxruntime's default optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = task.threads
+    session = onnxruntime.InferenceSession(task.model / "forward.onnx", options, providers=["CPUExecutionProvider"])
+    feeds = {session.get_inputs()[0].name: task.images}
+    return Job(lambda: session.run(None, feeds)[0])
+
+
+def forward_all(task: Task) -> Job:
+    """The same for as many images as the folder holds, in batches."""
+    job = forward(task)
+    whole, rest = divmod(task.options["count"], task.batch)
+    if rest:
+        raise ValueError(f"{task.options['count']} photographs are not a multiple of the batch of {task.batch}")
+    return Job(lambda: [job.run() for _ in range(whole)][-1], warm=job.run)
+
+
+def gradcam(task: Task) -> Job:
+    explainer, images, targets = _explainer(task), task.images, task.targets
+    return Job(lambda: explainer.explain(images, "gradcam", target=targets), lambda result: result.heatmaps)
+
+
+def guided(task: Task) -> Job:
+    """The heatmaps are part of what is timed, though the others stop at the gradient."""
+    explainer, images, targets = _explainer(task), task.images, task.targets
+    return Job(lambda: explainer.explain(images, "guided-backprop", target=targets), lambda result: result.attributions)
+
+
+def overlays(task: Task) -> Job:
+    maps, photographs = np.load(task.options["maps"])[: task.batch], np.load(task.options["photographs"])[: task.batch]
+    colours = palette("jet")
+
+    def run() -> np.ndarray:
+        heat = _core.upsample(np.maximum(maps, 0), *photographs.shape[1:3], threads=task.threads)
+        return _core.overlay(photographs, _core.minmax(heat, task.threads), colours, 0.5, threads=task.threads)
+
+    return Job(run)
+
+
+def folder(task: Task) -> Job:
+    explainer = _explainer(task)
+    source, out = Path(task.options["photographs"]), Path(task.options["out"])
+    write = _WRITERS[task.options["form"]]
+    few = sorted(source.iterdir())[: task.batch]
+
+    def run(paths: list[Path]) -> int:
+        shutil.rmtree(out, ignore_errors=True)
+        return write(explainer, paths, out, task.batch)
+
+    return Job(lambda: run([source]), answer=lambda count: [count], warm=lambda: run(few))
+
+
+def _png(canvas: str) -> Callable[[seewhy.Explainer, list[Path], Path, int], int]:
+    def write(explainer: seewhy.Explainer, paths: list[Path], out: Path, batch: int) -> int:
+        settings = Settings(batch_size=batch, canvas=canvas)
+        outcomes = list(explain_files(explainer, find_images(paths, out), out, settings))
+        return sum(outcome.error is None for outcome in outcomes)
+
+    return write
+
+
+def _jpeg(explainer: seewhy.Explainer, paths: list[Path], out: Path, batch: int) -> int:
+    out.mkdir()
+    found = [item.path for item in find_images(paths, out)]
+    for start in range(0, len(found), batch):
+        part = found[start : start + batch]
+        for path, picture in zip(part, explainer.explain(part, batch_size=batch).overlays(), strict=True):
+            Image.Image.save(picture, out / f"{path.stem}.jpg", quality=90)
+    return len(found)
+
+
+_WRITERS = {"jpeg": _jpeg, "png": _png("model"), "original": _png("original")}

@@ -1,0 +1,53 @@
+"""torch-cam, as its README uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from job import Job, Task
+from PIL import Image
+from torch_models import heatmaps, images, layer, network
+from torchcam.methods import GradCAM
+from torchcam.utils import overlay_mask
+from torchvision.transforms import v2
+
+
+def gradcam(task: Task) -> Job:
+    module, x = network(task), images(task)
+    extractor = GradCAM(module, layer(task, module))
+    targets = task.targets
+
+    def run():
+        maps = extractor(targets, module(x), normalized=False)[0]
+        return heatmaps(maps, x.shape[-2:]).numpy()
+
+    return Job(run)
+
+
+def folder(task: Task) -> Job:
+    """The README's loop: a photograph at a time."""
+    module = network(task)
+    options = task.options
+    source, out = sorted(Path(options["photographs"]).iterdir()), Path(options["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    crop = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
+    to_tensor = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    normalise = v2.Normalize(options["mean"], options["std"])
+    extractor = GradCAM(module, layer(task, module))
+
+    def run(paths: list[Path]) -> int:
+        for path in paths:
+            photograph = Image.open(path).convert("RGB")
+            view = crop(photograph)
+            scores = module(normalise(to_tensor(view))[None])
+            cam = extractor(scores.squeeze(0).argmax().item(), scores)[0]
+            canvas = photograph if options["form"] == "original" else view
+            picture = overlay_mask(canvas, v2.functional.to_pil_image(cam.squeeze(0), mode="F"), alpha=0.5)
+            if options["form"] == "jpeg":
+                picture.save(out / f"{path.stem}.jpg", quality=90)
+            else:
+                picture.save(out / f"{path.stem}.png")
+        return len(paths)
+
+    return Job(lambda: run(source), answer=lambda count: [count], warm=lambda: run(source[:2]))

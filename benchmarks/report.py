@@ -1,0 +1,168 @@
+"""Write docs/benchmarks.md and its plots from benchmarks/results/peers.json.
+
+python benchmarks/report.py [--results FILE] [--page FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peers import plots, results, tables
+from peers.questions import QUESTIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PLOTTED = ("forward", "gradcam", "guided")
+
+HEAD = """# Benchmarks
+
+Written by `make bench`, not by hand: every number below comes from `benchmarks/results/peers.json`. The aims are from
+before the work began; where one is missed, the table says so.
+
+{machine}
+
+## The bar
+
+{bar}
+## How it was measured
+
+- Each tool runs in a process and a virtual environment of its own, with the same weights, input and number of threads
+  ({threads}). One works at a time, in rounds whose order changes; before each measurement all rest for 150 ms, since
+  idle thread pools go on spinning for a while, and one call goes unmeasured (but not where a call takes longer than a
+  second). A cell is the median of the rounds and, in brackets, the tenth and ninetieth percentile and the median of the
+  rounds' ratios to the floor.
+- The floor is `torch.onnx.export` of the untouched model under onnxruntime with its default optimisation.
+- SeeWhy's time is `Explainer.explain`: an array in, heatmaps out, everything between included. For guided
+  backpropagation it makes a heatmap too, where the others stop at the gradient.
+- Weights are random, but of the sizes that trained ones have, and no branch is switched off. All are told which class
+  to explain: the predicted one.
+- Each tool is used as its documentation says is fastest: no graph where none is needed, evaluation mode,
+  `channels_last` where that is quicker (tried for each), frozen weights for `torch.compile`, the latency hint and
+  float32 for OpenVINO. `weights frozen` is what no documentation mentions: pytorch-grad-cam on a network whose
+  parameters take no gradients up to the target layer.
+- Answers are compared before the clock runs. ≠ marks one that is not SeeWhy's; the last section says by how much.
+- Processor time that went to anything but the tool being measured: {others}.
+
+"""
+
+TEXTS = {
+    "forward": "",
+    "gradcam": """
+Preprocessed pixels in, heatmaps of the input's size out. *PyTorch by hand* keeps no graph up to the target layer.
+Recipro-CAM is another method, without a gradient: the head runs once for each place of the map.
+""",
+    "guided": """
+EfficientNet and ConvNeXt have no rectifiers: there the guided gradient is the plain one. Captum and pytorch-grad-cam
+guide modules of class `nn.ReLU` alone, so for MobileNet v2 (ReLU6) they give the plain gradient.
+""",
+    "overlays": """
+Maps of 7×7 and photographs of 224×224 in, pictures out: upsampled, scaled, coloured, blended. Ratios are to SeeWhy on
+one thread.
+""",
+    "folder": """
+32 JPEGs of 640×480; the overlays show the model's view of 224×224, or the whole photograph. SeeWhy runs batches of 8,
+the others the loop of their README, a photograph at a time. The floor is the forward passes alone, on arrays.
+""",
+    "cold": """
+From the start of a fresh process to its first heatmap of a photograph, files in the system's cache; peak memory of that
+process; size of `site-packages` with that tool, what it needs, and torchvision for those that need a module. PyTorch is
+its build without CUDA.
+""",
+}
+
+
+def page(data: dict[str, Any], folder: Path, cuda: Path) -> str:
+    """The page; plots go to `folder`."""
+    records = data["records"]
+    parts = [
+        HEAD.format(
+            machine=_machine(data),
+            bar=tables.bar_table(records),
+            threads=data["threads"],
+            others=_others(records),
+        )
+    ]
+    for name, question in QUESTIONS.items():
+        parts.append(f"## {question.title}\n\n{TEXTS[name].lstrip()}")
+        if name in PLOTTED and plots.question_plot(name, records, folder / f"benchmark-{name}.png"):
+            parts.append(f"![{question.title}, time over the forward pass](images/benchmark-{name}.png)\n")
+        for batch in question.batches:
+            parts.append(f"Batch {batch}:\n\n{tables.question_table(name, records, batch)}")
+    parts.append(f"## Cold start\n{TEXTS['cold']}")
+    if plots.cold_plot(records, folder / "benchmark-cold.png"):
+        parts.append("![Cold start](images/benchmark-cold.png)\n")
+    parts.append(tables.cold_table(records))
+    parts.append(f"## CUDA\n\n{_cuda(cuda)}")
+    parts.append(f"## Where answers differ, and what failed\n\n{tables.differences(records)}")
+    return "\n".join(parts)
+
+
+def _machine(data: dict[str, Any]) -> str:
+    machine = data["machine"]
+    lines = [
+        f"- machine: {machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
+        f"{machine['memory_gib']} GiB, {machine['distribution']}, Python {machine['python']}"
+    ]
+    shown = (
+        "seewhy",
+        "onnxruntime",
+        "torch",
+        "grad-cam",
+        "torchcam",
+        "captum",
+        "openvino",
+        "openvino-xai",
+        "openvino_xai",
+    )
+    for name, packages in data["packages"].items():
+        versions = ", ".join(f"{package} {packages[package]}" for package in shown if package in packages)
+        other = ", ".join(f"{p} {packages[p]}" for p in ("opencv-python-headless", "numpy", "pillow") if p in packages)
+        lines.append(f"- environment `{name}`: {', '.join(filter(None, (versions, other)))}")
+    return "\n".join(lines)
+
+
+def _cuda(path: Path) -> str:
+    """From what `benchmarks/cuda.py` wrote: `device`, and `rows`, dicts that all have the same keys."""
+    data = results.read(path)
+    if not data:
+        return "Not measured.\n"
+    rows = [[_text(value) for value in row.values()] for row in data["rows"]]
+    return f"{data['device']}\n\n{tables.table(list(data['rows'][0]), rows)}"
+
+
+def _text(value: Any) -> str:
+    return tables.number(value) if isinstance(value, float) else str(value)
+
+
+def _others(records: dict[str, Any]) -> str:
+    shares = {key: record["others_share"] for key, record in records.items() if record.get("others_share") is not None}
+    if not shares:
+        return "not known"
+    worst = max(shares, key=lambda key: shares[key])
+    middle = sorted(shares.values())[len(shares) // 2]
+    return f"{middle:.2f} of a core (median of the groups), {shares[worst]:.2f} at most ({worst})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS / "peers.json")
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "benchmarks.md", help="plots go to images/ beside it"
+    )
+    chosen = parser.parse_args(arguments)
+    data = results.read(chosen.results)
+    if not data:
+        raise SystemExit(f"report: {chosen.results}: no results; run `make bench`")
+    chosen.page.parent.mkdir(parents=True, exist_ok=True)
+    chosen.page.write_text(page(data, chosen.page.parent / "images", RESULTS / "cuda.json"), encoding="utf-8")
+    print(f"wrote {chosen.page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The benchmark's own code: statistics, comparisons, the file of results, the page, and the rounds of real workers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkout import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import report
+from peers import agreement, bar, environments, figures, models, questions, results, rounds, tables
+from peers.process import Process, ToolFailure
+
+times = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=30)
+
+
+@given(times, st.floats(0, 1))
+def test_percentiles_are_numpy_s(values: list[float], share: float) -> None:
+    assert figures.percentile(values, share) == pytest.approx(float(np.quantile(values, share)), rel=1e-9)
+
+
+@given(times)
+def test_a_summary_is_in_order(values: list[float]) -> None:
+    told = figures.summary(values)
+    assert told["median"] == statistics.median(values)
+    assert min(values) <= told["p10"] <= told["median"] * (1 + 1e-12)
+    assert told["median"] <= told["p90"] * (1 + 1e-12) <= max(values) * (1 + 2e-12)
+
+
+def test_a_slow_round_does_not_move_a_ratio() -> None:
+    assert figures.ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == 2.0
+    with pytest.raises(ValueError, match="2 rounds against 1"):
+        figures.ratio([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="percentile 0.5 of 0 values"):
+        figures.percentile([], 0.5)
+
+
+@given(st.integers(1, 9), st.integers(0, 40))
+def test_every_round_has_everybody_once(count: int, turn: int) -> None:
+    names = [f"tool {i}" for i in range(count)]
+    assert sorted(figures.order(names, turn)) == names
+
+
+def test_nobody_always_follows_the_same_other() -> None:
+    names = ["a", "b", "c", "d"]
+    before: dict[str, set[str]] = {name: set() for name in names}
+    for turn in range(8):
+        ordered = figures.order(names, turn)
+        for first, second in itertools.pairwise(ordered):
+            before[second].add(first)
+    assert all(len(others) > 1 for others in before.values())
+
+
+def test_short_calls_are_repeated_and_long_ones_are_not() -> None:
+    assert [figures.repeats(seconds) for seconds in (2.0, 0.06, 0.01, 1e-9)] == [1, 1, 10, 200]
+
+
+def test_heatmaps_are_compared_pixel_by_pixel() -> None:
+    ours = np.zeros((2, 4, 4), np.float32)
+    ours[0, 1, 2] = 1
+    assert agreement.heatmaps(ours, ours)["same"] is True
+    assert agreement.heatmaps(ours, np.where(ours > 0, 1 - 1 / 200, ours))["same"] is False
+    assert agreement.heatmaps(ours * 0, ours * 0)["same"] is None, "two empty maps say nothing"
+    assert agreement.heatmaps(ours * 0, ours)["same"] is False
+    assert agreement.of(agreement.heatmaps, ours, ours[:1])["same"] is False
+
+
+def test_gradients_are_compared_image_by_image() -> None:
+    ours = np.random.default_rng(0).standard_normal((5, 3, 4, 4)).astype(np.float32)
+    theirs = ours.copy()
+    theirs[0] *= 2  # one image in which rounding flipped a rectifier
+    assert agreement.gradients(ours, theirs)["same"] is True
+    assert agreement.gradients(ours, 1.1 * ours)["error"] == pytest.approx(0.1, rel=1e-4)
+    assert agreement.gradients(ours, 1.1 * ours)["same"] is False
+    assert agreement.gradients(0 * ours, ours)["same"] is None
+
+
+def test_gpu_libraries_are_found_in_pip_s_report() -> None:
+    named = ["torch", "nvidia-cublas", "numpy", "triton", "cuda-bindings", "nvidia_cudnn_cu13", "tritonclient2"]
+    found = environments.gpu_libraries({"install": [{"metadata": {"name": name}} for name in named]})
+    assert {"nvidia-cublas", "triton", "cuda-bindings", "nvidia_cudnn_cu13"} <= set(found)
+    assert not {"torch", "numpy", "tritonclient2"} & set(found)
+
+
+def test_every_rival_has_an_environment_and_a_job() -> None:
+    for question in questions.QUESTIONS.values():
+        names = [rival.name for rival in question.rivals]
+        assert len(set(names)) == len(names)
+        assert question.ours in names and question.floor in (None, *names)
+        for rival in question.rivals:
+            assert rival.environment in environments.ENVIRONMENTS
+            module, _, job = rival.job.partition(":")
+            text = (ROOT / "benchmarks/peers/workers" / f"{module}.py").read_text(encoding="utf-8")
+            assert f"def {job}(task: Task" in text
+
+
+def test_results_are_kept_only_under_the_same_conditions(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "peers.json"
+    conditions = {"machine": {"cores": 2}, "threads": 2}
+    first = results.Results(path, conditions, keep=True)
+    first.add("gradcam/resnet50/1", {"rivals": {}})
+    again = results.Results(path, conditions, keep=True)
+    assert again.has("gradcam/resnet50/1") and not again.has("gradcam/resnet50/8")
+    with pytest.raises(results.OtherConditions, match="threads is 2, and now it is 1"):
+        results.Results(path, {**conditions, "threads": 1}, keep=True)
+    assert not results.Results(path, {**conditions, "threads": 1}, keep=False).has("gradcam/resnet50/1")
+    assert [file.name for file in path.parent.iterdir()] == ["peers.json"]
+
+
+def rival(milliseconds: list[float], **others: Any) -> dict[str, Any]:
+    return {"environment": "torch", "ms": figures.summary(milliseconds), "rounds_ms": milliseconds, **others}
+
+
+def made_up() -> dict[str, Any]:
+    """Results as `bench.py` writes them, with figures that are easy to check."""
+    differs = {"measure": "relative L2 difference", "error": 1.0, "tolerance": 0.05, "same": False}
+    gradcam = {
+        questions.FLOOR: rival([10.0, 20.0, 10.0]),
+        questions.OURS: rival([10.4, 20.8, 10.4], to_floor=1.04),
+        "Captum": rival([30.0, 60.0, 30.0], to_floor=3.0, to_ours=30 / 10.4, agreement=differs),
+        "pytorch-grad-cam": rival([40.0, 80.0, 40.0], to_floor=4.0, to_ours=40 / 10.4),
+        "torch-cam": {"environment": "torchcam", "failed": "RuntimeError: <no>\nreason"},
+        bar.RECIPROCAM: rival([9.0, 18.0, 9.0], to_floor=0.9, to_ours=9 / 10.4),
+    }
+    start = {"peak_bytes": 2**28, "installed_bytes": 2**29}
+    cold = {"SeeWhy": rival([500.0], **start), "pytorch-grad-cam": rival([4000.0], to_ours=8.0, **start)}
+    return {
+        "machine": {
+            "processor": "P",
+            "cores": 2,
+            "instructions": [],
+            "memory_gib": 8,
+            "distribution": "",
+            "python": "3",
+        },
+        "threads": 2,
+        "packages": {"torch": {"torch": "2.13.0"}},
+        "records": {
+            "gradcam/resnet50/1": {"rounds": 3, "rivals": gradcam, "others_share": 0.25},
+            "cold/resnet50/1": {"rounds": 1, "rivals": cold},
+        },
+    }
+
+
+def test_the_bar_says_reached_missed_and_not_measured() -> None:
+    records = made_up()["records"]
+    found = {row.measure: (row.value(records), row.reached(records)) for row in bar.bars()}
+    assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 1"] == (pytest.approx(1.04), True)
+    assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 8"] == (None, None)
+    # Captum's, though its answer differs; not Recipro-CAM's, which has no gradient.
+    assert found["Grad-CAM: best gradient-based rival ÷ ours, resnet50, batch 1"] == (pytest.approx(30 / 10.4), True)
+    assert found["Grad-CAM: pytorch-grad-cam ÷ ours, resnet50, batch 1"] == (pytest.approx(40 / 10.4), False)
+    assert found["openvino_xai's Recipro-CAM ÷ our Grad-CAM, resnet50, batch 1"] == (pytest.approx(9 / 10.4), False)
+    assert found["cold start to first heatmap ÷ pytorch-grad-cam's, resnet50"] == (0.125, True)
+    printed = tables.bar_table(records)
+    assert printed.count("**missed**") == 2 and printed.count("| reached |") == 3
+
+
+def test_the_page_says_where_we_lose_and_what_failed(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "peers.json"
+    file.write_text(json.dumps(made_up()))
+    report.main(["--results", str(file), "--page", str(tmp_path / "benchmarks.md")])
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert "| SeeWhy | 10.4 (10.4–18.7; 1.04×) |" in page
+    assert "| Captum | 30.0 (30.0–54.0; 3.00×) ≠ |" in page
+    assert "| torch-cam | failed |" in page and "| PyTorch by hand | not installed |" in page
+    assert "- gradcam/resnet50/1: torch-cam failed: RuntimeError: &lt;no> reason" in page
+    assert "| *best rival ÷ SeeWhy* | 0.87 (openvino_xai Recipro-CAM) |" in page
+    assert "0.25 of a core" in page
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"benchmark-gradcam.png", "benchmark-cold.png"}
+    assert all(f"(images/{path.name})" in page for path in (tmp_path / "images").iterdir())
+
+
+def test_cuda_figures_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    file = tmp_path / "cuda.json"
+    assert report._cuda(file) == "Not measured.\n"
+    file.write_text(json.dumps({"device": "a GPU", "rows": [{"model": "vgg16", "batch": 8, "ours, ms": 1.234}]}))
+    assert report._cuda(file).splitlines()[-1] == "| vgg16 | 8 | 1.23 |"
+
+
+def test_photographs_and_maps_are_the_same_every_time(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    for name in ("one", "other"):
+        models.write_inputs(tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert len(files) == models.PHOTOGRAPHS + 3
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes() for file in files)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "maps.npy", generator.standard_normal((2, 7, 7)).astype(np.float32))
+    np.save(tmp_path / "views.npy", generator.integers(0, 256, (2, 224, 224, 3), np.uint8))
+    np.save(tmp_path / "palette.npy", generator.permutation(256)[:, None].repeat(3, 1).astype(np.uint8))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_workers_are_measured_in_rounds_and_compared(scratch: Path) -> None:
+    pytest.importorskip("cv2")
+    from seewhy.palettes import palette
+
+    np.save(scratch / "palette.npy", palette("jet"))
+    question = questions.QUESTIONS["overlays"]
+    rivals = [rival for rival in question.rivals if rival.name in ("SeeWhy, 1 thread", "OpenCV, 1 thread", "NumPy")]
+    rivals.append(rounds.Rival("broken", "opencv", "arrays_tool:nothing_of_the_kind"))
+    tools = [
+        rounds.Tool(rival, Process(Path(sys.executable), rival.job, 1, scratch / "logs" / f"{i}.log"))
+        for i, rival in enumerate(rivals)
+    ]
+    try:
+        for tool in tools:
+            tool.attempt(lambda tool=tool: tool.process.ready() or {})
+        tasks = {
+            rival.name: {"model": "any", "batch": 2, "threads": 1, "options": question.options(rival, scratch, scratch)}
+            for rival in rivals
+        }
+        group = rounds.Group(tools, tasks, question.ours, question.floor, question.compare, scratch)
+        record = rounds.measure(group, 2)
+    finally:
+        for tool in tools:
+            tool.process.close()
+    assert "AttributeError" in record["rivals"].pop("broken")["failed"]
+    assert set(record["rivals"]) == {"SeeWhy, 1 thread", "OpenCV, 1 thread", "NumPy"}
+    for name, found in record["rivals"].items():
+        assert len(found["rounds_ms"]) == 2 and min(found["rounds_ms"]) > 0
+        if name != question.ours:
+            assert found["agreement"]["same"] is True, found
+            assert found["to_ours"] > 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_a_failure_with_its_last_words(tmp_path: Path) -> None:
+    process = Process(Path(sys.executable), "no_such_module:job", 1, tmp_path / "log")
+    try:
+        with pytest.raises(ToolFailure, match="ModuleNotFoundError: No module named 'no_such_module'"):
+            process.ready()
+        with pytest.raises(ToolFailure, match="exit status 0"):
+            process.ask("load", task={})
+    finally:
+        process.close()
+
+
+def test_what_tools_leave_behind_is_not_a_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for part in environments._SOURCES:
+        (tmp_path / part).write_text("a") if "." in part else (tmp_path / part / "x").mkdir(parents=True)
+    (tmp_path / "engine" / "x" / "a.py").write_text("a")
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    before = environments.sources_digest()
+    for name in ("engine/.ruff_cache/0", "engine/x/__pycache__/a.pyc", "engine/x/_core.so"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("left behind")
+    assert environments.sources_digest() == before
+    (tmp_path / "engine" / "x" / "a.py").write_text("b")
+    assert environments.sources_digest() != before
