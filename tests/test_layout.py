@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 
 import pytest
 
-from seewhy.layout import Layout, available, share
+from seewhy.cpus import usable_cores
+from seewhy.layout import Layout, share
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -42,7 +42,7 @@ def test_no_run_is_larger_and_none_has_much_more_to_do() -> None:
 
 def test_threads_of_ones_own_are_kept_to() -> None:
     assert share(64, 3, 8, CPU, False).threads == 3
-    assert share(64, None, 8, CPU, False).threads == available() + 1
+    assert share(64, None, 8, CPU, False).threads == usable_cores() + 1
 
 
 def test_other_providers_take_full_batches_from_two_runs() -> None:
@@ -52,14 +52,3 @@ def test_other_providers_take_full_batches_from_two_runs() -> None:
 def test_many_passes_take_one_image_after_the_other() -> None:
     for provider in (CPU, CUDA):
         assert share(64, 4, 8, provider, True) == Layout(1, 1, None, 1, 1)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes to cores")
-def test_available_are_those_that_this_process_may_use() -> None:
-    cores = os.sched_getaffinity(0)
-    assert available() == len(cores)
-    try:
-        os.sched_setaffinity(0, {min(cores)})
-        assert available() == 1
-    finally:
-        os.sched_setaffinity(0, cores)

@@ -43,6 +43,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except SeewhyError as error:
             raise _Failure(str(error)) from error
+        except ImportError as error:
+            if "SEEWHY_ISA" not in str(error):
+                raise
+            raise _Failure(str(error)) from error
         except MemoryError as error:
             raise _Failure("not enough memory; try a smaller --batch-size") from error
         except OSError as error:

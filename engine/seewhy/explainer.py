@@ -14,6 +14,7 @@ from . import methods, preprocess
 from .arrays import Integers
 from .classes import Question, answer
 from .contract import Metadata
+from .cpus import usable_cores
 from .errors import ImageError, MethodError, TargetError
 from .explanation import Explanation
 from .methods import METHODS, Size
@@ -40,7 +41,7 @@ class Explainer:
         methods: names of the methods that the file can serve.
         providers: names of the onnxruntime execution providers in use, in order of preference.
         labels: names of the classes, or None where the file holds none.
-        threads: most threads for one run; None where that is left to onnxruntime.
+        threads: most threads for one run; None is one for each core that the process may use.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Explainer:
             path: a file that `seewhy export` wrote.
             providers: names of onnxruntime execution providers ("CUDAExecutionProvider", or "cuda" for short), or
                 (name, options) pairs, in order of preference. None takes CUDA if usable, else the CPU.
-            threads: most threads to use for one run; None leaves it to onnxruntime.
+            threads: most threads to use for one run; None is one for each core that the process may use.
             verify: check the file's SHA-256. Damaged files often load and run, with wrong numbers.
 
         Raises:
@@ -71,7 +72,7 @@ class Explainer:
         self.threads = threads
         self._sessions = Sessions(self._model, self._asked, threads)
         self._runs = Runs(self._model, self._sessions)
-        self._size = Size(*self._model.metadata.image_size, threads or 0)
+        self._size = Size(*self._model.metadata.image_size, threads or usable_cores())
         self._others: dict[int | None, Explainer] = {}
         self._lock = threading.Lock()
 

@@ -58,7 +58,8 @@ def _translate_spread_over(x: Any, height: int, width: int) -> Any:
 
 
 def _translate_is_positive(x: Any) -> Any:
-    return op.HardSigmoid(x, alpha=_LARGEST_FLOAT32, beta=0.0)
+    # OpenVINO takes a beta of 0 for the default of 0.5; this one is lost in every normal x times alpha.
+    return op.HardSigmoid(x, alpha=_LARGEST_FLOAT32, beta=-1e-30)
 
 
 def _translate_is_below(x: Any, bound: float) -> Any:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from job import Job, Task
-from PIL import Image
 
 import seewhy
 from seewhy import _core
 from seewhy.batch import Settings, explain_files, find_images
+from seewhy.output import Encoding
 from seewhy.palettes import palette
 
 
@@ -55,8 +55,7 @@ def overlays(task: Task) -> Job:
     colours = palette("jet")
 
     def run() -> np.ndarray:
-        heat = _core.upsample(np.maximum(maps, 0), *photographs.shape[1:3], threads=task.threads)
-        return _core.overlay(photographs, _core.minmax(heat, task.threads), colours, 0.5, threads=task.threads)
+        return _core.overlay_maps(photographs, maps, colours, 0.5, relu=True, threads=task.threads)
 
     return Job(run)
 
@@ -74,23 +73,13 @@ def folder(task: Task) -> Job:
     return Job(lambda: run([source]), answer=lambda count: [count], warm=lambda: run(few))
 
 
-def _png(canvas: str) -> Callable[[seewhy.Explainer, list[Path], Path, int], int]:
+def _folder(form: str, canvas: str) -> Callable[[seewhy.Explainer, list[Path], Path, int], int]:
     def write(explainer: seewhy.Explainer, paths: list[Path], out: Path, batch: int) -> int:
-        settings = Settings(batch_size=batch, canvas=canvas)
+        settings = Settings(batch_size=batch, canvas=canvas, encoding=Encoding(form))
         outcomes = list(explain_files(explainer, find_images(paths, out), out, settings))
         return sum(outcome.error is None for outcome in outcomes)
 
     return write
 
 
-def _jpeg(explainer: seewhy.Explainer, paths: list[Path], out: Path, batch: int) -> int:
-    out.mkdir()
-    found = [item.path for item in find_images(paths, out)]
-    for start in range(0, len(found), batch):
-        part = found[start : start + batch]
-        for path, picture in zip(part, explainer.explain(part, batch_size=batch).overlays(), strict=True):
-            Image.Image.save(picture, out / f"{path.stem}.jpg", quality=90)
-    return len(found)
-
-
-_WRITERS = {"jpeg": _jpeg, "png": _png("model"), "original": _png("original")}
+_WRITERS = {"jpeg": _folder("jpg", "model"), "png": _folder("png", "model"), "original": _folder("png", "original")}
