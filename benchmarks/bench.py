@@ -105,7 +105,7 @@ class Bench:
         place = self._prepared(model)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as scratch,
-            self._tools(name, question) as tools,
+            self._tools(name, question, model) as tools,
         ):
             for batch in wanted:
                 rounds = self.chosen.rounds or (question.rounds or ROUNDS)[batch]
@@ -118,13 +118,18 @@ class Bench:
                     }
                     for tool in tools
                 }
-                group = Group(tools, tasks, question.ours, question.floor, question.compare, Path(scratch))
+                trying = [tool for tool in tools if tool.rival.tries(model, batch)]
+                group = Group(trying, tasks, question.ours, question.floor, question.compare, Path(scratch))
                 kept.add(results.key(name, model, batch), measure(group, rounds))
 
     @contextlib.contextmanager
-    def _tools(self, name: str, question: Question) -> Iterator[list[Tool]]:
+    def _tools(self, name: str, question: Question, model: str) -> Iterator[list[Tool]]:
         """All started together; each is ready before anything is measured."""
-        tools = [self._start(name, rival) for rival in question.rivals if rival.environment not in self.missing_tools]
+        tools = [
+            self._start(name, rival)
+            for rival in question.rivals
+            if rival.environment not in self.missing_tools and any(rival.tries(model, b) for b in question.batches)
+        ]
         try:
             for tool in tools:
                 try:

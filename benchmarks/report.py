@@ -34,9 +34,9 @@ before the work began; where one is missed, the table says so.
 
 - Each tool runs in a process and a virtual environment of its own, with the same weights, input and number of threads
   ({threads}). One works at a time, in rounds whose order changes; before each measurement all rest for 150 ms, since
-  idle thread pools go on spinning for a while, and one call goes unmeasured (but not where a call takes longer than a
-  second). A cell is the median of the rounds and, in brackets, the tenth and ninetieth percentile and the median of the
-  rounds' ratios to the floor.
+  idle thread pools go on spinning for a while, and one call goes unmeasured (but not where a call takes longer than
+  half a second). A cell is the median of the rounds and, in brackets, the tenth and ninetieth percentile and the median
+  of the rounds' ratios to the floor.
 - The floor is `torch.onnx.export` of the untouched model under onnxruntime with its default optimisation.
 - SeeWhy's time is `Explainer.explain`: an array in, heatmaps out, everything between included. For guided
   backpropagation it makes a heatmap too, where the others stop at the gradient.
@@ -46,6 +46,8 @@ before the work began; where one is missed, the table says so.
   `channels_last` where that is quicker (tried for each), frozen weights for `torch.compile`, the latency hint and
   float32 for OpenVINO. `weights frozen` is what no documentation mentions: pytorch-grad-cam on a network whose
   parameters take no gradients up to the target layer.
+- A dash marks what was left out to save time: `torch.compile` of a forward and backward pass takes minutes for each
+  network and batch size, and `weights frozen` says nothing new at batch 32.
 - Answers are compared before the clock runs. ≠ marks one that is not SeeWhy's; the last section says by how much.
 - Processor time that went to anything but the tool being measured: {others}.
 
@@ -55,11 +57,13 @@ TEXTS = {
     "forward": "",
     "gradcam": """
 Preprocessed pixels in, heatmaps of the input's size out. *PyTorch by hand* keeps no graph up to the target layer.
-Recipro-CAM is another method, without a gradient: the head runs once for each place of the map.
+Recipro-CAM is another method, without a gradient: the head runs once for each place of the map. DenseNet's target layer
+is followed by a ReLU in place, which changes the activations that Captum and pytorch-grad-cam hold.
 """,
     "guided": """
 EfficientNet and ConvNeXt have no rectifiers: there the guided gradient is the plain one. Captum and pytorch-grad-cam
-guide modules of class `nn.ReLU` alone, so for MobileNet v2 (ReLU6) they give the plain gradient.
+guide modules of class `nn.ReLU` alone: for MobileNet v2 (ReLU6) they give the plain gradient, and in DenseNet they miss
+the last rectifier, a function.
 """,
     "overlays": """
 Maps of 7×7 and photographs of 224×224 in, pictures out: upsampled, scaled, coloured, blended. Ratios are to SeeWhy on

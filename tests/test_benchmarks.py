@@ -266,3 +266,11 @@ def test_what_tools_leave_behind_is_not_a_source(monkeypatch: pytest.MonkeyPatch
     assert environments.sources_digest() == before
     (tmp_path / "engine" / "x" / "a.py").write_text("b")
     assert environments.sources_digest() != before
+
+
+def test_what_was_left_out_is_a_dash_and_not_a_failure() -> None:
+    compiled = next(rival for rival in questions.QUESTIONS["guided"].rivals if rival.name == "torch.compile by hand")
+    assert compiled.tries("vgg16", 8) and not compiled.tries("vgg16", 32) and not compiled.tries("densenet121", 8)
+    record = {"rivals": {questions.FLOOR: rival([1.0])}}
+    printed = tables.question_table("guided", {"guided/densenet121/1": record, "guided/vgg16/1": record}, 1)
+    assert "| torch.compile by hand | not installed | – |" in printed

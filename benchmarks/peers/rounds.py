@@ -17,7 +17,7 @@ from .process import Process, ToolFailure
 # Idle thread pools go on spinning for a while, and slow down whatever runs next.
 REST = 0.15
 # A call that takes this long is not preceded by an unmeasured one: waking threads takes microseconds.
-LONG = 1.0
+LONG = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Rival:
     threads: int | None = None
     """Where it is not the run's own number."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    models: Sequence[str] | None = None
+    """The models that it is tried with, where that is not all: to compile takes minutes."""
+    batches: Sequence[int] | None = None
+
+    def tries(self, model: str, batch: int) -> bool:
+        return (self.models is None or model in self.models) and (self.batches is None or batch in self.batches)
 
 
 @dataclass
@@ -107,7 +113,7 @@ def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
         return None
     tool.note = done["note"]
     # The first call warms up; the second says how long one takes.
-    short = done["seconds"] < 5 * LONG
+    short = done["seconds"] < 10 * LONG
     again = tool.attempt(lambda: tool.process.ask("run", count=1, warm=False)) if short else None
     tool.seconds = again["times"][0] if again else done["seconds"]
     tool.calls = figures.repeats(tool.seconds)

@@ -38,8 +38,17 @@ def question_table(name: str, records: Records, batch: int) -> str:
     if not models:
         return "Not measured.\n"
     rows = [
-        [rival.name, *(_cell(rival.name, found[model]["rivals"], question.floor or question.ours) for model in models)]
+        [
+            rival.name,
+            *(
+                _cell(rival.name, found[model]["rivals"], question.floor or question.ours)
+                if rival.tries(model, batch)
+                else "–"
+                for model in models
+            ),
+        ]
         for rival in question.rivals
+        if any(rival.tries(model, batch) for model in models)
     ]
     best = ["*best rival ÷ SeeWhy*", *(_best(found[model]["rivals"]) for model in models)]
     return table(["ms", *(models if models != ["any"] else ["224×224"])], [*rows, best] if any(best[1:]) else rows)
