@@ -27,9 +27,13 @@ def worthwhile(rows: int, threads: int, matrices: int) -> bool:
     return rows > 1 and rows >= _LEAST_IN_USE * threads * each and matrices <= each * _MATRICES_PER_IMAGE
 
 
-def pieces(rows: int, threads: int, matrices: int) -> list[slice]:
-    """Cut `rows` images into pieces of nearly one size, as many for each of `threads`; `matrices` in bytes."""
-    largest = max(1, -(-matrices // _MATRICES_PER_IMAGE))
+def pieces(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
+    """Cut `rows` images into pieces of nearly one size, as many for each of `threads`.
+
+    One each, unless `small`: where a backward pass to the image reads again what the forward pass has left, pieces are
+    as small as `matrices`, in bytes, allow. A forward pass alone gains less from that than reading weights again costs.
+    """
+    largest = max(1, -(-matrices // _MATRICES_PER_IMAGE)) if small else rows
     rounds = -(-rows // (largest * threads))
     count = min(rows, rounds * threads)
     edges = [rows * i // count for i in range(count + 1)]

@@ -42,6 +42,8 @@ _MEMORY = {CUDA: ("cuda", "device_id")}
 _CACHED_SESSIONS = 8
 # And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
 _CACHED_BYTES, _ALWAYS_CACHED = 2 * 2**30, 2
+# Outputs that a backward pass through the whole network makes.
+_OF_THE_IMAGE = frozenset({contract.INPUT_GRADIENTS, contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS})
 # onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
 
@@ -116,7 +118,7 @@ class Sessions:
 
         try:
             if cached.threads == 1 and self.providers[0] == CPU:
-                parts = pieces.pieces(rows, self._threads, self._matrices)
+                parts = pieces.pieces(rows, self._threads, self._matrices, not outputs.isdisjoint(_OF_THE_IMAGE))
                 results = pieces.run(run_rows, parts, self._threads)
                 values = (
                     results[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
