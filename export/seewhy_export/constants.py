@@ -19,21 +19,21 @@ def compute_constants(graph: Graph, weights: dict[str, Tensor]) -> None:
     Floats are computed in float64 and rounded once.
     """
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    values: dict[Node, Any] = {
-        node: _widen(weight) for node, weight in zip(placeholders, weights.values(), strict=False)
-    }
-    stored = set(values)
+    stored = dict(zip(placeholders, weights.values(), strict=False))
+    known = set(stored)
     for node in graph.nodes:
-        if node.op == "call_function" and _is_computed(node, values):
-            arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*arguments, **options)
+        if node.op == "call_function" and _is_constant(node, known):
+            known.add(node)
+    wanted = [n for n in graph.nodes if n in known and n not in stored and any(u not in known for u in n.users)]
+    # One at a time, since float64 takes twice the memory; and all before the graph changes.
+    constants = {node: _compute(node, stored).to(node.meta["val"].dtype).contiguous() for node in wanted}
     images = placeholders[len(weights)]
-    for node in [node for node in values if node not in stored and any(user not in values for user in node.users)]:
+    for node, value in constants.items():
         with graph.inserting_before(images):
             name = f"constant_{node.name}"
             constant = graph.placeholder(name)
         constant.meta["val"] = node.meta["val"]
-        weights[name] = values[node].to(node.meta["val"].dtype).contiguous()
+        weights[name] = value
         node.replace_all_uses_with(constant)
     graph.eliminate_dead_code()
     for name, node in zip(list(weights), [n for n in graph.nodes if n.op == "placeholder"], strict=False):
@@ -42,14 +42,19 @@ def compute_constants(graph: Graph, weights: dict[str, Tensor]) -> None:
             graph.erase_node(node)
 
 
-def _widen(weight: Tensor) -> Tensor:
-    return weight.double() if weight.is_floating_point() else weight
-
-
-def _is_computed(node: Node, values: dict[Node, Any]) -> bool:
+def _is_constant(node: Node, known: set[Node]) -> bool:
     """Whether a node is made of known values alone, and is one tensor that is worth storing."""
     result = node.meta.get("val")
-    if not isinstance(result, Tensor) or not node.all_input_nodes or not all(n in values for n in node.all_input_nodes):
+    if not isinstance(result, Tensor) or not node.all_input_nodes or not known.issuperset(node.all_input_nodes):
         return False
     pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
     return pointwise or result.numel() <= _LARGEST_MOVED
+
+
+def _compute(node: Node, stored: dict[Node, Tensor]) -> Any:
+    if node in stored:
+        weight = stored[node]
+        return weight.double() if weight.is_floating_point() else weight
+    operator: Any = node.target
+    arguments, options = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _compute(n, stored))
+    return operator(*arguments, **options)

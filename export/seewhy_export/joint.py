@@ -198,7 +198,7 @@ def _compute(
         if activations is not None:
             values[contract.ACTIVATIONS] = activations
         if contract.CLASS_WEIGHTS in outputs and head is not None:
-            values[contract.CLASS_WEIGHTS] = run.kept[head][index]
+            values[contract.CLASS_WEIGHTS] = run.kept[head].index_select(0, index)
         values |= _plain_gradients(outputs, start, activations, images, seed)
         for name in [name for name in RULES if name in outputs]:
             if not run.ruled and contract.INPUT_GRADIENTS in values:
