@@ -68,7 +68,7 @@ def _cell(name: str, rivals: Mapping[str, Any], base: str) -> str:
 
 
 def _best(rivals: Mapping[str, Any]) -> str:
-    name = quickest(rivals, [name for name in rivals if name not in (OURS, FLOOR)])
+    name = quickest(rivals, [name for name in rivals if name != FLOOR and not name.startswith(OURS)])
     return "" if name is None or "to_ours" not in rivals[name] else f"{rivals[name]['to_ours']:.2f} ({name})"
 
 
