@@ -2,9 +2,9 @@
 
     python benchmarks/lowering.py [--models resnet50 mobilenet_v2] [--rounds 9] [--json]
 
-Every variant is exported afresh, from the same weights. Rounds alternate between the variants, on one thread, so that
-processor time counts and other processes disturb little; the least is kept. Reorders are onnxruntime's conversions to
-and from its blocked layout, counted in the graph that it makes of the file.
+Every variant is exported afresh, from the same weights. Rounds alternate between the variants, each time from another
+one on, on one thread and on all; what is kept is the median of a round's ratios to the whole. Reorders are the
+conversions to and from onnxruntime's blocked layout, counted in the graph that it makes of the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "export")
 
 from networks import torchvision_network
 
+from seewhy.cpus import usable_cores
 from seewhy.graph import prune
 from seewhy_export import export, forward_lowering, joint, masks
 from seewhy_export.lowering import convolution, pooling
@@ -94,52 +94,62 @@ def _changed(changes: list[tuple[Any, dict[str, Any]]]) -> Iterator[None]:
         yield
 
 
-def make(network: str, name: str, folder: Path) -> tuple[onnxruntime.InferenceSession, dict[str, int]]:
-    """Export one variant; its session on one thread, and how often onnxruntime's graph leaves its blocks."""
+def make(network: str, name: str, folder: Path) -> tuple[bytes, int]:
+    """Export one variant; its graph, and how often onnxruntime's graph of it leaves the blocks or comes back."""
     path, optimized = folder / "model.onnx", folder / "optimized.onnx"
     mean = {aten.mean.dim: lambda *args, **options: forward_lowering.mean(*args, **options)}
     with _changed(VARIANTS[name]), patch.dict(forward_lowering.FORWARD_LOWERINGS, mean):
         export(torchvision_network(network), path, outputs=list(OUTPUTS), verify=False)
+    model = prune(onnx.load(path), OUTPUTS).SerializeToString()
+    start(model, 1, optimized)
+    nodes = onnx.load(optimized).graph.node
+    return model, sum(node.op_type in ("ReorderInput", "ReorderOutput") for node in nodes)
+
+
+def start(model: bytes, threads: int, optimized: Path | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    options.optimized_model_filepath = str(optimized)
-    session = onnxruntime.InferenceSession(
-        prune(onnx.load(path), OUTPUTS).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    counts = Counter(node.op_type for node in onnx.load(optimized).graph.node)
-    return session, {kind: counts[kind] for kind in ("ReorderInput", "ReorderOutput")}
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def measure(network: str, rounds: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         made = {name: make(network, name, Path(folder)) for name in VARIANTS}
+    rows = [{"without": name, "reorders": reorders} for name, (_, reorders) in made.items()]
+    for threads in sorted({1, usable_cores()}):
+        times = turns({name: start(model, threads) for name, (model, _) in made.items()}, rounds)
+        for row in rows:
+            of_each = np.array(times[str(row["without"])]) / np.array(times["everything"])
+            row[f"ratio, {threads} threads"] = round(float(np.median(of_each)), 3)
+    return rows
+
+
+def turns(sessions: dict[str, onnxruntime.InferenceSession], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each session in each round."""
     feeds = {
         "images": np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32),
         "targets": np.array([-1]),
     }
-    times: dict[str, list[float]] = {name: [] for name in made}
-    for _ in range(rounds + 1):  # the first is not counted
-        for name, (session, _) in made.items():
-            start = time.process_time()
-            session.run(None, feeds)
-            times[name].append(time.process_time() - start)
-    whole = min(times["everything"][1:])
-    return [
-        {
-            "without": name,
-            "milliseconds": round(1e3 * min(times[name][1:]), 2),
-            "ratio": round(min(times[name][1:]) / whole, 3),
-            "reorders": sum(counts.values()),
-        }
-        for name, (_, counts) in made.items()
-    ]
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    names = list(sessions)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(0.15)  # for the threads of the one before to stop spinning
+            sessions[name].run(None, feeds)
+            begun = time.perf_counter()
+            sessions[name].run(None, feeds)
+            times[name].append(time.perf_counter() - begun)
+    return times
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -148,9 +158,9 @@ def main() -> None:
         print(json.dumps(found, indent=1))
         return
     for network, rows in found.items():
-        print(f"\n| {network}, without | ms | ratio | reorders |\n| --- | --- | --- | --- |")
+        print(f"\n| {network}, {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}")
         for row in rows:
-            print(f"| {row['without']} | {row['milliseconds']} | {row['ratio']} | {row['reorders']} |")
+            print(f"| {' | '.join(map(str, row.values()))} |")
 
 
 if __name__ == "__main__":
