@@ -30,9 +30,15 @@ BOUNDS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("network", "outputs"), BOUNDS, ids=lambda value: value if isinstance(value, str) else value[-1]
-)
+CASES = [
+    pytest.param(
+        network, outputs, marks=[pytest.mark.slow] if network == "vgg11" else [], id=f"{network}-{outputs[-1]}"
+    )
+    for network, outputs in BOUNDS
+]
+
+
+@pytest.mark.parametrize(("network", "outputs"), CASES)
 def test_the_graph_stays_in_blocks(
     exported: Callable[..., Path], tmp_path: Path, network: str, outputs: tuple[str, ...]
 ) -> None:
