@@ -74,7 +74,7 @@ def test_the_wheel_holds_both_packages_and_nothing_else(dist: Path) -> None:
 def test_the_sdist_holds_what_a_build_needs(dist: Path) -> None:
     with tarfile.open(only(dist, "*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    kernels = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
+    kernels = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*") if path.is_file()}
     packages = {f"engine/{name}" for name in sources("engine/seewhy")}
     packages |= {f"export/{name}" for name in sources("export/seewhy_export")}
     assert kernels | packages | {"CMakeLists.txt", "pyproject.toml", "LICENSE", "NOTICE", "README.md"} <= names
