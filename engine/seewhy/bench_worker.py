@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from .contract import IMAGES, LOGITS
 from .errors import SeewhyError
@@ -121,7 +123,7 @@ def measure(order: Order) -> None:
         for case in cases:
             spent = case.busy >= order.seconds or round >= order.rounds
             if case.error is None and not (spent and len(case.times) >= _FEWEST * case.workers):
-                _guarded(case, lambda case=case: turn(case, order.seconds / order.rounds))  # type: ignore[misc]
+                _guarded(case, partial(turn, case, order.seconds / order.rounds))
     for case in cases:
         if case.error is None:
             rate = len(case.times) * len(images) / case.busy
@@ -159,12 +161,15 @@ def _runs(order: Order) -> tuple[Any, Callable[[Case], Callable[[], object]]]:
     for image in images:
         image[...] = random.standard_normal(image.shape, np.float32)
     explainers: dict[int | None, Explainer] = {}
-    sessions: dict[int | None, Sessions] = {}
+    forwards: dict[int | None, onnxruntime.InferenceSession] = {}
 
     def make(case: Case) -> Callable[[], object]:
         if case.what == FORWARD:
-            forward = sessions.setdefault(case.threads, Sessions(model, order.providers, case.threads))
-            return lambda: forward.run(frozenset({LOGITS}), {IMAGES: images})
+            if case.threads not in forwards:
+                sessions = Sessions(model, order.providers, case.threads)
+                forwards[case.threads] = sessions.make(frozenset({LOGITS}), lambda options: None)
+            forward = forwards[case.threads]
+            return lambda: forward.run(None, {IMAGES: images})  # whole, not in pieces
         if case.threads not in explainers:
             explainers[case.threads] = Explainer(order.path, order.providers, case.threads, verify=False)
         explainer = explainers[case.threads]

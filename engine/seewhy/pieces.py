@@ -8,8 +8,8 @@ backward pass that reads them again. Results are the same bits.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -41,36 +41,12 @@ def pieces(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
 
 
 def run(work: Callable[[slice], _Result], parts: Sequence[slice], threads: int) -> list[_Result]:
-    """The results of `work` for every part, in order, on this thread and as many others as that makes `threads`.
+    """The results of `work` for every part, in order, on at most `threads` threads, which live during the call.
 
     The first failure, in order, is raised when all threads are done; parts that were not begun by then are left out.
     """
-    results: list[_Result | None] = [None] * len(parts)
-    failures: dict[int, BaseException] = {}
-    waiting = iter(range(len(parts)))
-    lock = threading.Lock()
-
-    def serve() -> None:
-        while True:
-            with lock:
-                i = None if failures else next(waiting, None)
-            if i is None:
-                return
-            try:
-                results[i] = work(parts[i])
-            except BaseException as error:  # noqa: BLE001  raised below, on the caller's thread
-                failures[i] = error
-
-    helpers = [threading.Thread(target=serve, name="seewhy-piece") for _ in range(min(threads, len(parts)) - 1)]
-    started = []
-    try:
-        for helper in helpers:
-            helper.start()
-            started.append(helper)
-        serve()
-    finally:
-        for helper in started:
-            helper.join()
-    if failures:
-        raise failures[min(failures)]
-    return results  # type: ignore[return-value]
+    workers = min(threads, len(parts))
+    if workers == 1:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(workers, "seewhy-piece") as pool:
+        return list(pool.map(work, parts))

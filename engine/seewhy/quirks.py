@@ -13,8 +13,8 @@ _ALMOST_NOTHING = -1e-30
 def _hard_sigmoid_without_zero(model: onnx.ModelProto) -> None:
     """OpenVINO takes HardSigmoid's beta for its default, 0.5, where it is 0 (seen in 2025.4, onnxruntime 1.24).
 
-    The masks of rectifiers are HardSigmoids with beta 0 and a slope of the largest float32. A beta just below zero
-    gives the same bits for all but denormal inputs: 0 stays 0, and the smallest normal number times the slope is 4.
+    Older exporters wrote the masks of rectifiers so, with a slope of the largest float32. A beta just below zero gives
+    the same bits for all but denormal inputs: 0 stays 0, and the smallest normal number times the slope is 4.
     """
     for node in model.graph.node:
         if node.op_type == "HardSigmoid" and not node.domain:

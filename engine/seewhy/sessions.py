@@ -63,8 +63,6 @@ class Sessions:
 
     Attributes:
         providers: names of the execution providers in use, in order of preference.
-        spins: whether threads of sessions made from now on spin while they wait for work. Clear it where other stages
-            run beside the sessions and want the cores.
         reduces: whether maps are best left to the graph (`reduction.py`), since its values lie on another device.
     """
 
@@ -83,7 +81,6 @@ class Sessions:
         self._asked, self.providers = _settle(providers)
         self._device = _device(*self._asked[0])
         self.reduces = self._device is not None
-        self.spins = True
         self._lock = threading.Lock()
         self._cache: OrderedDict[_Key, _Cached] = OrderedDict()
 
@@ -179,7 +176,7 @@ class Sessions:
         adapt(pruned, self.providers)
         options = _options()
         options.intra_op_num_threads = threads
-        if given or not self.spins:
+        if given:
             # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._model.metadata.external_data is not None:

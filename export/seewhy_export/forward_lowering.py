@@ -34,7 +34,8 @@ class _GlobalMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.size = x.shape[2:]
-        return aten.mean.dim(x, (2, 3), True)  # type: ignore[no-any-return]
+        means: Tensor = aten.mean.dim(x, (2, 3), True)
+        return means
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

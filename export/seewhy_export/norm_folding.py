@@ -30,16 +30,22 @@ def foldable(nodes: Iterable[Node], kept: Collection[Node | None]) -> dict[Node,
 
     `kept` are nodes whose value is wanted for itself.
     """
-    return {node: node.args[0] for node in nodes if _is_fixed_norm(node) and _feeds_alone(node.args[0], kept)}  # type: ignore[misc]
+    found = {}
+    for node in filter(_is_fixed_norm, nodes):
+        source = node.args[0]
+        if (
+            isinstance(source, Node)
+            and source.target in _CONVOLUTIONS
+            and len(source.users) == 1
+            and source not in kept
+        ):
+            found[node] = source
+    return found
 
 
 def _is_fixed_norm(node: Node) -> bool:
     """A batch norm with stored statistics: args are x, weight, bias, mean, variance, training and more."""
     return node.target is aten.batch_norm.default and not node.args[5] and None not in node.args[3:5]
-
-
-def _feeds_alone(node: Any, kept: Collection[Node | None]) -> bool:
-    return isinstance(node, Node) and node.target in _CONVOLUTIONS and len(node.users) == 1 and node not in kept
 
 
 def fold(
