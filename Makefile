@@ -20,6 +20,10 @@ DEV := $(VENV)/.dev-$(KEY)
 SMALL := $(VENV)/.demo-$(KEY)
 DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 
+# Test modules side by side, one thread each: most of their time goes into PyTorch's traces, which have one anyway. Every
+# process takes up to 3 GiB.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow test-all zoo bench lint wheel clean
 
@@ -38,13 +42,13 @@ demo: $(DEMO)
 	$(VENV)/bin/seewhy demo -o demo
 
 test: $(DEV)
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(DEV)
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: $(DEV)
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 zoo: $(DEV)
 	$(VENV)/bin/python benchmarks/zoo.py

@@ -6,8 +6,8 @@
 `forward` is the untouched network as torch.onnx.export writes it, in onnxruntime with its defaults, on images that lie
 in memory ready. `forward, one thread each` is the same on as many single threads at once as there are cores, which is
 how SeeWhy runs it. The rest is `seewhy explain FOLDER` without the start: 640x480 JPEGs are read, decoded, resized,
-explained by Grad-CAM, and the overlays encoded and written. Rounds of all, one after the other, so that a busy machine
-hits them alike; before each, thread pools that spin get time to rest.
+explained by Grad-CAM, and the overlays (or the maps, in shards) written, made safe on the disk and recorded. Rounds of
+all, one after the other, so that a busy machine hits them alike; before each, thread pools that spin get time to rest.
 
 Times are wall clock. Processor time stands beside them: it says what the work costs where other programs disturb the
 clock (but counts the time that onnxruntime's threads spend spinning as work).
@@ -19,6 +19,7 @@ its own; with --models the files are kept. The photographs are cut from those of
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import platform
@@ -37,9 +38,9 @@ import onnxruntime
 import PIL
 from PIL import Image
 
-from seewhy import Explainer, __version__
-from seewhy.batch import Settings, explain_files, find_images
-from seewhy.layout import available, share
+from seewhy import Explainer, Settings, __version__, explain_folder
+from seewhy.cpus import usable_cores
+from seewhy.layout import share
 from seewhy.output import Encoding
 from seewhy.preprocess import normalise, photograph
 
@@ -52,6 +53,9 @@ _OVERLAYS = {
     "png": Settings(),
     "jpg, original size": Settings(encoding=Encoding("jpg", 90), canvas="original"),
     "png, original size": Settings(canvas="original"),
+    "npz": Settings(shards="npz"),
+    "parquet": Settings(shards="parquet"),
+    "jpg, fast decoding": Settings(encoding=Encoding("jpg", 90), fast_decode=True),
 }
 FORWARD, SINGLE = "forward", "forward, one thread each"
 
@@ -136,9 +140,9 @@ def _processor() -> float:
 
 def explain(explainer: Explainer, photos: Path, out: Path, settings: Settings) -> None:
     shutil.rmtree(out, ignore_errors=True)
-    for outcome in explain_files(explainer, find_images([photos], out), out, settings):
-        if outcome.error is not None:
-            raise outcome.error
+    summary = explain_folder(explainer, photos, out, settings)
+    if summary.failed:
+        raise SystemExit(f"{summary.failed} images failed; see {summary.manifest}")
 
 
 def main() -> None:
@@ -174,10 +178,10 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
     images = normalise([photograph(path, explainer.metadata) for path in paths], explainer.metadata)
     runs: dict[str, Callable[[], object]] = {
         FORWARD: Forward(forward, images, chosen.batch, None, 1),
-        SINGLE: Forward(forward, images, chosen.batch, 1, available()),
+        SINGLE: Forward(forward, images, chosen.batch, 1, usable_cores()),
     }
     for kind, settings in _OVERLAYS.items():
-        settings = Settings(encoding=settings.encoding, canvas=settings.canvas, batch_size=chosen.batch)
+        settings = dataclasses.replace(settings, batch_size=chosen.batch)
         runs[kind] = lambda settings=settings: explain(explainer, place / "photographs", place / "out", settings)  # type: ignore[misc]
     rounds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in runs}
     for number in range(-1, chosen.rounds):
@@ -190,7 +194,7 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
         "images": chosen.images,
         "batch": chosen.batch,
         "layout": vars(share(chosen.images, None, chosen.batch, explainer.providers[0], False)),
-        "cores": available(),
+        "cores": usable_cores(),
         "machine": platform.machine(),
         "seewhy": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -211,14 +215,34 @@ def _figures(found: list[tuple[float, float]], floor: list[tuple[float, float]],
         "ratio": round(statistics.median(ratios), 4),
         "ratio_of_least": round(min(one[0] for one in found) / least[0], 4),
         "core_ratio_of_least": round(min(one[1] for one in found) / least[1], 4),
+        "cores_busy": round(statistics.median(one[1] / one[0] for one in found), 3),
         "ratios": [round(ratio, 4) for ratio in ratios],
     }
 
 
 def table(figures: dict[str, Any]) -> str:
     head = f"{figures['model']}, {figures['images']} images, batch {figures['batch']}, {figures['cores']} cores"
-    columns = ("ms_an_image", "least_ms", "least_core_ms", "ratio", "ratio_of_least", "core_ratio_of_least")
-    rows = [["", "ms an image", "least", "least core-ms", "ratio to forward", "of the least", "of the least core-ms"]]
+    columns = (
+        "ms_an_image",
+        "least_ms",
+        "least_core_ms",
+        "ratio",
+        "ratio_of_least",
+        "core_ratio_of_least",
+        "cores_busy",
+    )
+    rows = [
+        [
+            "",
+            "ms an image",
+            "least",
+            "least core-ms",
+            "ratio to forward",
+            "of the least",
+            "of the least core-ms",
+            "cores busy",
+        ]
+    ]
     rows += [[kind, *(str(run[column]) for column in columns)] for kind, run in figures["runs"].items()]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "", lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])

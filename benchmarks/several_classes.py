@@ -49,7 +49,7 @@ def main() -> None:
     images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
     def classes(count: int) -> Callable[[], object]:
-        return lambda: explainer.explain(images, chosen.method, top=count, batch_size=chosen.batch)
+        return lambda: explainer.explain(images, chosen.method, top=count, batch_size=chosen.batch).heatmaps
 
     one, several = classes(1), classes(chosen.classes)
     rounds = [(measure(one), measure(several)) for _ in range(chosen.rounds)]

@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError, TargetError, digest
-from seewhy.batch import Found, Outcome, Settings, explain_files, find_images
+from seewhy import Explainer, ImageError, OutputError, TargetError, batch, digest, output
+from seewhy.batch import Outcome, Settings
+from seewhy.inputs import Input, Inputs
 from seewhy.output import Encoding
 from tiny_model import Tiny, load
 
@@ -38,26 +39,42 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def run(explainer: Explainer, found: list[Found], folder: Path, settings: Settings) -> list[Outcome]:
+def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[Input]:
+    return list(Inputs(paths, folder))
+
+
+def explain_files(
+    explainer: Explainer,
+    found: list[Input],
+    folder: Path,
+    settings: Settings,
+    progress: Callable[[int, int], object] | None = None,
+) -> Iterator[Outcome]:
+    place = output.Folder(folder, [item.path for item in found])
+    return batch.explain_files(explainer, found, place, settings, progress, len(found))
+
+
+def run(explainer: Explainer, found: list[Input], folder: Path, settings: Settings) -> list[Outcome]:
     return list(explain_files(explainer, found, folder, settings))
 
 
 def test_find(photos: Path) -> None:
     found = find_images([photos], photos / "out")
-    assert [item.relative.as_posix() for item in found] == ["B.PNG", "a.jpg", "deep/a.jpg", "deep/er/c.webp"]
-    assert [item.path for item in found] == [photos / item.relative for item in found]
+    expected = ["B.PNG", "a.jpg", "deep/a.jpg", "deep/er/c.webp"]
+    assert [item.path for item in found] == [str(photos / name) for name in expected]
+    assert [item.name.as_posix() for item in found] == ["B", "a", "deep/a", "deep/er/c"]
 
 
 def test_files_named_are_always_tried(photos: Path) -> None:
     paths = [photos / "notes.txt", photos / "none.jpg", photos / "a.jpg"]
-    assert [item.path for item in find_images(paths, "out")] == paths
-    assert [item.relative for item in find_images(paths, "out")] == [PurePath(path.name) for path in paths]
+    assert [item.path for item in find_images(paths, "out")] == [str(path) for path in paths]
+    assert [item.name for item in find_images(paths, "out")] == [PurePath(path.stem) for path in paths]
 
 
 def test_each_file_once(photos: Path) -> None:
     (photos / "link.jpg").symlink_to(photos / "a.jpg")
     found = find_images([photos / "a.jpg", photos, photos / "deep"], "out")
-    assert len({item.path.resolve() for item in found}) == len(found) == 4
+    assert len({Path(item.path).resolve() for item in found}) == len(found) == 4
 
 
 def test_links_to_folders_are_not_followed(photos: Path) -> None:
@@ -288,7 +305,7 @@ def test_a_folder_that_cannot_be_written_stops_everything(many: Path, model_path
     with pytest.raises(OutputError, match=r"10\.gradcam\.png: cannot be written"):
         for outcome in explain_files(Explainer(model_path, threads=2), found, out, Settings(batch_size=2)):
             outcomes.append(outcome.path.name)
-    assert outcomes == [item.path.name for item in found[:11]]
+    assert outcomes == [item.short for item in found[:11]]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
 
 

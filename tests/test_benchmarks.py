@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import statistics
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from checkout import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import bench as program
 import report
 from peers import agreement, bar, environments, figures, models, questions, results, rounds, tables
 from peers.process import Process, ToolFailure
@@ -53,7 +56,7 @@ def test_every_round_has_everybody_once(count: int, turn: int) -> None:
 
 
 def test_nobody_always_follows_the_same_other() -> None:
-    names = ["a", "b", "c", "d"]
+    names = ["a", "b", "c", "d", "e", "f", "g", "h"]
     before: dict[str, set[str]] = {name: set() for name in names}
     for turn in range(8):
         ordered = figures.order(names, turn)
@@ -107,7 +110,7 @@ def test_every_rival_has_an_environment_and_a_job() -> None:
 
 def test_results_are_kept_only_under_the_same_conditions(tmp_path: Path) -> None:
     path = tmp_path / "results" / "peers.json"
-    conditions = {"machine": {"cores": 2}, "threads": 2}
+    conditions = {"machine": {"cores": 2}, "threads": 2, "sources": "one"}
     first = results.Results(path, conditions, keep=True)
     first.add("gradcam/resnet50/1", {"rivals": {}})
     again = results.Results(path, conditions, keep=True)
@@ -116,6 +119,23 @@ def test_results_are_kept_only_under_the_same_conditions(tmp_path: Path) -> None
         results.Results(path, {**conditions, "threads": 1}, keep=True)
     assert not results.Results(path, {**conditions, "threads": 1}, keep=False).has("gradcam/resnet50/1")
     assert [file.name for file in path.parent.iterdir()] == ["peers.json"]
+
+
+def test_results_of_earlier_commits_are_marked(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    results.Results(path, {"sources": "one"}, keep=True).add("gradcam/resnet50/1", {"rivals": {}})
+    results.Results(path, {"sources": "one"}, keep=True).add("gradcam/resnet50/8", {"rivals": {}})
+    with pytest.raises(results.OtherConditions, match="sources is one, and now it is other"):
+        results.Results(path, {"sources": "other"}, keep=True)
+    later = results.Results(path, {"sources": "other"}, keep=True, earlier=True)
+    assert not later.has("gradcam/resnet50/1")
+    later.add("gradcam/resnet50/1", {"rivals": {}})
+    assert later.has("gradcam/resnet50/1") and not later.has("gradcam/resnet50/8")
+    data = results.read(path)
+    assert "not again since: gradcam/resnet50/8." in report._earlier(data["records"], data["sources"])
+    later.add("gradcam/resnet50/8", {"rivals": {}})
+    data = results.read(path)
+    assert report._earlier(data["records"], data["sources"]) == ""
 
 
 def rival(milliseconds: list[float], **others: Any) -> dict[str, Any]:
@@ -159,7 +179,10 @@ def test_the_bar_says_reached_missed_and_not_measured() -> None:
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 1"] == (pytest.approx(1.04), True)
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 8"] == (None, None)
     # Captum's, though its answer differs; not Recipro-CAM's, which has no gradient.
-    assert found["Grad-CAM: best gradient-based rival ÷ ours, resnet50, batch 1"] == (pytest.approx(30 / 10.4), True)
+    assert found["Grad-CAM: best gradient-based rival ÷ ours, resnet50, batch 1"] == (
+        pytest.approx(30 / 10.4),
+        True,
+    )
     assert found["Grad-CAM: pytorch-grad-cam ÷ ours, resnet50, batch 1"] == (pytest.approx(40 / 10.4), False)
     assert found["openvino_xai's Recipro-CAM ÷ our Grad-CAM, resnet50, batch 1"] == (pytest.approx(9 / 10.4), False)
     assert found["cold start to first heatmap ÷ pytorch-grad-cam's, resnet50"] == (0.125, True)
@@ -167,16 +190,49 @@ def test_the_bar_says_reached_missed_and_not_measured() -> None:
     assert printed.count("**missed**") == 2 and printed.count("| reached |") == 3
 
 
+def test_who_runs_out_of_memory_is_measured_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And nobody else is: not who failed by himself, nor who was measured apart before."""
+    records = made_up()["records"]
+    group = records["gradcam/resnet50/1"]["rivals"]
+    group["torch-cam"] = {"failed": "exit status -9: no message"}
+    group["Captum"] = {"failed": "exit status -9: no message", "apart": True}
+    group["pytorch-grad-cam"] = {"failed": "exit status 1: no"}
+    kept = results.Results(tmp_path / "peers.json", {"sources": "one"}, keep=False)
+    kept.add("gradcam/resnet50/1", {"rivals": group})
+    bench = object.__new__(program.Bench)
+    beside = []
+
+    @contextlib.contextmanager
+    def tools(name: str, model: str, question: Any, rivals: Sequence[rounds.Rival]) -> Iterator[list[str]]:
+        beside.append({rival.name for rival in rivals})
+        yield [rival.name for rival in rivals]
+
+    def measured(question: Any, model: str, batch: int, tools: Sequence[str]) -> dict[str, Any]:
+        return {"rivals": {name: {"ms": {"median": 7.0}} for name in tools}}
+
+    monkeypatch.setattr(bench, "_tools", tools)
+    monkeypatch.setattr(bench, "_measure", measured)
+    for _ in range(2):
+        bench._apart(kept, "gradcam", questions.QUESTIONS["gradcam"], "resnet50", 1)
+    assert beside == [{"torch-cam", "SeeWhy", "onnxruntime forward"}]
+    found = kept.rivals("gradcam/resnet50/1")
+    assert found["torch-cam"] == {"ms": {"median": 7.0}, "apart": True}
+    assert {**found, "torch-cam": group["torch-cam"]} == group
+
+
 def test_the_page_says_where_we_lose_and_what_failed(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "peers.json"
-    file.write_text(json.dumps(made_up()))
+    data = made_up()
+    data["records"]["gradcam/resnet50/1"]["rivals"]["pytorch-grad-cam"]["apart"] = True
+    file.write_text(json.dumps(data))
     report.main(["--results", str(file), "--page", str(tmp_path / "benchmarks.md")])
     page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "| SeeWhy | 10.4 (10.4–18.7; 1.04×) |" in page
     assert "| Captum | 30.0 (30.0–54.0; 3.00×) ≠ |" in page
-    assert "| torch-cam | failed |" in page and "| PyTorch by hand | not installed |" in page
+    assert "| torch-cam | failed |" in page and "| PyTorch by hand | not measured |" in page
     assert "- gradcam/resnet50/1: torch-cam failed: RuntimeError: &lt;no> reason" in page
+    assert page.count("×) † |") == 1 and "- gradcam/resnet50/1: pytorch-grad-cam † was measured apart" in page
     assert "| *best rival ÷ SeeWhy* | 0.87 (openvino_xai Recipro-CAM) |" in page
     assert "0.25 of a core" in page
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"benchmark-gradcam.png", "benchmark-cold.png"}
@@ -206,6 +262,40 @@ def scratch(tmp_path: Path) -> Path:
     np.save(tmp_path / "views.npy", generator.integers(0, 256, (2, 224, 224, 3), np.uint8))
     np.save(tmp_path / "palette.npy", generator.permutation(256)[:, None].repeat(3, 1).astype(np.uint8))
     return tmp_path
+
+
+def test_disturbed_turns_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program keeps a core busy during the first turn, and again before the third."""
+    monkeypatch.setattr(rounds.time, "sleep", lambda seconds: setattr(machine, "now", machine.now + seconds))
+    monkeypatch.setattr(rounds.time, "perf_counter", lambda: machine.now)
+
+    class Machine:
+        now, turns = 0.0, 0
+        busy: ClassVar = [(0.0, 4.0), (8.0, 9.0)]
+
+        def others(self) -> float:
+            return sum(min(self.now, end) - start for start, end in self.busy if self.now > start)
+
+        def machine(self) -> float:
+            return self.others() + self.turns
+
+        def process(self, pid: int) -> float:
+            return float(self.turns)
+
+        def ask(self, do: str, count: int, warm: bool) -> dict[str, list[float]]:
+            self.now, self.turns = self.now + 1, self.turns + 1
+            return {"times": [1.0]}
+
+    machine = Machine()
+    machine.pid = 1  # type: ignore[attr-defined]
+    tool = rounds.Tool(rounds.Rival("one", "e", "m:f"), machine)  # type: ignore[arg-type]
+    patient, hasty = rounds.Quiet(machine, 0.25), rounds.Quiet(machine, None)  # type: ignore[arg-type]
+    rounds._measure(tool, hasty)
+    assert machine.now < 4 and hasty.made_again == 0 and hasty.share() == pytest.approx(1)
+    for _ in range(4):
+        rounds._measure(tool, patient)
+    assert len(tool.times) == 5 and patient.made_again == machine.turns - 5 == 1
+    assert patient.share() == pytest.approx(0) and machine.now > 9
 
 
 @pytest.mark.slow
@@ -273,4 +363,4 @@ def test_what_was_left_out_is_a_dash_and_not_a_failure() -> None:
     assert compiled.tries("vgg16", 8) and not compiled.tries("vgg16", 32) and not compiled.tries("densenet121", 8)
     record = {"rivals": {questions.FLOOR: rival([1.0])}}
     printed = tables.question_table("guided", {"guided/densenet121/1": record, "guided/vgg16/1": record}, 1)
-    assert "| torch.compile by hand | not installed | – |" in printed
+    assert "| torch.compile by hand | not measured | – |" in printed

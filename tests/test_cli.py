@@ -34,6 +34,12 @@ def cat(tmp_path: Path, photo: Photo) -> Path:
     return path
 
 
+def results(folder: Path) -> list[str]:
+    """Names of the files below, but for what a run writes about itself."""
+    own = {"manifest.jsonl", "run.json", ".seewhy.lock"}
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name not in own)
+
+
 def test_version() -> None:
     assert run("--version").output == f"seewhy {__version__}\n"
 
@@ -60,7 +66,7 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
     result = run("explain", model_path, cat, "-o", out, *options, "--threads", 1, "--batch-size", 2, "--no-verify")
     assert result.exit_code == 0, result.stderr
     assert [line.split(": ")[1].split(" (")[0] for line in result.stdout.splitlines()] == ["espresso", "moped"]
-    assert sorted(p.name for p in out.iterdir()) == [
+    assert results(out) == [
         *("cat.backprop.1.png", "cat.backprop.3.png", "cat.backprop.npz"),
         *("cat.gradcam.1.png", "cat.gradcam.3.png", "cat.gradcam.npz", "cat.sheet.1.png", "cat.sheet.3.png"),
     ]
@@ -72,7 +78,7 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
 def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]) -> None:
     result = run("explain", model_path, cat, "-o", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
-    [picture] = (tmp_path / "out").iterdir()
+    [picture] = (tmp_path / "out").glob("cat*")
     assert result.stdout.endswith(f"-> {picture}\n") and picture.name == f"cat.gradcam.{options[1]}"
     file = io.BytesIO()
     expected = Explainer(model_path).explain(cat).overlays()[0]
@@ -91,7 +97,7 @@ def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_p
 def test_a_class_named_twice(model_path: Path, cat: Path, tmp_path: Path) -> None:
     result = run("explain", model_path, cat, "-o", tmp_path / "out", *("--target", 1, "--target", "espresso"))
     assert len(result.stdout.splitlines()) == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cat.gradcam.png"]
+    assert results(tmp_path / "out") == ["cat.gradcam.png"]
 
 
 def test_options_of_methods(model_path: Path, cat: Path, tmp_path: Path) -> None:
@@ -138,10 +144,14 @@ def test_folder_with_a_bad_image(model_path: Path, cat: Path, tmp_path: Path) ->
     for name in ("a.jpg", "c.jpg"):
         (folder / name).write_bytes(cat.read_bytes())
     (folder / "b.jpg").write_bytes(cat.read_bytes()[:200])
-    result = run("explain", model_path, folder, "-o", tmp_path / "out")
-    failed(result, "b.jpg: ")
+    out = tmp_path / "out"
+    result = run("explain", model_path, folder, "-o", out)
+    assert result.exit_code == 1
+    error, summary = result.stderr.splitlines()
+    assert error.startswith(f"seewhy: error: {folder / 'b.jpg'}: ")
+    assert summary == f"seewhy: 3 images, 1 failed; see {out / 'manifest.jsonl'}"
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == [str(folder / "a.jpg"), str(folder / "c.jpg")]
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert results(out) == ["a.gradcam.png", "c.gradcam.png"]
 
 
 def test_text_from_files_cannot_command_the_terminal(tmp_path: Path, photo: Photo) -> None:
@@ -233,7 +243,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
 def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: list[str], words: str) -> None:
     path = variants(tmp_path).get(model, tmp_path / "none.onnx")
     failed(run("explain", path, cat, "-o", tmp_path / "out", *options), words)
-    assert not [p for p in tmp_path.glob("out/**/*") if p.is_file()]
+    assert not results(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +269,7 @@ def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
     for side, words in [(60_000, "decompression bomb"), (12_000, "damaged image")]:
         (tmp_path / "bomb.png").write_bytes(bomb(side, side))
         command = [sys.executable, "-m", "seewhy", "explain", str(model_path), str(tmp_path / "bomb.png"), "-o"]
-        done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, str(tmp_path / f"{side}")], capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert re.fullmatch(f"seewhy: error: .*{words}.*\n", done.stderr), done.stderr
 
@@ -280,8 +290,8 @@ def test_no_permission_to_write(model_path: Path, cat: Path, tmp_path: Path) -> 
 def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Path.open
 
-    def full(path: Path, mode: str = "r", *rest: Any) -> Any:
-        return original(Path("/dev/full"), "wb") if mode == "xb" else original(path, mode, *rest)
+    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        return original(Path("/dev/full"), "wb") if mode == "xb" else original(path, mode, *rest, **named)
 
     monkeypatch.setattr(Path, "open", full)
     failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
@@ -397,7 +407,8 @@ def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, c
 
     monkeypatch.setattr(Explainer, "explain", interrupt)
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
-    assert result.exit_code == 1 and "Aborted!" in result.stderr
+    assert result.exit_code == 128 + signal.SIGINT
+    assert result.stderr == "seewhy: stopped by SIGINT at once; the same command goes on from there\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -408,11 +419,37 @@ def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path
     for number in range(2000):
         (folder / f"{number}.jpg").write_bytes(cat.read_bytes())
     command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and "0.jpg: " in process.stdout.readline()
+    # Without a buffer, in which `readline` would keep lines that `communicate` does not see.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None and b"0.jpg: " in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and errors.strip() == "Aborted!"
-    written = list((tmp_path / "out").iterdir())
-    assert len(rest.splitlines()) < len(written) + 1 < 2000
-    assert all(path.suffix == ".png" and load(path).shape == (12, 16, 3) for path in written)
+        rest, errors = (text.decode() for text in process.communicate(timeout=60))
+    assert process.returncode == 128 + signal.SIGINT
+    written = results(tmp_path / "out")
+    assert len(rest.splitlines()) + 1 == len(written) < 2000
+    expected = f"stopped by SIGINT: {len(written)} of 2000 images; the same command goes on from there"
+    assert "finishing what is in work" in errors and errors.endswith(f"seewhy: {expected}\n")
+    assert all(load(tmp_path / "out" / name).shape == (12, 16, 3) for name in written)
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == len(written)
+
+
+def test_an_interrupt_before_there_is_anything_to_finish(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not click's own way, whose exit status means here that some images failed."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seewhy.model.ModelFile.inspect", interrupt)
+    result = run("inspect", model_path)
+    assert (result.exit_code, result.stderr) == (130, "seewhy: stopped by SIGINT\n")
+
+
+def test_a_run_that_was_stopped_by_its_last_image(model_path: Path, photo: Photo, tmp_path: Path) -> None:
+    """There is nothing to go on with."""
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--fail-fast")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        f"seewhy: an image failed: 2 images, 1 failed; see {tmp_path / 'out'}/manifest.jsonl\n"
+    )

@@ -77,6 +77,13 @@ PREPROCESSING = Tiny().metadata().to_properties()["seewhy.preprocessing"]
         ("input", {"image_size": [1, 178_956_971], "channels": 3, "classes": 10}),
         ("labels", "tabby"),
         ("labels", [1, 2]),
+        # JSON holds halves of characters, and integers of any length.
+        ("labels", ["\ud83d"]),
+        ("versions", {"\ud83d": "1"}),
+        ("schema", 2**31),
+        ("input", {"image_size": [224, 224], "channels": 3, "classes": 10**4000}),
+        ("rectifiers", {"kinds": {"relu": 2**31}, "guided": 0, "guided_scope": None, "smooth": {}}),
+        ("preprocessing", {**json.loads(PREPROCESSING), "resize": "shorter-side", "size": 10**300}),
         ("layer", {"name": "x", "chosen": "by dice", "separates": True, "cut": None}),
         ("score", "maximum"),
         ("rectifiers", {"kinds": {"relu": -1}, "guided": 0, "guided_scope": None, "smooth": {}}),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from PIL import Image, ImageFile
 
 from seewhy import ImageError
 from seewhy.contract import MAX_PIXELS
-from seewhy.decode import decode_file, decode_image, extensions
+from seewhy.decode import _WithoutWarnings, decode_file, decode_image, extensions
 
 Photo = Callable[..., Image.Image]
 
@@ -25,7 +28,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 def saved(image: Image.Image, path: Path, **options: object) -> Image.Image:
     image.save(path, **options)  # type: ignore[arg-type]
-    return decode_file(path, "RGB")
+    return decode_file(path, "RGB").image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX"])
@@ -74,7 +77,7 @@ def test_pil_image_with_orientation_is_not_modified(photo: Photo) -> None:
 def test_unreadable_exif_leaves_the_picture_as_it_is(tmp_path: Path, photo: Photo) -> None:
     image = photo()
     image.save(tmp_path / "x.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
-    assert np.array_equal(pixels(decode_file(tmp_path / "x.png", "RGB")), pixels(image))
+    assert np.array_equal(pixels(decode_file(tmp_path / "x.png", "RGB").image), pixels(image))
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     for suffix in (".png", ".tif", ".pgm"):
         path = tmp_path / f"x{suffix}"
         Image.fromarray(grey).save(path)
-        found = pixels(decode_file(path, "RGB"))
+        found = pixels(decode_file(path, "RGB").image)
         assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2)), suffix
     big_endian = Image.frombytes("I;16B", (4, 2), grey.astype(">u2").tobytes())
     assert np.array_equal(pixels(decode_image(big_endian, "L", "x")), expected)
@@ -141,7 +144,7 @@ def test_sixteen_bit_colour(tmp_path: Path) -> None:
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
     path = tmp_path / "rgb16.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert pixels(decode_file(path, "RGB")).tolist() == [[[0, 255, 128], [7, 200, 1]]]
+    assert pixels(decode_file(path, "RGB").image).tolist() == [[[0, 255, 128], [7, 200, 1]]]
 
 
 def test_floating_point() -> None:
@@ -166,7 +169,7 @@ def test_integers_without_a_meaning(values: list[int]) -> None:
 def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert pixels(decode_file(tmp_path / "a.gif", "RGB"))[0, 0].tolist() == [255, 0, 0]
+    assert pixels(decode_file(tmp_path / "a.gif", "RGB").image)[0, 0].tolist() == [255, 0, 0]
 
 
 # Bad input.
@@ -217,7 +220,7 @@ def test_caller_may_ask_pillow_for_truncated_images(
     test_path = tmp_path / "x.jpg"
     photo(200, 150).save(test_path)
     test_path.write_bytes(test_path.read_bytes()[:-2000])
-    assert decode_file(test_path, "RGB").size == (200, 150)
+    assert decode_file(test_path, "RGB").image.size == (200, 150)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -269,3 +272,102 @@ def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
     refused(path, "not an image in a format that can be read")
     assert ".eps" not in extensions() and ".wmf" not in extensions()
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif"} <= extensions()
+
+
+# What Pillow warns of.
+
+
+def test_warnings_of_damage_are_not_shown(tmp_path: Path, photo: Photo) -> None:
+    path = tmp_path / "x.tif"
+    photo().save(path)
+    path.write_bytes(path.read_bytes() + b"x")
+    data = bytearray(path.read_bytes())
+    count = struct.unpack_from("<H", data, struct.unpack_from("<I", data, 4)[0])[0]
+    fields = struct.unpack_from("<I", data, 4)[0] + 2
+    struct.pack_into("<HHII", data, fields + 12 * (count - 1), 305, 2, 1000, len(data) + 5)  # a text beyond the end
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        with pytest.raises(UserWarning, match="Truncated File Read|EXIF|larger than file"), Image.open(path) as image:
+            image.load()
+        assert decode_file(path, "RGB").image.size == (40, 30)
+        assert list(warnings.filters) == before
+
+
+def test_warnings_come_back_after_threads_that_overlap(tmp_path: Path, photo: Photo) -> None:
+    """Whoever leaves last restores, and what others did to the filters meanwhile stays."""
+    before = list(warnings.filters)
+    first, second = _WithoutWarnings(), _WithoutWarnings()
+    first.__enter__()
+    first.__enter__()
+    warnings.filterwarnings("ignore", message="somebody else's")
+    first.__exit__()
+    assert first._FILTER in warnings.filters
+    with warnings.catch_warnings():
+        first.__exit__()
+    assert first._FILTER in warnings.filters  # restored by `catch_warnings`
+    with second:
+        pass
+    assert first._FILTER not in warnings.filters and list(warnings.filters)[1:] == before
+    photo().save(tmp_path / "x.jpg")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decode_file(tmp_path / "x.jpg", "RGB"), range(200)))
+    assert list(warnings.filters)[1:] == before
+
+
+def test_too_little_memory(tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo().save(tmp_path / "x.jpg")
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    refused(tmp_path / "x.jpg", "x.jpg: too little memory to decode its 40x30 pixels")
+    monkeypatch.setattr(Image, "open", fail)
+    refused(tmp_path / "x.jpg", "x.jpg: too little memory to decode it")
+
+
+def test_reasons_are_printable(tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo().save(tmp_path / "x.jpg")
+    for error, words in [
+        (ValueError("two\nlines \x1b[2J"), r"damaged image.*: two\\nlines \\x1b\[2J"),
+        (KeyError(), "damaged image.*: KeyError"),
+        (ValueError("x" * 5000), "x" * 50 + r"\.\.\." + "x" * 25 + "$"),
+    ]:
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+        refused(tmp_path / "x.jpg", words)
+
+
+@pytest.mark.parametrize("strip", [1, 41, 100])
+def test_strips_make_no_difference(photo: Photo, monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
+    """What needs much memory for each pixel is done for some rows at a time."""
+    image = photo(40, 30)
+    alpha = image.convert("RGBA")
+    alpha.putalpha(photo(40, 30, seed=3).convert("L"))
+    palette = image.quantize(50)
+    palette.info["transparency"] = bytes(range(0, 250, 5))
+    grey = np.asarray(image.convert("L")).astype(np.uint16) * 257 + 3 * np.arange(40, dtype=np.uint16)
+    grey = np.minimum(grey, 65000).astype(np.uint16)
+    images = [alpha, alpha.convert("LA"), palette, Image.fromarray(grey), Image.fromarray(grey.astype(np.int32))]
+    images += [Image.fromarray(grey.astype(np.float32) / divisor) for divisor in (65535, 257)]
+    whole = [pixels(decode_image(each, mode, "x")) for each in images for mode in ("RGB", "L")]
+    monkeypatch.setattr("seewhy.decode._STRIP", strip)
+    parts = [pixels(decode_image(each, mode, "x")) for each in images for mode in ("RGB", "L")]
+    assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
+    assert len({one.tobytes() for one in whole}) == 8  # four ways to write the same grey
+
+
+def test_a_system_without_files_left_is_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        decode_file(tmp_path / "a.png", "RGB")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from common import pixels, relative_error, write
 from reference import MAPS, WEIGHTS, Reference, minmax, upsample
 from seewhy import Explainer, MethodError
+from seewhy.combine import full_size
 from seewhy.contract import ACTIVATIONS, GRADIENTS
 from seewhy.methods import METHODS, Attribution, Size
 from tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -156,7 +157,9 @@ def test_rules_against_the_reference(
     gradients = GRADIENT_KINDS[kinds[1]](random, shape).astype(np.float32)
     found = apply(method, activations, gradients)
     assert found.maps is not None and found.maps.shape == (shape[0], *shape[2:]) and found.maps.dtype == np.float32
-    assert found.values.shape == (shape[0], 6, 5) and found.values.dtype == np.float32
+    assert found.values is None
+    full = full_size(found.maps, True, Size(6, 5, 1))
+    assert full.shape == (shape[0], 6, 5) and full.dtype == np.float32
     for n in range(shape[0]):
         exact = activations[n].astype(np.float64), gradients[n].astype(np.float64)
         if method == "eigencam":
@@ -166,7 +169,7 @@ def test_rules_against_the_reference(
             bound = EPSILON * terms(method, *exact).sum(axis=0) + 1e-37
             assert (np.abs(found.maps[n] - MAPS[method](*exact)) <= bound).all()
         rectified = np.maximum(found.maps[n].astype(np.float64), 0)
-        assert np.abs(found.values[n] - upsample(rectified, (6, 5))).max() <= 4 * EPSILON * rectified.max()
+        assert np.abs(full[n] - upsample(rectified, (6, 5))).max() <= 4 * EPSILON * rectified.max()
 
 
 @pytest.mark.parametrize("method", sorted(set(RULES) - {"eigencam"}))

@@ -260,3 +260,55 @@ def test_external_weights_in_an_attribute(tmp_path: Path, tiny: Tiny) -> None:
 
 def test_contract_names_are_what_the_tests_assume() -> None:
     assert contract.INPUTS == ("images", "targets")
+
+
+# What fuzzing brought out.
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, tiny: Tiny) -> None:
+    """protobuf hands them out as bytes; onnxruntime prints them."""
+    data = tiny.proto().SerializeToString()
+    for old, new in [
+        (b"conv1.weight", b"conv1.we\xffght"),
+        (b"guided.p1.flat", b"\xe5uided.p1.flat"),
+        (b"seewhy.model", b"seewhy.m\xf8del"),
+        (b"tabby, tabby cat", b"tabby, tabb\xff cat"),
+        (b"\x12\x01N", b"\x12\x01\xff"),
+        (b"ConvTranspose", b"ConvTranspos\xe9"),
+        (b"kernel_shape", b"kernel_shap\xe9"),
+    ]:
+        assert old in data
+        (tmp_path / "odd.onnx").write_bytes(data.replace(old, new))
+        refused(tmp_path / "odd.onnx", "damaged: it holds a name that is not UTF-8", verify=False)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y" * 100_000, "two\nlines", "\x1b[2J", "none"])
+def test_external_weights_whose_name_no_system_takes(tmp_path: Path, tiny: Tiny, name: str) -> None:
+    path = external(tmp_path, tiny, location=name, declared=name)
+    with pytest.raises(ModelFileError, match="its weights .* are missing") as raised:
+        ModelFile.read(path)
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 400
+
+
+def test_unknown_types_and_long_shapes(tmp_path: Path, tiny: Tiny) -> None:
+    model = tiny.proto()
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    refused(write(tmp_path / "odd.onnx", model), "input images must be FLOAT, not of the unknown type 99")
+    model = tiny.proto()
+    model.graph.output[0].type.tensor_type.shape.dim.add(dim_param="a\nb" * 10_000)
+    with pytest.raises(ModelFileError, match=r"must have the shape \(N, 6\), not \(N, 6, a\\nb") as raised:
+        ModelFile.read(write(tmp_path / "odd.onnx", model))
+    assert len(str(raised.value)) < 400
+    model = tiny.proto()
+    next(tensor for tensor in model.graph.initializer if tensor.name == "fc.weight").data_type = 99
+    explainer = Explainer(write(tmp_path / "odd.onnx", model), threads=1)
+    with pytest.raises(ModelFileError, match="onnxruntime .* cannot load it"):
+        explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
+
+
+def test_what_onnxruntime_quotes_is_escaped_and_shortened(tmp_path: Path, tiny: Tiny) -> None:
+    model = tiny.proto()
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "\x1b[2J" + "x" * 10_000
+    with pytest.raises(ModelFileError, match=r"cannot load it: .*\\x1b\[2J") as raised:
+        Explainer(write(tmp_path / "odd.onnx", model), threads=1).explain(np.zeros((1, 3, 12, 16), np.float32))
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 1000

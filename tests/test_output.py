@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError
-from seewhy.output import FORMATS, Encoding, Folder, plan, save_picture
-from seewhy.text import printable, safe_name
+from seewhy.names import plan
+from seewhy.output import FORMATS, Encoding, Folder, save_picture
+from seewhy.text import printable, safe_name, short
 from tiny_model import load
 
 Photo = Callable[..., Image.Image]
@@ -66,6 +67,19 @@ def test_text_is_made_safe(text: str) -> None:
 def test_printable_by_hand() -> None:
     assert printable("a\x1b[31m\n\t\u202eé犬") == "a\\x1b[31m\\n\\t\\u202eé犬"
     assert printable("bad\udcff") == "bad\\udcff"
+
+
+def test_short_by_hand() -> None:
+    assert short("a\nb") == "a\\nb" and short("x" * 100) == "x" * 100
+    assert short("a" * 60 + "b" * 60) == "a" * 50 + "..." + "b" * 25
+    assert short("") == "" and short("abcdefghi", 8) == "abcd...hi"
+
+
+@given(st.text(), st.integers(4, 50))
+def test_short_texts(text: str, most: int) -> None:
+    assert short(text, most).isprintable() and len(short(text, most)) <= 10 * (most + 3)
+    if len(text) <= most:
+        assert short(text, most) == printable(text)
 
 
 def write(folder: Folder, name: str, content: bytes = b"x") -> Path:

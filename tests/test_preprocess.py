@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError, contract
-from seewhy.preprocess import Photograph, batch, fit, normalise, photograph
+from seewhy.decode import decode_bytes
+from seewhy.preprocess import Encoded, Photograph, batch, fit, normalise, photograph
 from tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]
@@ -234,3 +236,112 @@ def test_original_is_decoded_again(explainer: Explainer, photo: Photo) -> None:
     assert np.array_equal(found.original(), np.asarray(image))
     assert photograph(found, explainer.metadata) is found
     assert replace(found, name="y").name == "y"
+
+
+# Fast decoding of JPEGs.
+
+
+def jpeg(image: Image.Image, **options: Any) -> Encoded:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90, **options)
+    return Encoded("x.jpg", file.getvalue())
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Colours that change over many pixels, as most of a photograph does."""
+    coarse = np.random.default_rng(width).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def both(image: Any, metadata: contract.Metadata) -> tuple[Photograph, Photograph]:
+    exact, fast = photograph(image, metadata), photograph(image, metadata, fast=True)
+    assert (fast.placement, fast.size, fast.view.shape) == (exact.placement, exact.size, exact.view.shape)
+    return exact, fast
+
+
+def how_different(exact: Photograph, fast: Photograph) -> tuple[int, float]:
+    difference = np.abs(exact.view.astype(int) - fast.view)
+    return int(difference.max()), float(difference.mean())
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1000, 700), (480, 641), (1999, 1333), (800, 90), (100, 80), (12, 9)])
+@pytest.mark.parametrize("how", ["squash", "shorter-side", "shorter-side nearest", "none"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fast_decoding_moves_nothing(size: tuple[int, int], how: str, channels: int) -> None:
+    """The decoder averages 2x2, 4x4 or 8x8 pixels before they are resized. Colours that change over many pixels stay
+    within the 29 of 255 that were measured on photographs; hard edges need not."""
+    mode, _, interpolation = how.partition(" ")
+    length = 40 if mode == "shorter-side" else None
+    preprocessing = contract.Preprocessing(
+        mode, length, interpolation or "bilinear", mean=(0.5,) * channels, std=(0.5,) * channels
+    )
+    metadata = Tiny(size=(36, 44), channels=channels, preprocessing=preprocessing).metadata()
+    exact, fast = both(jpeg(smooth(*size)), metadata)
+    most, mean = how_different(exact, fast)
+    assert most <= 29 and mean < 4
+    if channels == 3 and (mode == "none" or min(size) < 80):
+        assert most == 0  # there is nothing to leave out
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_of_every_orientation(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    metadata = Tiny(size=(36, 60), preprocessing=contract.Preprocessing("shorter-side", 60)).metadata()
+    exact, fast = both(jpeg(smooth(900, 500), exif=exif), metadata)
+    most, mean = how_different(exact, fast)
+    assert 0 < most <= 29 and mean < 2
+    assert exact.size == ((900, 500) if orientation < 5 else (500, 900))
+    # Pictures that lie another way would differ in nearly every pixel.
+    others = [exact.view[::-1], exact.view[:, ::-1], exact.view[::-1, ::-1]]
+    assert all(np.abs(other.astype(int) - fast.view).mean() > 10 for other in others)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_leaves_out_as_much_when_a_photograph_lies_on_its_side(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = (800, 640) if orientation < 5 else (640, 800)
+    content = jpeg(smooth(*stored), exif=exif).content
+    decoded = decode_bytes(content, "RGB", "x", lambda whole: (whole[0] // 8, whole[1] // 2))
+    assert decoded.size == (800, 640) and decoded.image.size == (400, 320)
+
+
+def test_fast_decoding_never_enlarges() -> None:
+    """What is decoded is at least as large as what it is resized to, and its shape is that of the whole photograph."""
+    content = jpeg(smooth(1000, 700)).content
+    for wanted in [(1000, 700), (999, 699), (501, 351), (500, 350), (300, 20), (20, 300), (125, 88), (30, 30), (1, 1)]:
+        decoded = decode_bytes(content, "RGB", "x", lambda _, wanted=wanted: wanted)
+        width, height = decoded.image.size
+        assert decoded.size == (1000, 700) and width >= wanted[0] and height >= wanted[1]
+        scale = next(scale for scale in (8, 4, 2, 1) if -(-1000 // scale) == width)
+        assert height == -(-700 // scale)
+        assert scale == max(s for s in (1, 2, 4, 8) if 1000 / s >= wanted[0] and 700 / s >= wanted[1]), wanted
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "TIFF", "MPO"])
+def test_fast_decoding_is_for_jpegs(form: str) -> None:
+    file = io.BytesIO()
+    smooth(900, 500).save(file, form)
+    exact, fast = both(Encoded("x.jpg", file.getvalue()), Tiny().metadata())
+    assert form == "MPO" or np.array_equal(exact.view, fast.view)  # one of a single picture is a JPEG
+
+
+def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
+    encoded = jpeg(photo(800, 600))
+    (tmp_path / "x.jpg").write_bytes(encoded.content)
+    metadata = Tiny().metadata()
+    with Image.open(tmp_path / "x.jpg") as image:
+        expected = photograph(np.asarray(image), metadata).view
+    for source in (encoded, tmp_path / "x.jpg"):
+        assert np.array_equal(photograph(source, metadata).view, expected)
+        assert not np.array_equal(photograph(source, metadata, fast=True).view, expected)
+        # The whole photograph is exact either way.
+        assert np.array_equal(
+            photograph(source, metadata, fast=True).original(), photograph(source, metadata).original()
+        )
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert np.array_equal(photograph(image, metadata, fast=True).view, expected)
+    assert np.array_equal(
+        photograph(np.asarray(photo(800, 600)), metadata, fast=True).view, photograph(photo(800, 600), metadata).view
+    )

@@ -54,6 +54,19 @@ def test_overlay_by_hand(explainer: Explainer, photo: Photo, colormap: str, alph
             assert np.abs(np.asarray(drawn[2 * i + k]) - exact).max() <= 0.5 + 1e-4
 
 
+@pytest.mark.parametrize("method", ["cam", "gradcam"])
+def test_overlays_need_no_heatmaps(explainer: Explainer, photo: Photo, method: str) -> None:
+    """They are drawn from the maps in one pass, to the same bytes; CAM's maps have no ReLU."""
+    result = explainer.explain([photo(seed=1), photo(seed=2)], method, target=[[0, 1], [2, 3]])
+    drawn = result.overlays("turbo", 0.4)
+    assert not {"attributions", "heatmaps"} & set(vars(result))
+    photos = [photo for photo in result.photographs for _ in range(2)]
+    expected = overlays(photos, result.heatmaps.reshape(-1, *result.heatmaps.shape[2:]), "turbo", 0.4)
+    for one, other in zip(drawn, expected, strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    assert {"attributions", "heatmaps"} <= set(vars(result))
+
+
 def test_gradient_picture_by_hand(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain([photo(), photo(seed=3)], method="backprop")
     for values, picture in zip(result.attributions.astype(np.float64), result.pictures(), strict=True):

@@ -7,9 +7,11 @@ result.overlays()[0].save("overlay.png")
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    ClusterError,
     ExportError,
     ImageError,
     MethodError,
@@ -24,10 +26,13 @@ from .errors import (
 if TYPE_CHECKING:
     from .explainer import Explainer
     from .explanation import Explanation
+    from .folder_run import Summary, explain_folder
+    from .steps import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClusterError",
     "Explainer",
     "Explanation",
     "ExportError",
@@ -38,15 +43,25 @@ __all__ = [
     "OutputError",
     "ProviderError",
     "SeewhyError",
+    "Settings",
+    "Summary",
     "TargetError",
     "__version__",
+    "explain_folder",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The exporter and `seewhy --help` need neither onnxruntime nor Pillow, which take a while to import.
-    if name in ("Explainer", "Explanation"):
-        from . import explainer
+# The exporter and `seewhy --help` need neither onnxruntime nor Pillow, which take a while to import.
+_LATER = {
+    "Explainer": "explainer",
+    "Explanation": "explanation",
+    "Settings": "steps",
+    "Summary": "folder_run",
+    "explain_folder": "folder_run",
+}
 
-        return getattr(explainer, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,3 +29,9 @@ def softmax(values: NDArray[_Float]) -> NDArray[_Float]:
     total = powers.sum(axis=-1, keepdims=True)
     powers /= np.where(total > 0, total, 1)
     return powers
+
+
+def sigmoid(values: Floats) -> Floats:
+    small = np.exp(-np.abs(values))  # never overflows
+    result: Floats = np.where(values >= 0, 1, small) / (1 + small)
+    return result

@@ -173,7 +173,7 @@ def _runs(order: Order) -> tuple[Any, Callable[[Case], Callable[[], object]]]:
         if case.threads not in explainers:
             explainers[case.threads] = Explainer(order.path, order.providers, case.threads, verify=False)
         explainer = explainers[case.threads]
-        return lambda: explainer.explain(images, case.what, batch_size=order.batch)
+        return lambda: explainer.explain(images, case.what, batch_size=order.batch).heatmaps
 
     return images, make
 

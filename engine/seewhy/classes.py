@@ -74,11 +74,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one method says about a batch: (K,n,...), class-major."""
+    """What one method says about a batch: (K,n,...), class-major; a map or values, as its rule makes them."""
 
     maps: Floats | None
-    values: Floats
-    heatmaps: Floats
+    values: Floats | None
     completeness: Floats | None = None
     """(K,n), for integrated gradients."""
 
@@ -102,17 +101,18 @@ def answer(runs: Runs, question: Question, pixels: Floats, asked: Integers | Non
     Raises:
         OutputError: the graph or a rule produced NaN or infinity.
     """
-    question = replace(question, reduced=runs.sessions.reduces)
+    if runs.sessions.reduces:
+        question = replace(question, reduced=True)
     by_head = _by_head(runs, question)
     outputs = question.outputs | {ACTIVATIONS} if by_head else question.outputs
     start = np.full(len(pixels), PREDICTED, np.int64) if asked is None else np.ascontiguousarray(asked[:, 0])
-    numbers = np.arange(first, first + len(pixels))
+    numbers = range(first, first + len(pixels))
     values = {IMAGES: pixels, **runs(outputs, {IMAGES: pixels, TARGETS: start}, numbers)}
     targets = _targets(asked, values[LOGITS], question.each)
 
     single = [method for method in question.methods if method.passes is None]
     parts = {method.name: [_combine(method, values, question)] for method in single}
-    varying = question.varying
+    varying = question.varying if question.each > 1 else []
     if varying:
         # Class by class, and in each all images.
         for part in slices(len(pixels) * (question.each - 1), question.batch_size):
@@ -122,24 +122,32 @@ def answer(runs: Runs, question: Question, pixels: Floats, asked: Integers | Non
                 parts[method.name].append(_combine(method, again, question))
     answers = {name: _join(found, question.each, len(pixels)) for name, found in parts.items()}
 
-    batch = Batch(runs, pixels, targets, values, first, question.batch_size, question.size, count)
     many = [(method, method.passes) for method in question.methods if method.passes is not None]
+    if not many:
+        return Answers(values[LOGITS], targets, answers)
+    batch = Batch(runs, pixels, targets, values, first, question.batch_size, question.size, count)
     count.expect(sum(passes.count(batch, question.options[method.name]) for method, passes in many))
-    for method, passes in many:
-        answers[method.name] = _of_passes(method, passes, batch, question)
+    # What overflows is found in what becomes of it, and named there.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for method, passes in many:
+            answers[method.name] = _of_passes(method, passes, batch, question)
     return Answers(values[LOGITS], targets, answers)
 
 
 def _by_head(runs: Runs, question: Question) -> bool:
     """Whether further classes run the head alone."""
+    if question.each == 1:
+        return False
     varying = question.varying
     everything_there = bool(varying) and all(_FROM_THE_LAYER_ON.issuperset(method.outputs) for method in varying)
-    return question.each > 1 and everything_there and why_repeated(runs.model) is None
+    return everything_there and why_repeated(runs.model) is None
 
 
 def _targets(asked: Integers | None, logits: Floats, each: int) -> Integers:
     if asked is None:
         return highest(logits, each)
+    if PREDICTED not in asked.ravel().tolist():
+        return asked
     return np.where(asked == PREDICTED, logits.argmax(axis=1)[:, None], asked)
 
 
@@ -149,17 +157,21 @@ def _further(
     values: Outputs,
     targets: Integers,
     images: Integers,
-    numbers: Integers,
+    numbers: Sequence[int],
     by_head: bool,
 ) -> Values:
     """The values for m further pairs of class and image; `images` (m,) are their rows in the plain run's `values`."""
     pixels = _rows(values[IMAGES], images)
     if not by_head:  # the plain run's outputs, so that its session serves here too
-        return {IMAGES: pixels, **runs(question.outputs, {IMAGES: pixels, TARGETS: targets}, numbers[images])}
+        return {IMAGES: pixels, **runs(question.outputs, {IMAGES: pixels, TARGETS: targets}, _picked(numbers, images))}
     outputs = frozenset(name for method in question.varying for name in question.read(method)) - {ACTIVATIONS}
     activations = _rows(values[ACTIVATIONS], images)
-    computed = runs(outputs, {ACTIVATIONS: activations, TARGETS: targets}, numbers[images])
+    computed = runs(outputs, {ACTIVATIONS: activations, TARGETS: targets}, _picked(numbers, images))
     return {IMAGES: pixels, ACTIVATIONS: activations, **computed}
+
+
+def _picked(numbers: Sequence[int], images: Integers) -> list[int]:
+    return [numbers[image] for image in images]
 
 
 def _rows(value: Floats, images: Integers) -> Floats:
@@ -175,7 +187,7 @@ def _combine(method: Method, values: Values, question: Question) -> Answer:
         attribution = rule(values, question.size)
     except OutputError as error:
         raise OutputError(f"{method.name}: {error}") from None
-    return Answer(attribution.maps, attribution.values, method.heatmaps(attribution.values, question.size))
+    return Answer(attribution.maps, attribution.values)
 
 
 def _of_passes(method: Method, passes: Passes, batch: Batch, question: Question) -> Answer:
@@ -190,14 +202,14 @@ def _of_passes(method: Method, passes: Passes, batch: Batch, question: Question)
 def _join(parts: Sequence[Answer], each: int, images: int) -> Answer:
     """Put parts together that follow each other class by class; a single one of all images holds for every class."""
 
-    def join(arrays: Sequence[Floats]) -> Floats:
-        joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    def join(arrays: Sequence[Floats | None]) -> Floats | None:
+        there = [array for array in arrays if array is not None]
+        if not there:
+            return None
+        joined = there[0] if len(there) == 1 else np.concatenate(there)
         if len(joined) == images:
             # Not broadcast_to: what users are given is theirs to write to.
             return joined[None] if each == 1 else np.repeat(joined[None], each, axis=0)
         return joined.reshape(each, images, *joined.shape[1:])
 
-    maps = [part.maps for part in parts if part.maps is not None]
-    return Answer(
-        join(maps) if maps else None, join([part.values for part in parts]), join([part.heatmaps for part in parts])
-    )
+    return Answer(join([part.maps for part in parts]), join([part.values for part in parts]))

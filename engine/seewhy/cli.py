@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import sys
 import warnings
 from importlib.metadata import EntryPoint, entry_points
@@ -47,6 +48,9 @@ class _Group(click.Group):
             if "SEEWHY_ISA" not in str(error):
                 raise
             raise _Failure(str(error)) from error
+        except KeyboardInterrupt:  # click would say "Aborted!", and exit as if some images had failed
+            click.echo("seewhy: stopped by SIGINT", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except MemoryError as error:
             raise _Failure("not enough memory; try a smaller --batch-size") from error
         except OSError as error:
@@ -130,9 +134,17 @@ class _Explain(click.Command):
 
 @main.command(cls=_Explain)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("images", type=click.Path(path_type=str), nargs=-1)
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder for the results."
+)
+@click.option(
+    "--list",
+    "lists",
+    type=click.Path(path_type=str),
+    multiple=True,
+    help="File of one path a line, or .csv with the columns path, target, id (the last two if need be); - is standard "
+    "input. Repeatable.",
 )
 @click.option("--method", "methods", multiple=True, default=("gradcam",), show_default=True, help="Method; repeatable.")
 @click.option(
@@ -146,7 +158,18 @@ class _Explain(click.Command):
     help="Option of a method, e.g. smoothgrad.samples=50; repeatable. See below.",
 )
 @click.option("--top", type=int, help="Explain this many of the highest classes.")
-@click.option("--save-raw", "raw", is_flag=True, help="Also write logits, attributions and heatmap as .npz.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["png", "jpg", "webp", "npz", "parquet"]),
+    default="png",
+    show_default=True,
+    help="png, jpg, webp: pictures, in folders like the input's. npz, parquet: maps, many images in a file.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg and webp pictures.  [default: 90]")
+@click.option(
+    "--save-raw", "raw", is_flag=True, help="Beside pictures, write logits, attributions and heatmap as .npz."
+)
 @click.option(
     "--colormap", default="jet", show_default=True, help="jet, turbo, viridis, inferno, magma, plasma or grey."
 )
@@ -158,93 +181,53 @@ class _Explain(click.Command):
     show_default=True,
     help="Draw overlays on what the model saw, or on the whole photograph.",
 )
+@click.option("--full-size", is_flag=True, help="In npz and parquet, heatmaps of the input's size, not small maps.")
 @click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["png", "jpg", "webp"]),
-    default="png",
+    "--shard-size",
+    "shard_images",
+    type=click.IntRange(min=1),
+    default=1000,
     show_default=True,
-    help="Of the pictures.",
+    help="Images in a shard.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg and webp pictures.  [default: 90]")
+@click.option("--fast-decode", is_flag=True, help="Decode JPEGs with less detail: quicker, and other pixels.")
+@click.option("--restart", is_flag=True, help="Forget what earlier runs into the output folder have done.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
+@click.option(
+    "--max-failure-rate", type=click.FloatRange(0, 1), help="Stop when a larger share of 100 images or more has failed."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No line for each image.")
 @click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads. Default: one for each core.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images in one run.")
 @click.option("--no-verify", is_flag=True, help="Do not check the model file's SHA-256.")
-def explain(
-    model: Path,
-    images: tuple[Path, ...],
-    folder: Path,
-    methods: tuple[str, ...],
-    targets: tuple[str, ...],
-    options: tuple[str, ...],
-    top: int | None,
-    raw: bool,
-    colormap: str,
-    alpha: float,
-    canvas: str,
-    format_: str,
-    quality: int | None,
-    providers: tuple[str, ...],
-    threads: int | None,
-    batch_size: int,
-    no_verify: bool,
-) -> None:
-    """Explain IMAGES (files, or folders of them) with the model file MODEL.
+@click.option(
+    "--ray",
+    "use_ray",
+    is_flag=True,
+    help="Explain on a Ray cluster whose machines all see the same files; with --format parquet. --threads is then for "
+    "each worker (default: 1), and --provider cuda gives each a GPU.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Of the cluster. Default: RAY_ADDRESS, or the one on this machine, or one for this run alone.",
+)
+@click.option(
+    "--ray-workers", type=click.IntRange(min=1), help="Workers. Default: as many as the cluster has room for."
+)
+def explain(**chosen: Any) -> None:
+    """Explain IMAGES with the model file MODEL: files, folders of them, patterns like 'photos/**/*.jpg', tar archives.
 
-    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given; with --format, .jpg or
-    .webp instead.
+    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given; with --format, other
+    pictures or files of maps. manifest.jsonl in the output folder says what became of each image, and run.json how.
+    The same command again goes on where the last one stopped.
+
+    Exit status: 0, or 1 where some images failed, or 2 where nothing could be done.
     """
-    from contextlib import closing
+    from . import explain_cli
 
-    from . import batch
-    from .explainer import Explainer
-    from .options import parse
-    from .output import Encoding
-    from .palettes import palette
-    from .progress import Progress
-
-    # What is wrong is better found before the work than after it.
-    palette(colormap)
-    encoding = Encoding(format_, quality)
-    given = parse(options)
-    explainer = Explainer(model, list(providers) or None, threads, not no_verify)
-    explainer.settle(methods, given)
-    found = batch.find_images(images, folder)
-    settings = batch.Settings(
-        list(dict.fromkeys(methods)),
-        [_target(text) for text in targets],
-        top,
-        raw,
-        colormap,
-        alpha,
-        canvas,
-        batch_size,
-        given,
-        encoding,
-    )
-    failed = 0
-    with (
-        Progress(len(found)) as progress,
-        closing(batch.explain_files(explainer, found, folder, settings, progress.passes)) as outcomes,
-    ):
-        for done, outcome in enumerate(outcomes, 1):
-            if outcome.error is not None:
-                failed += 1
-                progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
-            for answer in outcome.answers:
-                line = f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.picture}"
-                progress.print(printable(line))
-            progress.update(done)
-    if failed:
-        sys.exit(_EXIT_ERROR)
-
-
-def _target(text: str) -> int | str:
-    """Digits are a class index, all else a label."""
-    digits = text.removeprefix("-")
-    # Python refuses to read integers of thousands of digits; no label or index is that long.
-    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else text
+    sys.exit(explain_cli.run(**chosen))
 
 
 @main.command()

@@ -1,8 +1,9 @@
 """The rules: what each method makes of one run's values.
 
 Every rule takes a dict of values by their names in the file contract, float32 and finite, for a batch of N, with the
-images themselves among them. Below, A is `activations` and G is `gradients`, both (N,C,h,w); sums over k run over
-channels, and sums over i and j over the places of a map.
+images themselves among them. A ReLU around a whole sum is left to `full_size`, which makes attributions of maps. Below,
+A is `activations` and G is `gradients`, both (N,C,h,w); sums over k run over channels, and sums over i and j over the
+places of a map.
 """
 
 from __future__ import annotations
@@ -51,21 +52,26 @@ class Size:
 
 @dataclass(frozen=True)
 class Attribution:
-    """What a rule returns for a batch of N.
+    """What a rule returns for a batch of N: a map or values, the other being None.
 
     Raises:
         OutputError: some of it is NaN or infinity.
     """
 
-    maps: Floats | None
-    """(N,h,w), before ReLU and upsampling; None for methods that have no such map."""
-    values: Floats
-    """(N,H,W) for CAM methods, (N,Cin,H,W) for gradient methods."""
+    maps: Floats | None = None
+    """(N,h,w) for CAM methods, before ReLU and upsampling; `full_size` makes attributions of them."""
+    values: Floats | None = None
+    """(N,Cin,H,W) for gradient methods."""
 
     def __post_init__(self) -> None:
-        # The map too: a ReLU would make a picture of a sum that is -infinity.
         if any(first_not_finite(part) is not None for part in (self.maps, self.values) if part is not None):
             raise OutputError("the values overflow float32; check the model's weights")
+
+
+def full_size(maps: Floats, rectified: bool, size: Size) -> Floats:
+    """(N,h,w) maps -> (N,H,W) attributions: the positive part where the method takes it, upsampled."""
+    shown = np.maximum(maps, np.float32(0)) if rectified else maps
+    return _core.upsample(shown, size.height, size.width, size.threads)
 
 
 # Gradients of the input.
@@ -73,19 +79,19 @@ class Attribution:
 
 def backprop(values: Values, size: Size) -> Attribution:
     """dy/dx, x being the preprocessed pixels (Simonyan et al. 2013, section 3)."""
-    return Attribution(None, values[INPUT_GRADIENTS])
+    return Attribution(values=values[INPUT_GRADIENTS])
 
 
 def guided_backprop(values: Values, size: Size) -> Attribution:
     """dy/dx where a rectifier passes relu(g) f'(x) back (Springenberg et al. 2014, section 3.4)."""
-    return Attribution(None, values[GUIDED_GRADIENTS])
+    return Attribution(values=values[GUIDED_GRADIENTS])
 
 
 def deconvnet(values: Values, size: Size) -> Attribution:
     """dy/dx where a rectifier is applied to the gradient, relu(g) for a ReLU, whatever its own input was (Zeiler and
     Fergus 2013, section 2.1).
     """
-    return Attribution(None, values[DECONVNET_GRADIENTS])
+    return Attribution(values=values[DECONVNET_GRADIENTS])
 
 
 def input_x_gradient(values: Values, size: Size) -> Attribution:
@@ -93,12 +99,13 @@ def input_x_gradient(values: Values, size: Size) -> Attribution:
 
     x are the preprocessed pixels, so a channel that has the mean of the preprocessing counts nothing.
     """
-    return Attribution(None, values[IMAGES] * values[INPUT_GRADIENTS])
+    with np.errstate(over="ignore"):  # what overflows is found below
+        return Attribution(values=values[IMAGES] * values[INPUT_GRADIENTS])
 
 
 def finished(values: Values, size: Size) -> Attribution:
     """What a method of many passes found."""
-    return Attribution(None, values[ATTRIBUTIONS])
+    return Attribution(values=values[ATTRIBUTIONS])
 
 
 # Sums of activations, each channel with one weight.
@@ -106,8 +113,7 @@ def finished(values: Values, size: Size) -> Attribution:
 
 def cam(values: Values, size: Size) -> Attribution:
     """sum_k w_k A_k, w being the target's row of the linear head (Zhou et al. 2016, equation 2); no ReLU."""
-    maps = _core.weighted_sum(values[ACTIVATIONS], values[CLASS_WEIGHTS], threads=size.threads)
-    return Attribution(maps, _upsample(maps, size))
+    return _weighted(values, values[CLASS_WEIGHTS], size)
 
 
 def gradcam(values: Values, size: Size) -> Attribution:
@@ -117,8 +123,10 @@ def gradcam(values: Values, size: Size) -> Attribution:
 
 def guided_gradcam(values: Values, size: Size) -> Attribution:
     """Guided gradient x upsampled Grad-CAM scaled to [0,1] (Selvaraju et al. 2017, section 3.2)."""
-    heat = _core.minmax(gradcam(values, size).values, size.threads)
-    return Attribution(None, _core.multiply_by_map(values[GUIDED_GRADIENTS], heat, size.threads))
+    maps = gradcam(values, size).maps
+    assert maps is not None
+    heat = _core.minmax(full_size(maps, True, size), size.threads)
+    return Attribution(values=_core.multiply_by_map(values[GUIDED_GRADIENTS], heat, size.threads))
 
 
 def gradcam_plus_plus(values: Values, size: Size) -> Attribution:
@@ -155,12 +163,12 @@ def channel_weighted(values: Values, size: Size) -> Attribution:
 
 def hirescam(values: Values, size: Size) -> Attribution:
     """relu(sum_k G_k * A_k), the product being taken place by place (Draelos and Carin 2020)."""
-    return _rectified(_core.product_sum(values[ACTIVATIONS], values[GRADIENTS], False, size.threads), size)
+    return Attribution(_core.product_sum(values[ACTIVATIONS], values[GRADIENTS], False, size.threads))
 
 
 def layercam(values: Values, size: Size) -> Attribution:
     """relu(sum_k relu(G_k) * A_k), place by place (Jiang et al. 2021, equations 7 and 8)."""
-    return _rectified(_core.product_sum(values[ACTIVATIONS], values[GRADIENTS], True, size.threads), size)
+    return Attribution(_core.product_sum(values[ACTIVATIONS], values[GRADIENTS], True, size.threads))
 
 
 def eigencam(values: Values, size: Size) -> Attribution:
@@ -174,7 +182,7 @@ def eigencam(values: Values, size: Size) -> Attribution:
     maps = np.empty((len(activations), *activations.shape[2:]), np.float32)
     for image, result in zip(activations, maps, strict=True):  # one by one: a float64 copy of a batch may be large
         result[...] = _first_component(image.reshape(len(image), -1).astype(np.float64)).reshape(result.shape)
-    return _rectified(maps, size)
+    return Attribution(maps)
 
 
 _NEARLY_ZERO = 1e-9
@@ -199,12 +207,4 @@ def _first_component(channels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _weighted(values: Values, weights: Floats, size: Size) -> Attribution:
-    return _rectified(_core.weighted_sum(values[ACTIVATIONS], weights, threads=size.threads), size)
-
-
-def _rectified(maps: Floats, size: Size) -> Attribution:
-    return Attribution(maps, _upsample(np.maximum(maps, np.float32(0)), size))
-
-
-def _upsample(maps: Floats, size: Size) -> Floats:
-    return _core.upsample(maps, size.height, size.width, size.threads)
+    return Attribution(_core.weighted_sum(values[ACTIVATIONS], weights, threads=size.threads))

@@ -62,6 +62,8 @@ LAYER_FORMS = ("map", "channels-last", "tokens")
 
 MAX_PIXELS = 178_956_970
 """Pixels beyond which a picture is refused as a decompression bomb: where Pillow draws its own line."""
+# Of any count; the next number does not fit into 32 bits.
+_MOST = 2**31 - 1
 # What float32 still holds, as a number that is not zero.
 _SMALLEST, _LARGEST = 1e-37, 3e38
 
@@ -253,7 +255,9 @@ def _require(condition: bool, wanted: str, value: Any) -> None:
 
 
 def _text(value: Any) -> str:
-    _require(isinstance(value, str), "a string", value)
+    # JSON may hold half of a character, which no file and no terminal takes.
+    whole = isinstance(value, str) and value.encode(errors="replace").decode() == value
+    _require(whole, "a string", value)
     return str(value)
 
 
@@ -262,18 +266,22 @@ def _digest(value: Any) -> str:
     return str(value)
 
 
+def _is_integer(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MOST
+
+
 def _flag(value: Any) -> bool:
     _require(isinstance(value, bool), "true or false", value)
     return bool(value)
 
 
 def _count(value: Any) -> int:
-    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a count", value)
+    _require(_is_integer(value, 0), "a count", value)
     return int(value)
 
 
 def _positive(value: Any) -> int:
-    _require(isinstance(value, int) and not isinstance(value, bool) and value > 0, "a positive integer", value)
+    _require(_is_integer(value, 1), "a positive integer of 32 bits", value)
     return int(value)
 
 
@@ -314,7 +322,7 @@ def _size(value: Any) -> tuple[int, int]:
 def _dict(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
     def converted(value: Any) -> dict[str, Any]:
         _require(isinstance(value, dict), "an object", value)
-        return {key: convert(item) for key, item in value.items()}
+        return {_text(key): convert(item) for key, item in value.items()}
 
     return converted
 

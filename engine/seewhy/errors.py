@@ -41,3 +41,7 @@ class ExportError(SeewhyError):
 
 class MissingExtraError(SeewhyError):
     """A command needs an optional dependency that is not installed."""
+
+
+class ClusterError(SeewhyError):
+    """A Ray cluster cannot be reached, lacks what is asked for, or lost its workers too often."""

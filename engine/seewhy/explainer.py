@@ -6,9 +6,8 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias, overload
-
-import numpy as np
 
 from . import methods, preprocess
 from .arrays import Integers
@@ -103,6 +102,15 @@ class Explainer:
     def providers(self) -> tuple[str, ...]:
         return self._sessions.providers
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the model file, as 64 hexadecimal digits.
+
+        Raises:
+            ModelFileError: the file has changed since it was read, or is damaged.
+        """
+        return self._model.sha256
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         return self._model.metadata.labels
@@ -186,9 +194,7 @@ class Explainer:
             part = slice(start, start + question.batch_size)
             photos, pixels = batch.load(part.start, part.stop, self._size.threads)
             classes = None if asked is None else asked[part]
-            # What overflows is found in what becomes of it, and named there.
-            with np.errstate(over="ignore", invalid="ignore"):
-                results.add(answer(self._runs, question, pixels, classes, start, count), photos)
+            results.add(answer(self._runs, question, pixels, classes, start, count), photos)
         found = results.explanations()
         return found[method] if isinstance(method, str) else found
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,9 +13,13 @@ import numpy as np
 from PIL import Image
 
 from . import output, render
-from .arrays import Floats, Integers
+from .arrays import Floats, Integers, sigmoid, softmax
+from .combine import Size, full_size
 from .methods import METHODS
+from .names import plan
 from .preprocess import Picture
+
+_PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,24 +32,48 @@ class Explanation:
     method: str
     logits: Floats
     """(N,classes): scores before softmax or sigmoid."""
-    probabilities: Floats | None
-    """(N,classes) in [0,1]: softmax or sigmoid of the logits; None where the model's scores have no such meaning."""
     targets: Integers
     """(N,[K]): the classes explained."""
     maps: Floats | None
     """(N,[K],h,w): CAM methods' weighted sums, before ReLU and upsampling; None for gradient methods."""
-    attributions: Floats
-    """Raw values: (N,[K],H,W) for CAM methods, (N,[K],Cin,H,W) for gradient methods."""
-    heatmaps: Floats
-    """(N,[K],H,W) in [0,1]: min-max of the attributions; for gradient methods, of max |value| over channels."""
+    values: Floats | None = field(repr=False)
+    """The attributions of gradient methods; None for CAM methods, whose attributions are made of the maps."""
+    size: Size = field(repr=False)
+    """Of the attributions."""
     classes: tuple[str, ...] | None = field(repr=False)
     """The labels of all the model's classes, where the file holds them."""
+    meaning: str = field(repr=False)
+    """What makes probabilities of the logits: `softmax`, `sigmoid` or `none`."""
     photographs: tuple[Picture, ...] = field(repr=False)
     """The N images as the model saw them."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, those left at their defaults included; empty where it has none."""
     completeness: Floats | None = None
     """(N,[K]), for integrated gradients: |sum of the attributions - (y(x) - y(baseline))|, in logits; 0 is exact."""
+
+    # Made when they are first asked for: whoever draws overlays or stores maps needs none of these.
+
+    @cached_property
+    def probabilities(self) -> Floats | None:
+        """(N,classes) in [0,1]: softmax or sigmoid of the logits; None where the scores have no such meaning."""
+        make = _PROBABILITIES[self.meaning]
+        return None if make is None else make(self.logits)
+
+    @cached_property
+    def attributions(self) -> Floats:
+        """Raw values: (N,[K],H,W) for CAM methods, (N,[K],Cin,H,W) for gradient methods."""
+        if self.values is not None:
+            return self.values
+        full = full_size(self._flat_maps(), METHODS[self.method].rectified, self.size)
+        return full.reshape(*self.targets.shape, *full.shape[1:])
+
+    @cached_property
+    def heatmaps(self) -> Floats:
+        """(N,[K],H,W) in [0,1]: min-max of the attributions; for gradient methods, of max |value| over channels."""
+        values = self.attributions
+        flat = values.reshape(-1, *values.shape[self.targets.ndim :])
+        heatmaps = METHODS[self.method].heatmaps(flat, self.size)
+        return heatmaps.reshape(*self.targets.shape, *heatmaps.shape[1:])
 
     @property
     def labels(self) -> list[str] | list[list[str]]:
@@ -66,8 +95,10 @@ class Explanation:
             OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
             ImageError: the original photograph can no longer be read.
         """
-        heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
         photos = [photo for photo in self.photographs for _ in range(self._each)]
+        if canvas == "model" and self.maps is not None:
+            return render.map_overlays(photos, self._flat_maps(), METHODS[self.method].rectified, colormap, alpha)
+        heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
         return render.overlays(photos, heatmaps, colormap, alpha, canvas)
 
     def pictures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
@@ -98,7 +129,7 @@ class Explanation:
         Raises:
             OutputError: a file cannot be written, or would replace one of the photographs.
         """
-        names = output.plan([PurePath(Path(photo.name).name) for photo in self.photographs])
+        names = plan([PurePath(Path(photo.name).name) for photo in self.photographs])
         inputs = [photo.source for photo in self.photographs if isinstance(photo.source, (str, os.PathLike))]
         target = output.Folder(folder, inputs)
         pictures = self.pictures(colormap, alpha, canvas)
@@ -113,11 +144,9 @@ class Explanation:
         return replace(
             self,
             logits=self.logits[part],
-            probabilities=None if self.probabilities is None else self.probabilities[part],
             targets=self.targets[part],
             maps=None if self.maps is None else self.maps[part],
-            attributions=self.attributions[part],
-            heatmaps=self.heatmaps[part],
+            values=None if self.values is None else self.values[part],
             completeness=None if self.completeness is None else self.completeness[part],
             photographs=self.photographs[part],
         )
@@ -131,6 +160,11 @@ class Explanation:
     def targets_of(self, image: int) -> Sequence[int]:
         """The classes explained for one image, as a list of 1 or K."""
         return [int(index) for index in np.atleast_1d(self.targets[image])]
+
+    def _flat_maps(self) -> Floats:
+        """(N*K,h,w)"""
+        assert self.maps is not None
+        return self.maps.reshape(-1, *self.maps.shape[-2:])
 
     @property
     def _each(self) -> int:

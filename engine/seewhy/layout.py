@@ -15,6 +15,10 @@ memory.
 """
 
 
+SHARD_IMAGES = 1000
+"""Images in a shard, where nobody says otherwise: what an interrupted run does again at most."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Threads and batches for one pass over many images."""

@@ -45,14 +45,17 @@ class Method:
     source: str
     passes: Passes | None = None
     """How it runs the graph many times; None for methods of one run."""
+    rectified: bool = True
+    """Whether a map's positive part alone is shown."""
 
     @property
     def options(self) -> tuple[Option, ...]:
         return () if self.passes is None else self.passes.options
 
-    def heatmaps(self, values: Floats, size: Size) -> Floats:
-        """(N,H,W) or (N,Cin,H,W) attributions -> (N,H,W) in [0,1]."""
-        return _core.minmax(values if self.is_map else _core.max_abs(values, size.threads), size.threads)
+    def heatmaps(self, attributions: Floats, size: Size) -> Floats:
+        """(N,H,W) or (N,Cin,H,W) -> (N,H,W) in [0,1]."""
+        strength = attributions if self.is_map else _core.max_abs(attributions, size.threads)
+        return _core.minmax(strength, size.threads)
 
 
 METHODS: dict[str, Method] = {
@@ -97,6 +100,7 @@ METHODS: dict[str, Method] = {
             True,
             combine.cam,
             "Zhou et al. 2016, Learning deep features for discriminative localization, equation 2",
+            rectified=False,
         ),
         Method(
             "gradcam",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -14,6 +14,7 @@ from . import contract
 from .contract import Metadata, Shape
 from .digest import file_digest
 from .errors import ModelFileError
+from .text import short
 
 _FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -30,6 +31,8 @@ class ModelFile:
     """The contract's outputs that this file holds, in the contract's order."""
     damage: str | None
     """What is wrong with the file's bytes, in one line; None where they are whole, or were not checked."""
+    stamp: tuple[int, int, int] = field(repr=False)
+    """Tells whether the file is still the one that was read."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
@@ -48,7 +51,7 @@ class ModelFile:
         """Like `read`, but a wrong hash is reported as `damage` instead of raised."""
         path = Path(path)
         file = str(path)
-        data = _read_bytes(path)
+        data, stamp = _read_bytes(path), _stamp(path)
         proto = _parse(data, file)
         properties = {entry.key: entry.value for entry in proto.metadata_props}
         metadata = Metadata.from_properties(properties, file)
@@ -58,7 +61,29 @@ class ModelFile:
             _check_values(proto.graph, metadata, file)
         held = {value.name for value in proto.graph.output}
         outputs = tuple(name for name in contract.OUTPUTS if name in held)
-        return cls(path, proto, metadata, outputs, damage)
+        return cls(path, proto, metadata, outputs, damage, stamp)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes, as `sha256sum` gives it. The file is read again.
+
+        Raises:
+            ModelFileError: it is not the file any more that was read.
+        """
+        before = _stamp(self.path)
+        digest = _stream_digest(self.path)
+        if not before == self.stamp == _stamp(self.path):
+            raise ModelFileError(f"{self.path}: changed since it was read; start again")
+        return digest
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Changes whenever a file is written to or replaced."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -83,7 +108,24 @@ def _parse(data: bytes, file: str) -> onnx.ModelProto:
         raise ModelFileError(f"{file}: not an ONNX file, or a truncated one") from None
     if not proto.graph.node:
         raise ModelFileError(f"{file}: not an ONNX file: it holds no graph")
+    if not all(isinstance(text, str) for text in _texts(proto)):
+        raise ModelFileError(f"{file}: damaged: it holds a name that is not UTF-8; copy or export it again")
     return proto
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[object]:
+    """Every name that is looked at here or by `graph.py`. protobuf returns bytes where one is not UTF-8."""
+    for entry in proto.metadata_props:
+        yield from (entry.key, entry.value)
+    yield from (opset.domain for opset in proto.opset_import)
+    graph = proto.graph
+    for node in graph.node:
+        yield from (*node.input, *node.output, node.name, node.op_type, node.domain)
+        yield from (attribute.name for attribute in node.attribute)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+    for tensor in _tensors(graph):
+        yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
 
 
 def _damage(data: bytes, properties: dict[str, str], metadata: Metadata, path: Path) -> str | None:
@@ -119,17 +161,24 @@ def _check_external_data(proto: onnx.ModelProto, metadata: Metadata, path: Path)
     """External weights may lie in one file beside the model, named in the metadata, and nowhere else."""
     declared = None if metadata.external_data is None else str(metadata.external_data["file"])
     if declared is not None and not _is_bare_name(declared):
-        raise ModelFileError(f"{path}: refers to weights outside its folder: {declared!r}")
+        raise ModelFileError(f"{path}: refers to weights outside its folder: '{short(declared)}'")
     for tensor in _tensors(proto.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         if not _is_bare_name(location):
-            raise ModelFileError(f"{path}: refers to weights outside its folder: {location!r}")
+            raise ModelFileError(f"{path}: refers to weights outside its folder: '{short(location)}'")
         if location != declared:
-            raise ModelFileError(f"{path}: refers to weights that its metadata does not name: {location!r}")
-    if declared is not None and not path.with_name(declared).is_file():
-        raise ModelFileError(f"{path}: its weights {declared} are missing; both files belong in the same folder")
+            raise ModelFileError(f"{path}: refers to weights that its metadata does not name: '{short(location)}'")
+    if declared is not None and not _is_file(path.with_name(declared)):
+        raise ModelFileError(f"{path}: its weights {short(declared)} are missing; both files belong in the same folder")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no system takes
+        return False
 
 
 def _is_bare_name(name: str) -> bool:
@@ -162,7 +211,9 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
     _require_names(found_outputs, (contract.LOGITS,), "output", file)
     unknown = sorted(set(found_inputs) - set(contract.INPUTS))
     if unknown:
-        raise ModelFileError(f"{file}: the graph wants an input {unknown[0]!r}, which the contract does not know")
+        raise ModelFileError(
+            f"{file}: the graph wants an input '{short(unknown[0])}', which the contract does not know"
+        )
     for name, value in found_inputs.items():
         _check_value(value, _INT64 if name == contract.TARGETS else _FLOAT, shapes[name], f"{file}: input {name}")
     for name in contract.OUTPUTS:
@@ -189,12 +240,16 @@ def _require_names(found: dict[str, onnx.ValueInfoProto], names: tuple[str, ...]
 def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: Shape, what: str) -> None:
     tensor = value.type.tensor_type
     if tensor.elem_type != dtype:
-        names = onnx.TensorProto.DataType.Name
-        raise ModelFileError(f"{what} must be {names(dtype)}, not {names(tensor.elem_type)}")
+        raise ModelFileError(f"{what} must be {_dtype_name(dtype)}, not {_dtype_name(tensor.elem_type)}")
     found: Shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
     fits = len(found) == len(dims) and all(_dim_fits(have, want) for have, want in zip(found, dims, strict=True))
     if not fits:
         raise ModelFileError(f"{what} must have the shape {_show(dims)}, not {_show(found)}")
+
+
+def _dtype_name(dtype: int) -> str:
+    known: dict[int, str] = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    return known.get(dtype, f"of the unknown type {dtype}")
 
 
 def _dim_fits(have: int | str, want: int | str) -> bool:
@@ -204,4 +259,4 @@ def _dim_fits(have: int | str, want: int | str) -> bool:
 
 
 def _show(dims: Shape) -> str:
-    return "(" + ", ".join(map(str, dims)) + ")"
+    return "(" + short(", ".join(map(str, dims))) + ")"

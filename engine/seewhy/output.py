@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import ImageError, OutputError
-from .text import brief, safe_name
+from .text import brief
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -94,36 +94,16 @@ class Encoding:
 PNG = Encoding()
 
 
-def plan(inputs: Sequence[PurePath]) -> list[PurePath]:
-    """Return a different output name (a relative path without extension) for each input's relative path.
-
-    The input's folders stay. Where names would collide, also on a system that takes no notice of case, the input's own
-    extension is appended, and then a number. Every component is safe to print and to create.
-    """
-    parents = [PurePath(*map(safe_name, path.parent.parts)) for path in inputs]
-    stems = [parent / safe_name(path.stem) for parent, path in zip(parents, inputs, strict=True)]
-    names = [parent / safe_name(path.name) for parent, path in zip(parents, inputs, strict=True)]
-    counts = Counter(map(_key, stems))
-    planned = [stem if counts[_key(stem)] == 1 else name for stem, name in zip(stems, names, strict=True)]
-    taken: set[str] = set()
-    # Those that keep their plain name get it first; what collides even then is numbered.
-    for i in sorted(range(len(inputs)), key=lambda i: counts[_key(stems[i])] > 1):
-        number, base = 1, planned[i]
-        while _key(planned[i]) in taken:
-            number += 1
-            planned[i] = base.with_name(f"{base.name}~{number}")
-        taken.add(_key(planned[i]))
-    return planned
-
-
-def _key(path: PurePath) -> str:
-    return str(path).casefold()
-
-
 class Folder:
-    """Writes files below one folder, and never over one of the inputs."""
+    """Writes files below one folder, and never over one of the inputs.
 
-    def __init__(self, path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    Files are written under another name first: beside the last one or, with `temporary`, in a folder of that name,
+    which is emptied and removed on entering and leaving the context.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = (), temporary: str | None = None
+    ) -> None:
         """Raises:
         OutputError: `path` is not a folder and cannot be made one.
         """
@@ -131,41 +111,87 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._root = self.path.resolve(strict=True)
+            self._own = _identity(self._root)
         except FileExistsError:
             raise OutputError(f"{path}: not a folder; choose another output folder") from None
         except OSError as error:
             raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
-        self._inputs = {Path(name).resolve() for name in inputs}
+        self._inputs = {Path(os.path.realpath(name)) for name in inputs}  # also of links in circles
+        self._temporary = None if temporary is None else self._root / temporary
 
-    def write(self, name: PurePath, content: Callable[[IO[bytes]], object]) -> Path:
+    def __enter__(self) -> Folder:
+        if self._temporary is not None:
+            try:
+                self._clear(self._temporary)
+                self._temporary.mkdir()
+            except OSError as error:
+                raise OutputError(f"{self._temporary}: cannot be made: {error.strerror or error}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._temporary is not None:
+            with suppress(OSError):  # the next run tries again
+                self._clear(self._temporary)
+
+    @staticmethod
+    def _clear(folder: Path) -> None:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+    def write(self, name: PurePath, content: Callable[[IO[bytes]], object], at_once: bool = False) -> Path:
         """Write a file at the relative path `name`: `content` gets it open. It appears whole or not at all.
+
+        `at_once` has it on the disk before it takes the place of an earlier one, for the case of a power failure.
 
         Raises:
             OutputError: it cannot be written, would lie outside the folder, or would replace an input.
         """
         path = self.path / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            place = path.parent.resolve(strict=True)
+            self.check()
+            # Looked at before folders are made: a link in the output folder may lead out of it.
+            place = Path(os.path.realpath(path.parent))
             if place != self._root and self._root not in place.parents:
                 raise OutputError(f"{path}: lies outside the output folder {self.path}")
-            if place / path.name in self._inputs or path.resolve() in self._inputs:
+            place.mkdir(parents=True, exist_ok=True)
+            if place / path.name in self._inputs or Path(os.path.realpath(path)) in self._inputs:
                 raise OutputError(f"{path}: would replace an input image; choose another output folder")
-            self._write(path, content)
+            self._write(path, content, at_once)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
         return path
 
-    @staticmethod
-    def _write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
-        temporary = path.with_name(f".seewhy-{secrets.token_hex(6)}.tmp")
+    def check(self) -> None:
+        """Raises:
+        OutputError: the folder is no longer there. It would be made anew, with what came before missing.
+        """
+        if _identity(self._root) != self._own:
+            raise OutputError(f"{self.path}: the output folder has vanished or been replaced; start the run again")
+
+    def _write(self, path: Path, content: Callable[[IO[bytes]], object], at_once: bool) -> None:
+        temporary = (self._temporary or path.parent) / f".seewhy-{secrets.token_hex(6)}.tmp"
         try:
             with temporary.open("xb") as file:
                 content(file)
+                if at_once:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def save_picture(folder: Folder, name: PurePath, suffix: str, picture: Image.Image, encoding: Encoding = PNG) -> Path:

@@ -20,13 +20,13 @@ class Progress:
     Threads may call it.
     """
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
         self._total = total
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._start = self._drawn = time.monotonic()
         self._visible = False
-        self._done, self._passes = 0, (0, 0)
+        self._done, self._before, self._passes = 0, 0, (0, 0)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
@@ -42,10 +42,10 @@ class Progress:
             self._clear()
             click.echo(line, err=error)
 
-    def update(self, done: int) -> None:
-        """Say that `done` of the total are finished."""
+    def update(self, done: int, before: int = 0) -> None:
+        """Say that `done` of the total are finished, `before` of them by an earlier run."""
         with self._lock:
-            self._done, self._passes = done, (0, 0)
+            self._done, self._before, self._passes = done, before, (0, 0)
             self._draw()
 
     def passes(self, done: int, total: int) -> None:
@@ -61,7 +61,7 @@ class Progress:
         if self._visible and now - self._drawn < _INTERVAL:
             return
         self._drawn, self._visible = now, True
-        self._stream.write(_CLEAR + describe(self._done, self._total, now - self._start, *self._passes))
+        self._stream.write(_CLEAR + describe(self._done, self._total, now - self._start, *self._passes, self._before))
         self._stream.flush()
 
     def _clear(self) -> None:
@@ -71,14 +71,19 @@ class Progress:
             self._visible = False
 
 
-def describe(done: int, total: int, seconds: float, passes: int = 0, of_passes: int = 0) -> str:
-    """`12/340 images, 3.4 images/s, 1:36 left`; slow ones are `40.0 s/image`, with `120/1280 passes` for the next."""
-    finished = done + (passes / of_passes if of_passes else 0)
+def describe(done: int, total: int | None, seconds: float, passes: int = 0, of_passes: int = 0, before: int = 0) -> str:
+    """`12/340 images, 3.4 images/s, 1:36 left`; slow ones are `40.0 s/image`, with `120/1280 passes` for the next.
+
+    Where the total is not known, neither is the time left.
+    """
+    finished = done - before + (passes / of_passes if of_passes else 0)
     rate = finished / seconds
-    left = round((total - finished) / rate) if rate else 0
+    pace = f"{rate:.1f} images/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/image"
+    count = f", {passes}/{of_passes} passes" if of_passes else ""
+    if total is None:
+        return f"{done} images{count}, {pace}"
+    left = round((total - before - finished) / rate) if rate else 0
     minutes, second = divmod(left, 60)
     hours, minute = divmod(minutes, 60)
     clock = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-    pace = f"{rate:.1f} images/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/image"
-    count = f", {passes}/{of_passes} passes" if of_passes else ""
     return f"{done}/{total} images{count}, {pace}, {clock} left"

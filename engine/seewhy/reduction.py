@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from . import _core
 from .arrays import Floats
 from .combine import Attribution, Size
 from .contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
@@ -38,8 +37,6 @@ class Reduction:
     """Outputs of the file, which the nodes take as inputs."""
     factor: Callable[[str], list[onnx.NodeProto]]
     """Nodes whose last output, of the name given, is multiplied by the activations and summed over channels."""
-    rectified: bool = True
-    """Whether the method takes the positive part of the map."""
 
     @property
     def output(self) -> str:
@@ -55,9 +52,7 @@ class Reduction:
 
     def attribution(self, values: Mapping[str, Floats], size: Size) -> Attribution:
         """What the method's rule in `combine.py` returns."""
-        maps = values[self.output]
-        shown = np.maximum(maps, np.float32(0)) if self.rectified else maps
-        return Attribution(maps, _core.upsample(shown, size.height, size.width, size.threads))
+        return Attribution(values[self.output])
 
 
 def _single(operator: str, *inputs: str) -> Callable[[str], list[onnx.NodeProto]]:
@@ -67,7 +62,7 @@ def _single(operator: str, *inputs: str) -> Callable[[str], list[onnx.NodeProto]
 REDUCTIONS = {
     reduction.method: reduction
     for reduction in (
-        Reduction("cam", (ACTIVATIONS, CLASS_WEIGHTS), _single("Unsqueeze", CLASS_WEIGHTS, _PLACES), rectified=False),
+        Reduction("cam", (ACTIVATIONS, CLASS_WEIGHTS), _single("Unsqueeze", CLASS_WEIGHTS, _PLACES)),
         Reduction("gradcam", (ACTIVATIONS, GRADIENTS), _single("ReduceMean", GRADIENTS, _PLACES)),
         Reduction("hirescam", (ACTIVATIONS, GRADIENTS), _single("Identity", GRADIENTS)),
         Reduction("layercam", (ACTIVATIONS, GRADIENTS), _single("Relu", GRADIENTS)),

@@ -13,6 +13,7 @@ from .arrays import Bytes, Floats
 from .errors import OutputError
 from .palettes import palette
 from .preprocess import Picture, Placement
+from .text import brief
 
 CANVASES = ("model", "original")
 
@@ -26,16 +27,40 @@ def overlays(
         OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
         ImageError: the original photograph can no longer be read.
     """
-    if canvas not in CANVASES:
-        raise OutputError(f"no canvas {canvas!r}; there are {', '.join(CANVASES)}")
-    if not 0 <= alpha <= 1:
-        raise OutputError(f"alpha must be from 0 to 1, not {alpha!r}")
+    check(colormap, alpha, canvas)
     colours = palette(colormap)
     if canvas == "original":
         pairs = zip(photos, heatmaps, strict=True)
         return [Image.fromarray(_on_original(photo, heat, colours, alpha)) for photo, heat in pairs]
-    views = np.stack([rgb(photo.view) for photo in photos])
-    return [Image.fromarray(picture) for picture in _core.overlay(views, heatmaps, colours, alpha)]
+    return [Image.fromarray(picture) for picture in _core.overlay(_views(photos), heatmaps, colours, alpha)]
+
+
+def map_overlays(
+    photos: Sequence[Picture], maps: Floats, rectified: bool, colormap: str, alpha: float
+) -> list[Image.Image]:
+    """The same on the model's view, of (N,h,w) maps, in one pass over the photographs.
+
+    Raises:
+        OutputError: an unknown colour map, or an alpha outside [0,1].
+    """
+    check(colormap, alpha)
+    colours = palette(colormap)
+    return [Image.fromarray(p) for p in _core.overlay_maps(_views(photos), maps, colours, alpha, rectified)]
+
+
+def check(colormap: str, alpha: float, canvas: str = "model") -> None:
+    """Raises:
+    OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
+    """
+    palette(colormap)
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise OutputError(f"alpha must be from 0 to 1, not {brief(alpha)}")
+    if canvas not in CANVASES:
+        raise OutputError(f"no canvas {brief(canvas)}; there are {', '.join(CANVASES)}")
+
+
+def _views(photos: Sequence[Picture]) -> Bytes:
+    return np.stack([rgb(photo.view) for photo in photos])
 
 
 def gradient_pictures(gradients: Floats) -> list[Image.Image]:

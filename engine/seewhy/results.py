@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Floats, softmax
 from .classes import Answers, Question
 from .contract import Metadata
 from .explanation import Explanation
@@ -40,12 +39,12 @@ class Results:
             results[method.name] = Explanation(
                 method=method.name,
                 logits=logits,
-                probabilities=_SCORES[self.metadata.score](logits),
                 targets=targets if self.nested else targets[:, 0],
                 maps=self._join([answer.maps for answer in answers]),
-                attributions=self._join([answer.values for answer in answers]),
-                heatmaps=self._join([answer.heatmaps for answer in answers]),
+                values=self._join([answer.values for answer in answers]),
+                size=self.question.size,
                 classes=self.metadata.labels,
+                meaning=self.metadata.score,
                 photographs=tuple(self.photographs),
                 options=dict(self.question.options[method.name]),
                 completeness=self._join([answer.completeness for answer in answers]),
@@ -69,16 +68,3 @@ class Results:
 
 def _concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    small = np.exp(-np.abs(logits))  # never overflows
-    result: Floats = np.where(logits >= 0, 1, small) / (1 + small)
-    return result
-
-
-_SCORES: dict[str, Callable[[Floats], Floats | None]] = {
-    "softmax": softmax,
-    "sigmoid": _sigmoid,
-    "none": lambda logits: None,
-}

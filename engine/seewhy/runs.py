@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,9 @@ class Runs:
     _found_right: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
     """Shapes that were looked at before; programs ask for the same few again and again."""
 
-    def __call__(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]], images: Integers) -> Outputs:
+    def __call__(
+        self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]], images: Sequence[int] | Integers
+    ) -> Outputs:
         """Return `outputs` for `feeds`, as `Sessions.run` does; `images` (N,) says which image a row belongs to.
 
         Raises:

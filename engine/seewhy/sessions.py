@@ -24,7 +24,7 @@ from .graph import prune
 from .model import ModelFile
 from .quirks import adapt
 from .reduction import add_maps, sources
-from .text import brief
+from .text import brief, first_line
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"
@@ -51,6 +51,9 @@ _LOG_FATAL_ONLY = 4
 @dataclass(frozen=True)
 class _Cached:
     session: onnxruntime.InferenceSession
+    outputs: tuple[str, ...]
+    """Names; onnxruntime takes long to tell them."""
+    inputs: tuple[str, ...]
     weights: int
     """Bytes."""
     bound: Bound | None
@@ -98,16 +101,14 @@ class Sessions:
         given = tuple(name for name in contract.OUTPUTS if name in feeds)
         rows = len(next(iter(feeds.values())))
         cached = self._session((outputs, given, self._threads_for(outputs, given, rows)))
-        session = cached.session
-        names = [value.name for value in session.get_outputs()]
-        inputs = [value.name for value in session.get_inputs()]
+        names, inputs = cached.outputs, cached.inputs
         missing = [name for name in inputs if name not in feeds]
         if missing:
             raise ModelFileError(
                 f"{self._model.path}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
                 f"{' and '.join(feeds)}, though the metadata says otherwise; export the network again"
             )
-        run = session.run if cached.bound is None else cached.bound.run
+        run = cached.session.run if cached.bound is None else cached.bound.run
 
         def run_rows(part: slice) -> list[Floats]:
             values: list[Floats] = run(names, {name: feeds[name][part] for name in inputs})
@@ -124,8 +125,7 @@ class Sessions:
                 values = run_rows(slice(None))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ProviderError(
-                f"{self._model.path}: onnxruntime failed on {rows} images with {self.providers[0]}: "
-                f"{_first_line(error)}"
+                f"{self._model.path}: onnxruntime failed on {rows} images with {self.providers[0]}: {first_line(error)}"
             ) from error
         return dict(zip(names, values, strict=True))
 
@@ -190,7 +190,7 @@ class Sessions:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelFileError(
-                f"{self._model.path}: onnxruntime {onnxruntime.__version__} cannot load it: {_first_line(error)}"
+                f"{self._model.path}: onnxruntime {onnxruntime.__version__} cannot load it: {first_line(error)}"
             ) from error
         if tuple(session.get_providers()) != self.providers:
             raise ProviderError(
@@ -198,12 +198,18 @@ class Sessions:
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
         bound = None if self._device is None else Bound(session, *self._device)
-        return _Cached(session, sum(map(_size, pruned.graph.initializer)), bound, threads)
+        names, inputs = (
+            tuple(value.name for value in values) for values in (session.get_outputs(), session.get_inputs())
+        )
+        return _Cached(session, names, inputs, sum(map(_size, pruned.graph.initializer)), bound, threads)
 
 
 def _size(tensor: onnx.TensorProto) -> int:
     """Bytes, wherever they are stored."""
-    return int(math.prod(tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    try:
+        return int(math.prod(tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:  # an unknown type, which onnxruntime will refuse
+        return 0
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -287,8 +293,4 @@ def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
         return tuple(_start(model, options, asked).get_providers())
     except Exception as error:  # onnxruntime's exceptions share no base class
         names = ", ".join(name for name, _ in asked)
-        raise ProviderError(f"{names} did not start: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ProviderError(f"{names} did not start: {first_line(error)}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,17 @@ from .contract import PREDICTED
 from .errors import TargetError
 from .text import brief
 
+Target: TypeAlias = int | str
+"""A class index or a label."""
+
 _SHOWN = 5
+
+
+def read_target(text: str) -> Target:
+    """What a user wrote as target: digits are a class index, all else a label."""
+    digits = text.removeprefix("-")
+    # Python refuses to read integers of thousands of digits; no label or index is that long.
+    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else text
 
 
 def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None) -> Integers:

@@ -73,6 +73,17 @@ def explain(model: Path, photographs: Path, output: Path) -> None:
         ExportError: it failed; it has said why.
     """
     methods = [argument for method in METHODS for argument in ("--method", method)]
-    command = [sys.executable, "-m", "seewhy", "explain", str(model), str(photographs), "-o", str(output), *methods]
+    command = [
+        sys.executable,
+        "-m",
+        "seewhy",
+        "explain",
+        str(model),
+        str(photographs),
+        "-o",
+        str(output),
+        "--restart",
+        *methods,
+    ]
     if subprocess.run(command, check=False).returncode != 0:
         raise ExportError(f"explaining {photographs} with {model} failed")

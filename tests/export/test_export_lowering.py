@@ -81,6 +81,8 @@ def convolution_backward(draw: Draw) -> tuple:
     stride = [1] * rank if case == "stride 1" else stride
     if case == "1x1":
         kernel, padding, transposed = [1] * rank, [0] * rank, False
+        # Eight channels are brought back into blocks.
+        groups, inside, outside = draw(st.sampled_from([(groups, inside, outside), (1, 8, 8), (2, 16, 8)]))
     if case in ("depthwise", "phases"):
         rank, transposed, dilation, inside = 2, False, [1, 1], 8
         groups, outside = (8, 8) if case == "depthwise" else (1, 2)

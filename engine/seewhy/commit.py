@@ -1,0 +1,113 @@
+"""What is done becomes safe: results to the disk first, then the manifest's lines about them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Protocol
+
+from . import shards
+from .errors import OutputError
+from .manifest import Manifest, Record
+from .output import Folder
+from .shards import About
+from .steps import Outcome
+from .tables import Entry
+
+# Making a file safe costs about half a millisecond, and less for many together. What is not safe yet is done again.
+_FILES, _SECONDS = 64, 1.0
+# A shard is written when it has so many bytes of maps, if not before.
+_SHARD_BYTES = 64 * 2**20
+
+
+class Commit(Protocol):
+    """Takes outcomes in order."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one; it may become safe at once, or with others later."""
+
+    def flush(self) -> None:
+        """Make everything safe that was added."""
+
+
+class Pictures:
+    """Each image has files of its own."""
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._records: list[Record] = []
+        self._files: list[Path] = []
+        self._since = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        files = [path.relative_to(self._folder.path).as_posix() for path in outcome.files]
+        self._files += outcome.files  # first: an interrupt may come between the two
+        self._records.append({**outcome.record, "files": files} if files else outcome.record)
+        if len(self._records) >= _FILES or time.monotonic() - self._since >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        # They are let go first. What is half done when something comes in between is left to the next run; doing it
+        # again here might write lines twice.
+        records, files = self._records, self._files
+        self._records, self._files, self._since = [], [], time.monotonic()
+        self._folder.check()
+        sync([*files, *dict.fromkeys(parent for path in files for parent in _parents(path, self._folder))])
+        if records:
+            self._manifest.append(records)
+
+
+class Shards:
+    """Many images share a file."""
+
+    def __init__(self, folder: Folder, manifest: Manifest, form: str, images: int, about: About) -> None:
+        self._folder, self._manifest, self._form, self._images, self._about = folder, manifest, form, images, about
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        self._number = manifest.shards
+
+    def add(self, outcome: Outcome) -> None:
+        entry = Entry(outcome.record, outcome.rows)
+        self._entries.append(entry)
+        self._bytes += entry.size
+        if len(self._entries) >= self._images or self._bytes >= _SHARD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        entries, self._entries, self._bytes = self._entries, [], 0  # as above
+        if not entries:
+            return
+        name = shards.name(self._number, self._form)
+        path = self._folder.write(PurePath(name), shards.content(self._form, entries, self._about))
+        sync([path, *_parents(path, self._folder)])
+        self._manifest.append([{**entry.record, "shard": name, "lines": len(entries)} for entry in entries])
+        self._number += 1
+
+
+def _parents(path: Path, folder: Folder) -> Iterable[Path]:
+    """The folders that hold it, up to the output folder."""
+    for parent in path.parents:
+        yield parent
+        if parent == folder.path:
+            return
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Have files, and folders' lists of files, on the disk.
+
+    Raises:
+        OutputError: the disk did not take them.
+    """
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            raise OutputError(f"{path}: has vanished or been replaced; start the run again") from None
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be made safe on the disk: {error.strerror or error}") from None

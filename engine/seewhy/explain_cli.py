@@ -1,0 +1,202 @@
+"""The command line of `seewhy explain`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from .errors import ClusterError, ImageError
+from .explainer import Explainer
+from .folder_run import FailureLimit, Run, Summary
+from .inputs import Inputs
+from .lists import STANDARD_INPUT
+from .options import parse
+from .output import FORMATS, Encoding
+from .palettes import palette
+from .progress import Progress
+from .steps import Outcome, Settings
+from .targets import read_target
+from .text import printable
+
+_NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
+# A shell's way to say that a signal ended a program.
+_SIGNALLED = 128
+
+
+def run(**chosen: Any) -> int:
+    """Explain, and return the exit status."""
+    stop = Stop()
+    try:
+        return _run(stop, **chosen)
+    except KeyboardInterrupt:  # while images were listed
+        click.echo(_at_once(signal.SIGINT), err=True, nl=False)
+        return _SIGNALLED + signal.SIGINT
+    finally:
+        stop.ends()
+
+
+def _run(
+    stop: Stop,
+    model: Path,
+    images: Sequence[str],
+    lists: Sequence[str],
+    folder: Path,
+    methods: Sequence[str],
+    targets: Sequence[str],
+    options: Sequence[str],
+    format_: str,
+    quality: int | None,
+    colormap: str,
+    providers: Sequence[str],
+    threads: int | None,
+    no_verify: bool,
+    restart: bool,
+    fail_fast: bool,
+    max_failure_rate: float | None,
+    use_ray: bool,
+    ray_address: str | None,
+    ray_workers: int | None,
+    quiet: bool,
+    **others: Any,
+) -> int:
+    """`others` are fields of `Settings`."""
+    # What is wrong is better found before images are listed.
+    palette(colormap)
+    pictures = format_ in FORMATS
+    settings = Settings(
+        list(dict.fromkeys(methods)),
+        [read_target(text) for text in targets],
+        colormap=colormap,
+        options=parse(options),
+        encoding=Encoding(format_ if pictures else "png", quality),
+        shards=None if pictures else format_,
+        **others,
+    )
+    paths = [path for path in images if path != STANDARD_INPUT]
+    if len(paths) < len(images):
+        lists = [*lists, STANDARD_INPUT]
+    if not paths and not lists:
+        raise ImageError("no images given; name files or folders, or give a list with --list")
+    if not use_ray and (ray_address is not None or ray_workers is not None):
+        raise ClusterError("--ray-address and --ray-workers are for runs on a Ray cluster; add --ray")
+    limit = FailureLimit(fail_fast, max_failure_rate)
+    common: dict[str, Any] = {"restart": restart, "stop": stop.event}
+    if not use_ray:
+        explainer = Explainer(model, list(providers) or None, threads, not no_verify)
+        explainer.settle(settings.methods, settings.options)
+        inputs = Inputs(paths, folder, lists)
+        return _follow(Run(explainer, inputs, folder, settings, progress=stop.passes, **common), limit, stop, quiet)
+    from . import ray_run
+
+    ray_run.check(settings)
+    workers = ray_run.Workers(ray_workers, threads, ray_run.asks_for_gpu(providers))
+    with ray_run.connected(ray_address):
+        inputs = Inputs(paths, folder, lists)
+        job = ray_run.RayRun(
+            model, inputs, folder, settings, workers, providers=providers, verify=not no_verify, **common
+        )
+        return _follow(job, limit, stop, quiet)
+
+
+def _follow(job: Run, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
+    with Progress(job.total) as progress, stop.by_signals(progress), closing(iter(job)) as outcomes:
+        for outcome in outcomes:
+            limit.look(job, outcome)
+            _print(outcome, progress, quiet)
+            progress.update(job.done + job.failed, job.before)
+    summary = job.summary(stop.why or limit.why)
+    _print_summary(summary, job, progress)
+    if stop.signal is not None:
+        return _SIGNALLED + stop.signal
+    return _NOTHING_FAILED if not summary.failed else _SOME_FAILED if summary.done else _ALL_FAILED
+
+
+class Stop:
+    """Stops a run when a signal says so: the first one lets it finish what is in work, the second one does not."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.signal: int | None = None
+        self._progress: Progress | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def why(self) -> str | None:
+        return None if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
+
+    def passes(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress.passes(done, total)
+
+    def by_signals(self, progress: Progress) -> Stop:
+        self._progress = progress
+        return self
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # After a first signal ours stay: a second one may come while the run is summed up.
+        if self.signal is None:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def ends(self) -> None:
+        """After a signal only the end is left, of which Python lets another signal make a death: none is heard."""
+        if self.signal is not None:
+            for number in self._before:
+                signal.signal(number, signal.SIG_IGN)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Not by way of `Progress`, whose lock this thread may hold; and who reads it may have ended before us.
+        if self.signal is not None:
+            # What is in work may take minutes, and to be killed does no harm at any moment.
+            with suppress(OSError):
+                os.write(2, _at_once(number).encode())
+            os._exit(_SIGNALLED + number)
+        self.signal = number
+        self.event.set()
+        with suppress(OSError):
+            os.write(2, b"\nseewhy: finishing what is in work; once more stops at once\n")
+
+
+def _at_once(number: int) -> str:
+    return f"seewhy: stopped by {signal.Signals(number).name} at once; the same command goes on from there\n"
+
+
+def _print(outcome: Outcome, progress: Progress, quiet: bool) -> None:
+    if outcome.error is not None:
+        progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
+    if quiet:
+        return
+    for answer in outcome.answers:
+        progress.print(printable(f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.picture}"))
+
+
+def _print_summary(summary: Summary, job: Run, progress: Progress) -> None:
+    """Where there is more to say than the lines of the images do."""
+    count = summary.done + summary.failed
+    of = count if job.total is None else job.total
+    parts = [f"{count if count == of else f'{count} of {of}'} image{'' if of == 1 else 's'}"]
+    parts += [f"{summary.before} of them before"] if summary.before else []
+    parts += [f"{summary.failed} failed"] if summary.failed else []
+    if summary.stopped is not None:
+        text = f"{summary.stopped}: {', '.join(parts)}"
+        text += "; the same command goes on from there" if job.stopped else f"; see {summary.manifest}"
+    elif summary.before and summary.failed:
+        text = f"{', '.join(parts)}, which are not tried again but with --restart; see {summary.manifest}"
+    elif summary.before or job.settings.shards is not None or (summary.failed and count > 1):
+        text = f"{', '.join(parts)}; see {summary.manifest}"
+    else:
+        return
+    progress.print(f"seewhy: {printable(text)}", error=True)

@@ -1,0 +1,383 @@
+"""A run into an output folder: what is done is recorded, so that nothing is lost and nothing is done twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from . import manifest as manifests
+from . import output, provenance, shards
+from .batch import check, classes, explain_files
+from .commit import Commit, Pictures, Shards, sync
+from .errors import MethodError, OutputError
+from .explainer import Explainer
+from .inputs import Input, Inputs
+from .lock import locked
+from .manifest import DONE, FAILED, Manifest
+from .shards import About
+from .steps import Outcome, Settings
+from .text import brief
+
+_LOG = logging.getLogger("seewhy")
+_LOG.addHandler(logging.NullHandler())  # who wants to see it adds another
+# Fewer images say little about how many of a million will fail.
+_RATE_COUNTS_FROM = 100
+_TEMPORARY = ".seewhy-unfinished"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a run."""
+
+    done: int
+    failed: int
+    """Of this run's images, those included that earlier runs have done or failed at."""
+    before: int
+    """How many of both earlier runs have left."""
+    stopped: str | None = None
+    """Why it ended before the last image, in words; None where it did not."""
+    manifest: Path = Path()
+
+
+class Run:
+    """One run into an output folder, whose manifest remembers what is done.
+
+    Iterate over it for the outcomes of the images that earlier runs have not done, in order, each when it is safe on
+    the disk or about to be. Whatever ends the iteration, what came out of it is recorded, and a run with the same
+    settings goes on from there.
+
+    Attributes:
+        total: how many images there are, done ones included; None where archives are among them.
+        done, failed: how many of them the manifest speaks of, or is about to.
+        before: how many of both are of earlier runs; members of archives count once they are passed over.
+        stopped: whether it ended before the last image because it was told to.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        inputs: Inputs,
+        folder: str | os.PathLike[str],
+        settings: Settings | None = None,
+        *,
+        restart: bool = False,
+        stop: threading.Event | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Settle what to do; nothing is written yet.
+
+        Args:
+            explainer: of the model.
+            inputs: the images.
+            folder: for the results; it is made.
+            settings: None is `Settings()`.
+            restart: forget what earlier runs in the folder have done. Their pictures stay until they are replaced.
+            stop: set it, from any thread, to finish what is in work and stop.
+            progress: as in `explain_files`.
+
+        Raises:
+            SeewhyError: a method, a target or an option is wrong, or the shards' format lacks a package.
+        """
+        self.settings = Settings() if settings is None else settings
+        self.total = inputs.total
+        # Apart, since the second are counted by other threads, too.
+        self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
+        self.stopped = self._finishing = False
+        self._explainer, self._inputs, self._path = explainer, inputs, Path(folder)
+        self._restart, self._progress = restart, progress
+        self._made: list[Path] = []
+        self._stop = threading.Event() if stop is None else stop
+        self._check()
+
+    def _check(self) -> None:
+        settings = self.settings
+        check(self._explainer, settings)
+        if settings.shards is None:
+            if settings.full_size:
+                raise MethodError("full-size heatmaps are for shards (npz, parquet); pictures always have that size")
+            return
+        if settings.raw:
+            raise MethodError(f"raw numbers are for pictures; {settings.shards} shards hold numbers already")
+
+    def finish(self) -> None:
+        """Begin no more images; those in work still come out."""
+        self._finishing = True
+
+    def _stops(self) -> bool:
+        if self._finishing or self._stop.is_set():
+            self.stopped = True
+        return self.stopped
+
+    def _passed(self, status: str) -> None:
+        self._earlier[status] += 1
+
+    @property
+    def done(self) -> int:
+        return self._now[DONE] + self._earlier[DONE]
+
+    @property
+    def failed(self) -> int:
+        return self._now[FAILED] + self._earlier[FAILED]
+
+    @property
+    def before(self) -> int:
+        return sum(self._earlier.values())
+
+    def __iter__(self) -> Generator[Outcome, None, None]:
+        self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
+        self._made = [path.parent for path in (self._path, *self._path.parents) if not path.exists()]
+        folder = output.Folder(self._path, self._inputs.inside(self._path), _TEMPORARY)
+        with locked(folder.path), folder:
+            facts = self._facts()
+            if self._restart:
+                _forget(folder)
+            before = provenance.read(folder.path)
+            if before is None:
+                _check_new(folder.path)
+            else:
+                _check_manifest(folder.path, before)
+            with closing(Manifest(folder.path)) as manifest:
+                begun = before is not None and manifest.done + manifest.failed > 0
+                if before is not None and begun:
+                    provenance.go_on(folder.path, before, facts)
+                _check_shards(folder.path, manifest, self.settings.shards)
+                facts.setdefault("started", provenance.now())
+                self._tell(folder, facts, manifest)
+                if begun:
+                    self._earlier.update(self._inputs.before(manifest))
+                with self._committed(folder, manifest) as commit:
+                    yield from self._outcomes(folder, manifest, commit)
+                facts["ended"] = provenance.now()
+                self._tell(folder, facts, manifest)
+
+    def _outcomes(self, folder: output.Folder, manifest: Manifest, commit: Commit) -> Iterator[Outcome]:
+        left = None if self.total is None else max(0, self.total - self.before)
+        source = self._inputs.left(manifest, self._stops, self._passed)
+        with closing(self._explained(source, folder, left)) as outcomes:
+            for outcome in outcomes:
+                commit.add(outcome)
+                self._now[DONE if outcome.error is None else FAILED] += 1
+                if outcome.error is not None:
+                    _LOG.warning("failed: %s", outcome.error)
+                yield outcome
+
+    def _explained(
+        self, source: Iterator[Input], folder: output.Folder, left: int | None
+    ) -> Generator[Outcome, None, None]:
+        """What becomes of the images, in order; `left` is how many there are, where that is known."""
+        return explain_files(self._explainer, source, folder, self.settings, self._progress, left)
+
+    @contextmanager
+    def _committed(self, folder: output.Folder, manifest: Manifest) -> Iterator[Commit]:
+        """What was added is made safe however the iteration ends, but where making it safe has failed."""
+        settings = self.settings
+        commit: Commit
+        if settings.shards is None:
+            commit = Pictures(folder, manifest)
+        else:
+            about = About(list(settings.methods), self._explainer.sha256, self._facts())
+            commit = Shards(folder, manifest, settings.shards, settings.shard_images, about)
+        try:
+            yield commit
+        finally:
+            commit.flush()
+
+    def _facts(self) -> provenance.Facts:
+        """What the results are made of."""
+        settings, explainer = self.settings, self._explainer
+        metadata = explainer.metadata
+        settled = explainer.settle(list(settings.methods), settings.options)
+        pictures = settings.shards is None
+        drawn = {
+            "quality": settings.encoding.quality,
+            "colormap": settings.colormap,
+            "alpha": settings.alpha,
+            "canvas": settings.canvas,
+            "raw": settings.raw,
+        }
+        facts: dict[str, Any] = {
+            "schema": provenance.SCHEMA,
+            "model": {
+                "name": metadata.model.name,
+                "source": metadata.model.source,
+                "sha256": explainer.sha256,
+                "exported_with": dict(metadata.versions),
+            },
+            "versions": provenance.software(),
+            "providers": list(explainer.providers),
+            "methods": list(settings.methods),
+            "options": {name: chosen for name, chosen in settled.items() if chosen},
+            "targets": classes(explainer, settings.targets) or None,
+            "top": settings.top,
+            "preprocessing": None if metadata.preprocessing is None else vars(metadata.preprocessing),
+            "decode": "fast" if settings.fast_decode else "exact",
+            "format": settings.encoding.format if pictures else settings.shards,
+            **(drawn if pictures else {"full_size": settings.full_size}),
+        }
+        if self._inputs.relative:
+            facts["relative_to"] = os.getcwd()
+        return facts
+
+    def summary(self, stopped: str | None = None) -> Summary:
+        """What became of it so far; `stopped` says why no more did, in words."""
+        return Summary(self.done, self.failed, self.before, stopped, self._path / manifests.NAME)
+
+    def _tell(self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest) -> None:
+        facts["images"] = {"done": manifest.done, "failed": manifest.failed}
+        data = provenance.encoded(facts)
+        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
+        # Before the first line of the manifest is: a manifest without it is worth nothing. The folder may be new, too.
+        sync([folder.path])
+        with suppress(OutputError):  # not everybody may read the folders above
+            sync(self._made)
+        self._made = []
+
+
+class FailureLimit:
+    """Stops a run in which too much fails.
+
+    Attributes:
+        why: why the run was stopped, in words; None as long as it was not.
+    """
+
+    def __init__(self, fail_fast: bool = False, rate: float | None = None) -> None:
+        """Raises:
+        OutputError: the rate is not a share.
+        """
+        if rate is not None and not (isinstance(rate, (int, float)) and 0 <= rate <= 1):
+            raise OutputError(f"the failure rate must be from 0 to 1, not {brief(rate)}")
+        self.why: str | None = None
+        self._fail_fast, self._rate = fail_fast, rate
+
+    def look(self, run: Run, outcome: Outcome) -> None:
+        """Let the run finish if it has gone too far."""
+        if self.why is not None or outcome.error is None:
+            return
+        count = run.done + run.failed
+        if self._fail_fast:
+            self.why = "an image failed"
+        elif self._rate is not None and count >= _RATE_COUNTS_FROM and run.failed > self._rate * count:
+            self.why = f"{run.failed} of {count} images failed, more than {100 * self._rate:g} %"
+        if self.why is not None:
+            run.finish()
+
+
+def _forget(folder: output.Folder) -> None:
+    """Delete what remembers earlier runs. The manifest goes first: without it a shard counts for nothing.
+
+    What no run has left, who knows whose it is, stays.
+
+    Raises:
+        OutputError: there is another program's `run.json`, or something cannot be deleted.
+    """
+    try:
+        if provenance.read(folder.path) is None:
+            return
+    except provenance.Damaged:
+        pass
+    _delete(folder.path / manifests.NAME, *_shards(folder.path), folder.path / provenance.NAME)
+
+
+def _delete(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be deleted: {error.strerror or error}") from None
+
+
+def _shards(folder: Path) -> list[Path]:
+    inside = folder / shards.FOLDER
+    if inside.is_symlink():
+        raise OutputError(f"{inside}: a link, which may lead out of the output folder; choose another output folder")
+    ours = [path for form in shards.FORMATS for path in inside.glob(f"[0-9]*.{form}") if path.stem.isdecimal()]
+    return sorted(ours)
+
+
+def _check_new(folder: Path) -> None:
+    """Raises:
+    OutputError: there are results of which nobody knows how they were made, perhaps another program's.
+    """
+    manifest = folder / manifests.NAME
+    there = [manifest] if os.path.lexists(manifest) and manifest.stat(follow_symlinks=False).st_size else []
+    for path in [*there, *_shards(folder)]:
+        raise OutputError(
+            f"{path}: there is no {provenance.NAME} that says how these results were made, perhaps by another "
+            f"program; choose another output folder, or delete them yourself"
+        )
+
+
+def _check_manifest(folder: Path, before: provenance.Facts) -> None:
+    """Raises:
+    OutputError: the manifest is gone, so that everything would be done again.
+    """
+    images = before.get("images")
+    path = folder / manifests.NAME
+    if os.path.lexists(path):
+        return
+    counted = f"{provenance.NAME} counts {images}" if isinstance(images, dict) and any(images.values()) else ""
+    found = counted or next((f"there is {shard.relative_to(folder)}" for shard in _shards(folder)), "")
+    if found:
+        raise OutputError(f"{path}: is gone, though {found}; put it back, or start anew with --restart")
+
+
+def _check_shards(folder: Path, manifest: Manifest, form: str | None) -> None:
+    """Delete shards of which the manifest does not speak: the run ended between the two.
+
+    Raises:
+        OutputError: one that it speaks of is gone.
+    """
+    if form is None:
+        return
+    known = {shards.name(number, form) for number in range(manifest.shards)}
+    there = {path.relative_to(folder).as_posix(): path for path in _shards(folder) if path.is_file()}
+    for name in sorted(known - there.keys()):
+        raise OutputError(f"{folder / name}: is gone, though {manifest.path} speaks of it; put it back, or start anew")
+    _delete(*(path for name, path in there.items() if name not in known))
+
+
+def explain_folder(
+    explainer: Explainer | str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    settings: Settings | None = None,
+    *,
+    lists: Sequence[str | os.PathLike[str]] = (),
+    restart: bool = False,
+    fail_fast: bool = False,
+    max_failure_rate: float | None = None,
+    stop: threading.Event | None = None,
+    progress: Callable[[int, int | None], object] | None = None,
+) -> Summary:
+    """Explain many images into a folder, going on where an earlier call stopped; what `seewhy explain` does.
+
+    Args:
+        explainer: an `Explainer`, or a model file.
+        images, lists: as in `Inputs`.
+        folder, settings, restart, stop: as in `Run`; `stop` is only read.
+        fail_fast: stop at the first image that fails.
+        max_failure_rate: stop when a larger share of the images has failed, of the first hundred or more.
+        progress: called as progress(images done or failed, images in all; None where archives are among them).
+
+    Returns:
+        What became of it. Images that failed are in the manifest with the reason.
+
+    Raises:
+        SeewhyError: the run could not be started, or not go on: a wrong method, a full disk, a vanished folder.
+    """
+    paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
+    run = Run(explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, stop=stop)
+    limit = FailureLimit(fail_fast, max_failure_rate)
+    with closing(iter(run)) as outcomes:
+        for outcome in outcomes:
+            limit.look(run, outcome)
+            if progress is not None:
+                progress(run.done + run.failed, run.total)
+    return run.summary(limit.why or ("stopped" if run.stopped else None))

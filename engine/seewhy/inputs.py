@@ -1,0 +1,329 @@
+"""What there is to explain: files, folders, patterns, lists and tar archives, each image once and in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Protocol
+
+from . import patterns, tars
+from .decode import extensions
+from .errors import ImageError, OutputError, SeewhyError
+from .lists import Entry, read_list
+from .manifest import DONE, FAILED, Key
+from .names import SCHEMA as NAMES
+from .names import Names
+from .preprocess import Encoded
+from .store import explained, temporary
+from .targets import Target, read_target
+from .text import short
+
+# `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are
+# named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.
+_SCHEMA = f"""
+CREATE TABLE inputs (
+    argument INTEGER, place BLOB, path BLOB, relative BLOB, real BLOB, id BLOB, target BLOB, is_tar INTEGER,
+    PRIMARY KEY (argument, place)
+) WITHOUT ROWID;
+CREATE INDEX by_real ON inputs (real);
+CREATE TABLE members (path BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
+{NAMES}
+"""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image to explain."""
+
+    path: str
+    """What it is called: a file's path, or TAR#MEMBER."""
+    name: PurePath
+    """Of its results, below the output folder, without extension."""
+    id: str | None = None
+    """The list's own name for it."""
+    target: Target | None = None
+    """The class that the list asks for."""
+    content: bytes | None = None
+    """Of a member of a tar archive."""
+    error: SeewhyError | None = None
+    """Why it cannot be read, where that is known already."""
+
+    @property
+    def key(self) -> tuple[str, str | None, Target | None]:
+        """What tells it from all others."""
+        return self.path, self.id, self.target
+
+    @property
+    def short(self) -> str:
+        """Its file's own name."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def image(self) -> Path | Encoded:
+        """What `Explainer.explain` takes."""
+        return Path(self.path) if self.content is None else Encoded(self.path, self.content)
+
+
+class Earlier(Protocol):
+    """What earlier runs have done."""
+
+    def status(self, key: Key) -> str | None:
+        """None: nothing."""
+
+    def names(self) -> Iterator[PurePath]:
+        """Whose files are there."""
+
+
+class Inputs:
+    """The images of all arguments. They are listed when this is made, and kept on disk."""
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        folder: str | os.PathLike[str],
+        lists: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        """List all images.
+
+        Args:
+            paths: image files, folders (all images below, sorted), patterns such as `photos/**/*.jpg`, and tar
+                archives. What lies in the output folder is left out where that is inside one of these.
+            folder: the output folder.
+            lists: text files of one path a line, or CSV files with a column `path` and, if need be, `target` and `id`;
+                `-` is standard input. Relative paths start at the current folder.
+
+        Raises:
+            ImageError: a folder or a pattern holds no images, a folder cannot be listed, or a list cannot be read.
+            OutputError: the output folder is an input folder too, so that results would become inputs; or the list of
+                images does not fit on the disk.
+        """
+        self._store = temporary(_SCHEMA)
+        self._out = Path(folder).resolve()
+        try:
+            self._store.execute("BEGIN")
+            for argument, path in enumerate(paths):
+                self._add(argument, os.fspath(path))
+            for argument, path in enumerate(lists, len(paths)):
+                self._insert(argument, (_listed(number, entry) for number, entry in enumerate(read_list(path))))
+            self._store.execute("COMMIT")
+            self._count, self._tars = self._one("SELECT count(*), ifnull(sum(is_tar), 0) FROM inputs")
+            self.relative = bool(self._one("SELECT count(*) FROM inputs WHERE substr(path, 1, 1) != X'2F'")[0])
+        except sqlite3.OperationalError as error:
+            raise explained(error) from None
+        if not self._count:
+            raise ImageError("no images given")
+
+    @property
+    def total(self) -> int | None:
+        """How many images there are; None where archives are among them, which are not read ahead."""
+        return None if self._tars else self._count
+
+    def inside(self, folder: str | os.PathLike[str]) -> Iterator[Path]:
+        """The files among them that lie below a folder, links followed."""
+        root = os.fsencode(os.path.realpath(folder)) + b"/"
+        for (real,) in self._store.execute("SELECT real FROM inputs WHERE substr(real, 1, ?) = ?", (len(root), root)):
+            yield Path(os.fsdecode(real))
+
+    def __iter__(self) -> Iterator[Input]:
+        """Read the images' names, and archives, in order. Threads may take turns; there is one iteration at a time."""
+        return self.left(None)
+
+    def before(self, earlier: Earlier) -> dict[str, int]:
+        """How many of the images earlier runs have done, and how many have failed there. Archives' members are not
+        among them, since only reading the archives tells which there are.
+        """
+        counts = {DONE: 0, FAILED: 0}
+        columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
+        for path, identity, target in self._store.execute(columns):
+            status = earlier.status(_input(path, identity, target).key)
+            if status is not None:
+                counts[status] += 1
+        return counts
+
+    def left(
+        self,
+        earlier: Earlier | None,
+        stops: Callable[[], bool] = lambda: False,
+        passed: Callable[[str], object] = lambda status: None,
+    ) -> Iterator[Input]:
+        """The same, without those that earlier runs have done. Their results' names go to nobody else, and the others
+        have the names that they would have had in the same run.
+
+        `stops` is asked before each image, those done included, whether to end here. `passed` is told the status of
+        archives' members that are left out, which `before` does not count.
+        """
+        try:
+            self._store.execute("DELETE FROM stems")
+            self._store.execute("DELETE FROM taken")
+            self._store.execute("DELETE FROM members")
+            # A file may be called as a member of an archive is here.
+            self._store.execute("INSERT INTO members SELECT DISTINCT path, 1 FROM inputs WHERE instr(path, X'23')")
+            names = Names(self._store)
+            if earlier is not None:
+                names.reserve(earlier.names())
+            files = self._store.execute("SELECT relative FROM inputs WHERE NOT is_tar ORDER BY argument, place")
+            names.expect(PurePath(os.fsdecode(relative)) for (relative,) in files)
+            for item, relative, is_member in self._unnamed():
+                if stops():
+                    return
+                status = None if earlier is None else earlier.status(item.key)
+                if status is not None and is_member:
+                    passed(status)
+                if status == DONE:
+                    names.skip(relative)
+                    continue
+                name = names.take(relative)
+                if status is None:
+                    yield replace(item, name=name)
+        except sqlite3.OperationalError as error:
+            raise explained(error) from None
+
+    def _unnamed(self) -> Iterator[tuple[Input, PurePath, bool]]:
+        """Each image, without the name of its results; the path that this is made of; and if an archive holds it."""
+        columns = "SELECT path, relative, id, target, is_tar FROM inputs ORDER BY argument, place"
+        for path, relative, identity, target, is_tar in self._store.execute(columns):
+            if is_tar:
+                for member, name in self._members(os.fsdecode(path)):
+                    yield member, name, True
+            else:
+                yield _input(path, identity, target), PurePath(os.fsdecode(relative)), False
+
+    def _members(self, archive: str) -> Iterator[tuple[Input, PurePath]]:
+        folder = PurePath(tars.stem(archive))
+        for member in tars.members(archive):
+            path = archive if member.name is None else f"{archive}#{member.name}"
+            key = (os.fsencode(path),)
+            # Not by RETURNING, which SQLite has since 3.35 only.
+            again = "INSERT INTO members VALUES (?, 1) ON CONFLICT (path) DO UPDATE SET count = count + 1"
+            self._store.execute(again, key)
+            (count,) = self._store.execute("SELECT count FROM members WHERE path = ?", key).fetchone()
+            if count > 1:  # an archive may hold a name twice
+                path = f"{path} ({count})"
+            relative = folder / (member.name or "archive")
+            yield Input(path, PurePath(), content=member.content, error=member.error), relative
+
+    def _one(self, query: str) -> tuple[int, ...]:
+        row: tuple[int, ...] = self._store.execute(query).fetchone()
+        return row
+
+    def _add(self, argument: int, path: str) -> None:
+        try:
+            possible = bool(os.fsencode(path))
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise ImageError(f"{short(path)!r} is not a name that a file can have")
+        if os.path.isdir(path):
+            if Path(path).resolve() == self._out:
+                raise OutputError(
+                    f"{self._out}: the output folder is an input folder too; choose another output folder"
+                )
+            self._insert(argument, _walk(path, self._out), f"{path}: the folder holds no images")
+        elif tars.is_tar(path) and os.path.lexists(path):
+            self._insert(argument, [_Row(b"", path, path, _real(path), is_tar=True)])
+        elif glob.has_magic(path) and not os.path.lexists(path):
+            self._insert(argument, _matches(path, self._out), f"{path}: no image matches the pattern")
+        else:
+            self._insert(argument, [_Row(b"", path, os.path.basename(path), _real(path))])
+
+    def _insert(self, argument: int, rows: Iterable[_Row], none: str | None = None) -> None:
+        """Add rows. Of those that name the same image the first stays: first in order, not in time."""
+        count = 0
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            # Different numbers may be the same class: 3 and 03.
+            target = None if row.target is None else os.fsencode(str(read_target(row.target)))
+            named = (None if row.id is None else os.fsencode(row.id), target)
+            found = self._store.execute(
+                "SELECT argument, place FROM inputs WHERE real = ? AND id IS ? AND target IS ?",
+                (os.fsencode(row.real), *named),
+            ).fetchone()
+            if found is not None:
+                if found < (argument, row.place):
+                    continue
+                self._store.execute("DELETE FROM inputs WHERE argument = ? AND place = ?", found)
+            values = (argument, row.place, *map(os.fsencode, (row.path, row.relative, row.real)))
+            self._store.execute("INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, *named, row.is_tar))
+        if none is not None and not count:
+            raise ImageError(none)
+
+
+def _input(path: bytes, identity: bytes | None, target: bytes | None) -> Input:
+    """A file, as the table has it."""
+    asked = None if target is None else read_target(os.fsdecode(target))
+    return Input(os.fsdecode(path), PurePath(), None if identity is None else os.fsdecode(identity), asked)
+
+
+@dataclass(frozen=True)
+class _Row:
+    place: bytes
+    path: str
+    relative: str
+    real: str
+    id: str | None = None
+    target: str | None = None
+    is_tar: bool = False
+
+
+def _walk(root: str, avoid: Path) -> Iterator[_Row]:
+    """Every image below a folder. Links to folders are not followed, since they could lead in circles."""
+    real = os.path.realpath(root)
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        folder = os.path.join(root, inside) if inside else root
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    relative = os.path.join(inside, entry.name)
+                    own = os.path.join(real, relative)
+                    if entry.is_dir(follow_symlinks=False):
+                        if own != str(avoid):
+                            waiting.append(relative)
+                    elif _is_image(entry.name) and not os.path.isdir(entry.path):  # False for a link in circles, too
+                        path = os.path.join(root, relative)
+                        yield _Row(_place(relative), path, relative, _real(own) if entry.is_symlink() else own)
+        except OSError as error:
+            raise ImageError(f"{folder}: cannot be listed: {error.strerror or error}") from None
+
+
+def _matches(pattern: str, avoid: Path) -> Iterator[_Row]:
+    """The files that match a pattern; their names start behind its last folder without a wildcard."""
+    base = patterns.fixed_part(pattern)
+    try:
+        for path in patterns.matches(pattern):
+            real = _real(path)
+            if os.path.isdir(path) or Path(real).is_relative_to(avoid):
+                continue
+            if tars.is_tar(path):
+                yield _Row(_place(path), path, path, real, is_tar=True)
+            elif _is_image(path):
+                yield _Row(_place(path), path, os.path.relpath(path, base) if base else path, real)
+    except OSError as error:
+        raise ImageError(f"{error.filename or pattern}: cannot be listed: {error.strerror or error}") from None
+
+
+def _listed(number: int, entry: Entry) -> _Row:
+    named = entry.target is not None or entry.id is not None
+    is_tar = not named and tars.is_tar(entry.path)
+    place = number.to_bytes(8, "big")
+    return _Row(place, entry.path, entry.path, _real(entry.path), entry.id, entry.target, is_tar)
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # links in circles, a path that no system takes: reading it says what is wrong
+        return os.path.abspath(path)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in extensions()
+
+
+def _place(relative: str) -> bytes:
+    """Sorts like the path's components."""
+    return os.fsencode(relative).replace(b"/", b"\0")

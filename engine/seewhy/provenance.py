@@ -1,0 +1,120 @@
+"""`run.json`: what the results of an output folder were made of, for whoever has to answer for them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+import PIL
+
+from . import __version__
+from .errors import OutputError
+from .text import printable
+
+NAME = "run.json"
+SCHEMA = 1
+
+Facts: TypeAlias = "dict[str, Any]"
+
+
+class Damaged(OutputError):
+    """What an earlier run wrote is no JSON any more."""
+
+
+# What may differ between runs that go on with each other's work.
+_MAY_DIFFER = ("started", "ended", "images")
+_LONGEST = 300
+
+
+def software() -> dict[str, str]:
+    """Versions of what takes part in the numbers."""
+    return {
+        "seewhy": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def read(folder: Path) -> Facts | None:
+    """What an earlier run in this folder wrote; None where there was none.
+
+    Raises:
+        OutputError: it cannot be read, or is damaged.
+    """
+    path = folder / NAME
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would make us wait
+            raise OutputError(f"{path}: not a file; choose another output folder")
+        facts: Facts | None = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        facts = None
+    if facts is None:
+        raise Damaged(f"{path}: damaged; start anew with --restart, or choose another output folder")
+    if not _is_ours(facts):
+        raise OutputError(f"{path}: not of a run of seewhy, but another program's; choose another output folder")
+    return facts
+
+
+def _is_ours(facts: Any) -> bool:
+    """It is a common name for a file."""
+    versions = facts.get("versions") if isinstance(facts, dict) else None
+    return isinstance(versions, dict) and "seewhy" in versions and "schema" in facts
+
+
+def go_on(folder: Path, before: Facts, facts: Facts) -> None:
+    """Take over into `facts` what is told of the earlier run alone.
+
+    Raises:
+        OutputError: the folder's results were made otherwise than this run would make them; the message says how.
+    """
+    facts["started"] = before.get("started", now())
+    for one, other in ((before, facts), (facts, before)):
+        if "relative_to" in one:  # one of the two runs may have absolute paths alone
+            other.setdefault("relative_to", one["relative_to"])
+    # Through JSON, so that what was written and what would be are of the same types.
+    old, new = (_flat(json.loads(json.dumps(_fixed(each)))) for each in (before, facts))
+    for name in dict.fromkeys((*new, *old)):
+        if old.get(name) != new.get(name):
+            raise OutputError(
+                f"{folder}: holds results of another run: {name} was {_short(old.get(name))} and is "
+                f"{_short(new.get(name))} now; choose another output folder, or start anew there with --restart"
+            )
+
+
+def encoded(facts: Facts) -> bytes:
+    return (json.dumps(facts, indent=2) + "\n").encode()
+
+
+def _fixed(facts: Mapping[str, Any]) -> Facts:
+    return {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat.update(_flat(part, f"{name}.{key}" if name else str(key)))
+    return flat
+
+
+def _short(value: Any) -> str:
+    """On one line, and long enough to tell two hashes or two paths apart."""
+    text = printable(repr(value))
+    return "not given" if value is None else text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,277 @@
+"""A run into an output folder whose images are explained by the workers of a Ray cluster.
+
+The driver lists the images, hands their paths out, and alone commits what comes back: shards, manifest, lock and
+`run.json` are those of a run on one machine, which can go on with the folder, and the other way round. So nothing
+rests on what a writer on a worker does when it is tried again. The driver takes in some thousand images a second;
+where that is too few, let the workers write: `ExplainBatch` and `Dataset.write_parquet` (docs/scale.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+from . import output, provenance
+from .errors import ClusterError, ImageError, OutputError
+from .explainer import Explainer
+from .folder_run import Run
+from .inputs import Input, Inputs
+from .methods import METHODS
+from .ray_worker import Tries, Worker, blocks, compare, look, outcomes, raised, ray
+from .sessions import Provider
+from .steps import Outcome, Settings
+from .text import first_line
+
+# Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.
+_WAVE = 1 << 19
+# Runs of the graph in one piece of work, which is what a worker that dies has done for nothing. There are at least so
+# many pieces for each worker, so that none idles long at the end.
+_RUNS, _PIECES = 16, 8
+# For a cluster's first answer.
+_SECONDS = 20.0
+# onnxruntime's providers that need a GPU, for short.
+_ON_GPU = ("cuda", "tensorrt", "nvtensorrtrtx", "rocm", "migraphx")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What the workers are given."""
+
+    count: int | None = None
+    """None: as many as the cluster has room for now."""
+    threads: int | None = None
+    """For each, and as many CPUs; None: one, or with GPUs each one's share of the CPUs."""
+    gpu: bool = False
+    """Whether each has a GPU of its own."""
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Be connected to a Ray cluster, and quiet about it.
+
+    Args:
+        address: of the cluster, such as `auto` or `10.0.0.1:6379`; None is the one that RAY_ADDRESS names or that runs
+            on this machine, and where there is none, one of this machine's cores that ends with this context.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterError: the cluster cannot be reached.
+    """
+    there = ray().is_initialized()
+    ray().data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # importing it has set another
+    if there:
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    where = "a Ray cluster on this machine" if address is None else f"the Ray cluster {address}"
+    try:
+        if address is not None:
+            _knock(address)
+        ray().init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    except Exception as error:  # Ray has no class for what may be wrong here
+        raise ClusterError(f"{where} cannot be used: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray().shutdown()
+
+
+def _knock(address: str) -> None:
+    """Look whether anybody listens at HOST:PORT or ray://HOST:PORT: Ray itself would try for many minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+
+
+def check(settings: Settings) -> None:
+    """Raises:
+    OutputError: they ask for something else than shards of Parquet.
+    MissingExtraError: Ray is not installed.
+    """
+    if settings.shards != "parquet":
+        form = settings.shards or settings.encoding.format
+        raise OutputError(f"workers of a Ray cluster make Parquet shards, not {form}; add --format parquet")
+    ray()
+
+
+def asks_for_gpu(providers: Sequence[Provider]) -> bool:
+    """Whether the first of these is one that needs a GPU: what `--provider cuda` means on a cluster."""
+    first = providers[0] if providers else ""
+    name = first if isinstance(first, str) else first[0]
+    return name.lower().removesuffix("executionprovider") in _ON_GPU
+
+
+class RayRun(Run):
+    """A `Run` whose images are explained on the Ray cluster that this process is connected to.
+
+    Every worker must see the model file, the images and, where paths are relative, the current folder under the names
+    that they have here; each checks that its model file and versions are the driver's. A worker that dies is started
+    again, and its work in hand done again. A piece of work that kills four of them ends the run.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        inputs: Inputs,
+        folder: str | os.PathLike[str],
+        settings: Settings,
+        workers: Workers | None = None,
+        *,
+        providers: Sequence[Provider] | None = None,
+        verify: bool = True,
+        restart: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Settle what to do, and have one worker try whether it could; nothing is written yet.
+
+        Args:
+            model, providers, verify: as for `Explainer`, on the workers; no providers is the CPU, or CUDA if they have
+                a GPU.
+            inputs, folder, settings, restart, stop: as for `Run`. The format of the shards is Parquet.
+            workers: None is `Workers()`.
+
+        Raises:
+            SeewhyError: something of this is wrong, or a worker could not do it.
+        """
+        super().__init__(Explainer(model, ["cpu"], 1, verify), inputs, folder, settings, restart=restart, stop=stop)
+        self._workers = Workers() if workers is None else workers
+        self._count, self._threads = self._room()
+        self._job = {
+            "model": os.path.abspath(model),
+            "providers": list(providers or (["cuda", "cpu"] if self._workers.gpu else ["cpu"])),
+            "threads": self._threads,
+            "verify": verify,
+        }
+        self._place = os.getcwd() if inputs.relative else None
+        self._found = self._look()
+
+    def _check(self) -> None:
+        check(self.settings)
+        if self._inputs.total is None:
+            raise ImageError(
+                "tar archives cannot be shared out among Ray's workers; unpack them, or explain them without --ray"
+            )
+        super()._check()
+
+    def _facts(self) -> provenance.Facts:
+        return {**super()._facts(), "providers": list(self._found["providers"])}
+
+    def _room(self) -> tuple[int, int]:
+        """How many workers, and threads for each.
+
+        Raises:
+            ClusterError: the cluster has no room for one, and nobody said how many to wait for.
+        """
+        asked, there = self._workers, ray().cluster_resources()
+        cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+        threads = asked.threads or (max(1, cpus // max(1, gpus)) if asked.gpu else 1)
+        if asked.count is not None:
+            return asked.count, threads
+        room = min(cpus // threads, gpus) if asked.gpu else cpus // threads
+        if room < 1:
+            needed = f"{threads} CPUs{' and a GPU' if asked.gpu else ''}"
+            raise ClusterError(
+                f"a worker needs {needed}, and the Ray cluster has {cpus} CPUs and {gpus} GPUs; give fewer threads, or "
+                f"say with --ray-workers how many workers to wait for"
+            )
+        return room, threads
+
+    @property
+    def _resources(self) -> dict[str, Any]:
+        return {"num_cpus": self._threads, **({"num_gpus": 1} if self._workers.gpu else {})}
+
+    def _look(self) -> dict[str, Any]:
+        """What a worker brings to the results.
+
+        Raises:
+            SeewhyError: it cannot do the work, or has not the driver's model file and versions.
+        """
+        with _cluster_errors():
+            try:
+                found: dict[str, Any] = ray().get(ray().remote(**self._resources)(look).remote(self._job, self._place))
+            except ray().exceptions.RayTaskError as error:
+                raise ClusterError(
+                    f"a Ray worker cannot begin: {first_line(error.cause or error)}; install the same SeeWhy on all "
+                    f"machines"
+                ) from error
+        if "failure" in found:
+            raise raised(*found["failure"])
+        compare(found, {"sha256": self._explainer.sha256, "versions": provenance.software()})
+        return found
+
+    def _explained(
+        self, source: Iterator[Input], folder: output.Folder, left: int | None
+    ) -> Generator[Outcome, None, None]:
+        many = any(METHODS[name].passes is not None for name in self.settings.methods)
+        most = _RUNS if many else _RUNS * self.settings.batch_size
+        size = most if left is None else max(1, min(most, -(-left // (self._count * _PIECES))))
+        numbers, expected = count(), count()
+        while pieces := blocks(islice(source, _WAVE), size, numbers):
+            yield from self._wave(pieces, expected)
+
+    def _wave(self, pieces: list[Any], expected: Iterator[int]) -> Iterator[Outcome]:
+        left = sum(piece.num_rows for piece in pieces)
+        with _cluster_errors():
+            for table in self._tables(pieces):
+                for number, outcome in outcomes(table):
+                    if number != next(expected):
+                        raise ClusterError(f"{outcome.path}: came back from the Ray cluster out of turn; report a bug")
+                    left -= 1
+                    yield outcome
+                if left and self._stops():
+                    return
+        if left:
+            raise ClusterError(f"the Ray cluster left out the answers for {left} images; report a bug")
+
+    def _tables(self, pieces: list[Any]) -> Iterator[Any]:
+        settings, size = self.settings, pieces[0].num_rows
+        dataset = ray().data.from_arrow(pieces)
+        pieces.clear()
+        dataset.context.execution_options.preserve_order = True
+        answers = dataset.map_batches(
+            Worker,
+            fn_constructor_kwargs={
+                "tries": ray().remote(num_cpus=0)(Tries).remote(),
+                "expected": self._found,
+                "place": self._place,
+                **self._job,
+                "method": list(settings.methods),
+                "target": list(settings.targets),
+                "top": settings.top,
+                "options": settings.options,
+                "full_size": settings.full_size,
+                "fast_decode": settings.fast_decode,
+                "batch_size": settings.batch_size,
+                "records": True,
+            },
+            batch_size=size,
+            # Ray Data starts actors again that died, and what they had in work, without end. Up to version 2.50 it
+            # calls this argument deprecated, and later the one that was to replace it.
+            compute=ray().data.ActorPoolStrategy(size=self._count),
+            **self._resources,
+        )
+        return iter(answers.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+@contextmanager
+def _cluster_errors() -> Iterator[None]:
+    """Say in one line what is wrong with a cluster; a bug on a worker keeps its traceback."""
+    try:
+        yield
+    except ray().exceptions.RayTaskError:
+        raise
+    except ray().exceptions.RayError as error:
+        raise ClusterError(f"the Ray cluster failed: {first_line(error)}; the same command goes on") from error

@@ -1,0 +1,96 @@
+"""What is recorded of an image: a line of the manifest, and the rows of a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arrays import Floats
+from .errors import SeewhyError
+from .explanation import Explanation, class_name
+from .inputs import Input
+from .manifest import DONE, FAILED, Record
+from .methods import METHODS
+from .targets import highest
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's answer for one class of one image."""
+
+    method: str
+    target: int
+    heatmap: Floats
+    """(h,w): the map before ReLU and upsampling, or (H,W) in [0,1]."""
+    rule: str
+    """How a heatmap is made of it; see `rule`."""
+
+
+def failed(item: Input, error: SeewhyError) -> Record:
+    return {**_start(item, FAILED), "error": str(error)}
+
+
+def done(item: Input, results: Mapping[str, Explanation], image: int) -> Record:
+    """Everything but pictures and maps; `image` is the row of the image in its batch."""
+    first = next(iter(results.values()))
+    best = highest(first.logits[image : image + 1], min(TOP, first.logits.shape[1]))[0]
+    return {
+        **_start(item, DONE),
+        "predicted": _class(first, image, int(best[0])),
+        f"top{TOP}": [_class(first, image, int(index)) for index in best],
+        "explained": [
+            {"method": name, **_class(result, image, index), **_completeness(result, image, k)}
+            for name, result in results.items()
+            for k, index in enumerate(result.targets_of(image))
+        ],
+    }
+
+
+def rows(results: Mapping[str, Explanation], image: int, full_size: bool) -> list[Row]:
+    """A row for each method and class, with a copy of its map."""
+    made = []
+    for name, result in results.items():
+        values = result.heatmaps if full_size or result.maps is None else result.maps
+        each = values[image].reshape(-1, *values.shape[-2:])
+        text = rule(name, full_size, result.size.height, result.size.width)
+        for target, heatmap in zip(result.targets_of(image), each, strict=True):
+            made.append(Row(name, target, np.array(heatmap), text))
+    return made
+
+
+def rule(method: str, full_size: bool, height: int, width: int) -> str:
+    """How to make a heatmap in [0,1] of what a row holds, step by step."""
+    if full_size or not METHODS[method].is_map:
+        return "ready"
+    relu = "relu; " if METHODS[method].rectified else ""
+    return f"{relu}bilinear, half-pixel centres, to {height}x{width}; min-max to 0..1"
+
+
+def _start(item: Input, status: str) -> Record:
+    return {"path": item.path, "id": item.id, "asked": item.target, "status": status}
+
+
+def _class(result: Explanation, image: int, index: int) -> dict[str, Any]:
+    probability = None if result.probabilities is None else _short(result.probabilities[image, index])
+    return {
+        "class": index,
+        "label": class_name(index, result.classes),
+        "probability": probability,
+        "logit": _short(result.logits[image, index]),
+    }
+
+
+def _short(value: np.float32) -> float:
+    """The float with the fewest digits that is the same float32."""
+    return float(str(value))
+
+
+def _completeness(result: Explanation, image: int, k: int) -> dict[str, float]:
+    if result.completeness is None:
+        return {}
+    return {"completeness": _short(np.atleast_1d(result.completeness[image])[k])}

@@ -1,0 +1,252 @@
+"""What happens to an image: it is read, explained and saved. Stages of `pipeline.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import output, records
+from .errors import ImageError, OutputError, SeewhyError, TargetError
+from .explainer import Explainer
+from .explanation import Explanation, class_name
+from .inputs import Input
+from .layout import BATCH_SIZE, SHARD_IMAGES
+from .manifest import Record
+from .methods import METHODS
+from .preprocess import Photograph, photograph
+from .records import Row
+from .render import clip_gradients, gradient_pictures, rgb
+from .sheet import contact_sheet
+from .targets import resolve
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to make of each image; see `Explainer.explain` and `Explanation.overlays`."""
+
+    methods: Sequence[str] = ("gradcam",)
+    targets: Sequence[int | str] = ()
+    """None given: the predicted class. One: that class. Several: each of them."""
+    top: int | None = None
+    raw: bool = False
+    colormap: str = "jet"
+    alpha: float = 0.5
+    canvas: str = "model"
+    batch_size: int = BATCH_SIZE
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    encoding: output.Encoding = output.PNG
+    """Of pictures."""
+    shards: str | None = None
+    """One of `shards.FORMATS`: no pictures, but maps in shards of that format."""
+    shard_images: int = SHARD_IMAGES
+    """Most images in a shard."""
+    full_size: bool = False
+    """Whether shards hold heatmaps of the input's size instead of small maps."""
+    fast_decode: bool = False
+    """Whether JPEGs are decoded with less detail; see `preprocess.photograph`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One class explained for one image."""
+
+    label: str
+    score: str
+    """Its probability or logit in words, and how far integrated gradients are from adding up, where they were asked."""
+    picture: Path
+    """The picture to look at first: the contact sheet where there is one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image: answers, or an error."""
+
+    path: Path
+    """The image's, or what it is called."""
+    answers: Sequence[Answer] = ()
+    """Where pictures were written."""
+    error: SeewhyError | None = None
+    record: Record = field(default_factory=dict, repr=False)
+    """For the manifest."""
+    files: Sequence[Path] = ()
+    """Written for this image alone."""
+    rows: Sequence[Row] = field(default=(), repr=False)
+    """For a shard."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image on its way."""
+
+    input: Input
+    photograph: Photograph | None = None
+    target: int | None = None
+    """The class that a list asks for."""
+    results: Mapping[str, Explanation] = field(default_factory=dict)
+    """By method, for all images of its run; those are the run's alone, and go when its last image is written."""
+    row: int = 0
+    """Which of them it is."""
+    error: SeewhyError | None = None
+    """What is wrong with it; it passes the other steps as it is."""
+
+    def failed(self, error: SeewhyError) -> Item:
+        # What was read of it is of no more use.
+        return Item(replace(self.input, content=None), error=error)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What happens to an image, step by step. Each takes images, and returns as many; threads call them at once."""
+
+    explainer: Explainer
+    folder: output.Folder | None
+    """For pictures; None where there are only rows."""
+    settings: Settings
+    progress: Callable[[int, int], object] | None
+
+    def load(self, items: Sequence[Item]) -> list[Item]:
+        """Decode and resize.
+
+        Raises:
+            TargetError: a list asks for an image's class, and the settings for several.
+        """
+        return [self._load(item) for item in items]
+
+    def _load(self, item: Item) -> Item:
+        asked, settings, metadata = item.input.target, self.settings, self.explainer.metadata
+        if asked is not None and (settings.top is not None or len(settings.targets) > 1):
+            raise TargetError(
+                f"{item.input.path}: the list asks for {asked!r}, and the run for several classes of each image; leave "
+                f"one of them out"
+            )
+        try:
+            if item.input.error is not None:
+                raise item.input.error
+            target = None if asked is None else int(resolve(asked, 1, metadata.classes, metadata.labels)[0])
+            read = photograph(item.input.image, metadata, item.input.path, settings.fast_decode)
+            if item.input.content is not None and settings.canvas != "original":
+                # A member's file would wait in memory until its picture is written, and is not looked at again.
+                item, read = replace(item, input=replace(item.input, content=None)), replace(read, source=None)
+            return replace(item, photograph=read, target=target)
+        except TargetError as error:
+            return item.failed(TargetError(f"{item.input.path}: {error}"))
+        except ImageError as error:
+            return item.failed(error)
+
+    def explain(self, items: Sequence[Item]) -> list[Item]:
+        """Run the graph for all of them together."""
+        good = [item for item in items if item.error is None]
+        explained = iter(self._explain(good))
+        return [item if item.error is not None else next(explained) for item in items]
+
+    def _explain(self, items: Sequence[Item]) -> list[Item]:
+        if not items:
+            return []
+        try:
+            results = self.explainer.explain(
+                [item.photograph for item in items],
+                list(self.settings.methods),
+                target=self._targets(items),
+                top=self.settings.top,
+                batch_size=self.settings.batch_size,
+                options=self.settings.options,
+                progress=self.progress,
+            )
+        except OutputError as error:  # its numbers are not finite
+            if len(items) == 1:
+                return [items[0].failed(OutputError(f"{items[0].input.path}: {error}"))]
+            # Each by itself, to find out which it is.
+            return [done for item in items for done in self._explain([item])]
+        return [replace(item, photograph=None, results=results, row=row) for row, item in enumerate(items)]
+
+    def _targets(self, items: Sequence[Item]) -> Any:
+        """As `Explainer.explain` takes them."""
+        targets = list(self.settings.targets)
+        if len(targets) > 1:
+            return [targets] * len(items)
+        if not targets and all(item.target is None for item in items):
+            return None  # `top` may be asked for instead
+        asked = targets[0] if targets else None
+        return [asked if item.target is None else item.target for item in items]
+
+    def save(self, items: Sequence[Item]) -> list[Outcome]:
+        """Draw, encode and write; or keep the rows for a shard."""
+        return [self._save(item) for item in items]
+
+    def _save(self, item: Item) -> Outcome:
+        path = Path(item.input.path)
+        try:
+            if item.error is not None:
+                raise item.error
+            record = records.done(item.input, item.results, item.row)
+            if self.settings.shards is not None:
+                rows = records.rows(item.results, item.row, self.settings.full_size)
+                return Outcome(path, record=record, rows=rows)
+            files, answers = self._write(item)
+            return Outcome(path, answers, record=record, files=files)
+        except (ImageError, TargetError) as error:  # it may have changed since it was read, or suit the format ill
+            return self._failed(item, error)
+        except OutputError as error:
+            if item.error is None:  # it concerns the output folder, not the image
+                raise
+            return self._failed(item, error)
+
+    @staticmethod
+    def _failed(item: Item, error: SeewhyError) -> Outcome:
+        return Outcome(Path(item.input.path), error=error, record=records.failed(item.input, error))
+
+    def _write(self, item: Item) -> tuple[list[Path], list[Answer]]:
+        """Write one image's pictures and numbers; return the files, and an answer for each class explained."""
+        assert self.folder is not None
+        settings, results, image = self.settings, item.results, item.row
+        paths: dict[str, list[Path]] = {}
+        for method, result in results.items():
+            pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
+            paths[method] = output.save_method(
+                self.folder, item.input.name, result, image, pictures, settings.raw, settings.encoding
+            )
+        first = next(iter(results.values()))
+        files, answers = [path for written in paths.values() for path in written], []
+        for k, index in enumerate(first.targets_of(image)):
+            label, score = class_name(index, first.classes), first.score(image, index)
+            picture = paths[first.method][k]
+            if len(results) > 1:
+                tiles = _tiles(results, image, k, settings)
+                note = f"{self.explainer.metadata.model.name} · {item.input.short}"
+                suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
+                sheet = contact_sheet(tiles, label, score, note)
+                picture = output.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
+                files.append(picture)
+            answers.append(Answer(label, score + _completeness(results, image, k), picture))
+        return files, answers
+
+
+def _completeness(results: Mapping[str, Explanation], image: int, k: int) -> str:
+    """How far attributions are from adding up, in words, where a method says so."""
+    errors = [np.atleast_1d(r.completeness[image])[k] for r in results.values() if r.completeness is not None]
+    return "".join(f", completeness error {error:.2g}" for error in errors)
+
+
+def _tiles(results: Mapping[str, Explanation], image: int, k: int, settings: Settings) -> list[tuple[str, Image.Image]]:
+    """The sheet's columns: the photograph as the model saw it, then the methods in the table's order, on that view.
+
+    Gradients are clipped, so that they can be seen at this size; the pictures of their own are not.
+    """
+    photo = next(iter(results.values())).photographs[image]
+    tiles = [("Photograph", Image.fromarray(rgb(photo.view)))]
+    for name, method in METHODS.items():
+        if name not in results:
+            continue
+        result = results[name].only(image)
+        if method.is_map:
+            picture = result.overlays(settings.colormap, settings.alpha)[k]
+        else:
+            values = result.attributions.reshape(-1, *result.attributions.shape[-3:])
+            picture = gradient_pictures(clip_gradients(values[k : k + 1]))[0]
+        tiles.append((method.title, picture))
+    return tiles

@@ -1,0 +1,152 @@
+"""Helpers to break runs and to see what became of them: images, some of them damaged, and a run to compare with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, explain_folder
+from seewhy.steps import Settings
+
+OWN = {"manifest.jsonl", "run.json", ".seewhy.lock"}
+FORMATS = ("png", "npz", "parquet")
+
+
+def pictures(folder: Path, count: int, damaged: int = 0) -> list[Path]:
+    """`count` images of different sizes and formats below `folder`, `damaged` of them spread among the others."""
+    random = np.random.default_rng(count)
+    made = []
+    for number in range(count):
+        size = (int(random.integers(10, 30)), int(random.integers(10, 30)))
+        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        path = folder / f"{number % 3}" / f"{number:04}.{('png', 'jpg', 'webp')[number % 7 % 3]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        made.append(path)
+    for turn, number in enumerate(np.linspace(1, count - 1, damaged).astype(int) if damaged else ()):
+        content = made[number].read_bytes()
+        made[number].write_bytes((b"", content[: len(content) // 2], b"no image at all", content[::-1])[turn % 4])
+    return sorted(made)
+
+
+def settings(form: str, shard_images: int = 4, **more: Any) -> Settings:
+    """Of a run in one of FORMATS; parquet is skipped where pyarrow is not installed."""
+    if form == "png":
+        return Settings(**more)
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    return Settings(shards=form, shard_images=shard_images, **more)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """The manifest."""
+    text = (out / "manifest.jsonl").read_bytes()
+    assert text.endswith(b"\n") or not text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rows(out: Path, form: str) -> Iterator[dict[str, Any]]:
+    """The rows of all shards, in order; numbers are bytes, and a heatmap that is null is None."""
+    for path in sorted((out / "shards").iterdir()):
+        assert path.suffix == f".{form}", path
+        yield from shard(path)
+
+
+def shard(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            columns = {name: file[name] for name in file.files if name != "run"}
+        for i in range(len(columns["path"])):
+            row = {k: str(v[i]) if v.dtype.kind == "U" else v[i].tobytes() for k, v in columns.items()}
+            yield row | ({"heatmap": None} if np.isnan(columns["heatmap"][i]).all() else {})
+    else:
+        from pyarrow import parquet
+
+        for row in parquet.read_table(path).to_pylist():
+            yield {**row, "heatmap": row["heatmap"] and np.array(row["heatmap"], np.float32).tobytes()}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything below a folder, but for the lock, which says who had it last."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name != ".seewhy.lock":
+            inside = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+            found[path.relative_to(folder).as_posix()] = inside
+    return found
+
+
+def assert_complete(out: Path, paths: list[Path], form: str) -> None:
+    """Exactly one line for each image, in order; its files are there and whole, and nothing else is."""
+    found = lines(out)
+    assert [line["path"] for line in found] == [str(path) for path in paths]
+    named = [name for line in found for name in line.get("files", ())]
+    assert len(named) == len(set(named))
+    for name in named:
+        with Image.open(out / name) as picture:
+            picture.load()
+    shards = list(dict.fromkeys(line["shard"] for line in found if "shard" in line))
+    assert files(out) == sorted([*OWN, *named, *shards])
+    assert not (out / ".seewhy-unfinished").exists()
+    for line in found:
+        assert (line["status"] == "failed") == ("error" in line)
+        assert ("files" in line) == (form == "png" and line["status"] == "done")
+        assert ("shard" in line) == (form != "png")
+    if form != "png":
+        assert [row["path"] for row in rows(out, form)] == [line["path"] for line in found]
+
+
+def assert_same(out: Path, whole: Path, paths: list[Path], form: str) -> None:
+    """`out` is complete and says what `whole`, one unbroken run, says: the same bits, whatever shard they are in."""
+    assert_complete(whole, paths, form)
+    assert_complete(out, paths, form)
+    told, expected = (
+        [{k: v for k, v in line.items() if k not in ("shard", "lines")} for line in lines(folder)]
+        for folder in (out, whole)
+    )
+    assert told == expected
+    for line in expected:
+        for name in line.get("files", ()):
+            assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    if form != "png":
+        for one, other in zip(rows(out, form), rows(whole, form), strict=True):
+            assert one == other
+
+
+def explained(explainer: Explainer, images: Any, place: Path, **more: Any) -> list[dict[str, Any]]:
+    """The manifest of a run, which has written nothing but what it says."""
+    before = contents(place)
+    explain_folder(explainer, images, place / "out", **more)
+    found = lines(place / "out")
+    named = [name for line in found for name in line.get("files", ())]
+    assert len(named) == len(set(named)) == sum(line["status"] == "done" for line in found)
+    expected = {f"out/{name}" for name in [*named, "manifest.jsonl", "run.json"]}
+    expected |= {str(parent) for name in expected for parent in PurePath(name).parents} - {"."}
+    assert contents(place).keys() - before.keys() == expected - before.keys()
+    assert {name: content for name, content in contents(place).items() if name in before} == before
+    for name in named:
+        assert (place / "out").resolve() in (place / "out" / name).resolve().parents
+    return found
+
+
+def archive(path: Path, names: list[str], content: bytes) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return path

@@ -1,0 +1,46 @@
+"""Helpers for the tests of Ray: photographs, and the rows that one machine makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from seewhy import Settings, explain_folder
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+PHOTOS, DAMAGED = 12, (3, 7)
+
+
+def write_photos(folder: Path, photo: Callable[..., Image.Image]) -> list[str]:
+    """Paths of PNG files, two of them damaged."""
+    paths = []
+    for number in range(PHOTOS):
+        path = folder / f"{number:03}.png"
+        photo(seed=number).save(path)
+        if number in DAMAGED:
+            path.write_bytes(path.read_bytes()[: 60 * number // 7])
+        paths.append(str(path))
+    return paths
+
+
+def one_machine(model: Path, paths: Sequence[str], folder: Path, **settings: Any) -> Any:
+    """The rows that `seewhy explain` writes."""
+    explain_folder(model, list(paths), folder, Settings(shards="parquet", **settings))
+    return read(folder)
+
+
+def read(folder: Path) -> Any:
+    shards = sorted((folder / "shards").iterdir())
+    tables = [parquet.read_table(shard, partitioning=None) for shard in shards]
+    return pa.concat_tables(tables).replace_schema_metadata()
+
+
+def manifest(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
