@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from peers import cold, machine, models, results
 from peers.environments import ENVIRONMENTS, ROOT, SEEWHY, EnvironmentFailure, Environments, sources_digest
-from peers.process import Process, ToolFailure
+from peers.process import KILLED, Process, ToolFailure
 from peers.questions import ALL, COLD, QUESTIONS, ROUNDS, Question
 from peers.rounds import Group, Rival, Tool, measure
 
@@ -69,8 +69,8 @@ class Bench:
         if self.chosen.install:
             return
         restricted = self.chosen.models or self.chosen.batches or self.chosen.questions
-        keep = bool(self.chosen.missing or restricted)
-        kept = results.Results(self.chosen.results, self.conditions(), keep)
+        keep = bool(self.chosen.missing or self.chosen.keep_earlier or restricted)
+        kept = results.Results(self.chosen.results, self.conditions(), keep, self.chosen.keep_earlier)
         models.write_inputs(self.inputs)
         for name in self.chosen.questions or ALL:
             for model in self._models(cold.MODELS if name == COLD else QUESTIONS[name].models):
@@ -100,34 +100,48 @@ class Bench:
     def _question(self, kept: results.Results, name: str, question: Question, model: str) -> None:
         batches = [batch for batch in question.batches if not self.chosen.batches or batch in self.chosen.batches]
         wanted = [batch for batch in batches if self._lacks(kept, results.key(name, model, batch))]
-        if not wanted:
-            return
+        if wanted:
+            with self._tools(name, model, question, question.rivals) as tools:
+                for batch in wanted:
+                    trying = [tool for tool in tools if tool.rival.tries(model, batch)]
+                    kept.add(results.key(name, model, batch), self._measure(question, model, batch, trying))
+        for batch in batches:
+            self._apart(kept, name, question, model, batch)
+
+    def _apart(self, kept: results.Results, name: str, question: Question, model: str, batch: int) -> None:
+        """Tools for which the memory of all together did not suffice, beside the two that others are divided by."""
+        key = results.key(name, model, batch)
+        for rival in question.rivals:
+            record = kept.rivals(key).get(rival.name, {})
+            if not record.get("failed", "").startswith(KILLED) or record.get("apart"):
+                continue
+            few = [other for other in question.rivals if other.name in (rival.name, question.ours, question.floor)]
+            with self._tools(name, model, question, few) as tools:
+                group = self._measure(question, model, batch, tools)
+            kept.replace(key, rival.name, {**group["rivals"][rival.name], "apart": True})
+
+    def _measure(self, question: Question, model: str, batch: int, tools: Sequence[Tool]) -> dict[str, Any]:
         place = self._prepared(model)
-        with (
-            tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as scratch,
-            self._tools(name, question, model) as tools,
-        ):
-            for batch in wanted:
-                rounds = self.chosen.rounds or (question.rounds or ROUNDS)[batch]
-                tasks = {
-                    tool.rival.name: {
-                        "model": str(place),
-                        "batch": batch,
-                        "threads": tool.rival.threads or self.chosen.threads,
-                        "options": question.options(tool.rival, self.inputs, Path(scratch)),
-                    }
-                    for tool in tools
+        rounds = self.chosen.rounds or (question.rounds or ROUNDS)[batch]
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as scratch:
+            tasks = {
+                tool.rival.name: {
+                    "model": str(place),
+                    "batch": batch,
+                    "threads": tool.rival.threads or self.chosen.threads,
+                    "options": question.options(tool.rival, self.inputs, Path(scratch)),
                 }
-                trying = [tool for tool in tools if tool.rival.tries(model, batch)]
-                group = Group(trying, tasks, question.ours, question.floor, question.compare, Path(scratch))
-                kept.add(results.key(name, model, batch), measure(group, rounds))
+                for tool in tools
+            }
+            group = Group(tools, tasks, question.ours, question.floor, question.compare, Path(scratch))
+            return measure(group, rounds, self.chosen.quiet)
 
     @contextlib.contextmanager
-    def _tools(self, name: str, question: Question, model: str) -> Iterator[list[Tool]]:
+    def _tools(self, name: str, model: str, question: Question, rivals: Sequence[Rival]) -> Iterator[list[Tool]]:
         """All started together; each is ready before anything is measured."""
         tools = [
             self._start(name, rival)
-            for rival in question.rivals
+            for rival in rivals
             if rival.environment not in self.missing_tools and any(rival.tries(model, b) for b in question.batches)
         ]
         try:
@@ -158,6 +172,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batches", nargs="+", type=int, choices=(1, 8, 32), help="some of the batch sizes")
     parser.add_argument("--rounds", type=int, help="rounds of every group, instead of fewer for larger batches")
     parser.add_argument("--missing", action="store_true", help="only what the file of results lacks")
+    parser.add_argument("--keep-earlier", action="store_true", help="keep figures of other commits, and mark them")
+    parser.add_argument("--quiet", type=float, metavar="CORES", help="measure only while others keep fewer cores busy")
     parser.add_argument("--threads", type=int, default=machine.available_cores(), help="of every tool (all cores)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for environments and models (.bench)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file to write")

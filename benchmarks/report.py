@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from peers import plots, results, tables
 from peers.questions import QUESTIONS
+from peers.results import SOURCES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,7 +24,8 @@ PLOTTED = ("forward", "gradcam", "guided")
 HEAD = """# Benchmarks
 
 Written by `make bench`, not by hand: every number below comes from `benchmarks/results/peers.json`. The aims are from
-before the work began; where one is missed, the table says so.
+before the work began; where one is missed, the table says so, and
+[performance.md](performance.md#bars-that-were-missed) why.
 
 {machine}
 
@@ -35,43 +37,55 @@ before the work began; where one is missed, the table says so.
 - Each tool runs in a process and a virtual environment of its own, with the same weights, input and number of threads
   ({threads}). One works at a time, in rounds whose order changes; before each measurement all rest for 150 ms, since
   idle thread pools go on spinning for a while, and one call goes unmeasured (but not where a call takes longer than
-  half a second). A cell is the median of the rounds and, in brackets, the tenth and ninetieth percentile and the median
-  of the rounds' ratios to the floor.
-- The floor is `torch.onnx.export` of the untouched model under onnxruntime with its default optimisation.
+  half a second).
+- What is held to the bar is the median of the rounds' ratios; beside it stand their tenth and ninetieth percentile, and
+  in *least ÷ least* the quotient of the quickest rounds, which others on the machine disturb least. In the tables
+  below, a cell is the median of the rounds and, in brackets, the tenth and ninetieth percentile and the median of the
+  rounds' ratios to the floor.
+- The floor is `torch.onnx.export` of the untouched model under onnxruntime with its default optimisation, all threads
+  in one run. SeeWhy gives each thread a piece of the batch where that is quicker, which a forward pass can do as well:
+  the row *a thread for each piece* below says what it gains. That is how Grad-CAM can take less than the floor.
 - SeeWhy's time is `Explainer.explain`: an array in, heatmaps out, everything between included. For guided
   backpropagation it makes a heatmap too, where the others stop at the gradient.
 - Weights are random, but of the sizes that trained ones have, and no branch is switched off. All are told which class
   to explain: the predicted one.
 - Each tool is used as its documentation says is fastest: no graph where none is needed, evaluation mode,
-  `channels_last` where that is quicker (tried for each), frozen weights for `torch.compile`, the latency hint and
-  float32 for OpenVINO. `weights frozen` is what no documentation mentions: pytorch-grad-cam on a network whose
-  parameters take no gradients up to the target layer.
+  `channels_last` where that is quicker (tried for each that is a PyTorch module, and told in the last section), frozen
+  weights and one compilation for each batch size for `torch.compile`, the latency hint and float32 for OpenVINO.
+  `weights frozen` is what no documentation mentions: pytorch-grad-cam on a network whose parameters take no gradients
+  up to the target layer.
 - A dash marks what was left out to save time: `torch.compile` of a forward and backward pass takes minutes for each
   network and batch size, and `weights frozen` says nothing new at batch 32.
 - Answers are compared before the clock runs. ≠ marks one that is not SeeWhy's; the last section says by how much.
+- All tools of a group are loaded together. † marks one that the system ended for want of memory: it was measured again,
+  beside the floor and SeeWhy alone, and its ratios are to those.
 - Processor time that went to anything but the tool being measured: {others}.
-
+{earlier}
 """
 
 TEXTS = {
     "forward": "",
     "gradcam": """
 Preprocessed pixels in, heatmaps of the input's size out. *PyTorch by hand* keeps no graph up to the target layer.
-Recipro-CAM is another method, without a gradient: the head runs once for each place of the map. DenseNet's target layer
+*torch.compile by hand* is the same with that part compiled; it counts as a rival in the bar, which was set
+before anybody had tried it. Recipro-CAM is another method, without a gradient: the head runs once
+for each place of the map, and of a batch one image after the other, since it takes no more. DenseNet's target layer
 is followed by a ReLU in place, which changes the activations that Captum and pytorch-grad-cam hold.
 """,
     "guided": """
 EfficientNet and ConvNeXt have no rectifiers: there the guided gradient is the plain one. Captum and pytorch-grad-cam
 guide modules of class `nn.ReLU` alone: for MobileNet v2 (ReLU6) they give the plain gradient, and in DenseNet they miss
-the last rectifier, a function.
+the last rectifier, a function. pytorch-grad-cam runs a batch one image after the other: it returns the first one's
+gradient alone.
 """,
     "overlays": """
 Maps of 7×7 and photographs of 224×224 in, pictures out: upsampled, scaled, coloured, blended. Ratios are to SeeWhy on
-one thread.
+one thread. SeeWhy's is the kernel that `Explanation.overlays` calls, without Pillow's images around it.
 """,
     "folder": """
 32 JPEGs of 640×480; the overlays show the model's view of 224×224, or the whole photograph. SeeWhy runs batches of 8,
-the others the loop of their README, a photograph at a time. The floor is the forward passes alone, on arrays.
+the others the loop of their README, a photograph at a time. PNGs are packed as little by all (level 1). SeeWhy has what
+it writes safe on the disk (fsync) before it counts as done. The floor is the forward passes alone, on arrays.
 """,
     "cold": """
 From the start of a fresh process to its first heatmap of a photograph, files in the system's cache; peak memory of that
@@ -90,6 +104,7 @@ def page(data: dict[str, Any], folder: Path, cuda: Path) -> str:
             bar=tables.bar_table(records),
             threads=data["threads"],
             others=_others(records),
+            earlier=_earlier(records, data.get(SOURCES)),
         )
     ]
     for name, question in QUESTIONS.items():
@@ -144,13 +159,24 @@ def _text(value: Any) -> str:
     return tables.number(value) if isinstance(value, float) else str(value)
 
 
+def _earlier(records: dict[str, Any], sources: str | None) -> str:
+    """Which figures are of another commit than most."""
+    old = [key for key, record in records.items() if record.get(SOURCES, sources) != sources]
+    return f"- Measured with an earlier commit, and not again since: {', '.join(old)}.\n" if old else ""
+
+
 def _others(records: dict[str, Any]) -> str:
     shares = {key: record["others_share"] for key, record in records.items() if record.get("others_share") is not None}
     if not shares:
         return "not known"
     worst = max(shares, key=lambda key: shares[key])
     middle = sorted(shares.values())[len(shares) // 2]
-    return f"{middle:.2f} of a core (median of the groups), {shares[worst]:.2f} at most ({worst})"
+    text = f"{middle:.2f} of a core (median of the groups), {shares[worst]:.2f} at most ({worst})"
+    limits = {record["quiet"] for record in records.values() if "quiet" in record}
+    if limits:
+        again = sum(record.get("made_again", 0) for record in records.values())
+        text += f". Turns that others disturbed by more than {max(limits)} of a core were made again ({again} of them)"
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,6 +13,8 @@ from .results import key
 
 Records = Mapping[str, Mapping[str, Any]]
 GRADCAM, RECIPROCAM = "pytorch-grad-cam", "openvino_xai Recipro-CAM"
+Pair = tuple[Sequence[float], Sequence[float]]
+Measured = Callable[[Records], "Pair | None"]
 # Has no gradient.
 _NO_GRADIENT = (FLOOR, OURS, RECIPROCAM)
 
@@ -22,8 +24,26 @@ class Bar:
     measure: str
     limit: float
     at_most: bool
-    value: Callable[[Records], float | None]
-    """None where it was not measured."""
+    pair: Callable[[Records], Pair | None]
+    """What is divided by what, each in every round; None where it was not measured."""
+
+    def value(self, records: Records) -> float | None:
+        """The median of the rounds' ratios."""
+        pair = self.pair(records)
+        return None if pair is None else figures.ratio(*pair)
+
+    def spread(self, records: Records) -> tuple[float, float] | None:
+        """Their tenth and ninetieth percentile."""
+        pair = self.pair(records)
+        if pair is None:
+            return None
+        ratios = figures.ratios(*pair)
+        return figures.percentile(ratios, 0.1), figures.percentile(ratios, 0.9)
+
+    def least(self, records: Records) -> float | None:
+        """The least time divided by the least: what a machine gives that has nothing else to do."""
+        pair = self.pair(records)
+        return None if pair is None else min(pair[0]) / min(pair[1])
 
     def reached(self, records: Records) -> bool | None:
         value = self.value(records)
@@ -34,11 +54,11 @@ def bars() -> list[Bar]:
     """The rows of the table, one for each number."""
     rows: list[Bar] = []
 
-    def at_most(measure: str, limit: float, value: Callable[[Records], float | None]) -> None:
-        rows.append(Bar(measure, limit, True, value))
+    def at_most(measure: str, limit: float, pair: Measured) -> None:
+        rows.append(Bar(measure, limit, True, pair))
 
-    def at_least(measure: str, limit: float, value: Callable[[Records], float | None]) -> None:
-        rows.append(Bar(measure, limit, False, value))
+    def at_least(measure: str, limit: float, pair: Measured) -> None:
+        rows.append(Bar(measure, limit, False, pair))
 
     forward = {"resnet50": (1.05, 1.05), "mobilenet_v2": (1.05, 1.05), "vgg16": (1.12, 1.06), "alexnet": (1.6, 1.3)}
     for model, limits in forward.items():
@@ -47,7 +67,11 @@ def bars() -> list[Bar]:
                 f"Grad-CAM ÷ onnxruntime forward, {model}, batch {batch}", limit, _over("gradcam", model, batch, FLOOR)
             )
     for model, limit in (("resnet50", 1.6), ("mobilenet_v2", 4.0)):
-        at_least(f"Grad-CAM: best gradient-based rival ÷ ours, {model}, batch 1", limit, _best("gradcam", model, 1))
+        at_least(
+            f"Grad-CAM: best gradient-based rival ÷ ours, {model}, batch 1",
+            limit,
+            _best("gradcam", model, 1),
+        )
     at_least(
         "Grad-CAM: pytorch-grad-cam ÷ ours, resnet50, batch 1", 5.0, _times("gradcam", "resnet50", 1, GRADCAM, OURS)
     )
@@ -83,30 +107,30 @@ def bars() -> list[Bar]:
     return rows
 
 
-def _over(question: str, model: str, batch: int, floor: str) -> Callable[[Records], float | None]:
+def _over(question: str, model: str, batch: int, floor: str) -> Measured:
     return _times(question, model, batch, OURS, floor)
 
 
-def _times(question: str, model: str, batch: int, one: str, other: str) -> Callable[[Records], float | None]:
-    """One's time divided by the other's, median of the rounds."""
+def _times(question: str, model: str, batch: int, one: str, other: str) -> Measured:
+    """One's time divided by the other's."""
 
-    def value(records: Records) -> float | None:
+    def pair(records: Records) -> Pair | None:
         rivals = records.get(key(question, model, batch), {}).get("rivals", {})
-        pair = [rivals.get(name, {}).get("rounds_ms") for name in (one, other)]
-        return figures.ratio(*pair) if all(pair) else None
+        above, below = (rivals.get(name, {}).get("rounds_ms") for name in (one, other))
+        return (above, below) if above and below else None
 
-    return value
+    return pair
 
 
-def _best(question: str, model: str, batch: int) -> Callable[[Records], float | None]:
+def _best(question: str, model: str, batch: int) -> Measured:
     """The quickest rival's time divided by ours, whether or not its answer was the same."""
 
-    def value(records: Records) -> float | None:
+    def pair(records: Records) -> Pair | None:
         rivals = records.get(key(question, model, batch), {}).get("rivals", {})
         best = quickest(rivals, [name for name in rivals if name not in _NO_GRADIENT])
         return None if best is None else _times(question, model, batch, best, OURS)(records)
 
-    return value
+    return pair
 
 
 def quickest(rivals: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str | None:

@@ -31,15 +31,20 @@ def summary(rounds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def ratio(rounds: Sequence[float], others: Sequence[float]) -> float:
-    """Median over the rounds of one's time divided by the other's: what slows down a round slows down both.
+def ratios(rounds: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Round by round one's time divided by the other's: what slows down a round slows down both.
 
     Raises:
         ValueError: they did not take part in the same rounds.
     """
     if len(rounds) != len(others) or not rounds:
         raise ValueError(f"{len(rounds)} rounds against {len(others)}")
-    return statistics.median(one / other for one, other in zip(rounds, others, strict=True))
+    return [one / other for one, other in zip(rounds, others, strict=True)]
+
+
+def ratio(rounds: Sequence[float], others: Sequence[float]) -> float:
+    """The median of `ratios`."""
+    return statistics.median(ratios(rounds, others))
 
 
 def repeats(seconds: float, enough: float = 0.1, most: int = 200) -> int:
@@ -51,4 +56,4 @@ def order(names: Sequence[str], turn: int) -> list[str]:
     """The names in an order that changes with each round, so that none always follows the same other."""
     start = turn % len(names)
     turned = [*names[start:], *names[:start]]
-    return turned[::-1] if turn // len(names) % 2 else turned
+    return turned[::-1] if turn % 2 else turned

@@ -15,6 +15,8 @@ from typing import Any
 WORKERS = Path(__file__).resolve().parent / "workers"
 # torch.compile writes and compiles C++ in its first call.
 SECONDS = 1200.0
+# How a failure begins where the system ended the process, which it does when memory runs out.
+KILLED = "exit status -9"
 
 
 class ToolFailure(Exception):

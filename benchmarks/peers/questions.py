@@ -11,7 +11,7 @@ from . import agreement
 from .models import MEAN, MODELS, PHOTOGRAPHS, STD
 from .rounds import Rival
 
-OURS, FLOOR = "SeeWhy", "onnxruntime forward"
+OURS, FLOOR, COMPILED = "SeeWhy", "onnxruntime forward", "torch.compile by hand"
 _FLOOR = Rival(FLOOR, "seewhy", "seewhy_tool:forward", compare=False)
 
 
@@ -57,6 +57,7 @@ QUESTIONS: Mapping[str, Question] = {
         "The forward pass alone",
         (
             Rival(FLOOR, "seewhy", "seewhy_tool:forward"),
+            Rival("onnxruntime, a thread for each piece", "seewhy", "seewhy_tool:forward_pieces", batches=(8, 32)),
             Rival("PyTorch eager", "torch", "torch_tool:forward"),
             Rival("torch.compile", "torch", "torch_tool:forward_compiled", batches=(1, 8)),
             Rival("OpenVINO", "openvino", "openvino_tool:forward"),
@@ -71,6 +72,7 @@ QUESTIONS: Mapping[str, Question] = {
             _FLOOR,
             Rival(OURS, "seewhy", "seewhy_tool:gradcam"),
             Rival("PyTorch by hand", "torch", "torch_tool:gradcam"),
+            Rival(COMPILED, "torch", "torch_tool:gradcam_compiled", models=_COMPILED, batches=(1, 8)),
             Rival("torch-cam", "torchcam", "torchcam_tool:gradcam"),
             Rival("Captum", "captum", "captum_tool:gradcam"),
             Rival("pytorch-grad-cam", "grad-cam", "gradcam_tool:gradcam"),
@@ -87,7 +89,7 @@ QUESTIONS: Mapping[str, Question] = {
             _FLOOR,
             Rival(OURS, "seewhy", "seewhy_tool:guided"),
             Rival("PyTorch by hand", "torch", "torch_tool:guided"),
-            Rival("torch.compile by hand", "torch", "torch_tool:guided_compiled", models=_COMPILED, batches=(1, 8)),
+            Rival(COMPILED, "torch", "torch_tool:guided_compiled", models=_COMPILED, batches=(1, 8)),
             Rival("Captum", "captum", "captum_tool:guided"),
             Rival("pytorch-grad-cam", "grad-cam", "gradcam_tool:guided"),
             Rival("pytorch-grad-cam, weights frozen", "grad-cam", "gradcam_tool:guided_frozen", batches=(1, 8)),

@@ -18,6 +18,12 @@ from .process import Process, ToolFailure
 REST = 0.15
 # A call that takes this long is not preceded by an unmeasured one: waking threads takes microseconds.
 LONG = 0.5
+# Seconds that a machine is watched before it counts as quiet; and what the system's clocks, which tick a hundred times
+# a second, may be wrong by.
+LOOK = 0.5
+TICKS = 0.03
+# Of one turn. The last one counts, whatever others did meanwhile.
+MOST_TRIES = 40
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,12 @@ class Group:
     scratch: Path
 
 
-def measure(group: Group, rounds: int) -> dict[str, Any]:
-    """Load all, compare their answers, then go round; returns the group's record."""
+def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, Any]:
+    """Load all, compare their answers, then go round; returns the group's record.
+
+    With `limit`, a turn waits until other programs keep fewer processors than that busy, and is made again where they
+    did not stay so.
+    """
     for tool in group.tools:
         tool.times, tool.note, tool.calls = [], "", 1
         tool.attempt(lambda tool=tool: tool.process.send("load", task=group.tasks[tool.rival.name]) or {})
@@ -92,7 +102,7 @@ def measure(group: Group, rounds: int) -> dict[str, Any]:
         if (answer := answers[name]) is not None and answers[group.ours] is not None
     }
     clock = Clock()
-    quiet = Quiet(clock, group.tools)
+    quiet = Quiet(clock, limit)
     for turn in range(rounds):
         working = [tool.rival.name for tool in group.tools if tool.failure is None]
         for name in figures.order(working, turn) if working else []:
@@ -101,6 +111,7 @@ def measure(group: Group, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "rivals": {tool.rival.name: _record(tool, group, agreements) for tool in group.tools},
         "others_share": quiet.share(),
+        **({} if limit is None else {"quiet": limit, "made_again": quiet.made_again}),
     }
 
 
@@ -121,10 +132,13 @@ def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
 
 
 def _measure(tool: Tool, quiet: Quiet) -> None:
-    time.sleep(REST)
-    quiet.start(tool)
-    done = tool.attempt(lambda: tool.process.ask("run", count=tool.calls, warm=tool.seconds < LONG))
-    quiet.stop(tool)
+    for _ in range(MOST_TRIES):
+        quiet.wait()
+        time.sleep(REST)
+        quiet.start(tool)
+        done = tool.attempt(lambda: tool.process.ask("run", count=tool.calls, warm=tool.seconds < LONG))
+        if quiet.stop(tool) or done is None:
+            break
     if done is not None:
         tool.times.append(figures.summary(done["times"])["median"])
         tool.seconds = tool.times[-1]
@@ -133,22 +147,35 @@ def _measure(tool: Tool, quiet: Quiet) -> None:
 class Quiet:
     """How much processor time went elsewhere while a tool was measured: to idle tools, or to other programs."""
 
-    def __init__(self, clock: Clock, tools: Sequence[Tool]) -> None:
-        self._clock, self._tools = clock, tools
+    def __init__(self, clock: Clock, limit: float | None) -> None:
+        self.made_again = 0
+        self._clock, self._limit = clock, limit
         self._elsewhere = self._elapsed = 0.0
         self._known = True
+
+    def wait(self) -> None:
+        """Until others have left the machine alone for a while; forever, if need be."""
+        while self._limit is not None and (before := self._clock.machine()) is not None:
+            time.sleep(LOOK)
+            if (self._clock.machine() or 0.0) - before < self._limit * LOOK:
+                return
 
     def start(self, tool: Tool) -> None:
         self._before = (time.perf_counter(), self._clock.machine(), self._clock.process(tool.process.pid))
 
-    def stop(self, tool: Tool) -> None:
+    def stop(self, tool: Tool) -> bool:
+        """Whether the turn counts."""
         after = (time.perf_counter(), self._clock.machine(), self._clock.process(tool.process.pid))
         if None in (*self._before, *after):
             self._known = False
-            return
+            return True
         elapsed, machine, own = (late - early for late, early in zip(after, self._before, strict=True))
+        if self._limit is not None and machine - own > self._limit * elapsed + TICKS:
+            self.made_again += 1
+            return False
         self._elapsed += elapsed
         self._elsewhere += machine - own
+        return True
 
     def share(self) -> float | None:
         """Processors that others kept busy, on average: 0.1 is a tenth of one core."""

@@ -26,8 +26,13 @@ def bar_table(records: Records) -> str:
         value, reached = bar.value(records), bar.reached(records)
         sign = "≤" if bar.at_most else "≥"
         verdict = "not measured" if reached is None else "reached" if reached else "**missed**"
-        rows.append([bar.measure, f"{sign} {bar.limit:g}", "" if value is None else f"{value:.2f}", verdict])
-    return table(["measure", "bar", "measured", ""], rows)
+        spread = bar.spread(records)
+        told = "" if value is None or spread is None else f"{value:.2f} ({spread[0]:.2f}–{spread[1]:.2f})"
+        least = bar.least(records)
+        if spread is not None and spread[0] <= bar.limit <= spread[1]:
+            verdict += ", within the spread"
+        rows.append([bar.measure, f"{sign} {bar.limit:g}", told, "" if least is None else f"{least:.2f}", verdict])
+    return table(["measure", "bar", "median of the rounds (p10–p90)", "least ÷ least", ""], rows)
 
 
 def question_table(name: str, records: Records, batch: int) -> str:
@@ -50,21 +55,22 @@ def question_table(name: str, records: Records, batch: int) -> str:
         for rival in question.rivals
         if any(rival.tries(model, batch) for model in models)
     ]
-    best = ["*best rival ÷ SeeWhy*", *(_best(found[model]["rivals"]) for model in models)]
+    ours = FLOOR if question.ours == FLOOR else OURS
+    best = [f"*best rival ÷ {ours}*", *(_best(found[model]["rivals"]) for model in models)]
     return table(["ms", *(models if models != ["any"] else ["224×224"])], [*rows, best] if any(best[1:]) else rows)
 
 
 def _cell(name: str, rivals: Mapping[str, Any], base: str) -> str:
     record = rivals.get(name)
     if record is None:
-        return "not installed"
+        return "not measured"
     if "failed" in record:
         return "failed"
     told = "to_floor" if base == FLOOR else "to_ours"
     ratio = f"; {record[told]:.2f}×" if told in record else ""
     differs = " ≠" if record.get("agreement", {}).get("same") is False else ""
     median, low, high = (number(record["ms"][key]) for key in ("median", "p10", "p90"))
-    return f"{median} ({low}–{high}{ratio}){differs}"
+    return f"{median} ({low}–{high}{ratio}){differs}{' †' if record.get('apart') else ''}"
 
 
 def _best(rivals: Mapping[str, Any]) -> str:
@@ -106,9 +112,14 @@ def cold_table(records: Records) -> str:
 def differences(records: Records) -> str:
     """Whose answer was not SeeWhy's, what failed, and what was chosen for whom."""
     lines = []
+    chosen: dict[tuple[str, str], list[str]] = {}
     for where, record in sorted(records.items()):
         for name, rival in record["rivals"].items():
             agreement = rival.get("agreement", {})
+            if "note" in rival:
+                chosen.setdefault((name, rival["note"]), []).append(where)
+            if rival.get("apart"):
+                lines.append(f"- {where}: {name} † was measured apart, beside {FLOOR} and {OURS} alone")
             if "failed" in rival:
                 lines.append(f"- {where}: {name} failed: {_plain(rival['failed'])}")
             elif agreement.get("same") is False:
@@ -118,7 +129,11 @@ def differences(records: Records) -> str:
                 )
             elif agreement and agreement["same"] is None:
                 lines.append(f"- {where}: {name}: nothing to compare, all of it is zero")
-    return "\n".join(lines) + "\n" if lines else "Every answer that could be compared was the same.\n"
+    if not lines:
+        lines.append("Every answer that could be compared was the same.")
+    lines += ["", "How each tool was run, where there was a choice:", ""]
+    lines += [f"- {name}: {note} ({', '.join(places)})" for (name, note), places in sorted(chosen.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _plain(text: str) -> str:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from captum.attr import GuidedBackprop, LayerAttribution, LayerGradCam
 from job import Job, Task
-from torch_models import freeze, heatmaps, images, layer, network
+from torch_models import formats, freeze, heatmaps, images, layer, network
 
 
 def gradcam(task: Task) -> Job:
-    module, x, targets = network(task), images(task), task.targets
-    method = LayerGradCam(module, layer(task, module))
+    def make(form: torch.memory_format) -> Callable[[], Any]:
+        module, x, targets = network(task).to(memory_format=form), images(task).to(memory_format=form), task.targets
+        method = LayerGradCam(module, layer(task, module))
 
-    def run():
-        maps = method.attribute(x, target=targets, relu_attributions=True)
-        # Its own interpolation, and the scaling that it leaves to the user.
-        large = LayerAttribution.interpolate(maps, x.shape[-2:], "bilinear")[:, 0].detach()
-        return heatmaps(large, x.shape[-2:]).numpy()
+        def run() -> Any:
+            maps = method.attribute(x, target=targets, relu_attributions=True)
+            # Its own interpolation, and the scaling that it leaves to the user.
+            large = LayerAttribution.interpolate(maps, x.shape[-2:], "bilinear")[:, 0].detach()
+            return heatmaps(large, x.shape[-2:]).numpy()
 
-    return Job(run)
+        return run
+
+    return formats(make)
 
 
 def guided(task: Task) -> Job:
-    module, x, targets = network(task), images(task), task.targets
-    freeze(module)
-    method = GuidedBackprop(module)
-    return Job(lambda: method.attribute(x, target=targets).detach().numpy())
+    def make(form: torch.memory_format) -> Callable[[], Any]:
+        module, x, targets = network(task).to(memory_format=form), images(task).to(memory_format=form), task.targets
+        freeze(module)
+        method = GuidedBackprop(module)
+        return lambda: method.attribute(x, target=targets).detach().numpy()
+
+    return formats(make)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,17 +13,20 @@ from job import Job, Task
 from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch_models import freeze, freeze_before, images, layer, network
+from torch_models import formats, freeze, freeze_before, images, layer, network
 
 
 def gradcam(task: Task, frozen: bool = False) -> Job:
-    module, x = network(task), images(task)
-    target_layer = layer(task, module)
-    if frozen:
-        freeze_before(module, target_layer, x)
-    cam = GradCAM(model=module, target_layers=[target_layer])
-    targets = [ClassifierOutputTarget(target) for target in task.targets]
-    return Job(lambda: cam(input_tensor=x, targets=targets))
+    def make(form: torch.memory_format) -> Callable[[], Any]:
+        module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
+        target_layer = layer(task, module)
+        if frozen:
+            freeze_before(module, target_layer, x)
+        cam = GradCAM(model=module, target_layers=[target_layer])
+        targets = [ClassifierOutputTarget(target) for target in task.targets]
+        return lambda: cam(input_tensor=x, targets=targets)
+
+    return formats(make)
 
 
 def gradcam_frozen(task: Task) -> Job:
@@ -43,7 +48,7 @@ def guided(task: Task, frozen: bool = False) -> Job:
             module.zero_grad()
         return found
 
-    return Job(run, answer=lambda found: np.stack(found).transpose(0, 3, 1, 2))
+    return Job(run, answer=lambda found: np.stack(found).transpose(0, 3, 1, 2), note="one image at a time")
 
 
 def guided_frozen(task: Task) -> Job:

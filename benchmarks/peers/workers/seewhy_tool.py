@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from job import Job, Task
 
 import seewhy
 from seewhy import _core
-from seewhy.batch import Settings, explain_files, find_images
 from seewhy.output import Encoding
 from seewhy.palettes import palette
 
@@ -30,6 +30,17 @@ def forward(task: Task) -> Job:
     return Job(lambda: session.run(None, feeds)[0])
 
 
+def forward_pieces(task: Task) -> Job:
+    """The same on one thread each, which share the batch: how SeeWhy runs some batches."""
+    alone = onnxruntime.SessionOptions()
+    alone.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(task.model / "forward.onnx", alone, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    parts = np.array_split(task.images, task.threads)
+    pool = ThreadPoolExecutor(task.threads)
+    return Job(lambda: np.concatenate(list(pool.map(lambda part: session.run(None, {name: part})[0], parts))))
+
+
 def forward_all(task: Task) -> Job:
     """The same for as many images as the folder holds, in batches."""
     job = forward(task)
@@ -41,13 +52,19 @@ def forward_all(task: Task) -> Job:
 
 def gradcam(task: Task) -> Job:
     explainer, images, targets = _explainer(task), task.images, task.targets
-    return Job(lambda: explainer.explain(images, "gradcam", target=targets), lambda result: result.heatmaps)
+    return Job(lambda: explainer.explain(images, "gradcam", target=targets).heatmaps)
 
 
 def guided(task: Task) -> Job:
     """The heatmaps are part of what is timed, though the others stop at the gradient."""
     explainer, images, targets = _explainer(task), task.images, task.targets
-    return Job(lambda: explainer.explain(images, "guided-backprop", target=targets), lambda result: result.attributions)
+
+    def run() -> seewhy.Explanation:
+        result = explainer.explain(images, "guided-backprop", target=targets)
+        _ = result.heatmaps
+        return result
+
+    return Job(run, lambda result: result.attributions)
 
 
 def overlays(task: Task) -> Job:
@@ -75,9 +92,8 @@ def folder(task: Task) -> Job:
 
 def _folder(form: str, canvas: str) -> Callable[[seewhy.Explainer, list[Path], Path, int], int]:
     def write(explainer: seewhy.Explainer, paths: list[Path], out: Path, batch: int) -> int:
-        settings = Settings(batch_size=batch, canvas=canvas, encoding=Encoding(form))
-        outcomes = list(explain_files(explainer, find_images(paths, out), out, settings))
-        return sum(outcome.error is None for outcome in outcomes)
+        settings = seewhy.Settings(batch_size=batch, canvas=canvas, encoding=Encoding(form))
+        return seewhy.explain_folder(explainer, paths, out, settings).done
 
     return write
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
-from job import Task
+from job import Job, Task
 from torch import Tensor, nn
+
+_LONG = 2.0
+"""Seconds."""
 
 _definitions: list[torch.library.Library] = []
 
@@ -99,3 +104,31 @@ def heatmaps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     low = heat.amin((1, 2), keepdim=True)
     span = heat.amax((1, 2), keepdim=True) - low
     return (heat - low) / span.clamp_min(1e-30)
+
+
+def formats(make: Callable[[torch.memory_format], Callable[[], Any]], note: str = "") -> Job:
+    """Both memory formats that PyTorch's guide for CPUs names; the quicker one is measured."""
+    named = f"{note}, " if note else ""
+    ways = {
+        f"{named}contiguous": make(torch.contiguous_format),
+        f"{named}channels_last": make(torch.channels_last),
+    }
+    return Job(next(iter(ways.values())), settle=_fastest(ways))
+
+
+def _fastest(ways: Mapping[str, Callable[[], Any]]) -> Callable[[], tuple[Callable[[], Any], str]]:
+    """Chooses by the best of three calls, or by one where that takes long, each after one that may compile."""
+
+    def settle() -> tuple[Callable[[], Any], str]:
+        seconds: dict[str, float] = {}
+        for name, way in ways.items():
+            way()
+            for _ in range(3):
+                if seconds.get(name, 0.0) < _LONG:
+                    start = time.perf_counter()
+                    way()
+                    seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - start)
+        name = min(seconds, key=lambda name: seconds[name])
+        return ways[name], name
+
+    return settle

@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from job import Job, Task
 from torch import Tensor, nn
-from torch_models import freeze, halves, heatmaps, images, network
-
-_LONG = 2.0
-"""Seconds."""
-
-
-def fastest(ways: Mapping[str, Callable[[], Any]]) -> Callable[[], tuple[Callable[[], Any], str]]:
-    """Chooses by the best of three calls, or by one where that takes long."""
-
-    def settle() -> tuple[Callable[[], Any], str]:
-        seconds: dict[str, float] = {}
-        for name, way in ways.items():
-            for _ in range(3):
-                if seconds.get(name, 0.0) < _LONG:
-                    start = time.perf_counter()
-                    way()
-                    seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - start)
-        name = min(seconds, key=lambda name: seconds[name])
-        return ways[name], name
-
-    return settle
-
-
-def _compiled(run: Callable[[], Any], note: str) -> Callable[[], tuple[Callable[[], Any], str]]:
-    """Compiles in a call of its own, the first."""
-
-    def settle() -> tuple[Callable[[], Any], str]:
-        run()
-        return run, note
-
-    return settle
-
-
-def _formats(make: Callable[[torch.memory_format], Callable[[], Any]]) -> Job:
-    """Both memory formats that PyTorch's guide for CPUs names; the quicker one is measured."""
-    ways = {
-        "contiguous": make(torch.contiguous_format),
-        "channels_last": make(torch.channels_last),
-    }
-    return Job(ways["contiguous"], settle=fastest(ways))
+from torch_models import formats, freeze, halves, heatmaps, images, network
 
 
 def forward(task: Task) -> Job:
@@ -62,30 +22,40 @@ def forward(task: Task) -> Job:
 
         return run
 
-    return _formats(make)
+    return formats(make)
 
 
 def forward_compiled(task: Task) -> Job:
     """With frozen weights, as PyTorch's guide for inductor on CPUs says."""
+
+    def make(form: torch.memory_format) -> Callable[[], Any]:
+        module, x = _compiled(network(task).to(memory_format=form)), images(task).to(memory_format=form)
+
+        def run() -> Any:
+            with torch.no_grad():
+                return module(x).numpy()
+
+        return run
+
+    return formats(make, "inductor, frozen weights")
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """For one batch size each: by default, a second size would be compiled for any."""
     import torch._inductor.config
 
-    torch._inductor.config.freezing = True
-    module, x = torch.compile(network(task)), images(task)
-
-    def run() -> Any:
-        with torch.no_grad():
-            return module(x).numpy()
-
-    return Job(run, settle=_compiled(run, "inductor, frozen weights"))
+    torch._inductor.config.freezing = True  # it counts where no gradient is kept
+    return torch.compile(module, dynamic=False)
 
 
-def gradcam(task: Task) -> Job:
+def gradcam(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: module, note: str = "") -> Job:
     """No graph up to the target layer, and a backward pass from the logits to there."""
 
     def make(form: torch.memory_format) -> Callable[[], Any]:
         module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
         freeze(module)
         backbone, head = halves(task, module)
+        backbone = wrap(backbone)
         rows, targets = torch.arange(task.batch), torch.tensor(task.targets)
 
         def run() -> Any:
@@ -99,7 +69,12 @@ def gradcam(task: Task) -> Job:
 
         return run
 
-    return _formats(make)
+    return formats(make, note)
+
+
+def gradcam_compiled(task: Task) -> Job:
+    """The network up to the target layer, with frozen weights; the rest is small."""
+    return gradcam(task, _compiled, "inductor, frozen weights")
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -163,11 +138,11 @@ def _guided(
 
 
 def guided(task: Task) -> Job:
-    return _formats(lambda form: _guided(task, form))
+    return formats(lambda form: _guided(task, form))
 
 
 def guided_compiled(task: Task) -> Job:
-    return Job(run := _guided(task, torch.channels_last, torch.compile), settle=_compiled(run, "inductor"))
+    return formats(lambda form: _guided(task, form, _compiled), "inductor")
 
 
 def overlays(task: Task) -> Job:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from job import Job, Task
 from PIL import Image
-from torch_models import heatmaps, images, layer, network
+from torch_models import formats, heatmaps, images, layer, network
 from torchcam.methods import GradCAM
 from torchcam.utils import overlay_mask
 from torchvision.transforms import v2
 
 
 def gradcam(task: Task) -> Job:
-    module, x = network(task), images(task)
-    extractor = GradCAM(module, layer(task, module))
-    targets = task.targets
+    def make(form: torch.memory_format) -> Callable[[], Any]:
+        module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
+        extractor = GradCAM(module, layer(task, module))
+        targets = task.targets
 
-    def run():
-        maps = extractor(targets, module(x), normalized=False)[0]
-        return heatmaps(maps, x.shape[-2:]).numpy()
+        def run() -> Any:
+            maps = extractor(targets, module(x), normalized=False)[0]
+            return heatmaps(maps, x.shape[-2:]).numpy()
 
-    return Job(run)
+        return run
+
+    return formats(make)
 
 
 def folder(task: Task) -> Job:
@@ -47,7 +52,7 @@ def folder(task: Task) -> Job:
             if options["form"] == "jpeg":
                 picture.save(out / f"{path.stem}.jpg", quality=90)
             else:
-                picture.save(out / f"{path.stem}.png")
+                picture.save(out / f"{path.stem}.png", compress_level=1)  # as SeeWhy does
         return len(paths)
 
     return Job(lambda: run(source), answer=lambda count: [count], warm=lambda: run(source[:2]))

@@ -43,6 +43,7 @@ class Worker:
         note = job.note
         if job.settle is not None:
             job.run, note = job.settle()
+            job.settle = None  # with it go the ways that were not chosen
         start = time.perf_counter()
         value = job.run()
         seconds = time.perf_counter() - start
