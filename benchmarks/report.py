@@ -23,9 +23,9 @@ PLOTTED = ("forward", "gradcam", "guided")
 
 HEAD = """# Benchmarks
 
-Written by `make bench`, not by hand: every number below comes from `benchmarks/results/peers.json`. The aims are from
+Written by `make bench`, not by hand: every number below comes from `benchmarks/results/{source}`. The aims are from
 before the work began; where one is missed, the table says so, and
-[performance.md](performance.md#bars-that-were-missed) why.
+[performance.md](performance.md#bars-that-were-missed) why.{elsewhere}
 
 {machine}
 
@@ -95,11 +95,14 @@ its build without CUDA.
 }
 
 
-def page(data: dict[str, Any], folder: Path, cuda: Path) -> str:
-    """The page; plots go to `folder`."""
+def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
+    """The page at `path` of what `source` holds; plots go to the folder `images` beside it, and begin with its name."""
     records = data["records"]
+    folder = path.parent / "images"
     parts = [
         HEAD.format(
+            source=source,
+            elsewhere=_elsewhere(path),
             machine=_machine(data),
             bar=tables.bar_table(records),
             threads=data["threads"],
@@ -109,17 +112,23 @@ def page(data: dict[str, Any], folder: Path, cuda: Path) -> str:
     ]
     for name, question in QUESTIONS.items():
         parts.append(f"## {question.title}\n\n{TEXTS[name].lstrip()}")
-        if name in PLOTTED and plots.question_plot(name, records, folder / f"benchmark-{name}.png"):
-            parts.append(f"![{question.title}, time over the forward pass](images/benchmark-{name}.png)\n")
+        if name in PLOTTED and plots.question_plot(name, records, folder / f"{path.stem}-{name}.png"):
+            parts.append(f"![{question.title}, time over the forward pass](images/{path.stem}-{name}.png)\n")
         for batch in question.batches:
             parts.append(f"Batch {batch}:\n\n{tables.question_table(name, records, batch)}")
     parts.append(f"## Cold start\n{TEXTS['cold']}")
-    if plots.cold_plot(records, folder / "benchmark-cold.png"):
-        parts.append("![Cold start](images/benchmark-cold.png)\n")
+    if plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
+        parts.append(f"![Cold start](images/{path.stem}-cold.png)\n")
     parts.append(tables.cold_table(records))
     parts.append(f"## CUDA\n\n{_cuda(cuda)}")
     parts.append(f"## Where answers differ, and what failed\n\n{tables.differences(records)}")
     return "\n".join(parts)
+
+
+def _elsewhere(path: Path) -> str:
+    """Pages of other machines, by their names: `benchmarks.md` and `benchmarks-....md`."""
+    others = [other.name for other in sorted(path.parent.glob("benchmarks*.md")) if other.name != path.name]
+    return f"\nMeasured on another machine: {', '.join(f'[{name}]({name})' for name in others)}." if others else ""
 
 
 def _machine(data: dict[str, Any]) -> str:
@@ -190,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not data:
         raise SystemExit(f"report: {chosen.results}: no results; run `make bench`")
     chosen.page.parent.mkdir(parents=True, exist_ok=True)
-    chosen.page.write_text(page(data, chosen.page.parent / "images", RESULTS / "cuda.json"), encoding="utf-8")
+    chosen.page.write_text(page(data, chosen.results.name, chosen.page, RESULTS / "cuda.json"), encoding="utf-8")
     print(f"wrote {chosen.page}")
 
 

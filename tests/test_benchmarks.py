@@ -235,8 +235,15 @@ def test_the_page_says_where_we_lose_and_what_failed(tmp_path: Path) -> None:
     assert page.count("×) † |") == 1 and "- gradcam/resnet50/1: pytorch-grad-cam † was measured apart" in page
     assert "| *best rival ÷ SeeWhy* | 0.87 (openvino_xai Recipro-CAM) |" in page
     assert "0.25 of a core" in page
-    assert {path.name for path in (tmp_path / "images").iterdir()} == {"benchmark-gradcam.png", "benchmark-cold.png"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"benchmarks-gradcam.png", "benchmarks-cold.png"}
     assert all(f"(images/{path.name})" in page for path in (tmp_path / "images").iterdir())
+    assert "results/peers.json`" in page and "another machine" not in page
+    file.rename(tmp_path / "peers-b.json")
+    report.main(["--results", str(tmp_path / "peers-b.json"), "--page", str(tmp_path / "benchmarks-b.md")])
+    other = (tmp_path / "benchmarks-b.md").read_text(encoding="utf-8")
+    assert "results/peers-b.json`" in other and "(images/benchmarks-b-cold.png)" in other
+    assert "another machine: [benchmarks.md](benchmarks.md)." in other
+    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
 
 
 def test_cuda_figures_are_shown_where_there_are_any(tmp_path: Path) -> None:
