@@ -374,8 +374,12 @@ def test_the_end_of_a_run_that_was_told_to_stop(explainer: Explainer, photos: Pa
     stop = threading.Event()
     summary = explain_folder(explainer, photos, tmp_path / "a", stop=stop, fail_fast=True)
     assert summary.stopped == "an image failed" and not stop.is_set()
-    summary = explain_folder(explainer, photos, tmp_path / "b", stop=stop, progress=lambda done, _: stop.set())
-    assert summary.stopped == "stopped" and 0 < summary.done + summary.failed < COUNT
+    # Many more than can be in work when the first one's end is told.
+    pictures(tmp_path / "many", 400)
+    summary = explain_folder(
+        explainer, tmp_path / "many", tmp_path / "c", stop=stop, progress=lambda done, _: stop.set()
+    )
+    assert summary.stopped == "stopped" and 0 < summary.done + summary.failed < 400
     stop.clear()
     last = [lambda done, total: stop.set() if done == total else None]
     summary = explain_folder(explainer, photos, tmp_path / "b", stop=stop, progress=last[0])
