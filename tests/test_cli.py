@@ -433,6 +433,31 @@ def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == len(written)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+@pytest.mark.parametrize("reader", ["full", "gone"])
+def test_standard_output_that_takes_nothing(reader: str, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """It is not the output folder, and the run is as safe as one that was stopped."""
+    command = [sys.executable, "-m", "seewhy", "explain", model_path, cat, "-o", tmp_path / "out"]
+    ends = os.pipe()
+    os.close(ends[0])
+    with open("/dev/full", "wb") if reader == "full" else open(ends[1], "wb", closefd=False) as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(ends[1])
+    reason = "No space left on device" if reader == "full" else "Broken pipe"
+    goes_on = "with -q nothing is printed, and the same command goes on from there"
+    assert (done.returncode, done.stderr) == (2, f"seewhy: error: standard output: {reason}; {goes_on}\n")
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_without_standard_streams(closed: str, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    command = f'"$0" -m seewhy explain "$1" "$2" -o "$3" {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable, model_path, cat, tmp_path / "out"], timeout=60)
+    assert done.returncode == 0
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
+
+
 def test_an_interrupt_before_there_is_anything_to_finish(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not click's own way, whose exit status means here that some images failed."""
 

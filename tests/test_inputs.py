@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -149,6 +150,30 @@ def test_folders_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monke
     assert names(tmp_path, found(tmp_path / "*.jpg")) == ["a.jpg"]
 
 
+@pytest.mark.parametrize("pattern", ["*/in/*.jpg", "locked/*/*.jpg", "**/in/*.jpg", "*/*/*.jpg"])
+def test_folders_that_cannot_be_entered(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They look as if nothing were there, unless one asks why."""
+    put(tmp_path, "free/in/a.jpg", "locked/in/b.jpg")
+    locked = str(tmp_path / "locked")
+    stat, scandir = os.stat, os.scandir
+
+    def refuse(path: Any, **how: Any) -> Any:
+        if os.fspath(path).startswith(f"{locked}/"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return stat(path, **how)
+
+    def refuse_to_list(path: Any) -> Any:
+        if os.fspath(path) == locked:
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "scandir", refuse_to_list)
+    with pytest.raises(ImageError, match=r"locked(/in)?: cannot be listed: Permission denied"):
+        found(tmp_path / pattern)
+    assert names(tmp_path, found(tmp_path / "free" / "*" / "*.jpg")) == ["free/in/a.jpg"]
+
+
 def test_deep_folders(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -189,6 +214,37 @@ def test_files_named_are_inputs_whatever_they_are(tmp_path: Path, path: str, mon
     put(tmp_path, "x[1].jpg")
     [one] = found(path)
     assert one.path == path and one.name.name
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/x", "a\0b"])
+def test_names_that_no_output_folder_can_have(
+    name: str, explainer: Explainer, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    photo().save("a.png")
+    with pytest.raises(OutputError):
+        explain_folder(explainer, "a.png", name)
+
+
+def test_results_do_not_become_inputs(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    """An input folder may lie in the output folder, but not where results will."""
+    for folder in ("out/x/x", "out/y"):
+        (tmp_path / folder).mkdir(parents=True)
+        photo().save(tmp_path / folder / "a.png")
+    assert explain_folder(explainer, tmp_path / "out" / "y", tmp_path / "out").done == 1
+    with pytest.raises(OutputError, match=r"out/x: results would lie in this input folder, below .*out; choose anot"):
+        explain_folder(explainer, tmp_path / "out" / "x", tmp_path / "out")
+    assert explain_folder(explainer, tmp_path / "out" / "x", tmp_path / "other").done == 1
+
+
+def test_a_system_whose_names_are_not_utf_8(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("caf\u00e9.jpg\n", encoding="utf-8")
+    words = [sys.executable, "-m", "seewhy", "explain", model_path, "--list", tmp_path / "list.txt", "-o", tmp_path]
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=60, env=plain)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert "is not a name that a file can have; file names are ascii here" in done.stderr
 
 
 @pytest.mark.parametrize("path", ["", "a\ud800.jpg"])
@@ -451,6 +507,19 @@ def test_members_called_like_files(tmp_path: Path) -> None:
         "s.tar#b.jpg",
         "s.tar#a.jpg",
     ]
+
+
+def test_members_called_as_others_are_told_apart(tmp_path: Path) -> None:
+    """The number that tells two members apart may make a name that is in use, too."""
+    (tmp_path / "s.tar").write_bytes(tar(*((name, b"") for name in ("a.jpg", "a.jpg", "a.jpg (2).jpg", "a.jpg"))))
+    listed = written(tmp_path, f"{tmp_path}/s.tar#a.jpg (2)\n{tmp_path}/s.tar#a.jpg (4)\n", "list.txt")
+    inputs = found(tmp_path / "s.tar", lists=(listed,))
+    assert [each.path.rpartition("#")[2] for each in inputs] == [
+        *("a.jpg", "a.jpg (3)", "a.jpg (2).jpg", "a.jpg (5)", "a.jpg (2)", "a.jpg (4)")
+    ]
+    assert len({each.key for each in inputs}) == 6
+    put(tmp_path, "x#y.tar")
+    assert [each.path for each in found(tmp_path / "x#y.tar")] == [f"{tmp_path}/x#y.tar"]
 
 
 def test_archives_of_the_same_name(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_targets_and_ids_are_text(tmp_path: Path, column: str) -> None:
         ("a.jpg\nb.jpg\n".encode("utf-16"), "line 1 is not text"),
         (b"x" * 70_000, "line 1 is not text"),
         (b"a.jpg\n" + b"x" * 65_536 + b"\n", "line 2 is not text"),
+        (b"a.jpg\n" + b"x" * 8193, "image 2: its path has 8193 bytes, and 8192 are the most"),
         (b"", "the list holds no images"),
         (b"\n\r\n\n", "the list holds no images"),
     ],

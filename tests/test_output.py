@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -137,6 +138,40 @@ def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a\.png: cannot be written: No space left on device"):
         folder.write(PurePath("a.png"), fail)
     assert [(p.name, p.read_bytes()) for p in (tmp_path / "out").iterdir()] == [("a.png", b"before")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX limits")
+@pytest.mark.parametrize("missing", [1, 500, 1500])
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_picture_that_does_not_fit(form: str, missing: int, tmp_path: Path) -> None:
+    """The system takes the first part of it, and says nothing until it is asked to take more."""
+    import resource
+
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    picture, encoding, folder = Image.fromarray(pixels), Encoding(form), Folder(tmp_path)
+    room = len(encoded(picture, form)) - missing
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OutputError, match=rf"a\.{form}: cannot be written: File too large"):
+            folder.write(PurePath(f"a.{form}"), lambda file: encoding.save(picture, file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_little_is_kept_of_many_inputs(tmp_path: Path) -> None:
+    count = 50_000
+    tracemalloc.start()
+    try:
+        folder = Folder(tmp_path, (f"{tmp_path}/{number}.jpg" for number in range(count)))
+        assert tracemalloc.get_traced_memory()[0] < 16 * count
+    finally:
+        tracemalloc.stop()
+    for number in (0, 7, count - 1):
+        with pytest.raises(OutputError, match="would replace an input image"):
+            write(folder, f"{number}.jpg")
+    write(folder, f"{count}.jpg")
 
 
 def test_input_is_never_replaced(tmp_path: Path) -> None:

@@ -136,6 +136,16 @@ def test_members_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert str(found[1].error) == f"{tmp_path}/x.tar#b.jpg: 1001 bytes, and 1000 are the most"
 
 
+def test_names_that_are_too_long(tmp_path: Path) -> None:
+    names = [f"{letter * 9000}.jpg" for letter in "ab"]
+    found = read(tmp_path, archive(*((name, b"x") for name in names), ("c.jpg", b"c")))
+    assert held(found[2:]) == [("c.jpg", b"c")]
+    assert len({member.name for member in found}) == 3
+    for member in found[:2]:
+        assert member.content is None and len(member.name or "") < 200
+        assert "a name of 9004 bytes, and 8192 are the most" in str(member.error)
+
+
 @pytest.mark.parametrize("ending", PACK)
 def test_empty_archives(tmp_path: Path, ending: str) -> None:
     [found] = read(tmp_path, PACK[ending](archive()), f"x{ending}")

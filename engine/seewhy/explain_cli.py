@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from .errors import ClusterError, ImageError
+from .errors import ClusterError, ImageError, OutputError
 from .explainer import Explainer
 from .folder_run import FailureLimit, Run, Summary
 from .inputs import Inputs
@@ -33,11 +34,11 @@ _SIGNALLED = 128
 
 def run(**chosen: Any) -> int:
     """Explain, and return the exit status."""
-    stop = Stop()
+    stop = Stop(chosen["restart"])
     try:
         return _run(stop, **chosen)
     except KeyboardInterrupt:  # while images were listed
-        click.echo(_at_once(signal.SIGINT), err=True, nl=False)
+        click.echo(stop.at_once(signal.SIGINT), err=True, nl=False)
         return _SIGNALLED + signal.SIGINT
     finally:
         stop.ends()
@@ -110,7 +111,7 @@ def _follow(job: Run, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
     with Progress(job.total) as progress, stop.by_signals(progress), closing(iter(job)) as outcomes:
         for outcome in outcomes:
             limit.look(job, outcome)
-            _print(outcome, progress, quiet)
+            _print(outcome, progress, quiet, _goes_on(job.restart))
             progress.update(job.done + job.failed, job.before)
     summary = job.summary(stop.why or limit.why)
     _print_summary(summary, job, progress)
@@ -122,9 +123,10 @@ def _follow(job: Run, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
 class Stop:
     """Stops a run when a signal says so: the first one lets it finish what is in work, the second one does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, restart: bool = False) -> None:
         self.event = threading.Event()
         self.signal: int | None = None
+        self._goes_on = _goes_on(restart)
         self._progress: Progress | None = None
         self._before: dict[int, Any] = {}
 
@@ -161,26 +163,41 @@ class Stop:
         # Not by way of `Progress`, whose lock this thread may hold; and who reads it may have ended before us.
         if self.signal is not None:
             # What is in work may take minutes, and to be killed does no harm at any moment.
-            with suppress(OSError):
-                os.write(2, _at_once(number).encode())
+            _say(self.at_once(number))
             os._exit(_SIGNALLED + number)
         self.signal = number
         self.event.set()
+        _say("\nseewhy: finishing what is in work; once more stops at once\n")
+
+    def at_once(self, number: int) -> str:
+        return f"seewhy: stopped by {signal.Signals(number).name} at once; {self._goes_on}\n"
+
+
+def _goes_on(restart: bool) -> str:
+    return f"the same command {'without --restart ' if restart else ''}goes on from there"
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:  # or another file may have its number
         with suppress(OSError):
-            os.write(2, b"\nseewhy: finishing what is in work; once more stops at once\n")
+            os.write(2, text.encode())
 
 
-def _at_once(number: int) -> str:
-    return f"seewhy: stopped by {signal.Signals(number).name} at once; the same command goes on from there\n"
-
-
-def _print(outcome: Outcome, progress: Progress, quiet: bool) -> None:
+def _print(outcome: Outcome, progress: Progress, quiet: bool, goes_on: str) -> None:
     if outcome.error is not None:
         progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
     if quiet:
         return
     for answer in outcome.answers:
-        progress.print(printable(f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.picture}"))
+        line = printable(f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.picture}")
+        try:
+            progress.print(line)
+        except OSError as error:  # its disk is full, or who reads it has gone
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it still holds is written when Python ends
+            raise OutputError(
+                f"standard output: {error.strerror or error}; with -q nothing is printed, and {goes_on}"
+            ) from None
 
 
 def _print_summary(summary: Summary, job: Run, progress: Progress) -> None:
@@ -192,7 +209,7 @@ def _print_summary(summary: Summary, job: Run, progress: Progress) -> None:
     parts += [f"{summary.failed} failed"] if summary.failed else []
     if summary.stopped is not None:
         text = f"{summary.stopped}: {', '.join(parts)}"
-        text += "; the same command goes on from there" if job.stopped else f"; see {summary.manifest}"
+        text += f"; {_goes_on(job.restart)}" if job.stopped else f"; see {summary.manifest}"
     elif summary.before and summary.failed:
         text = f"{', '.join(parts)}, which are not tried again but with --restart; see {summary.manifest}"
     elif summary.before or job.settings.shards is not None or (summary.failed and count > 1):

@@ -57,6 +57,7 @@ class Run:
         done, failed: how many of them the manifest speaks of, or is about to.
         before: how many of both are of earlier runs; members of archives count once they are passed over.
         stopped: whether it ended before the last image because it was told to.
+        restart: whether it forgets what earlier runs have done.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Run:
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self.stopped = self._finishing = False
         self._explainer, self._inputs, self._path = explainer, inputs, Path(folder)
-        self._restart, self._progress = restart, progress
+        self.restart, self._progress = restart, progress
         self._made: list[Path] = []
         self._stop = threading.Event() if stop is None else stop
         self._check()
@@ -135,7 +136,7 @@ class Run:
         folder = output.Folder(self._path, self._inputs.inside(self._path), _TEMPORARY)
         with locked(folder.path), folder:
             facts = self._facts()
-            if self._restart:
+            if self.restart:
                 _forget(folder)
             before = provenance.read(folder.path)
             if before is None:
@@ -257,10 +258,10 @@ class FailureLimit:
 
     def look(self, run: Run, outcome: Outcome) -> None:
         """Let the run finish if it has gone too far."""
-        if self.why is not None or outcome.error is None:
+        if self.why is not None:
             return
         count = run.done + run.failed
-        if self._fail_fast:
+        if self._fail_fast and outcome.error is not None:
             self.why = "an image failed"
         elif self._rate is not None and count >= _RATE_COUNTS_FROM and run.failed > self._rate * count:
             self.why = f"{run.failed} of {count} images failed, more than {100 * self._rate:g} %"
@@ -296,8 +297,14 @@ def _shards(folder: Path) -> list[Path]:
     inside = folder / shards.FOLDER
     if inside.is_symlink():
         raise OutputError(f"{inside}: a link, which may lead out of the output folder; choose another output folder")
-    ours = [path for form in shards.FORMATS for path in inside.glob(f"[0-9]*.{form}") if path.stem.isdecimal()]
-    return sorted(ours)
+    endings = {f".{form}" for form in shards.FORMATS}
+    try:
+        there = [Path(path) for path in os.scandir(inside)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:  # not even whether shards are missing can be told
+        raise OutputError(f"{inside}: cannot be listed: {error.strerror or error}") from None
+    return sorted(path for path in there if path.suffix in endings and path.stem.isdecimal())
 
 
 def _check_new(folder: Path) -> None:
@@ -333,9 +340,7 @@ def _check_shards(folder: Path, manifest: Manifest, form: str | None) -> None:
     Raises:
         OutputError: one that it speaks of is gone.
     """
-    if form is None:
-        return
-    known = {shards.name(number, form) for number in range(manifest.shards)}
+    known = set() if form is None else {shards.name(number, form) for number in range(manifest.shards)}
     there = {path.relative_to(folder).as_posix(): path for path in _shards(folder) if path.is_file()}
     for name in sorted(known - there.keys()):
         raise OutputError(f"{folder / name}: is gone, though {manifest.path} speaks of it; put it back, or start anew")

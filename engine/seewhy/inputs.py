@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -98,11 +99,12 @@ class Inputs:
 
         Raises:
             ImageError: a folder or a pattern holds no images, a folder cannot be listed, or a list cannot be read.
-            OutputError: the output folder is an input folder too, so that results would become inputs; or the list of
-                images does not fit on the disk.
+            OutputError: the output folder is an input folder too, or results would lie in one, so that they would
+                become inputs; it is no name that a folder can have; or the list of images does not fit on the disk.
         """
         self._store = temporary(_SCHEMA)
-        self._out = Path(folder).resolve()
+        self._out = _resolved(folder)
+        self._roots: list[str] = []
         try:
             self._store.execute("BEGIN")
             for argument, path in enumerate(paths):
@@ -110,6 +112,7 @@ class Inputs:
             for argument, path in enumerate(lists, len(paths)):
                 self._insert(argument, (_listed(number, entry) for number, entry in enumerate(read_list(path))))
             self._store.execute("COMMIT")
+            self._check_roots()
             self._count, self._tars = self._one("SELECT count(*), ifnull(sum(is_tar), 0) FROM inputs")
             self.relative = bool(self._one("SELECT count(*) FROM inputs WHERE substr(path, 1, 1) != X'2F'")[0])
         except sqlite3.OperationalError as error:
@@ -161,7 +164,9 @@ class Inputs:
             self._store.execute("DELETE FROM taken")
             self._store.execute("DELETE FROM members")
             # A file may be called as a member of an archive is here.
-            self._store.execute("INSERT INTO members SELECT DISTINCT path, 1 FROM inputs WHERE instr(path, X'23')")
+            self._store.execute(
+                "INSERT INTO members SELECT DISTINCT path, 1 FROM inputs WHERE instr(path, X'23') AND NOT is_tar"
+            )
             names = Names(self._store)
             if earlier is not None:
                 names.reserve(earlier.names())
@@ -195,33 +200,53 @@ class Inputs:
     def _members(self, archive: str) -> Iterator[tuple[Input, PurePath]]:
         folder = PurePath(tars.stem(archive))
         for member in tars.members(archive):
-            path = archive if member.name is None else f"{archive}#{member.name}"
-            key = (os.fsencode(path),)
-            # Not by RETURNING, which SQLite has since 3.35 only.
-            again = "INSERT INTO members VALUES (?, 1) ON CONFLICT (path) DO UPDATE SET count = count + 1"
-            self._store.execute(again, key)
-            (count,) = self._store.execute("SELECT count FROM members WHERE path = ?", key).fetchone()
-            if count > 1:  # an archive may hold a name twice
-                path = f"{path} ({count})"
+            path = self._called(archive if member.name is None else f"{archive}#{member.name}")
             relative = folder / (member.name or "archive")
             yield Input(path, PurePath(), content=member.content, error=member.error), relative
+
+    def _called(self, path: str) -> str:
+        """The path, or PATH (2) and so on, which nothing before was called: an archive may hold a name twice."""
+        key = os.fsencode(path)
+        found = self._store.execute("SELECT count FROM members WHERE path = ?", (key,)).fetchone()
+        count, name = (1, path) if found is None else (found[0] + 1, "")
+        while not name:
+            name = f"{path} ({count})"
+            if self._store.execute("SELECT 1 FROM members WHERE path = ?", (os.fsencode(name),)).fetchone():
+                count, name = count + 1, ""
+        for used, times in ((os.fsencode(name), 1), (key, count)):
+            self._store.execute("INSERT OR REPLACE INTO members VALUES (?, ?)", (used, times))
+        return name
+
+    def _check_roots(self) -> None:
+        """Raises:
+        OutputError: results would lie in an input folder, where the next run would find them.
+        """
+        for root in self._roots:
+            inside = os.fsencode(os.path.relpath(root, self._out)) + b"/"
+            row = self._store.execute(
+                "SELECT 1 FROM inputs WHERE substr(relative, 1, ?) = ? LIMIT 1", (len(inside), inside)
+            ).fetchone()
+            if row is not None:
+                raise OutputError(
+                    f"{root}: results would lie in this input folder, below {self._out}; choose another output folder"
+                )
 
     def _one(self, query: str) -> tuple[int, ...]:
         row: tuple[int, ...] = self._store.execute(query).fetchone()
         return row
 
     def _add(self, argument: int, path: str) -> None:
-        try:
-            possible = bool(os.fsencode(path))
-        except UnicodeEncodeError:
-            possible = False
-        if not possible:
-            raise ImageError(f"{short(path)!r} is not a name that a file can have")
+        _check_encoding(_Row(b"", path, "", ""))
+        if not path:
+            raise ImageError("'' is not a name that a file can have")
         if os.path.isdir(path):
-            if Path(path).resolve() == self._out:
+            real = Path(os.path.realpath(path))
+            if real == self._out:
                 raise OutputError(
                     f"{self._out}: the output folder is an input folder too; choose another output folder"
                 )
+            if real.is_relative_to(self._out):
+                self._roots.append(str(real))
             self._insert(argument, _walk(path, self._out), f"{path}: the folder holds no images")
         elif tars.is_tar(path) and os.path.lexists(path):
             self._insert(argument, [_Row(b"", path, path, _real(path), is_tar=True)])
@@ -234,6 +259,7 @@ class Inputs:
         """Add rows. Of those that name the same image the first stays: first in order, not in time."""
         count = 0
         for count, row in enumerate(rows, 1):  # noqa: B007
+            _check_encoding(row)
             # Different numbers may be the same class: 3 and 03.
             target = None if row.target is None else os.fsencode(str(read_target(row.target)))
             named = (None if row.id is None else os.fsencode(row.id), target)
@@ -318,6 +344,27 @@ def _real(path: str) -> str:
         return os.path.realpath(path)
     except (OSError, ValueError):  # links in circles, a path that no system takes: reading it says what is wrong
         return os.path.abspath(path)
+
+
+def _resolved(folder: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(os.path.realpath(folder))
+    except (OSError, ValueError) as error:  # the current folder is gone; a zero in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(f"{short(os.fspath(folder))}: cannot be an output folder: {reason}") from None
+
+
+def _check_encoding(row: _Row) -> None:
+    """Raises:
+    ImageError: this system has no such names: lists are UTF-8, and the system's names may not be.
+    """
+    for text in (row.path, row.id or ""):
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            hint = "" if encoding == "utf-8" else f"; file names are {encoding} here, and UTF-8 with PYTHONUTF8=1"
+            raise ImageError(f"{short(text)!r} is not a name that a file can have{hint}") from None
 
 
 def _is_image(name: str) -> bool:

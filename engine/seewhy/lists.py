@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import ImageError
+from .names import LONGEST_NAME
 from .text import brief, short
 
 STANDARD_INPUT = "-"
@@ -43,7 +44,8 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[Entry]:
     count = 0
     try:
         with _open(path) as file:
-            for count, entry in enumerate(_entries(file, name, is_csv=name.lower().endswith(".csv")), 1):  # noqa: B007
+            for count, entry in enumerate(_entries(file, name, is_csv=name.lower().endswith(".csv")), 1):
+                _check_length(entry, f"{name}: image {count}")
                 yield entry
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
@@ -51,6 +53,16 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[Entry]:
         raise ImageError(f"{short(name)}: cannot be read: {error}") from None
     if not count:
         raise ImageError(f"{name}: the list holds no images")
+
+
+def _check_length(entry: Entry, where: str) -> None:
+    """Raises:
+    ImageError: a text is longer than any path; every row of a shard would get as much room.
+    """
+    for what, text in ((_PATH, entry.path), (_TARGET, entry.target), (_ID, entry.id)):
+        size = len((text or "").encode(errors="surrogateescape"))
+        if size > LONGEST_NAME:
+            raise ImageError(f"{where}: its {what} has {size} bytes, and {LONGEST_NAME} are the most")
 
 
 def _open(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[IO[str]]:

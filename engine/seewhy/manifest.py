@@ -181,7 +181,7 @@ class Manifest:
                     known = isinstance(record, dict) and record["status"] in (DONE, FAILED)
                     known = known and isinstance(record["path"], str) and {"id", "asked"} <= record.keys()
                     known = known and isinstance(record.get("lines", 1), int) and record.get("lines", 1) > 0
-                    known = known and bool(not record.get("files") or _name(record))
+                    known = known and bool(not record.get("files") or os.fsencode(_name(record)))
                 except (ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError):
                     known = False
                 if not known:

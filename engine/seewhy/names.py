@@ -15,6 +15,9 @@ SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
 CREATE TABLE taken (name BLOB PRIMARY KEY, earlier INTEGER, next INTEGER DEFAULT 2) WITHOUT ROWID;
 """
+LONGEST_NAME = 8192
+"""Of what an input may be called, in bytes. No path of Linux is longer than 4096."""
+
 # Of a component of a name, in bytes: Linux stops at 255, and the method, the class and the extension come behind.
 _LONGEST = 160
 # Of all folders of a name, in bytes: Linux stops at 4096 with the output folder's own path; and how many of them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import secrets
@@ -78,7 +80,10 @@ class Encoding:
         options = dict(known.options)
         if known.has_quality:
             options["quality"] = QUALITY if self.quality is None else self.quality
-        picture.save(file, known.pillow, **options)
+        # By way of memory: into a file Pillow's encoders write for themselves, and take a full disk for success.
+        encoded = io.BytesIO()
+        picture.save(encoded, known.pillow, **options)
+        file.write(encoded.getbuffer())
 
     def check(self, size: tuple[int, int], path: PurePath) -> None:
         """Raises:
@@ -116,7 +121,8 @@ class Folder:
             raise OutputError(f"{path}: not a folder; choose another output folder") from None
         except OSError as error:
             raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
-        self._inputs = {Path(os.path.realpath(name)) for name in inputs}  # also of links in circles
+        # Of millions of inputs no more than a number is kept: sorted, eight bytes each.
+        self._inputs = np.unique(np.fromiter((_number(os.path.realpath(name)) for name in inputs), np.uint64))
         self._temporary = None if temporary is None else self._root / temporary
 
     def __enter__(self) -> Folder:
@@ -158,12 +164,19 @@ class Folder:
             if place != self._root and self._root not in place.parents:
                 raise OutputError(f"{path}: lies outside the output folder {self.path}")
             place.mkdir(parents=True, exist_ok=True)
-            if place / path.name in self._inputs or Path(os.path.realpath(path)) in self._inputs:
+            if self._is_input(place / path.name) or self._is_input(os.path.realpath(path)):
                 raise OutputError(f"{path}: would replace an input image; choose another output folder")
             self._write(path, content, at_once)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
         return path
+
+    def _is_input(self, path: str | os.PathLike[str]) -> bool:
+        if not self._inputs.size:
+            return False
+        number = np.uint64(_number(path))
+        place = int(np.searchsorted(self._inputs, number))
+        return place < self._inputs.size and bool(self._inputs[place] == number)
 
     def check(self) -> None:
         """Raises:
@@ -184,6 +197,11 @@ class Folder:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _number(path: str | os.PathLike[str]) -> int:
+    """64 bits: that a result's is also one of a million inputs' happens in one of ten million runs of as many."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

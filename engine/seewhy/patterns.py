@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 _ANY_FOLDERS = "**"
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def fixed_part(pattern: str) -> str:
@@ -42,7 +45,7 @@ def _below(folder: str, parts: list[str]) -> Iterator[str]:
         yield from _any_depth(folder, rest or ["*"])
     elif not glob.has_magic(part):  # behind one that has wildcards
         path = os.path.join(folder, part)
-        if os.path.lexists(path):
+        if _mode(path, follow=False) is not None:
             yield from _found(path, rest)
     else:
         fits = re.compile(fnmatch.translate(part)).match
@@ -54,7 +57,7 @@ def _below(folder: str, parts: list[str]) -> Iterator[str]:
 def _found(path: str, rest: list[str]) -> Iterator[str]:
     if not rest:
         yield path
-    elif os.path.isdir(path):
+    elif _is_folder(path):
         yield from _below(path, rest)
 
 
@@ -69,7 +72,22 @@ def _any_depth(folder: str, rest: list[str]) -> Iterator[str]:
 
 
 def _listed(folder: str) -> Iterator[os.DirEntry[str]]:
-    if folder and not os.path.isdir(folder):  # nothing matches; one that is there and cannot be listed is an error
+    if folder and not _is_folder(folder):  # nothing matches; one that is there and cannot be listed is an error
         return
     with os.scandir(folder or ".") as entries:
         yield from entries
+
+
+def _is_folder(path: str) -> bool:
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def _mode(path: str, follow: bool = True) -> int | None:
+    """What is there; None for nothing. Unlike `os.path`'s functions this takes a locked folder for no empty one."""
+    try:
+        return os.stat(path, follow_symlinks=follow).st_mode
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return None
+        raise

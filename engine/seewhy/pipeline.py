@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import ProviderError
+
 # Threads that wait look up this often (seconds), so that they end with a program that never closed its iterator.
 _LOOK_UP = 1.0
 _NO_END = sys.maxsize
@@ -63,8 +65,12 @@ def run(source: Iterable[Any], stages: Sequence[Stage], threads: int, window: in
 def _results(line: _Line, threads: int) -> Iterator[Any]:
     helpers = [threading.Thread(target=line.serve, name=f"seewhy-{i}") for i in range(threads)]
     try:
-        for helper in helpers:
-            helper.start()
+        for started, helper in enumerate(helpers):
+            try:
+                helper.start()
+            except RuntimeError:
+                message = f"the system gives {started} of {threads} threads; choose fewer, with --threads or `threads`"
+                raise ProviderError(message) from None
         number = 0
         while line.wait_for(number):
             yield line.take(number)

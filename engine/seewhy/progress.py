@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
         self._total = total
         self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
+        self._terminal = self._stream is not None and self._stream.isatty()  # None: it was closed before we began
         self._start = self._drawn = time.monotonic()
         self._visible = False
         self._done, self._before, self._passes = 0, 0, (0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import hashlib
 import lzma
 import os
 import stat
@@ -15,6 +16,7 @@ from typing import IO, Any
 
 from .decode import extensions
 from .errors import ImageError
+from .names import LONGEST_NAME
 from .text import short
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -141,6 +143,11 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _read(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> Member:
+    size = len(os.fsencode(entry.name))
+    if size > LONGEST_NAME:  # every row of a shard would get as much room
+        called = f"{entry.name[:100]}...{hashlib.sha256(os.fsencode(entry.name)).hexdigest()[:16]}"
+        error = ImageError(f"{path}#{short(called)}: a name of {size} bytes, and {LONGEST_NAME} are the most")
+        return Member(called, error=error)
     name = f"{path}#{entry.name}"
     if not entry.isreg():
         return Member(entry.name, error=ImageError(f"{name}: a link or a device; put the image itself there"))

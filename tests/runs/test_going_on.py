@@ -386,6 +386,48 @@ def test_the_end_of_a_run_that_was_told_to_stop(explainer: Explainer, photos: Pa
     assert summary.stopped is None and summary.done + summary.failed == COUNT
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_shards_that_nobody_speaks_of_go(form: str, explainer: Explainer, photos: Path, out: Path) -> None:
+    """Also in a run without shards: whoever reads all of them would take them for its results."""
+    stop = threading.Event()
+    stop.set()
+    explain_folder(explainer, photos, out, faults.settings("npz"), stop=stop)
+    (out / "shards").mkdir()
+    (out / "shards" / "00007.npz").write_bytes(b"of a run that was killed before its lines were written")
+    (out / "shards" / "mine.npz").write_bytes(b"")
+    explain_folder(explainer, photos, out, faults.settings(form))
+    assert "00007.npz" not in os.listdir(out / "shards") and (out / "shards" / "mine.npz").exists()
+
+
+def test_shards_that_cannot_be_listed(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not gone."""
+    copied(whole("npz"), out)
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if os.fspath(path).endswith("shards"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OutputError, match="shards: cannot be listed: Permission denied"):
+        explain_folder(explainer, photos, out, faults.settings("npz"))
+
+
+def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, tmp_path: Path) -> None:
+    """The hundredth need not be the one that fails."""
+    pictures(tmp_path / "photos", 400)
+    for path in sorted((tmp_path / "photos").rglob("*.*"))[:99]:
+        path.write_bytes(b"")
+    summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)
+    assert summary.stopped == "99 of 100 images failed, more than 5 %"
+    assert (summary.failed, summary.done < 300) == (99, True)
+    summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)
+    assert summary.stopped is not None and summary.done < 300
+
+
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
