@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import bypass
+from seewhy import graph
 from seewhy.graph import prune
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
@@ -32,6 +33,51 @@ def test_same_numbers(outputs: tuple[str, ...]) -> None:
     for name in outputs:
         # The optimiser may fuse differently in a smaller graph, so a few units in the last place may move.
         np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [("logits",), DEFAULT_OUTPUTS])
+def test_weights_kept_apart_give_the_same_bits(outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "_LARGE", 100)
+    model = Tiny().proto()
+    weights: dict[str, np.ndarray] = {}
+    light = prune(model, outputs, apart=weights)
+    whole = prune(model, outputs)
+    sizes = {tensor.name: len(tensor.raw_data) for tensor in whole.graph.initializer}
+    assert weights.keys() == {name for name, size in sizes.items() if size >= 100} and 0 < len(weights) < len(sizes)
+    assert light.ByteSize() < whole.ByteSize()
+    options = onnxruntime.SessionOptions()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    session = onnxruntime.InferenceSession(light.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    del values, weights  # onnxruntime has copied them
+    feeds = {
+        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
+        "targets": np.array([1, -1]),
+    }
+    found = session.run(outputs, {value.name: feeds[value.name] for value in session.get_inputs()})
+    for value, expected in zip(found, run(whole, feeds).values(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("damage", ["short", "negative", "half", "elsewhere"])
+def test_weights_that_are_not_what_they_say_stay_where_they_are(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime says what is wrong with them."""
+    monkeypatch.setattr(graph, "_LARGE", 1)
+    model = Tiny().proto()
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    if damage == "short":
+        tensor.raw_data = tensor.raw_data[:-4]
+    elif damage == "negative":
+        tensor.dims[0], tensor.dims[1] = -tensor.dims[0], -tensor.dims[1]
+    elif damage == "half":
+        tensor.data_type = TensorProto.FLOAT16
+    else:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+    weights: dict[str, np.ndarray] = {}
+    light = prune(model, ["logits"], apart=weights)
+    assert weights and tensor.name not in weights
+    assert tensor in light.graph.initializer
 
 
 def test_nothing_else_is_left() -> None:

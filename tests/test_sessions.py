@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from seewhy import Explainer, ModelFileError, ProviderError, sessions
+from seewhy import Explainer, ModelFileError, ProviderError, graph, sessions
 from seewhy.model import ModelFile
 from test_model import external
 from tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -113,6 +113,41 @@ def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.Monke
         for names in sets:
             found.run(names, feeds)
         assert [key[0] for key in found._cache] == sets[-kept:]
+
+
+@pytest.mark.parametrize("method", ["gradcam", "guided-backprop"])
+def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
+    method: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits, whether or not; and it is not given them twice."""
+    images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
+    written: list[int] = []
+    start = sessions._start
+    monkeypatch.setattr(
+        sessions, "_start", lambda model, *others: (written.append(model.ByteSize()), start(model, *others))[1]
+    )
+    found, sizes = [], []
+    for large in (2**16, 4):
+        written.clear()
+        monkeypatch.setattr(graph, "_LARGE", large)
+        found.append(Explainer(model_path, ["cpu"]).explain(images, method).attributions)
+        sizes.append(max(written))  # the least is that of the graph that tries a provider
+    np.testing.assert_array_equal(*found)
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize(("in_cache", "sizes"), [(10**9, [1, 1, 1, 1]), (0, [2, 2])])
+def test_pieces_of_networks_that_stay_in_a_cache_are_small(
+    in_cache: int, sizes: list[int], model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions.pieces, "IN_CACHE", in_cache)
+    seen: list[list[slice]] = []
+    run = sessions.pieces.run
+    monkeypatch.setattr(
+        sessions.pieces, "run", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
+    )
+    Explainer(model_path, ["cpu"], threads=2).explain(np.zeros((4, 3, 12, 16), np.float32), "gradcam")
+    assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]
 
 
 def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny) -> None:

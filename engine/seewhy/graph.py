@@ -6,14 +6,24 @@ before the session is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+# A tensor of fewer bytes is not worth being kept apart.
+_LARGE = 2**16
 
-def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] = ()) -> onnx.ModelProto:
+
+def prune(
+    model: onnx.ModelProto,
+    outputs: Iterable[str],
+    given: Sequence[str] = (),
+    apart: dict[str, NDArray[np.float32]] | None = None,
+) -> onnx.ModelProto:
     """Return a new model that computes `outputs` and nothing else. Opset and IR version stay.
 
     The outputs named in `given` become inputs: the graph starts at them instead of computing them. What is behind them
@@ -21,6 +31,9 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] =
     `given`, so that a graph which only does that needs no images.
 
     Inputs that nothing needs any more are left out, so look at the result's inputs before feeding it.
+
+    With `apart`, large weights are not copied into the result, which then only names them, as external data. They are
+    put into `apart`, by name, for onnxruntime's `SessionOptions.add_external_initializers`.
 
     Raises:
         KeyError: an output is not there; the argument is its name.
@@ -48,10 +61,26 @@ def prune(model: onnx.ModelProto, outputs: Iterable[str], given: Sequence[str] =
         _drop_unused_outputs(result.node.add(), node, needed, opsets)
     result.output.extend(wanted)
     result.input.extend(value for value in (*graph.input, *starts) if value.name in needed)
-    result.initializer.extend(tensor for tensor in (*graph.initializer, *constants) if tensor.name in needed)
+    for tensor in (*graph.initializer, *constants):
+        if tensor.name in needed:
+            _add_tensor(result, tensor, apart)
     result.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in needed)
     result.value_info.extend(value for value in graph.value_info if value.name in needed)
     return pruned
+
+
+def _add_tensor(graph: onnx.GraphProto, tensor: onnx.TensorProto, apart: dict[str, NDArray[np.float32]] | None) -> None:
+    size = math.prod(tensor.dims) * 4
+    known = tensor.data_type == onnx.TensorProto.FLOAT and all(dim > 0 for dim in tensor.dims)
+    if apart is not None and known and size >= _LARGE:
+        raw = tensor.raw_data
+        if len(raw) == size:  # not where it lies in another file or field, and not in a damaged one
+            apart[tensor.name] = np.frombuffer(raw, np.dtype("<f4")).reshape(tensor.dims)
+            named = graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+            named.data_location = onnx.TensorProto.EXTERNAL
+            named.external_data.add(key="location", value=tensor.name)
+            return
+    graph.initializer.append(tensor)
 
 
 def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:

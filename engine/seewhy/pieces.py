@@ -17,6 +17,8 @@ _Result = TypeVar("_Result")
 # Bytes of matrices for each image of a piece. A convolution reads a weight once and uses it at every place; a linear
 # layer of a few images does little but read. So large ones (AlexNet, VGG) want large pieces, or none.
 _MATRICES_PER_IMAGE = 20_000_000
+# Bytes of all weights of a network that a cache holds beside the maps: reading them again for each image is cheap.
+IN_CACHE = 24_000_000
 # Of the cores' time, what must be in use to the end for pieces to be worth it.
 _LEAST_IN_USE = 0.85
 
@@ -30,8 +32,9 @@ def worthwhile(rows: int, threads: int, matrices: int) -> bool:
 def pieces(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
     """Cut `rows` images into pieces of nearly one size, as many for each of `threads`.
 
-    One each, unless `small`: where a backward pass to the image reads again what the forward pass has left, pieces are
-    as small as `matrices`, in bytes, allow. A forward pass alone gains less from that than reading weights again costs.
+    One each, unless `small`: where a backward pass to the image reads again what the forward pass has left, or where
+    all weights stay in a cache, pieces are as small as `matrices`, in bytes, allow. Otherwise a forward pass gains less
+    from that than reading weights again costs.
     """
     largest = max(1, -(-matrices // _MATRICES_PER_IMAGE)) if small else rows
     rounds = -(-rows // (largest * threads))

@@ -78,7 +78,9 @@ class Sessions:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ProviderError(f"threads must be a positive integer, not {threads!r}")
         self._model = model
-        self._matrices = sum(_size(tensor) for tensor in model.proto.graph.initializer if len(tensor.dims) == 2)
+        weights = model.proto.graph.initializer
+        self._matrices = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
+        self._small = sum(map(_size, weights)) <= pieces.IN_CACHE
         # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
         self._threads = usable_cores() if threads is None else threads
         self._asked, self.providers = _settle(providers)
@@ -116,7 +118,8 @@ class Sessions:
 
         try:
             if cached.threads == 1 and self.providers[0] == CPU:
-                parts = pieces.pieces(rows, self._threads, self._matrices, not outputs.isdisjoint(_OF_THE_IMAGE))
+                small = self._small or not outputs.isdisjoint(_OF_THE_IMAGE)
+                parts = pieces.pieces(rows, self._threads, self._matrices, small)
                 results = pieces.run(run_rows, parts, self._threads)
                 values = (
                     results[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
@@ -171,7 +174,9 @@ class Sessions:
         adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
     ) -> _Cached:
         needed = sources(outputs) - frozenset(given)
-        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in needed], given)
+        # Copied into the graph they would be written out and read again, which takes longer than all the rest.
+        weights: dict[str, Floats] | None = {} if self.providers == (CPU,) else None
+        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in needed], given, weights)
         add_maps(pruned, outputs)
         adapt(pruned, self.providers)
         options = _options()
@@ -182,6 +187,10 @@ class Sessions:
         if self._model.metadata.external_data is not None:
             folder = os.fspath(self._model.path.parent.absolute())
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        if weights:
+            # onnxruntime copies them, and lets go of these when the session is there.
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in weights.values()]
+            options.add_external_initializers(list(weights), values)
         if adjust is not None:
             adjust(options)
         try:
