@@ -1,0 +1,49 @@
+"""Open files that somebody else has named, without waiting for a pipe or reading a device without end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import IO
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file for reading. Symbolic links are followed.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The open binary file.
+
+    Raises:
+        OSError: If the file cannot be opened, or is a folder, a pipe, a socket or a device; `strerror` says which.
+        ValueError: If the path holds a null character.
+    """
+    # Opening a device can have effects of its own, so the file is tested before it is opened, and once more afterwards,
+    # because something else may have taken its place. O_NONBLOCK keeps a pipe from waiting for another program.
+    _require_regular(os.stat(path).st_mode, path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _require_regular(mode: int, path: str | os.PathLike[str]) -> None:
+    """Raise an OSError if `mode`, a file's `st_mode`, is not that of a regular file."""
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", os.fspath(path))
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "not a file of a known kind")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
