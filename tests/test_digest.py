@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from seewhy.contract import DIGEST_KEY, DIGEST_PLACEHOLDER
-from seewhy.digest import file_digest, seal
+from seewhy.digest import file_digests, seal
 from tiny_model import Tiny
 
 
@@ -24,7 +24,7 @@ def test_seal_by_hand() -> None:
     assert digits(data) == DIGEST_PLACEHOLDER
     assert digits(sealed) == hashlib.sha256(data).hexdigest()
     assert sealed.replace(digits(sealed).encode(), DIGEST_PLACEHOLDER.encode()) == data
-    assert file_digest(sealed, digits(sealed)) == digits(sealed)
+    assert file_digests(sealed, digits(sealed)) == (digits(sealed), hashlib.sha256(sealed).hexdigest())
 
 
 def test_every_byte_counts() -> None:
@@ -35,7 +35,7 @@ def test_every_byte_counts() -> None:
         changed = bytearray(sealed)
         changed[position] ^= 1
         try:
-            assert file_digest(bytes(changed), recorded) != recorded, position
+            assert file_digests(bytes(changed), recorded)[0] != recorded, position
         except ValueError:  # the change hit the key in front of the digits
             assert position in range(own.start - 20, own.start)
 
@@ -51,4 +51,4 @@ def test_refuses_what_has_no_place_for_the_digest() -> None:
         with pytest.raises(ValueError, match="exactly once"):
             seal(wrong)
     with pytest.raises(ValueError, match="exactly once"):
-        file_digest(data, "0")
+        file_digests(data, "0")

@@ -194,68 +194,102 @@ def test_graph_that_onnxruntime_refuses(tmp_path: Path, tiny: Tiny) -> None:
     assert "\n" not in str(raised.value)
 
 
-# Weights in a sibling file.
+# What the exporter never writes.
 
 
-def external(folder: Path, tiny: Tiny, location: str = "big.onnx.data", declared: str | None = "big.onnx.data") -> Path:
-    """Write the tiny model with conv2.weight in a sibling file."""
+def _function(model: onnx.ModelProto) -> None:
+    """A model-local function whose constant lies in a file beside the model file that the metadata does not name."""
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[6], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="secret.bin")
+    function = onnx.helper.make_function(
+        "local",
+        "AddSecret",
+        ["x"],
+        ["y"],
+        [
+            onnx.helper.make_node("Constant", [], ["t"], value=tensor),
+            onnx.helper.make_node("Add", ["x", "t"], ["y"]),
+        ],
+        [onnx.helper.make_opsetid("", contract.OPSET)],
+    )
+    model.functions.append(function)
+    model.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm.output[0] = "plain"
+    model.graph.node.append(onnx.helper.make_node("AddSecret", ["plain"], ["logits"], domain="local"))
+
+
+def _if(model: onnx.ModelProto) -> None:
+    branch = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["plain"], ["same"])],
+        "branch",
+        [],
+        [onnx.helper.make_tensor_value_info("same", TensorProto.FLOAT, None)],
+    )
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm.output[0] = "plain"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(
+        onnx.helper.make_node("If", ["yes"], ["logits"], name="choice", then_branch=branch, else_branch=branch)
+    )
+
+
+def _foreign_operator(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.op_type == "Relu").domain = "com.microsoft"
+
+
+def _foreign_operator_set(model: onnx.ModelProto) -> None:
+    model.opset_import.append(onnx.helper.make_opsetid("org.example", 1))
+
+
+def _training(model: onnx.ModelProto) -> None:
+    model.training_info.add().algorithm.name = "t"
+
+
+def _key_twice(model: onnx.ModelProto) -> None:
+    model.metadata_props.add(key="seewhy.score", value='"none"')
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_function, "holds model-local functions, which the exporter never writes"),
+        (_if, r"holds a graph inside its node 'choice' \(If\), which the exporter never writes"),
+        (_foreign_operator, r"holds operators of the domain 'com\.microsoft', which"),
+        (_foreign_operator_set, r"holds operators of the domain 'org\.example', which"),
+        (_training, "holds graphs for training, which"),
+        (_key_twice, r"the metadata gives seewhy\.score twice"),
+    ],
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_the_exporter_never_writes_is_refused(
+    tmp_path: Path, tiny: Tiny, change: Callable[[onnx.ModelProto], None], words: str, verify: bool
+) -> None:
+    """The hashes are right, so that nothing but the content is at fault."""
     model = tiny.proto()
-    tensor = next(t for t in model.graph.initializer if t.name == "conv2.weight")
-    data = b"\0" * 4096 + tensor.raw_data
-    (folder / "big.onnx.data").write_bytes(data)
-    for key, value in {"location": location, "offset": "4096", "length": str(len(tensor.raw_data))}.items():
-        tensor.external_data.add(key=key, value=value)
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    if declared is not None:
-        set_property(model, "external_data", {"file": declared, "sha256": hashlib.sha256(data).hexdigest()})
-    return write(folder / "big.onnx", model)
+    change(model)
+    (tmp_path / "secret.bin").write_bytes(np.arange(6, dtype=np.float32).tobytes())
+    refused(write(tmp_path / "odd.onnx", model), rf"odd\.onnx: {words}", verify)
 
 
-def test_external_weights(tmp_path: Path, tiny: Tiny, explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
-    path = external(tmp_path, tiny)
-    expected = explainer.explain(images)
-    assert np.array_equal(Explainer(path, threads=1).explain(images).attributions, expected.attributions)
-    relative = Explainer(os.path.relpath(path), threads=1)
-    monkeypatch.chdir(tmp_path)
-    assert np.array_equal(Explainer("big.onnx", threads=1).explain(images).attributions, expected.attributions)
-    del relative
+@pytest.mark.parametrize("pipe", [True, False])
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path, pipe: bool) -> None:
+    path = tmp_path / "pipe" if pipe else Path("/dev/zero")
+    if pipe:
+        os.mkfifo(path)
+    refused(path, f"cannot be read: it is a {'pipe' if pipe else 'device'}, not a regular file")
 
 
-def test_external_weights_missing_or_damaged(tmp_path: Path, tiny: Tiny) -> None:
-    path = external(tmp_path, tiny)
-    weights = tmp_path / "big.onnx.data"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    refused(path, r"big\.onnx\.data: damaged or changed")
-    assert ModelFile.read(path, verify=False)
-    weights.unlink()
-    refused(path, r"big\.onnx: its weights big\.onnx\.data are missing", verify=False)
-
-
-@pytest.mark.parametrize("location", ["../big.onnx.data", "/etc/passwd", "sub/big", "..", "", "C:\\x", "a\\b", "c:x"])
-def test_external_weights_elsewhere(tmp_path: Path, tiny: Tiny, location: str) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (tmp_path / "big.onnx.data").write_bytes(bytes(100_000))
-    refused(external(folder, tiny, location=location), "refers to weights outside its folder", verify=False)
-    refused(external(folder, tiny, declared=location), "refers to weights outside its folder", verify=False)
-
-
-def test_external_weights_that_the_metadata_does_not_name(tmp_path: Path, tiny: Tiny) -> None:
-    refused(external(tmp_path, tiny, declared=None), "weights that its metadata does not name", verify=False)
-    (tmp_path / "other").write_bytes(bytes(10_000))
-    refused(external(tmp_path, tiny, location="other"), "weights that its metadata does not name", verify=False)
-
-
-def test_external_weights_in_an_attribute(tmp_path: Path, tiny: Tiny) -> None:
-    model = tiny.proto()
-    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=tensor))
-    refused(write(tmp_path / "c.onnx", model), "refers to weights outside its folder: '/etc/passwd'")
+def test_the_hash_is_that_of_the_bytes_that_were_parsed(tmp_path: Path, tiny: Tiny) -> None:
+    """Also where the file is replaced afterwards by another of the same size, and its time is set back."""
+    path = tiny.save(tmp_path / "a.onnx")
+    expected, times = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat()
+    explainer = Explainer(path, threads=1)
+    tiny.save(path, seed=1)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    assert explainer.sha256 == expected != hashlib.sha256(path.read_bytes()).hexdigest()
+    assert Explainer(path, threads=1, verify=False).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_contract_names_are_what_the_tests_assume() -> None:
@@ -280,14 +314,6 @@ def test_names_that_are_not_utf_8(tmp_path: Path, tiny: Tiny) -> None:
         assert old in data
         (tmp_path / "odd.onnx").write_bytes(data.replace(old, new))
         refused(tmp_path / "odd.onnx", "damaged: it holds a name that is not UTF-8", verify=False)
-
-
-@pytest.mark.parametrize("name", ["x" * 300, "y" * 100_000, "two\nlines", "\x1b[2J", "none"])
-def test_external_weights_whose_name_no_system_takes(tmp_path: Path, tiny: Tiny, name: str) -> None:
-    path = external(tmp_path, tiny, location=name, declared=name)
-    with pytest.raises(ModelFileError, match="its weights .* are missing") as raised:
-        ModelFile.read(path)
-    assert str(raised.value).isprintable() and len(str(raised.value)) < 400
 
 
 def test_unknown_types_and_long_shapes(tmp_path: Path, tiny: Tiny) -> None:

@@ -13,8 +13,9 @@ import onnxruntime
 import pytest
 
 from seewhy import Explainer, ModelFileError, ProviderError, graph, sessions
+from seewhy.cpus import most_threads
 from seewhy.model import ModelFile
-from test_model import external
+from test_external_weights import external
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 CPU = "CPUExecutionProvider"
@@ -82,10 +83,19 @@ def test_fallback_of_one_session_is_an_error(model_path: Path, monkeypatch: pyte
         explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, np.float32(2), most_threads() + 1, 3000, 10**30])
 def test_wrong_threads(model_path: Path, threads: Any) -> None:
-    with pytest.raises(ProviderError, match="threads must be a positive integer"):
+    """Thousands of threads would bring the machine to a halt."""
+    with pytest.raises(ProviderError, match=f"threads must be an integer from 1 to {most_threads()} on this machine"):
         Explainer(model_path, threads=threads)
+    with pytest.raises(ProviderError, match="threads must be an integer from 1 to"):
+        Explainer(model_path).with_threads(threads)
+
+
+def test_an_integer_of_numpy_is_a_number_of_threads(model_path: Path) -> None:
+    explainer = Explainer(model_path, threads=np.int64(2))  # type: ignore[arg-type]
+    assert type(explainer.threads) is int and explainer.threads == 2
+    assert explainer.with_threads(np.int32(2)) is explainer  # type: ignore[arg-type]
 
 
 def test_cache_is_bounded_and_reused(model_path: Path) -> None:
@@ -209,6 +219,7 @@ def test_spinning(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 _MEMORY = """
 import os, sys
 import numpy as np
+from seewhy.cpus import most_threads
 from seewhy.model import ModelFile
 from seewhy.sessions import Sessions
 

@@ -22,7 +22,7 @@ import onnxruntime
 
 from . import __version__, bench_worker, methods
 from .bench_worker import FORWARD, Case, Order
-from .cpus import usable_cores
+from .cpus import most_threads, usable_cores
 from .errors import MethodError
 from .model import ModelFile
 from .sessions import CPU, Provider, Sessions
@@ -148,15 +148,16 @@ def measure(
     model = ModelFile.read(path, verify)
     whats = (FORWARD, *_methods(methods, model))
     sizes = _numbers("batch", batches, _MOST_IMAGES)
-    counts = [usable_cores()] if threads is None else _numbers("threads", threads, 4096)
+    counts = [usable_cores()] if threads is None else _numbers("threads", threads, most_threads())
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= 3600:
         raise MethodError(f"seconds must be a number above 0, at most 3600, not {brief(seconds)}")
     [turns] = _numbers("rounds", [rounds], 1000)
     asked = [None] if providers is None else [[provider] for provider in _list(providers)]
     found = [(provider, Sessions(model, provider, 1).providers[0]) for provider in asked]
 
+    sha256 = [model.sha256, model.external_data_sha256]
     orders = [
-        Order(os.fspath(model.path), provider, size, [], float(seconds), turns)
+        Order(os.fspath(model.path), provider, size, [], float(seconds), turns, sha256=sha256)
         for provider, _ in found
         for size in sizes
     ]
@@ -172,7 +173,7 @@ def measure(
         _tell(progress, len(orders) + done, total)
         cases = [Case(what, 1, 1) for what in whats]
         operators += _profiled(
-            Order(os.fspath(model.path), provider, max(sizes), cases, float(seconds), turns, True), name
+            Order(os.fspath(model.path), provider, max(sizes), cases, float(seconds), turns, True, sha256), name
         )
     _tell(progress, total, total)
     rows = _with_ratios(rows)

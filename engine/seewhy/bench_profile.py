@@ -29,6 +29,7 @@ _WEIGHTS = "weights.bin"
 def measure(order: Order, say: Callable[[dict[str, Any]], object]) -> None:
     """Answer with each case's operators, those that take longest first."""
     model = ModelFile.read(order.path, verify=False)
+    order.check(model)
     data = model.metadata
     shape = (order.batch, data.channels, *data.image_size)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from .contract import IMAGES, LOGITS
-from .errors import SeewhyError
+from .errors import ModelFileError, SeewhyError
 from .explainer import Explainer
 from .model import ModelFile
 from .sessions import Provider, Sessions
@@ -53,6 +53,17 @@ class Order:
     """For each case, in all rounds."""
     rounds: int
     profile: bool = False
+    sha256: Sequence[str | None] = ()
+    """Of the model file, and of the weights file beside it or None."""
+
+    def check(self, read: ModelFile | Explainer) -> None:
+        """Make sure that the files are those that the order is about.
+
+        Raises:
+            ModelFileError: If they have changed since the order was made.
+        """
+        if [read.sha256, read.external_data_sha256] != list(self.sha256):
+            raise ModelFileError(f"{self.path}: changed while it was measured; start again")
 
 
 @dataclass
@@ -150,6 +161,7 @@ def _reason(error: Exception) -> str:
 def _runs(order: Order) -> tuple[Any, Callable[[Case], Callable[[], object]]]:
     """The images, and what makes a case a function that runs one batch of them. Cases of one kind share sessions."""
     model = ModelFile.read(order.path, verify=False)
+    order.check(model)
     data = model.metadata
     try:
         images = np.empty((order.batch, data.channels, *data.image_size), np.float32)
@@ -172,6 +184,7 @@ def _runs(order: Order) -> tuple[Any, Callable[[Case], Callable[[], object]]]:
             return lambda: forward.run(None, {IMAGES: images})  # whole, not in pieces
         if case.threads not in explainers:
             explainers[case.threads] = Explainer(order.path, order.providers, case.threads, verify=False)
+            order.check(explainers[case.threads])
         explainer = explainers[case.threads]
         return lambda: explainer.explain(images, case.what, batch_size=order.batch).heatmaps
 

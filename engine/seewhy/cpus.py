@@ -26,6 +26,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min([len(cores), *map(math.ceil, _quotas(root))]))
 
 
+def most_threads() -> int:
+    """Return the largest number of threads that one call may be given: four for each usable core, and at least 16.
+
+    More threads are never quicker, and some thousand of them bring a machine to a halt.
+    """
+    return max(16, 4 * usable_cores())
+
+
 def _core(root: Path, cpu: int) -> str:
     """What the hardware threads of one core have in common: their list. Unknown ones are cores of their own."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"

@@ -16,20 +16,28 @@ DIGITS = len(DIGEST_PLACEHOLDER)
 _PREFIX = DIGEST_KEY.encode() + b"\x12" + bytes([DIGITS])
 
 
-def file_digest(data: bytes, recorded: str) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) that a file with the bytes `data` should carry.
+def file_digests(data: bytes, recorded: str) -> tuple[str, str]:
+    """Return two SHA-256 hashes of a file with the bytes `data`, each as 64 hexadecimal digits.
 
-    `recorded` is the value that it does carry.
+    Args:
+        data: Bytes of the file.
+        recorded: The value that the file carries as its digest.
+
+    Returns:
+        The digest that the file should carry, and the plain hash of its bytes, which `sha256sum` gives.
 
     Raises:
-        ValueError: `recorded` does not stand exactly once in `data` as the value of the digest's key.
+        ValueError: If `recorded` does not stand exactly once in `data` as the value of the digest's key.
     """
     start = _find_once(data, recorded)
     view = memoryview(data)
-    hasher = hashlib.sha256(view[:start])
-    hasher.update(DIGEST_PLACEHOLDER.encode())
-    hasher.update(view[start + DIGITS :])
-    return hasher.hexdigest()
+    # The metadata stands at the end of a file, so most bytes are hashed once for both.
+    expected = hashlib.sha256(view[:start])
+    plain = expected.copy()
+    expected.update(DIGEST_PLACEHOLDER.encode())
+    expected.update(view[start + DIGITS :])
+    plain.update(view[start:])
+    return expected.hexdigest(), plain.hexdigest()
 
 
 def seal(data: bytes) -> bytes:
@@ -39,7 +47,7 @@ def seal(data: bytes) -> bytes:
         ValueError: the placeholder does not stand exactly once in `data` as the value of the digest's key.
     """
     start = _find_once(data, DIGEST_PLACEHOLDER)
-    digest = file_digest(data, DIGEST_PLACEHOLDER).encode()
+    digest = file_digests(data, DIGEST_PLACEHOLDER)[0].encode()
     return b"".join((memoryview(data)[:start], digest, memoryview(data)[start + DIGITS :]))
 
 

@@ -6,7 +6,6 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, TypeAlias, overload
 
 from . import methods, preprocess
@@ -22,7 +21,7 @@ from .options import settle
 from .passes import Count
 from .results import Results
 from .runs import Runs
-from .sessions import Provider, Sessions
+from .sessions import Provider, Sessions, check_threads
 from .targets import check_top, is_integer, resolve
 from .text import brief
 
@@ -56,7 +55,8 @@ class Explainer:
             path: a file that `seewhy export` wrote.
             providers: names of onnxruntime execution providers ("CUDAExecutionProvider", or "cuda" for short), or
                 (name, options) pairs, in order of preference. None takes CUDA if usable, else the CPU.
-            threads: most threads to use for one run; None is one for each core that the process may use.
+            threads: most threads to use for one run; None is one for each core that the process may use. At most four
+                for each usable core, or 16 if that is more.
             verify: check the file's SHA-256. Damaged files often load and run, with wrong numbers.
 
         Raises:
@@ -68,7 +68,7 @@ class Explainer:
         self._start(threads)
 
     def _start(self, threads: int | None) -> None:
-        self.threads = threads
+        threads = self.threads = check_threads(threads)
         self._sessions = Sessions(self._model, self._asked, threads)
         self._runs = Runs(self._model, self._sessions)
         self._size = Size(*self._model.metadata.image_size, threads or usable_cores())
@@ -81,6 +81,7 @@ class Explainer:
         Several threads that call `explain` at the same time are best served by runs of a single thread each. The file
         is not read again, but the weights are in memory once for each.
         """
+        threads = check_threads(threads)
         if threads == self.threads:
             return self
         with self._lock:
@@ -102,14 +103,15 @@ class Explainer:
     def providers(self) -> tuple[str, ...]:
         return self._sessions.providers
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Of the model file, as 64 hexadecimal digits.
-
-        Raises:
-            ModelFileError: the file has changed since it was read, or is damaged.
-        """
+        """SHA-256 of the model file's bytes as they were read, as 64 hexadecimal digits."""
         return self._model.sha256
+
+    @property
+    def external_data_sha256(self) -> str | None:
+        """SHA-256 of the bytes of the weights file beside the model file, or None where there is none."""
+        return self._model.external_data_sha256
 
     @property
     def labels(self) -> tuple[str, ...] | None:

@@ -194,6 +194,9 @@ class Run:
         settings, explainer = self.settings, self._explainer
         metadata = explainer.metadata
         settled = explainer.settle(list(settings.methods), settings.options)
+        external = metadata.external_data and {
+            "external_data": {**metadata.external_data, "sha256": explainer.external_data_sha256}
+        }
         pictures = settings.shards is None
         drawn = {
             "quality": settings.encoding.quality,
@@ -208,6 +211,7 @@ class Run:
                 "name": metadata.model.name,
                 "source": metadata.model.source,
                 "sha256": explainer.sha256,
+                **(external or {}),
                 "exported_with": dict(metadata.versions),
             },
             "versions": provenance.software(),

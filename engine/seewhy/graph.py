@@ -7,7 +7,8 @@ before the session is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,8 @@ def prune(
     model: onnx.ModelProto,
     outputs: Iterable[str],
     given: Sequence[str] = (),
-    apart: dict[str, NDArray[np.float32]] | None = None,
+    apart: dict[str, NDArray[Any]] | None = None,
+    external: Mapping[str, NDArray[Any]] | None = None,
 ) -> onnx.ModelProto:
     """Return a new model that computes `outputs` and nothing else. Opset and IR version stay.
 
@@ -33,7 +35,8 @@ def prune(
     Inputs that nothing needs any more are left out, so look at the result's inputs before feeding it.
 
     With `apart`, large weights are not copied into the result, which then only names them, as external data. They are
-    put into `apart`, by name, for onnxruntime's `SessionOptions.add_external_initializers`.
+    put into `apart`, by name, for onnxruntime's `SessionOptions.add_external_initializers`. The tensors in `external`,
+    by name, lie outside the model and are always put there.
 
     Raises:
         KeyError: an output is not there; the argument is its name.
@@ -62,25 +65,30 @@ def prune(
     result.output.extend(wanted)
     result.input.extend(value for value in (*graph.input, *starts) if value.name in needed)
     for tensor in (*graph.initializer, *constants):
-        if tensor.name in needed:
-            _add_tensor(result, tensor, apart)
+        if tensor.name not in needed:
+            continue
+        values = (external or {}).get(tensor.name)
+        if values is None and apart is not None:
+            values = _large_weight(tensor)
+        if values is None or apart is None:
+            result.initializer.append(tensor)
+        else:
+            apart[tensor.name] = values
+            named = result.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+            named.data_location = onnx.TensorProto.EXTERNAL
+            named.external_data.add(key="location", value=tensor.name)
     result.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in needed)
     result.value_info.extend(value for value in graph.value_info if value.name in needed)
     return pruned
 
 
-def _add_tensor(graph: onnx.GraphProto, tensor: onnx.TensorProto, apart: dict[str, NDArray[np.float32]] | None) -> None:
+def _large_weight(tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
+    """Return the values of a large float32 tensor without copying them; None for all others, and for damaged ones."""
     size = math.prod(tensor.dims) * 4
     known = tensor.data_type == onnx.TensorProto.FLOAT and all(dim > 0 for dim in tensor.dims)
-    if apart is not None and known and size >= _LARGE:
-        raw = tensor.raw_data
-        if len(raw) == size:  # not where it lies in another file or field, and not in a damaged one
-            apart[tensor.name] = np.frombuffer(raw, np.dtype("<f4")).reshape(tensor.dims)
-            named = graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-            named.data_location = onnx.TensorProto.EXTERNAL
-            named.external_data.add(key="location", value=tensor.name)
-            return
-    graph.initializer.append(tensor)
+    if not known or size < _LARGE or len(tensor.raw_data) != size:
+        return None
+    return np.frombuffer(tensor.raw_data, np.dtype("<f4")).reshape(tensor.dims)
 
 
 def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from . import contract
 from .contract import Metadata, Shape
-from .digest import file_digest
+from .digest import file_digests
 from .errors import ModelFileError
+from .external_weights import ExternalWeights, tensors
+from .regular_files import open_regular
 from .text import short
 
 _FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
@@ -22,7 +26,7 @@ _PROTOBUF_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model file that keeps the contract."""
+    """A model file that keeps the contract. Everything in it was read once; later changes on disk have no effect."""
 
     path: Path
     proto: onnx.ModelProto
@@ -31,74 +35,145 @@ class ModelFile:
     """The contract's outputs that this file holds, in the contract's order."""
     damage: str | None
     """What is wrong with the file's bytes, in one line; None where they are whole, or were not checked."""
-    stamp: tuple[int, int, int] = field(repr=False)
-    """Tells whether the file is still the one that was read."""
+    sha256: str
+    """SHA-256 of the bytes that were parsed, as 64 hexadecimal digits; `sha256sum` gives the same."""
+    weights: Mapping[str, NDArray[Any]] = field(repr=False)
+    """The tensors that lie in the file beside the model file, by name. Empty where there is none, and in a model file
+    that was only inspected."""
+    external_data_sha256: str | None
+    """SHA-256 of the bytes of the file beside the model file; None where there is none, or it was not read."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
-        """Read `path`, and check its hash if `verify`.
+        """Read a model file, and the weights beside it if there are any.
+
+        Args:
+            path: Path of the model file.
+            verify: Whether to compare the hashes of the files with those that the exporter recorded.
 
         Raises:
-            ModelFileError: the file is missing, damaged, not ONNX, or breaks the contract.
+            ModelFileError: If a file is missing, damaged, not ONNX, or breaks the contract.
         """
-        model = cls.inspect(path, verify)
+        model = cls._load(path, verify, hold_weights=True)
         if model.damage is not None:
             raise ModelFileError(model.damage)
         return model
 
     @classmethod
     def inspect(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
-        """Like `read`, but a wrong hash is reported as `damage` instead of raised."""
-        path = Path(path)
-        file = str(path)
-        data, stamp = _read_bytes(path), _stamp(path)
-        proto = _parse(data, file)
-        properties = {entry.key: entry.value for entry in proto.metadata_props}
-        metadata = Metadata.from_properties(properties, file)
-        _check_external_data(proto, metadata, path)
-        damage = _damage(data, properties, metadata, path) if verify else None
-        if damage is None:
-            _check_values(proto.graph, metadata, file)
-        held = {value.name for value in proto.graph.output}
-        outputs = tuple(name for name in contract.OUTPUTS if name in held)
-        return cls(path, proto, metadata, outputs, damage, stamp)
-
-    @property
-    def sha256(self) -> str:
-        """Of the file's bytes, as `sha256sum` gives it. The file is read again.
+        """Read a model file without holding the weights beside it. A wrong hash becomes `damage` instead of an error.
 
         Raises:
-            ModelFileError: it is not the file any more that was read.
+            ModelFileError: If a file is missing, not ONNX, or breaks the contract in another way.
         """
-        before = _stamp(self.path)
-        digest = _stream_digest(self.path)
-        if not before == self.stamp == _stamp(self.path):
-            raise ModelFileError(f"{self.path}: changed since it was read; start again")
-        return digest
+        return cls._load(path, verify, hold_weights=False)
 
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Changes whenever a file is written to or replaced."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    @classmethod
+    def _load(cls, path: str | os.PathLike[str], verify: bool, hold_weights: bool) -> ModelFile:
+        path = Path(path)
+        file = str(path)
+        data = _read_bytes(path)
+        proto = _parse(data, file)
+        properties = _properties(proto, file)
+        metadata = Metadata.from_properties(properties, file)
+        recorded = properties.get(contract.DIGEST_KEY)
+        expected, sha256 = _digests(data, recorded)
+        damage = _damage(recorded, expected, path) if verify else None
+        weights: Mapping[str, NDArray[Any]] = {}
+        external_data_sha256 = None
+        if damage is None:
+            _refuse_what_the_exporter_never_writes(proto, file)
+            _check_values(proto.graph, metadata, file)
+            recorded_weights = metadata.external_data or {}
+            external = ExternalWeights.locate(proto.graph, recorded_weights.get("file"), path)
+            if external is not None and hold_weights:
+                weights, external_data_sha256 = external.read()
+            elif external is not None and verify:
+                external_data_sha256 = external.sha256()
+            if external is not None and verify and external_data_sha256 != recorded_weights["sha256"]:
+                damage = _changed(external.shown)
+        held = {value.name for value in proto.graph.output}
+        outputs = tuple(name for name in contract.OUTPUTS if name in held)
+        return cls(path, proto, metadata, outputs, damage, sha256, weights, external_data_sha256)
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise ModelFileError(f"{path}: a folder, not a model file")
-        size = path.stat().st_size
-        if size > _PROTOBUF_LIMIT:
-            raise ModelFileError(f"{path}: not an ONNX file: {size} bytes, and ONNX stops at 2 GiB")
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _PROTOBUF_LIMIT:
+                raise ModelFileError(f"{path}: not an ONNX file: {size} bytes, and ONNX stops at 2 GiB")
+            data = file.read(size)
+    except IsADirectoryError:
+        raise ModelFileError(f"{path}: a folder, not a model file") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a path that no system takes
+        raise ModelFileError(f"{short(str(path))}: cannot be read: {error}") from None
     if not data:
         raise ModelFileError(f"{path}: the file is empty; export the network again")
     return data
+
+
+def _refuse_what_the_exporter_never_writes(proto: onnx.ModelProto, file: str) -> None:
+    """Refuse everything beside one flat graph of standard operators.
+
+    Such things are either of no use in a SeeWhy file or a way around the checks: a function may hold tensors that refer
+    to other files, an operator of another domain may open files, and a loop may never end.
+
+    Raises:
+        ModelFileError: If there are functions, training graphs, operators of another domain, or graphs inside a node.
+    """
+    domains = {opset.domain for opset in proto.opset_import} | {node.domain for node in proto.graph.node}
+    foreign = sorted(domains - {"", "ai.onnx"})
+    nested = next(
+        (node for node in proto.graph.node for one in node.attribute if one.HasField("g") or one.graphs), None
+    )
+    if proto.functions:
+        found = "model-local functions"
+    elif proto.training_info:
+        found = "graphs for training"
+    elif foreign:
+        found = f"operators of the domain '{short(foreign[0])}'"
+    elif nested is not None:
+        found = f"a graph inside its node '{short(nested.name)}' ({short(nested.op_type)})"
+    else:
+        return
+    raise ModelFileError(f"{file}: holds {found}, which the exporter never writes; export the network again")
+
+
+def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
+    """Return the metadata by key.
+
+    Raises:
+        ModelFileError: If a key is given twice: programs would differ in which value they take.
+    """
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    if len(properties) != len(proto.metadata_props):
+        keys = [entry.key for entry in proto.metadata_props]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ModelFileError(f"{file}: the metadata gives {short(twice)} twice; export the network again")
+    return properties
+
+
+def _digests(data: bytes, recorded: str | None) -> tuple[str | None, str]:
+    """Return the digest that the file should carry, or None if it carries none, and the plain hash of its bytes."""
+    if recorded is not None:
+        try:
+            return file_digests(data, recorded)
+        except ValueError:
+            pass
+    return None, hashlib.sha256(data).hexdigest()
+
+
+def _damage(recorded: str | None, expected: str | None, path: Path) -> str | None:
+    if recorded is None:
+        return f"{path}: the metadata lacks {contract.DIGEST_KEY}, so the file cannot be checked; export it again"
+    return None if recorded == expected else _changed(path)
+
+
+def _changed(path: Path) -> str:
+    return f"{path}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
 
 
 def _parse(data: bytes, file: str) -> onnx.ModelProto:
@@ -114,7 +189,7 @@ def _parse(data: bytes, file: str) -> onnx.ModelProto:
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[object]:
-    """Every name that is looked at here or by `graph.py`. protobuf returns bytes where one is not UTF-8."""
+    """Yield every name that is read here or in `graph.py`. protobuf returns bytes where one is not UTF-8."""
     for entry in proto.metadata_props:
         yield from (entry.key, entry.value)
     yield from (opset.domain for opset in proto.opset_import)
@@ -124,81 +199,8 @@ def _texts(proto: onnx.ModelProto) -> Iterator[object]:
         yield from (attribute.name for attribute in node.attribute)
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
-    for tensor in _tensors(graph):
+    for tensor in tensors(graph):
         yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
-
-
-def _damage(data: bytes, properties: dict[str, str], metadata: Metadata, path: Path) -> str | None:
-    recorded = properties.get(contract.DIGEST_KEY)
-    if recorded is None:
-        return f"{path}: the metadata lacks {contract.DIGEST_KEY}, so the file cannot be checked; export it again"
-    try:
-        whole = file_digest(data, recorded) == recorded
-    except ValueError:
-        whole = False
-    if not whole:
-        return f"{path}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
-    if metadata.external_data is not None:
-        weights = path.with_name(metadata.external_data["file"])
-        if _stream_digest(weights) != metadata.external_data["sha256"]:
-            return f"{weights}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
-    return None
-
-
-def _stream_digest(path: Path) -> str:
-    hasher = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 20))
-    try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                hasher.update(buffer[:count])
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return hasher.hexdigest()
-
-
-def _check_external_data(proto: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
-    """External weights may lie in one file beside the model, named in the metadata, and nowhere else."""
-    declared = None if metadata.external_data is None else str(metadata.external_data["file"])
-    if declared is not None and not _is_bare_name(declared):
-        raise ModelFileError(f"{path}: refers to weights outside its folder: '{short(declared)}'")
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        if not _is_bare_name(location):
-            raise ModelFileError(f"{path}: refers to weights outside its folder: '{short(location)}'")
-        if location != declared:
-            raise ModelFileError(f"{path}: refers to weights that its metadata does not name: '{short(location)}'")
-    if declared is not None and not _is_file(path.with_name(declared)):
-        raise ModelFileError(f"{path}: its weights {short(declared)} are missing; both files belong in the same folder")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no system takes
-        return False
-
-
-def _is_bare_name(name: str) -> bool:
-    """Whether `name` is a plain file name on every system: no folder, drive or parent."""
-    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name
-    return plain and name not in ("", ".", "..") and "\0" not in name and ":" not in name
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a graph stores: initializers and attributes, subgraphs included."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _tensors(subgraph)
 
 
 def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None:

@@ -24,7 +24,7 @@ from .explainer import Explainer
 from .folder_run import Run
 from .inputs import Input, Inputs
 from .methods import METHODS
-from .ray_worker import Tries, Worker, blocks, compare, look, outcomes, raised, ray
+from .ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
 from .sessions import Provider
 from .steps import Outcome, Settings
 from .text import first_line
@@ -209,7 +209,7 @@ class RayRun(Run):
                 ) from error
         if "failure" in found:
             raise raised(*found["failure"])
-        compare(found, {"sha256": self._explainer.sha256, "versions": provenance.software()})
+        compare(found, {**hashes(self._explainer), "versions": provenance.software()})
         return found
 
     def _explained(

@@ -128,7 +128,12 @@ def _failure(error: SeewhyError) -> Any:
 
 
 def _facts(explainer: Explainer) -> dict[str, Any]:
-    return {"sha256": explainer.sha256, "providers": explainer.providers, "versions": provenance.software()}
+    return {**hashes(explainer), "providers": explainer.providers, "versions": provenance.software()}
+
+
+def hashes(explainer: Explainer) -> dict[str, str | None]:
+    """Return the hashes of the model file and of the weights beside it, which all machines must share."""
+    return {"sha256": explainer.sha256, "sha256 of the weights file": explainer.external_data_sha256}
 
 
 def _go(place: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,13 @@ from numpy.typing import NDArray
 from . import contract, pieces
 from .arrays import Floats
 from .binding import Bound
-from .cpus import usable_cores
+from .cpus import most_threads, usable_cores
 from .errors import ModelFileError, ProviderError, SeewhyError
 from .graph import prune
 from .model import ModelFile
 from .quirks import adapt
 from .reduction import add_maps, sources
+from .targets import is_integer
 from .text import brief, first_line
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
@@ -61,6 +61,22 @@ class _Cached:
     threads: int
 
 
+def check_threads(threads: Any) -> int | None:
+    """Return a number of threads as an int, or None for one on each usable core.
+
+    Raises:
+        ProviderError: If it is not an integer from 1 to `most_threads()`.
+    """
+    if threads is None:
+        return None
+    if not is_integer(threads) or not 1 <= threads <= most_threads():
+        raise ProviderError(
+            f"threads must be an integer from 1 to {most_threads()} on this machine, not {brief(threads)}; leave it "
+            f"out for one thread on each of the {usable_cores()} usable cores"
+        )
+    return int(threads)
+
+
 class Sessions:
     """Runs a model file for any set of its outputs. May be shared by threads.
 
@@ -75,14 +91,12 @@ class Sessions:
         Raises:
             ProviderError: a provider is unknown, not installed, or does not start.
         """
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ProviderError(f"threads must be a positive integer, not {threads!r}")
         self._model = model
         weights = model.proto.graph.initializer
         self._matrices = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
         self._small = sum(map(_size, weights)) <= pieces.IN_CACHE
         # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
-        self._threads = usable_cores() if threads is None else threads
+        self._threads = check_threads(threads) or usable_cores()
         self._asked, self.providers = _settle(providers)
         self._device = _device(*self._asked[0])
         self.reduces = self._device is not None
@@ -175,8 +189,10 @@ class Sessions:
     ) -> _Cached:
         needed = sources(outputs) - frozenset(given)
         # Copied into the graph they would be written out and read again, which takes longer than all the rest.
-        weights: dict[str, Floats] | None = {} if self.providers == (CPU,) else None
-        pruned = prune(self._model.proto, [name for name in contract.OUTPUTS if name in needed], given, weights)
+        external = self._model.weights
+        weights: dict[str, NDArray[Any]] | None = {} if self.providers == (CPU,) or external else None
+        wanted = [name for name in contract.OUTPUTS if name in needed]
+        pruned = prune(self._model.proto, wanted, given, weights, external)
         add_maps(pruned, outputs)
         adapt(pruned, self.providers)
         options = _options()
@@ -184,9 +200,6 @@ class Sessions:
         if given:
             # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self._model.metadata.external_data is not None:
-            folder = os.fspath(self._model.path.parent.absolute())
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         if weights:
             # onnxruntime copies them, and lets go of these when the session is there.
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in weights.values()]
