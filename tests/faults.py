@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -94,12 +95,17 @@ def assert_complete(out: Path, paths: list[Path], form: str) -> None:
     """Exactly one line for each image, in order; its files are there and whole, and nothing else is."""
     found = lines(out)
     assert [line["path"] for line in found] == [str(path) for path in paths]
-    named = [name for line in found for name in line.get("files", ())]
+    named = [file["path"] for line in found for file in line.get("files", ())]
     assert len(named) == len(set(named))
     for name in named:
         with Image.open(out / name) as picture:
             picture.load()
-    shards = list(dict.fromkeys(line["shard"] for line in found if "shard" in line))
+    shards = list(dict.fromkeys(line["shard"]["path"] for line in found if "shard" in line))
+    for one in [
+        file for line in found for file in (*line.get("files", ()), *([line["shard"]] if "shard" in line else ()))
+    ]:
+        content = (out / one["path"]).read_bytes()
+        assert (one["bytes"], one["sha256"]) == (len(content), hashlib.sha256(content).hexdigest()), one
     assert files(out) == sorted([*OWN, *named, *shards])
     assert not (out / ".seewhy-unfinished").exists()
     for line in found:
@@ -115,12 +121,12 @@ def assert_same(out: Path, whole: Path, paths: list[Path], form: str) -> None:
     assert_complete(whole, paths, form)
     assert_complete(out, paths, form)
     told, expected = (
-        [{k: v for k, v in line.items() if k not in ("shard", "lines")} for line in lines(folder)]
+        [{k: v for k, v in line.items() if k not in ("shard", "lines", "crc32")} for line in lines(folder)]
         for folder in (out, whole)
     )
     assert told == expected
     for line in expected:
-        for name in line.get("files", ()):
+        for name in (file["path"] for file in line.get("files", ())):
             assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     if form != "png":
         for one, other in zip(rows(out, form), rows(whole, form), strict=True):
@@ -132,7 +138,7 @@ def explained(explainer: Explainer, images: Any, place: Path, **more: Any) -> li
     before = contents(place)
     explain_folder(explainer, images, place / "out", **more)
     found = lines(place / "out")
-    named = [name for line in found for name in line.get("files", ())]
+    named = [file["path"] for line in found for file in line.get("files", ())]
     assert len(named) == len(set(named)) == sum(line["status"] == "done" for line in found)
     expected = {f"out/{name}" for name in [*named, "manifest.jsonl", "run.json"]}
     expected |= {str(parent) for name in expected for parent in PurePath(name).parents} - {"."}

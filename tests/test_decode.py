@@ -368,6 +368,6 @@ def test_a_system_without_files_left_is_no_fault_of_the_image(tmp_path: Path, mo
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(os, "open", full)
     with pytest.raises(OSError, match="Too many open files"):
         decode_file(tmp_path / "a.png", "RGB")

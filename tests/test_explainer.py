@@ -369,3 +369,18 @@ def test_package_exports() -> None:
         assert getattr(seewhy, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = seewhy.nothing
+
+
+@pytest.mark.parametrize("given", ["photograph", "photographs", "pixels", "target", "targets"])
+def test_masked_arrays_are_refused(explainer: Explainer, given: str) -> None:
+    """What a mask hides would be explained like everything else, or stand for the predicted class."""
+    photograph = np.ma.masked_less(np.zeros((12, 16, 3), np.uint8), 1)
+    images: Any = {
+        "photograph": photograph,
+        "photographs": [photograph],
+        "pixels": np.ma.masked_less(np.zeros((1, 3, 12, 16), np.float32), 1),
+    }.get(given, np.zeros((1, 3, 12, 16), np.float32))
+    masked = np.ma.masked_less(np.zeros(1, np.int64), 1)
+    target = {"target": masked, "targets": [masked]}.get(given)
+    with pytest.raises((ImageError, TargetError), match="masked array"):
+        explainer.explain(images, target=target)

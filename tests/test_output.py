@@ -84,7 +84,7 @@ def test_short_texts(text: str, most: int) -> None:
 
 
 def write(folder: Folder, name: str, content: bytes = b"x") -> Path:
-    return folder.write(PurePath(name), lambda file: file.write(content))
+    return folder.write(PurePath(name), lambda file: file.write(content)).path
 
 
 def test_writes_below_the_folder(tmp_path: Path) -> None:
@@ -94,6 +94,20 @@ def test_writes_below_the_folder(tmp_path: Path) -> None:
     assert path.read_bytes() == b"hello"
     assert write(folder, "sub/deeper/a.png", b"again").read_bytes() == b"again"
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+def test_size_and_hash_of_what_was_written(tmp_path: Path) -> None:
+    found = Folder(tmp_path).write(PurePath("a"), lambda file: file.write(b"hello"))
+    expected = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # by sha256sum
+    assert (found.path, found.size, found.sha256) == (tmp_path / "a", 5, expected)
+
+
+def test_an_empty_name_of_the_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An unset variable would write into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="the name of the output folder is empty"):
+        Folder("")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
@@ -255,7 +269,7 @@ def test_largest_pictures(tmp_path: Path, kind: str, side: int) -> None:
         with pytest.raises(ImageError, match=rf"a\.x\.{kind}: \d+x\d+ pixels, but {kind} takes at most {side} a side"):
             save_picture(folder, name, "x", Image.new("RGB", size), Encoding(kind))
         assert list(tmp_path.iterdir()) == []
-    path = save_picture(folder, name, "x", Image.new("RGB", (side, 1)), Encoding(kind))
+    path = save_picture(folder, name, "x", Image.new("RGB", (side, 1)), Encoding(kind)).path
     assert load(path).shape == (1, side, 3)
 
 

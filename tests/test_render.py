@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import common
 from seewhy import Explainer, ImageError, OutputError, contract
 from seewhy.palettes import PALETTES, palette
 from seewhy.preprocess import Placement, photograph
@@ -184,8 +188,56 @@ def test_original_that_is_gone(cropping: Explainer, photo: Photo, tmp_path: Path
     with pytest.raises(ImageError, match=r"x\.png: cannot be read"):
         result.overlays(canvas="original")
     photo(50, 31).save(path)
-    with pytest.raises(ImageError, match=r"x\.png: 50x31 pixels now, but 40x30 when it was explained"):
+    with pytest.raises(ImageError, match=r"x\.png: the file has changed since it was explained; explain it again"):
         result.overlays(canvas="original")
+
+
+def test_original_that_was_replaced(cropping: Explainer, photo: Photo, tmp_path: Path) -> None:
+    """By an image of the same size in pixels and in bytes, with the same time of modification."""
+    path = tmp_path / "x.bmp"
+    photo(seed=1).save(path)
+    result = cropping.explain(path)
+    whole = np.asarray(result.overlays(canvas="original")[0])
+    times = path.stat()
+    photo(seed=2).save(tmp_path / "other.bmp")
+    path.write_bytes((tmp_path / "other.bmp").read_bytes())
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    with pytest.raises(ImageError, match=r"x\.bmp: the file has changed since it was explained; explain it again"):
+        result.overlays(canvas="original")
+    assert np.array_equal(np.asarray(cropping.explain(photo(seed=1)).overlays(canvas="original")[0]), whole)
+
+
+@pytest.mark.parametrize("kind", ["array", "grey array", "image", "frames"])
+def test_images_that_the_caller_uses_again_are_drawn_as_they_were(cropping: Explainer, photo: Photo, kind: str) -> None:
+    """A program that reads a camera fills the same array again and again."""
+    first, second = photo(seed=1), photo(seed=2)
+    image: Any = np.array(first.convert("L" if kind == "grey array" else "RGB"))
+    expected = cropping.explain(np.array(image))
+    if kind == "image":
+        image = first.copy()
+    elif kind == "frames":
+        file = io.BytesIO()
+        first.save(file, "PNG", save_all=True, append_images=[second])
+        image = Image.open(file)
+    result = cropping.explain(image)
+    if kind == "image":
+        image.paste(second)
+    elif kind == "frames":
+        image.seek(1)
+    else:
+        image[...] = 255 - image
+    for canvas in ("model", "original"):
+        found, wanted = (np.asarray(one.overlays(canvas=canvas)[0]) for one in (result, expected))
+        assert np.array_equal(found, wanted), canvas
+
+
+def test_preprocessed_pixels_that_the_caller_uses_again_are_drawn_as_they_were(explainer: Explainer) -> None:
+    pixels = common.pixels(2)
+    expected = [np.asarray(overlay) for overlay in explainer.explain(pixels.copy()).overlays()]
+    result = explainer.explain(pixels)
+    pixels[...] = 0
+    assert all(np.array_equal(np.asarray(found), want) for found, want in zip(result.overlays(), expected, strict=True))
 
 
 # The contact sheet.

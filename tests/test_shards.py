@@ -46,7 +46,7 @@ def test_manifest_of_pictures(photos: Path, explainer: Explainer, tmp_path: Path
         assert (line["id"], line["asked"]) == (None, None)
         if line["path"].endswith("4.png"):
             assert line["status"] == "failed" and "4.png: not an image" in line["error"]
-            assert set(line) == {"path", "id", "asked", "status", "error"}
+            assert set(line) == {"path", "id", "asked", "status", "error", "input", "crc32"}
             continue
         assert line["status"] == "done" and "error" not in line
         expected = explainer.explain(line["path"], top=5)
@@ -59,7 +59,7 @@ def test_manifest_of_pictures(photos: Path, explainer: Explainer, tmp_path: Path
             assert np.float32(best["logit"]) == expected.logits[0, index]
         told = [(each["method"], each["class"]) for each in line["explained"]]
         assert told == [(method, index) for method in ("gradcam", "backprop") for index in order[:2]]
-        assert len(line["files"]) == 6 and all((out / name).is_file() for name in line["files"])
+        assert len(line["files"]) == 6 and all((out / file["path"]).is_file() for file in line["files"])
 
 
 def test_provenance(photos: Path, model_path: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_npz_shards(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
     explain_folder(explainer, photos, out, Settings(shards="npz", shard_images=4))
     assert [path.name for path in sorted((out / "shards").iterdir())] == ["00000.npz", "00001.npz", "00002.npz"]
-    assert [(line["shard"], line["lines"]) for line in lines(out)] == [
+    assert [(line["shard"]["path"], line["lines"]) for line in lines(out)] == [
         (f"shards/{i // 4:05}.npz", 4 if i < 8 else 2) for i in range(10)
     ]
     rows: list[dict[str, Any]] = []

@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, Protocol
 
 from . import shards
 from .errors import OutputError
-from .manifest import Manifest, Record
-from .output import Folder
+from .manifest import Manifest
+from .manifest_lines import Record
+from .output import Folder, WrittenFile
 from .shards import About
 from .steps import Outcome
 from .tables import Entry
@@ -43,8 +44,8 @@ class Pictures:
         self._since = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
-        files = [path.relative_to(self._folder.path).as_posix() for path in outcome.files]
-        self._files += outcome.files  # first: an interrupt may come between the two
+        files = [result(file, self._folder) for file in outcome.files]
+        self._files += [file.path for file in outcome.files]  # first: an interrupt may come between the two
         self._records.append({**outcome.record, "files": files} if files else outcome.record)
         if len(self._records) >= _FILES or time.monotonic() - self._since >= _SECONDS:
             self.flush()
@@ -67,7 +68,7 @@ class Shards:
         self._folder, self._manifest, self._form, self._images, self._about = folder, manifest, form, images, about
         self._entries: list[Entry] = []
         self._bytes = 0
-        self._number = manifest.shards
+        self._number = 0
 
     def add(self, outcome: Outcome) -> None:
         entry = Entry(outcome.record, outcome.rows)
@@ -80,11 +81,19 @@ class Shards:
         entries, self._entries, self._bytes = self._entries, [], 0  # as above
         if not entries:
             return
-        name = shards.name(self._number, self._form)
-        path = self._folder.write(PurePath(name), shards.content(self._form, entries, self._about))
-        sync([path, *_parents(path, self._folder)])
-        self._manifest.append([{**entry.record, "shard": name, "lines": len(entries)} for entry in entries])
+        # Numbers of shards that were lost are given again, so that what replaces them takes their place.
+        while (name := shards.name(self._number, self._form)) in self._manifest.shards:
+            self._number += 1
+        file = self._folder.write(PurePath(name), shards.content(self._form, entries, self._about))
+        sync([file.path, *_parents(file.path, self._folder)])
+        shard = result(file, self._folder)
+        self._manifest.append([{**entry.record, "shard": shard, "lines": len(entries)} for entry in entries])
         self._number += 1
+
+
+def result(file: WrittenFile, folder: Folder) -> dict[str, Any]:
+    """Return what a line of the manifest says of a file, so that a later attempt can tell whether it is whole."""
+    return {"path": file.path.relative_to(folder.path).as_posix(), "bytes": file.size, "sha256": file.sha256}
 
 
 def _parents(path: Path, folder: Folder) -> Iterable[Path]:

@@ -6,11 +6,10 @@ import errno
 import io
 import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
@@ -22,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from .arrays import Bytes
 from .contract import MAX_PIXELS
 from .errors import ImageError
+from .regular_files import FileStamp, open_regular
 from .text import short
 
 # Photographs, and nothing that runs another program (EPS starts Ghostscript) or draws vectors.
@@ -95,6 +95,8 @@ class Decoded:
     image: Image.Image
     size: tuple[int, int]
     """(width, height), upright."""
+    stamp: FileStamp | None = None
+    """Stamp of the file that was read; None for an image that does not come from a file."""
 
 
 Smaller: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
@@ -112,15 +114,13 @@ def decode_file(path: str | os.PathLike[str], mode: str, smaller: Smaller | None
     """
     path = Path(path)
     try:
-        kind = path.stat()
-        if stat.S_ISDIR(kind.st_mode):
-            raise ImageError(f"{path}: a folder, not an image")
-        if not stat.S_ISREG(kind.st_mode):  # a pipe would make us wait, a device never ends
-            raise ImageError(f"{path}: not a file, but a pipe, a socket or a device")
-        if kind.st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        with path.open("rb") as file:
-            return _decode_stream(file, mode, str(path), smaller)
+        with open_regular(path) as file:
+            stamp = FileStamp.of(os.fstat(file.fileno()))
+            if stamp.size == 0:
+                raise ImageError(f"{path}: the file is empty")
+            return replace(_decode_stream(file, mode, str(path), smaller), stamp=stamp)
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder, not an image") from None
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # of which the image knows nothing
             raise

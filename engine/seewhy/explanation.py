@@ -135,7 +135,8 @@ class Explanation:
         pictures = self.pictures(colormap, alpha, canvas)
         written = []
         for i, name in enumerate(names):
-            written += output.save_method(target, name, self, i, pictures[i * self._each : (i + 1) * self._each], raw)
+            own = pictures[i * self._each : (i + 1) * self._each]
+            written += [file.path for file in output.save_method(target, name, self, i, own, raw)]
         return written
 
     def only(self, image: int) -> Explanation:

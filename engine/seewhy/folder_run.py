@@ -8,18 +8,22 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
 
-from . import manifest as manifests
-from . import output, provenance, shards
+from . import output, provenance
 from .batch import check, classes, explain_files
 from .commit import Commit, Pictures, Shards, sync
 from .errors import MethodError, OutputError
 from .explainer import Explainer
 from .inputs import Input, Inputs
 from .lock import locked
-from .manifest import DONE, FAILED, Manifest
+from .manifest import Manifest
+from .manifest_lines import DONE, FAILED
+from .manifest_lines import NAME as MANIFEST
+from .regular_files import file_stamp
+from .resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from .shards import About
 from .steps import Outcome, Settings
 from .text import brief
@@ -68,8 +72,10 @@ class Run:
         settings: Settings | None = None,
         *,
         restart: bool = False,
+        changed: bool = False,
         stop: threading.Event | None = None,
         progress: Callable[[int, int], object] | None = None,
+        notice: Callable[[str], object] | None = None,
     ) -> None:
         """Settle what to do; nothing is written yet.
 
@@ -79,8 +85,11 @@ class Run:
             folder: for the results; it is made.
             settings: None is `Settings()`.
             restart: forget what earlier runs in the folder have done. Their pictures stay until they are replaced.
+            changed: explain images again whose files have changed since an earlier run read them.
             stop: set it, from any thread, to finish what is in work and stop.
             progress: as in `explain_files`.
+            notice: called with one line of text about what was found in the folder, for instance how many results are
+                missing. The logger `seewhy` gets the same as a warning.
 
         Raises:
             SeewhyError: a method, a target or an option is wrong, or the shards' format lacks a package.
@@ -91,7 +100,8 @@ class Run:
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self.stopped = self._finishing = False
         self._explainer, self._inputs, self._path = explainer, inputs, Path(folder)
-        self.restart, self._progress = restart, progress
+        self.restart, self._changed = restart, changed
+        self._progress, self._notice = progress, notice
         self._made: list[Path] = []
         self._stop = threading.Event() if stop is None else stop
         self._check()
@@ -137,25 +147,54 @@ class Run:
         with locked(folder.path), folder:
             facts = self._facts()
             if self.restart:
-                _forget(folder)
+                forget(folder)
             before = provenance.read(folder.path)
             if before is None:
-                _check_new(folder.path)
+                check_new(folder.path)
             else:
-                _check_manifest(folder.path, before)
+                check_manifest(folder.path, before)
             with closing(Manifest(folder.path)) as manifest:
-                begun = before is not None and manifest.done + manifest.failed > 0
+                counted = 0 if before is None else provenance.counted(before)
+                found = manifest.done + manifest.failed
+                begun = before is not None and found + counted > 0
                 if before is not None and begun:
                     provenance.go_on(folder.path, before, facts)
-                _check_shards(folder.path, manifest, self.settings.shards)
+                    self._explain_again(folder, manifest, max(0, counted - found))
+                delete_unknown_shards(folder.path, manifest)
                 facts.setdefault("started", provenance.now())
-                self._tell(folder, facts, manifest)
+                self._record(folder, facts, manifest)
                 if begun:
                     self._earlier.update(self._inputs.before(manifest))
                 with self._committed(folder, manifest) as commit:
                     yield from self._outcomes(folder, manifest, commit)
                 facts["ended"] = provenance.now()
-                self._tell(folder, facts, manifest)
+                self._record(folder, facts, manifest)
+
+    def _explain_again(self, folder: output.Folder, manifest: Manifest, missing_lines: int) -> None:
+        """Take out of the manifest what has to be explained again, and say so."""
+        if missing_lines:
+            self._tell(
+                f"images that {provenance.NAME} counts and {MANIFEST} does not: {missing_lines}; every image without a "
+                f"line is explained again"
+            )
+        for item in self._inputs.files():
+            if (stamp := file_stamp(item.path)) is not None:
+                manifest.compare(item.key, stamp)
+        for archive in self._inputs.archives():
+            if (stamp := file_stamp(archive)) is not None:
+                manifest.compare_archive(archive, stamp)
+        lost, changed = manifest.lost, manifest.changed
+        if lost:
+            self._tell(f"images whose results are missing or incomplete: {lost}; they are explained again")
+        if changed:
+            remedy = "they are explained again" if self._changed else "--changed explains them again"
+            self._tell(f"images whose files have changed since they were explained: {changed}; {remedy}")
+        manifest.discard(folder, self._changed)
+
+    def _tell(self, text: str) -> None:
+        _LOG.warning("%s", text)
+        if self._notice is not None:
+            self._notice(text)
 
     def _outcomes(self, folder: output.Folder, manifest: Manifest, commit: Commit) -> Iterator[Outcome]:
         left = None if self.total is None else max(0, self.total - self.before)
@@ -231,9 +270,9 @@ class Run:
 
     def summary(self, stopped: str | None = None) -> Summary:
         """What became of it so far; `stopped` says why no more did, in words."""
-        return Summary(self.done, self.failed, self.before, stopped, self._path / manifests.NAME)
+        return Summary(self.done, self.failed, self.before, stopped, self._path / MANIFEST)
 
-    def _tell(self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest) -> None:
+    def _record(self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest) -> None:
         facts["images"] = {"done": manifest.done, "failed": manifest.failed}
         data = provenance.encoded(facts)
         folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
@@ -255,7 +294,7 @@ class FailureLimit:
         """Raises:
         OutputError: the rate is not a share.
         """
-        if rate is not None and not (isinstance(rate, (int, float)) and 0 <= rate <= 1):
+        if rate is not None and not (isinstance(rate, Real) and 0 <= rate <= 1):
             raise OutputError(f"the failure rate must be from 0 to 1, not {brief(rate)}")
         self.why: str | None = None
         self._fail_fast, self._rate = fail_fast, rate
@@ -273,84 +312,6 @@ class FailureLimit:
             run.finish()
 
 
-def _forget(folder: output.Folder) -> None:
-    """Delete what remembers earlier runs. The manifest goes first: without it a shard counts for nothing.
-
-    What no run has left, who knows whose it is, stays.
-
-    Raises:
-        OutputError: there is another program's `run.json`, or something cannot be deleted.
-    """
-    try:
-        if provenance.read(folder.path) is None:
-            return
-    except provenance.Damaged:
-        pass
-    _delete(folder.path / manifests.NAME, *_shards(folder.path), folder.path / provenance.NAME)
-
-
-def _delete(*paths: Path) -> None:
-    for path in paths:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be deleted: {error.strerror or error}") from None
-
-
-def _shards(folder: Path) -> list[Path]:
-    inside = folder / shards.FOLDER
-    if inside.is_symlink():
-        raise OutputError(f"{inside}: a link, which may lead out of the output folder; choose another output folder")
-    endings = {f".{form}" for form in shards.FORMATS}
-    try:
-        there = [Path(path) for path in os.scandir(inside)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:  # not even whether shards are missing can be told
-        raise OutputError(f"{inside}: cannot be listed: {error.strerror or error}") from None
-    return sorted(path for path in there if path.suffix in endings and path.stem.isdecimal())
-
-
-def _check_new(folder: Path) -> None:
-    """Raises:
-    OutputError: there are results of which nobody knows how they were made, perhaps another program's.
-    """
-    manifest = folder / manifests.NAME
-    there = [manifest] if os.path.lexists(manifest) and manifest.stat(follow_symlinks=False).st_size else []
-    for path in [*there, *_shards(folder)]:
-        raise OutputError(
-            f"{path}: there is no {provenance.NAME} that says how these results were made, perhaps by another "
-            f"program; choose another output folder, or delete them yourself"
-        )
-
-
-def _check_manifest(folder: Path, before: provenance.Facts) -> None:
-    """Raises:
-    OutputError: the manifest is gone, so that everything would be done again.
-    """
-    images = before.get("images")
-    path = folder / manifests.NAME
-    if os.path.lexists(path):
-        return
-    counted = f"{provenance.NAME} counts {images}" if isinstance(images, dict) and any(images.values()) else ""
-    found = counted or next((f"there is {shard.relative_to(folder)}" for shard in _shards(folder)), "")
-    if found:
-        raise OutputError(f"{path}: is gone, though {found}; put it back, or start anew with --restart")
-
-
-def _check_shards(folder: Path, manifest: Manifest, form: str | None) -> None:
-    """Delete shards of which the manifest does not speak: the run ended between the two.
-
-    Raises:
-        OutputError: one that it speaks of is gone.
-    """
-    known = set() if form is None else {shards.name(number, form) for number in range(manifest.shards)}
-    there = {path.relative_to(folder).as_posix(): path for path in _shards(folder) if path.is_file()}
-    for name in sorted(known - there.keys()):
-        raise OutputError(f"{folder / name}: is gone, though {manifest.path} speaks of it; put it back, or start anew")
-    _delete(*(path for name, path in there.items() if name not in known))
-
-
 def explain_folder(
     explainer: Explainer | str | os.PathLike[str],
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -359,6 +320,7 @@ def explain_folder(
     *,
     lists: Sequence[str | os.PathLike[str]] = (),
     restart: bool = False,
+    changed: bool = False,
     fail_fast: bool = False,
     max_failure_rate: float | None = None,
     stop: threading.Event | None = None,
@@ -369,7 +331,7 @@ def explain_folder(
     Args:
         explainer: an `Explainer`, or a model file.
         images, lists: as in `Inputs`.
-        folder, settings, restart, stop: as in `Run`; `stop` is only read.
+        folder, settings, restart, changed, stop: as in `Run`; `stop` is only read.
         fail_fast: stop at the first image that fails.
         max_failure_rate: stop when a larger share of the images has failed, of the first hundred or more.
         progress: called as progress(images done or failed, images in all; None where archives are among them).
@@ -382,7 +344,7 @@ def explain_folder(
     """
     paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
-    run = Run(explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, stop=stop)
+    run = Run(explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, changed=changed, stop=stop)
     limit = FailureLimit(fail_fast, max_failure_rate)
     with closing(iter(run)) as outcomes:
         for outcome in outcomes:

@@ -15,10 +15,12 @@ from . import patterns, tars
 from .decode import extensions
 from .errors import ImageError, OutputError, SeewhyError
 from .lists import Entry, read_list
-from .manifest import DONE, FAILED, Key
+from .manifest import Key
+from .manifest_lines import DONE, FAILED
 from .names import SCHEMA as NAMES
 from .names import Names
 from .preprocess import Encoded
+from .regular_files import FileStamp, file_stamp
 from .store import explained, temporary
 from .targets import Target, read_target
 from .text import short
@@ -52,6 +54,11 @@ class Input:
     """Of a member of a tar archive."""
     error: SeewhyError | None = None
     """Why it cannot be read, where that is known already."""
+    stamp: FileStamp | None = None
+    """Stamp of the file, or of the archive that it is a member of, from before it was read. None for a file that was
+    not read yet."""
+    archive: str | None = None
+    """Path of the archive that it is a member of."""
 
     @property
     def key(self) -> tuple[str, str | None, Target | None]:
@@ -140,12 +147,22 @@ class Inputs:
         among them, since only reading the archives tells which there are.
         """
         counts = {DONE: 0, FAILED: 0}
-        columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
-        for path, identity, target in self._store.execute(columns):
-            status = earlier.status(_input(path, identity, target).key)
+        for item in self.files():
+            status = earlier.status(item.key)
             if status is not None:
                 counts[status] += 1
         return counts
+
+    def files(self) -> Iterator[Input]:
+        """Yield the images that are files of their own, without the names of their results."""
+        columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
+        for path, identity, target in self._store.execute(columns):
+            yield _input(path, identity, target)
+
+    def archives(self) -> Iterator[str]:
+        """Yield the paths of the archives."""
+        for (path,) in self._store.execute("SELECT path FROM inputs WHERE is_tar"):
+            yield os.fsdecode(path)
 
     def left(
         self,
@@ -199,10 +216,12 @@ class Inputs:
 
     def _members(self, archive: str) -> Iterator[tuple[Input, PurePath]]:
         folder = PurePath(tars.stem(archive))
+        stamp = file_stamp(archive)
         for member in tars.members(archive):
             path = self._called(archive if member.name is None else f"{archive}#{member.name}")
             relative = folder / (member.name or "archive")
-            yield Input(path, PurePath(), content=member.content, error=member.error), relative
+            item = Input(path, PurePath(), content=member.content, error=member.error, stamp=stamp, archive=archive)
+            yield item, relative
 
     def _called(self, path: str) -> str:
         """The path, or PATH (2) and so on, which nothing before was called: an archive may hold a name twice."""

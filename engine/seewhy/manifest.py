@@ -1,7 +1,8 @@
-"""`manifest.jsonl`: a line for each image that is done or has failed, and the memory of runs that were broken off.
+"""`manifest.jsonl`: one line for each image that is done or has failed, which a later attempt reads to go on from.
 
 A line is written when everything that it speaks of is safe on the disk, so what it says holds after a power failure
-too. Lines are in the order of the images. A line that was torn is discarded, and its image done again.
+too. Lines are in the order of the images; those of images that are explained again come last. An incomplete last line
+is discarded, and its image explained again.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from .errors import OutputError
+from .manifest_lines import DONE, FAILED, NAME, Record, damaged, encoded, groups, name, problem
+from .output import Folder
+from .regular_files import FileStamp
 from .store import explained, temporary
 
-NAME = "manifest.jsonl"
-DONE, FAILED = "done", "failed"
-
-Record: TypeAlias = "dict[str, Any]"
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
+"""What tells an image from all others: its path, its own name in a list, and the class that the list asks for."""
 
+# `line` is the line's number in the file, `archive` the tar archive that the image is a member of, and `stamp` that of
+# the image's file, or of its archive, when it was read: as text, since SQLite's integers may be too short for a time.
 _SCHEMA = """
-CREATE TABLE lines (key BLOB PRIMARY KEY, status TEXT) WITHOUT ROWID;
-CREATE TABLE names (name BLOB);
+CREATE TABLE lines (
+    key BLOB PRIMARY KEY, status TEXT, line INTEGER, shard TEXT, name BLOB, archive BLOB, stamp TEXT
+) WITHOUT ROWID;
+CREATE INDEX by_archive ON lines (archive);
+CREATE TABLE lost (line INTEGER PRIMARY KEY);
+CREATE TABLE changed (line INTEGER PRIMARY KEY);
 """
 
 
@@ -34,23 +41,26 @@ class Manifest:
     """The manifest of one output folder, open for writing. Whoever uses it holds the folder's lock.
 
     Attributes:
-        done, failed: how many images the lines speak of, those of earlier runs included.
-        shards: how many shards they name.
+        path: Path of the file.
+        done: Number of images whose lines say that they are done.
+        failed: Number of images whose lines say that they failed.
+        shards: Names of the shards that lines refer to.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there, discard what an interrupted run left incomplete, and open the file for more.
+        """Read the lines that are there, discard an incomplete end, and open the file for more.
+
+        The files that the lines name are looked for, and their sizes compared; `lost` counts the images for which one
+        is missing or of another size.
 
         Raises:
-            OutputError: the file cannot be read or written, or is damaged.
+            OutputError: If the file cannot be read or written, or is damaged.
         """
         self.path = folder / NAME
-        self.done = self.failed = self.shards = 0
+        self._folder = folder
         self._store = temporary(_SCHEMA)
         try:
-            # A link of this name could lead anywhere, and a pipe would make us wait.
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            self._file = os.open(self.path, flags, 0o644)
+            self._file = self._open()
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be opened: {error.strerror or error}") from None
         try:
@@ -68,15 +78,22 @@ class Manifest:
             self.close()
             raise
 
+    def _open(self) -> int:
+        # A link of this name could lead anywhere, and a pipe would make us wait.
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
         self._store.close()
 
     def status(self, key: Key) -> str | None:
-        """DONE or FAILED where there was a line for the image when the manifest was opened. For one thread at a time.
+        """Return DONE or FAILED if the image had a line when the manifest was opened, else None.
+
+        It may be called by one thread at a time.
 
         Raises:
-            OutputError: the table of lines cannot be read.
+            OutputError: If the table of lines cannot be read.
         """
         try:
             found = self._store.execute("SELECT status FROM lines WHERE key = ?", (_packed(key),)).fetchone()
@@ -85,17 +102,88 @@ class Manifest:
         return None if found is None else str(found[0])
 
     def names(self) -> Iterator[PurePath]:
-        """The names that images had whose files were there when the manifest was opened."""
-        for (name,) in self._store.execute("SELECT name FROM names"):
-            yield PurePath(os.fsdecode(name))
+        """Yield the names of the images whose files were there when the manifest was opened."""
+        for (found,) in self._store.execute("SELECT name FROM lines WHERE name IS NOT NULL"):
+            yield PurePath(os.fsdecode(found))
+
+    # What has to be explained again.
+
+    @property
+    def lost(self) -> int:
+        """Number of images of which a result is missing or of another size than its line says."""
+        return self._count("lost")
+
+    @property
+    def changed(self) -> int:
+        """Number of images whose files have changed, of those that `compare` and `compare_archive` were told of."""
+        return self._count("changed")
+
+    def compare(self, key: Key, found: FileStamp) -> None:
+        """Note whether an image's file has changed since its line was written."""
+        self._compare("key = ?", _packed(key), found)
+
+    def compare_archive(self, archive: str, found: FileStamp) -> None:
+        """Note whether an archive has changed since its members' lines were written."""
+        self._compare("archive = ?", os.fsencode(archive), found)
+
+    def _compare(self, which: str, value: bytes, found: FileStamp) -> None:
+        self._store.execute(
+            f"INSERT OR IGNORE INTO changed SELECT line FROM lines WHERE {which} AND stamp != ?",
+            (value, _stamp(found.size, found.mtime_ns)),
+        )
+
+    def discard(self, folder: Folder, changed: bool) -> int:
+        """Remove the lines of images with lost results, and with `changed` also those of changed images.
+
+        Images that share a shard with one of these lose their lines too, because a shard is written as a whole.
+
+        Returns:
+            Number of lines that were removed, whose images are to be explained again.
+
+        Raises:
+            OutputError: If the new manifest cannot be written; the old one then stays as it was.
+        """
+        run = self._store.execute
+        if changed:
+            run("INSERT OR IGNORE INTO lost SELECT line FROM changed")
+        run(
+            "INSERT OR IGNORE INTO lost SELECT line FROM lines WHERE shard IN "
+            "(SELECT shard FROM lines WHERE line IN (SELECT line FROM lost))"
+        )
+        count = self._count("lost")
+        if count:
+            folder.rewrite(PurePath(NAME), self._lines_not_lost())
+            os.close(self._file)
+            self._file = self._open()
+            self._end = os.fstat(self._file).st_size
+            run("DELETE FROM lines WHERE line IN (SELECT line FROM lost)")
+            self._sum_up()
+        return count
+
+    def _lines_not_lost(self) -> Iterator[bytes]:
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            file.seek(0)
+            for number, line in enumerate(file, 1):
+                if self._store.execute("SELECT 1 FROM lost WHERE line = ?", (number,)).fetchone() is None:
+                    yield line
+
+    def _count(self, table: str) -> int:
+        return int(self._store.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def _sum_up(self) -> None:
+        counts = dict(self._store.execute("SELECT status, count(*) FROM lines GROUP BY status"))
+        self.done, self.failed = counts.get(DONE, 0), counts.get(FAILED, 0)
+        self.shards = {shard for (shard,) in self._store.execute("SELECT DISTINCT shard FROM lines") if shard}
+
+    # Writing.
 
     def append(self, records: Sequence[Record]) -> None:
         """Add lines, all or none; when this returns they are safe on the disk.
 
         Raises:
-            OutputError: they cannot be written, or the file has been deleted, replaced or changed since.
+            OutputError: If they cannot be written, or the file has been deleted, replaced or changed since.
         """
-        data = b"".join(_line(record) for record in records)
+        data = b"".join(map(encoded, records))
         self._check_there()
         written = 0
         try:
@@ -111,7 +199,10 @@ class Manifest:
             raise
         self._end += len(data)
         for record in records:
-            self._count(record)
+            if record["status"] == DONE:
+                self.done += 1
+            else:
+                self.failed += 1
 
     def _cut(self) -> None:
         """Take away what was not written whole."""
@@ -129,83 +220,41 @@ class Manifest:
         if own.st_size != self._end:
             raise OutputError(f"{self.path}: was changed by somebody else during the run; start the run again")
 
-    def _count(self, record: Record) -> None:
-        if record["status"] == DONE:
-            self.done += 1
-        else:
-            self.failed += 1
+    # Reading.
 
     def _recall(self) -> int:
-        """Learn from the lines that are complete, and return where they end.
-
-        The lines of a shard count together: where some are missing it was not committed.
-        """
-        end, waiting = 0, 0
-        shard = None
-        together: list[tuple[int, Record]] = []
+        """Read the lines that are complete into the table, and return where they end in the file."""
+        end = 0
         self._store.execute("BEGIN")
-        for number, stop, record in self._lines():
-            if waiting and record.get("shard") != shard:
-                raise self._damaged(number, f"{waiting} lines of {shard} are missing before it")
-            if not waiting:
-                shard, waiting = record.get("shard"), record.get("lines", 1)
-            together.append((number, record))
-            waiting -= 1
-            if not waiting:
-                self._learn(together)
-                self.shards += shard is not None
-                together, end = [], stop
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            for group in groups(file, self.path):
+                is_lost = any(problem(self._folder, result) for result in group.results)
+                for number, record in group.lines:
+                    self._learn(number, record, is_lost)
+                end = group.end
         self._store.execute("COMMIT")
+        self._sum_up()
         return end
 
-    def _learn(self, together: Sequence[tuple[int, Record]]) -> None:
-        for number, record in together:
-            key = _packed((record["path"], record["id"], record["asked"]))
-            insert = "INSERT OR IGNORE INTO lines VALUES (?, ?)"
-            if self._store.execute(insert, (key, record["status"])).rowcount != 1:
-                raise self._damaged(number, "the image has a line already")
-            if record.get("files"):
-                self._store.execute("INSERT INTO names VALUES (?)", (os.fsencode(_name(record)),))
-            self._count(record)
-
-    def _lines(self) -> Iterator[tuple[int, int, Record]]:
-        """Number, end and content of every line; the last one, if it is torn, is left out."""
-        end = 0
-        with os.fdopen(os.dup(self._file), "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return
-                end += len(line)
-                try:
-                    record = json.loads(line)
-                    known = isinstance(record, dict) and record["status"] in (DONE, FAILED)
-                    known = known and isinstance(record["path"], str) and {"id", "asked"} <= record.keys()
-                    known = known and isinstance(record.get("lines", 1), int) and record.get("lines", 1) > 0
-                    known = known and bool(not record.get("files") or os.fsencode(_name(record)))
-                except (ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError):
-                    known = False
-                if not known:
-                    # A power failure may leave zeros where a line should be, and only at the end.
-                    if not file.read(1):
-                        return
-                    raise self._damaged(number, "it is no line of a manifest")
-                yield number, end, record
-
-    def _damaged(self, number: int, why: str) -> OutputError:
-        return OutputError(
-            f"{self.path}: damaged at line {number}: {why}; delete this line and all behind it, whose images are then "
-            f"done again, start anew with --restart, or choose another output folder"
+    def _learn(self, number: int, record: Record, is_lost: bool) -> None:
+        key = _packed((record["path"], record["id"], record["asked"]))
+        files, shard, read = record.get("files"), record.get("shard"), record.get("input") or {}
+        values = (
+            *(key, record["status"], number),
+            shard and shard["path"],
+            os.fsencode(name(record)) if files else None,
+            os.fsencode(read["archive"]) if "archive" in read else None,
+            _stamp(read["bytes"], read["mtime_ns"]) if read else None,
         )
+        insert = f"INSERT OR IGNORE INTO lines VALUES ({', '.join('?' * len(values))})"
+        if self._store.execute(insert, values).rowcount != 1:
+            raise damaged(self.path, number, "the image has a line already")
+        if is_lost:
+            self._store.execute("INSERT INTO lost VALUES (?)", (number,))
 
 
-def _name(record: Record) -> str:
-    """What an image's files are called: NAME of NAME.METHOD.png."""
-    file: str = record["files"][0]
-    return file.rpartition(f".{record['explained'][0]['method']}.")[0]
-
-
-def _line(record: Record) -> bytes:
-    return json.dumps(record, separators=(", ", ": ")).encode() + b"\n"
+def _stamp(size: int, mtime_ns: int) -> str:
+    return f"{size} {mtime_ns}"
 
 
 def _packed(key: Key) -> bytes:

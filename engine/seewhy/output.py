@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import ImageError, OutputError
+from .targets import is_integer
 from .text import brief
 
 if TYPE_CHECKING:
@@ -72,18 +73,16 @@ class Encoding:
             raise OutputError(
                 f"{self.format} loses nothing and has no quality; leave the quality out, or choose jpg or webp"
             )
-        if isinstance(self.quality, bool) or not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
+        if not is_integer(self.quality) or not 1 <= self.quality <= 100:
             raise OutputError(f"quality must be an integer from 1 to 100, not {brief(self.quality)}")
+        object.__setattr__(self, "quality", int(self.quality))  # a NumPy integer could not be written to run.json
 
     def save(self, picture: Image.Image, file: IO[bytes]) -> None:
         known = _FORMATS[self.format]
         options = dict(known.options)
         if known.has_quality:
             options["quality"] = QUALITY if self.quality is None else self.quality
-        # By way of memory: into a file Pillow's encoders write for themselves, and take a full disk for success.
-        encoded = io.BytesIO()
-        picture.save(encoded, known.pillow, **options)
-        file.write(encoded.getbuffer())
+        picture.save(file, known.pillow, **options)
 
     def check(self, size: tuple[int, int], path: PurePath) -> None:
         """Raises:
@@ -99,6 +98,17 @@ class Encoding:
 PNG = Encoding()
 
 
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file that was written, and what a check of it needs."""
+
+    path: Path
+    size: int
+    """In bytes."""
+    sha256: str
+    """64 hexadecimal digits."""
+
+
 class Folder:
     """Writes files below one folder, and never over one of the inputs.
 
@@ -110,8 +120,10 @@ class Folder:
         self, path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = (), temporary: str | None = None
     ) -> None:
         """Raises:
-        OutputError: `path` is not a folder and cannot be made one.
+        OutputError: `path` is empty, or is not a folder and cannot be made one.
         """
+        if not os.fspath(path):
+            raise OutputError("the name of the output folder is empty; is a variable not set?")
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -148,16 +160,23 @@ class Folder:
                 path.unlink()
             folder.rmdir()
 
-    def write(self, name: PurePath, content: Callable[[IO[bytes]], object], at_once: bool = False) -> Path:
-        """Write a file at the relative path `name`: `content` gets it open. It appears whole or not at all.
+    def write(self, name: PurePath, content: Callable[[IO[bytes]], object], at_once: bool = False) -> WrittenFile:
+        """Write a file that appears whole or not at all.
 
-        `at_once` has it on the disk before it takes the place of an earlier one, for the case of a power failure.
+        Args:
+            name: Its path below the folder.
+            content: Called with an open file in memory, into which it writes the content. Encoders that write into a
+                real file by themselves may take a full disk for success.
+            at_once: Whether to have the file on the disk before it replaces an earlier one, in case of a power failure.
 
         Raises:
-            OutputError: it cannot be written, would lie outside the folder, or would replace an input.
+            OutputError: If it cannot be written, would lie outside the folder, or would replace an input.
         """
         path = self.path / name
+        memory = io.BytesIO()
         try:
+            content(memory)
+            data = memory.getbuffer()
             self.check()
             # Looked at before folders are made: a link in the output folder may lead out of it.
             place = Path(os.path.realpath(path.parent))
@@ -166,10 +185,23 @@ class Folder:
             place.mkdir(parents=True, exist_ok=True)
             if self._is_input(place / path.name) or self._is_input(os.path.realpath(path)):
                 raise OutputError(f"{path}: would replace an input image; choose another output folder")
-            self._write(path, content, at_once)
+            self._write(path, [data], at_once)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-        return path
+        return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
+
+    def rewrite(self, name: PurePath, parts: Iterable[bytes]) -> None:
+        """Replace a file of the folder's own by one with other content, part by part; it is on the disk on return.
+
+        Raises:
+            OutputError: If it cannot be written; the file then stays as it was.
+        """
+        path = self.path / name
+        try:
+            self.check()
+            self._write(path, parts, at_once=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def _is_input(self, path: str | os.PathLike[str]) -> bool:
         if not self._inputs.size:
@@ -185,11 +217,11 @@ class Folder:
         if _identity(self._root) != self._own:
             raise OutputError(f"{self.path}: the output folder has vanished or been replaced; start the run again")
 
-    def _write(self, path: Path, content: Callable[[IO[bytes]], object], at_once: bool) -> None:
+    def _write(self, path: Path, parts: Iterable[bytes | memoryview], at_once: bool) -> None:
         temporary = (self._temporary or path.parent) / f".seewhy-{secrets.token_hex(6)}.tmp"
         try:
             with temporary.open("xb") as file:
-                content(file)
+                file.writelines(parts)
                 if at_once:
                     file.flush()
                     os.fsync(file.fileno())
@@ -212,8 +244,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def save_picture(folder: Folder, name: PurePath, suffix: str, picture: Image.Image, encoding: Encoding = PNG) -> Path:
-    """Write `picture` as NAME.SUFFIX.FORMAT, and return the path.
+def save_picture(
+    folder: Folder, name: PurePath, suffix: str, picture: Image.Image, encoding: Encoding = PNG
+) -> WrittenFile:
+    """Write `picture` as NAME.SUFFIX.FORMAT.
 
     Raises:
         ImageError: the picture is too large for the format.
@@ -232,7 +266,7 @@ def save_method(
     pictures: Sequence[Image.Image],
     raw: bool,
     encoding: Encoding = PNG,
-) -> list[Path]:
+) -> list[WrittenFile]:
     """Write one image's pictures of one method, NAME.METHOD.png or NAME.METHOD.CLASS.png, and its numbers if `raw`.
 
     The numbers, NAME.METHOD.npz, are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM

@@ -17,6 +17,7 @@ from .arrays import Bytes, Floats, first_not_finite
 from .contract import MAX_PIXELS, Metadata, Preprocessing
 from .decode import Decoded, Smaller, decode_bytes, decode_file, decode_image
 from .errors import ImageError
+from .regular_files import FileStamp
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,21 +63,27 @@ class Photograph:
     placement: Placement
     size: tuple[int, int]
     """(width, height) of the whole photograph, upright."""
-    source: Any = field(repr=False)
-    """The path, `Encoded`, PIL image or array that it came from."""
+    source: str | os.PathLike[str] | Encoded | Image.Image | None = field(repr=False)
+    """The path or content that it came from. For a PIL image or an array this is a copy, upright RGB, because the
+    caller may change them. None where the whole photograph was not to be kept."""
+    stamp: FileStamp | None = field(default=None, repr=False)
+    """Stamp of the file when it was read; None where the source is not a path."""
 
     def original(self) -> Bytes:
-        """Decode the whole photograph again: (H0,W0,3) uint8, upright.
+        """Return the whole photograph, decoding a file again.
+
+        Returns:
+            Upright RGB pixels, uint8 of shape (H0, W0, 3).
 
         Raises:
-            ImageError: as when it was first decoded, or its size has changed since.
+            ImageError: If the file cannot be read any more, has changed since it was explained, or was not kept.
         """
-        image = _decode(self.source, "RGB", self.name).image
-        if image.size != self.size:
-            raise ImageError(
-                f"{self.name}: {_size(image.size)} pixels now, but {_size(self.size)} when it was explained"
-            )
-        return np.array(image)
+        if self.source is None:
+            raise ImageError(f"{self.name}: the whole photograph was not kept; draw on what the model saw")
+        decoded = _decode(self.source, "RGB", self.name)
+        if decoded.stamp != self.stamp:
+            raise ImageError(f"{self.name}: the file has changed since it was explained; explain it again")
+        return np.array(decoded.image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +92,7 @@ class PreprocessedImage:
 
     name: str
     source: Floats = field(repr=False)
-    """(C,H,W), a part of the array handed in."""
+    """Pixels of shape (C, H, W); a copy, because the caller may use the array again."""
     preprocessing: Preprocessing | None = field(repr=False)
     placement: Placement = Placement(0, 0, 1, 1)
 
@@ -143,8 +150,8 @@ class PreprocessedBatch:
         return len(self.pixels)
 
     def load(self, start: int, stop: int, threads: int) -> tuple[list[Picture], Floats]:
-        """Pixels `start` to `stop`, as they came."""
-        part = self.pixels[start:stop]
+        """Return pixels `start` to `stop` as they came."""
+        part = self.pixels[start:stop].copy()
         known = self.metadata.preprocessing
         return [PreprocessedImage(f"image {start + i}", row, known) for i, row in enumerate(part)], part
 
@@ -165,14 +172,21 @@ def batch(images: Any, metadata: Metadata) -> PhotographBatch | PreprocessedBatc
     return result
 
 
-def photograph(image: Any, metadata: Metadata, name: str = "image", fast: bool = False) -> Photograph:
-    """Decode, resize and crop one image: a path, an `Encoded`, a PIL image or a uint8 array; a `Photograph` stays.
+def photograph(
+    image: Any, metadata: Metadata, name: str = "image", fast: bool = False, keep: bool = True
+) -> Photograph:
+    """Decode, resize and crop one image.
 
-    `name` is for errors about an image that has none of its own. `fast` lets the JPEG decoder leave out detail that is
-    lost in resizing anyway; pixels then differ from exact ones, in photographs by up to some 30 of 255.
+    Args:
+        image: A path, an `Encoded`, a PIL image or a uint8 array; a `Photograph` is returned as it is.
+        metadata: That of the model file.
+        name: Name for errors about an image that has none of its own.
+        fast: Whether the JPEG decoder may leave out detail that is lost in resizing anyway. Pixels then differ from
+            exact ones, in photographs by up to some 30 of 255.
+        keep: Whether `original` can be asked for. A copy of a PIL image or an array is then kept.
 
     Raises:
-        ImageError: the image cannot be used, or the model file does not say how to preprocess one.
+        ImageError: If the image cannot be used, or the model file does not say how to preprocess one.
     """
     if isinstance(image, Photograph):
         return image
@@ -183,7 +197,16 @@ def photograph(image: Any, metadata: Metadata, name: str = "image", fast: bool =
     view, placement = fit(decoded.image, how, metadata.image_size, name, decoded.size)
     pixels = np.array(view)
     pixels = pixels.reshape(*metadata.image_size, metadata.channels)
-    return Photograph(name, pixels, placement, decoded.size, image)
+    return Photograph(name, pixels, placement, decoded.size, _kept(image, name, keep), decoded.stamp)
+
+
+def _kept(image: Any, name: str, keep: bool) -> Any:
+    """Return what the whole photograph can be made of later, whatever the caller does with `image`."""
+    if isinstance(image, (str, os.PathLike)):
+        return image
+    if not keep or isinstance(image, Encoded):
+        return image if keep else None
+    return decode_image(_as_image(image, name), "RGB", name).copy()
 
 
 def check_photographs(metadata: Metadata) -> Preprocessing:
@@ -213,6 +236,7 @@ def normalise(photos: Sequence[Photograph], metadata: Metadata, threads: int = 0
 
 
 def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
+    _refuse_masked(images, "images")
     wanted = (metadata.channels, *metadata.image_size)
     shape = "(N," + ",".join(map(str, wanted)) + ")"
     if images.dtype != np.float32:
@@ -291,6 +315,7 @@ def _decode(image: Any, mode: str, name: str, smaller: Smaller | None = None) ->
 def _as_image(image: Any, name: str) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
+    _refuse_masked(image, name)
     if not isinstance(image, np.ndarray):
         raise ImageError(f"{name}: an image is a path, a PIL image or a uint8 array, not {type(image).__name__}")
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
@@ -298,6 +323,12 @@ def _as_image(image: Any, name: str) -> Image.Image:
     if image.size == 0:
         raise ImageError(f"{name}: the array holds no pixels, its shape is {image.shape}")
     return Image.fromarray(image)
+
+
+def _refuse_masked(array: Any, name: str) -> None:
+    """Raise an ImageError for a masked array: what its mask hides would be explained like everything else."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise ImageError(f"{name}: a masked array; give its values with those that are masked filled in, by filled()")
 
 
 def _name(image: Any, fallback: str) -> str:

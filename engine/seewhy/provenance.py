@@ -96,6 +96,13 @@ def go_on(folder: Path, before: Facts, facts: Facts) -> None:
             )
 
 
+def counted(facts: Facts) -> int:
+    """Return how many images an earlier run had recorded when it wrote this: at its beginning, or at its end."""
+    images = facts.get("images")
+    counts = images.values() if isinstance(images, dict) else ()
+    return sum(count for count in counts if type(count) is int and count > 0)
+
+
 def encoded(facts: Facts) -> bytes:
     return (json.dumps(facts, indent=2) + "\n").encode()
 

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -133,20 +133,25 @@ class RayRun(Run):
         providers: Sequence[Provider] | None = None,
         verify: bool = True,
         restart: bool = False,
+        changed: bool = False,
         stop: threading.Event | None = None,
+        notice: Callable[[str], object] | None = None,
     ) -> None:
         """Settle what to do, and have one worker try whether it could; nothing is written yet.
 
         Args:
             model, providers, verify: as for `Explainer`, on the workers; no providers is the CPU, or CUDA if they have
                 a GPU.
-            inputs, folder, settings, restart, stop: as for `Run`. The format of the shards is Parquet.
+            inputs, folder, settings, restart, changed, stop, notice: as for `Run`. The format of the shards is Parquet.
             workers: None is `Workers()`.
 
         Raises:
             SeewhyError: something of this is wrong, or a worker could not do it.
         """
-        super().__init__(Explainer(model, ["cpu"], 1, verify), inputs, folder, settings, restart=restart, stop=stop)
+        explainer = Explainer(model, ["cpu"], 1, verify)
+        super().__init__(
+            explainer, inputs, folder, settings, restart=restart, changed=changed, stop=stop, notice=notice
+        )
         self._workers = Workers() if workers is None else workers
         self._count, self._threads = self._room()
         self._job = {

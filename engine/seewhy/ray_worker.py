@@ -19,7 +19,7 @@ from . import errors, provenance, tables
 from .errors import ClusterError, MissingExtraError, SeewhyError
 from .explainer import Explainer
 from .inputs import Input
-from .manifest import FAILED
+from .manifest_lines import FAILED
 from .ray import Batch, ExplainBatch
 from .records import Row
 from .steps import Outcome

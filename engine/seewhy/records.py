@@ -12,7 +12,7 @@ from .arrays import Floats
 from .errors import SeewhyError
 from .explanation import Explanation, class_name
 from .inputs import Input
-from .manifest import DONE, FAILED, Record
+from .manifest_lines import DONE, FAILED, Record
 from .methods import METHODS
 from .targets import highest
 
@@ -72,7 +72,11 @@ def rule(method: str, full_size: bool, height: int, width: int) -> str:
 
 
 def _start(item: Input, status: str) -> Record:
-    return {"path": item.path, "id": item.id, "asked": item.target, "status": status}
+    record: Record = {"path": item.path, "id": item.id, "asked": item.target, "status": status}
+    if item.stamp is not None:
+        archive = {} if item.archive is None else {"archive": item.archive}
+        record["input"] = {"bytes": item.stamp.size, "mtime_ns": item.stamp.mtime_ns, **archive}
+    return record
 
 
 def _class(result: Explanation, image: int, index: int) -> dict[str, Any]:

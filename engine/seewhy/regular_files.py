@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from typing import IO
 
 _KINDS = {
@@ -13,6 +14,32 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells whether a file has been written to or replaced."""
+
+    size: int
+    """In bytes."""
+    mtime_ns: int
+    """Time of the last modification, in nanoseconds since 1970."""
+    identity: tuple[int, int, int] | None = None
+    """Device, inode and time of the last change of any kind, or None where the stamp was read from a record. Copying a
+    file keeps its time of modification but not these."""
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileStamp:
+        """Return the stamp of a file from what `os.stat` says of it."""
+        return cls(found.st_size, found.st_mtime_ns, (found.st_dev, found.st_ino, found.st_ctime_ns))
+
+
+def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
+    """Return the stamp of a file, or None if there is no such file or it cannot be looked at."""
+    try:
+        return FileStamp.of(os.stat(path))
+    except (OSError, ValueError):
+        return None
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 from PIL import Image
@@ -53,7 +54,7 @@ def check(colormap: str, alpha: float, canvas: str = "model") -> None:
     OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
     """
     palette(colormap)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise OutputError(f"alpha must be from 0 to 1, not {brief(alpha)}")
     if canvas not in CANVASES:
         raise OutputError(f"no canvas {brief(canvas)}; there are {', '.join(CANVASES)}")

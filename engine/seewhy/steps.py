@@ -16,10 +16,11 @@ from .explainer import Explainer
 from .explanation import Explanation, class_name
 from .inputs import Input
 from .layout import BATCH_SIZE, SHARD_IMAGES
-from .manifest import Record
+from .manifest_lines import Record
 from .methods import METHODS
 from .preprocess import Photograph, photograph
 from .records import Row
+from .regular_files import file_stamp
 from .render import clip_gradients, gradient_pictures, rgb
 from .sheet import contact_sheet
 from .targets import resolve
@@ -73,8 +74,8 @@ class Outcome:
     error: SeewhyError | None = None
     record: Record = field(default_factory=dict, repr=False)
     """For the manifest."""
-    files: Sequence[Path] = ()
-    """Written for this image alone."""
+    files: Sequence[output.WrittenFile] = ()
+    """Files that were written for this image alone."""
     rows: Sequence[Row] = field(default=(), repr=False)
     """For a shard."""
 
@@ -119,6 +120,8 @@ class Steps:
 
     def _load(self, item: Item) -> Item:
         asked, settings, metadata = item.input.target, self.settings, self.explainer.metadata
+        if isinstance(item.input.image, Path):
+            item = replace(item, input=replace(item.input, stamp=file_stamp(item.input.path)))
         if asked is not None and (settings.top is not None or len(settings.targets) > 1):
             raise TargetError(
                 f"{item.input.path}: the list asks for {asked!r}, and the run for several classes of each image; leave "
@@ -128,10 +131,11 @@ class Steps:
             if item.input.error is not None:
                 raise item.input.error
             target = None if asked is None else int(resolve(asked, 1, metadata.classes, metadata.labels)[0])
-            read = photograph(item.input.image, metadata, item.input.path, settings.fast_decode)
-            if item.input.content is not None and settings.canvas != "original":
+            keep = settings.canvas == "original"
+            read = photograph(item.input.image, metadata, item.input.path, settings.fast_decode, keep)
+            if not keep:
                 # A member's file would wait in memory until its picture is written, and is not looked at again.
-                item, read = replace(item, input=replace(item.input, content=None)), replace(read, source=None)
+                item = replace(item, input=replace(item.input, content=None))
             return replace(item, photograph=read, target=target)
         except TargetError as error:
             return item.failed(TargetError(f"{item.input.path}: {error}"))
@@ -200,21 +204,21 @@ class Steps:
     def _failed(item: Item, error: SeewhyError) -> Outcome:
         return Outcome(Path(item.input.path), error=error, record=records.failed(item.input, error))
 
-    def _write(self, item: Item) -> tuple[list[Path], list[Answer]]:
+    def _write(self, item: Item) -> tuple[list[output.WrittenFile], list[Answer]]:
         """Write one image's pictures and numbers; return the files, and an answer for each class explained."""
         assert self.folder is not None
         settings, results, image = self.settings, item.results, item.row
-        paths: dict[str, list[Path]] = {}
+        written: dict[str, list[output.WrittenFile]] = {}
         for method, result in results.items():
             pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
-            paths[method] = output.save_method(
+            written[method] = output.save_method(
                 self.folder, item.input.name, result, image, pictures, settings.raw, settings.encoding
             )
         first = next(iter(results.values()))
-        files, answers = [path for written in paths.values() for path in written], []
+        files, answers = [file for saved in written.values() for file in saved], []
         for k, index in enumerate(first.targets_of(image)):
             label, score = class_name(index, first.classes), first.score(image, index)
-            picture = paths[first.method][k]
+            picture = written[first.method][k]
             if len(results) > 1:
                 tiles = _tiles(results, image, k, settings)
                 note = f"{self.explainer.metadata.model.name} · {item.input.short}"
@@ -222,7 +226,7 @@ class Steps:
                 sheet = contact_sheet(tiles, label, score, note)
                 picture = output.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
                 files.append(picture)
-            answers.append(Answer(label, score + _completeness(results, image, k), picture))
+            answers.append(Answer(label, score + _completeness(results, image, k), picture.path))
         return files, answers
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .arrays import Floats
 from .errors import MissingExtraError, OutputError
-from .manifest import Record
+from .manifest_lines import Record
 from .records import TOP, Row
 from .text import brief
 

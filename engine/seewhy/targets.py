@@ -35,6 +35,9 @@ def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None
     Raises:
         TargetError: an index out of range, an unknown or ambiguous label, the wrong number, or a ragged list.
     """
+    each = target if isinstance(target, (list, tuple)) else [target]
+    if any(isinstance(one, np.ma.MaskedArray) for one in each):
+        raise TargetError("targets are a masked array; give its values with those that are masked filled in")
     if isinstance(target, np.ndarray):
         target = target.tolist()
     if not isinstance(target, (list, tuple)):

@@ -228,7 +228,7 @@ def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_p
         "",
         "cannot be read: No such file or directory",
         "a folder, not an image",
-        "not a file, but a pipe, a socket or a device",
+        "cannot be read: it is a pipe, not a regular file",
         "the file is empty",
     ]
 
