@@ -1,6 +1,19 @@
-"""`python -m seewhy`."""
+"""Start the command line: `seewhy`, and `python -m seewhy`."""
 
-from .cli import main
+from . import signals
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its status."""
+    # The command line is imported only now, because importing it takes a while in which a signal may come.
+    signals.end_at_once()
+    from .cli import main as command
+
+    try:
+        command(prog_name="seewhy")
+    finally:
+        signals.end_at_once_again()
+
 
 if __name__ == "__main__":
-    main(prog_name="seewhy")
+    main()

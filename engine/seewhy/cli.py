@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import __version__
-from .errors import MissingExtraError, SeewhyError
+from . import __version__, signals
+from .errors import MissingExtraError, OutputError, SeewhyError
 from .text import printable
 
 _EXIT_ERROR = 2
+_EXIT_PROBLEMS = 1
 _PLUGINS = "seewhy.commands"
 # Importing a plug-in takes seconds (torch), so the list of commands does not ask it for its help.
 _PLUGIN_HELP = {
@@ -33,6 +35,10 @@ class _Failure(click.ClickException):
     exit_code = _EXIT_ERROR
 
     def show(self, file: Any = None) -> None:
+        with suppress(BrokenPipeError):  # who reads standard error may have gone, too
+            self._show(file)
+
+    def _show(self, file: Any) -> None:
         click.echo(f"seewhy: error: {printable(self.message)}", err=True, file=file)
 
 
@@ -48,14 +54,20 @@ class _Group(click.Group):
             if "SEEWHY_ISA" not in str(error):
                 raise
             raise _Failure(str(error)) from error
-        except KeyboardInterrupt:  # click would say "Aborted!", and exit as if some images had failed
-            click.echo("seewhy: stopped by SIGINT", err=True)
-            ctx.exit(128 + signal.SIGINT)
+        except KeyboardInterrupt as error:  # click would say "Aborted!", and exit as if some images had failed
+            stopped = error if isinstance(error, signals.Stopped) else signals.Stopped(signal.SIGINT)
+            click.echo(f"seewhy: {stopped}", err=True)
+            ctx.exit(signals.EXIT_SIGNALLED + stopped.number)
         except MemoryError as error:
-            raise _Failure("not enough memory; try a smaller --batch-size") from error
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            has_batches = command is not None and any(option.name == "batch_size" for option in command.params)
+            hint = "; try a smaller --batch-size" if has_batches else ""
+            raise _Failure(f"not enough memory{hint}") from error
+        except BrokenPipeError as error:
+            with suppress(OSError):  # what Python still holds for standard output is written when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise _Failure(f"standard output: {error.strerror or error}; nothing reads it any more") from error
         except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise
             name = "" if error.filename is None else f"{error.filename}: "
             raise _Failure(f"{name}{error.strerror or error}") from error
 
@@ -65,7 +77,8 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         if command is None and cmd_name in _plugins():
-            return _load(_plugins()[cmd_name])
+            command = _load(_plugins()[cmd_name])
+            signals.raise_from_now_on()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -117,6 +130,15 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
 
 
+class _OutputFolder(click.Path):
+    """The path of a folder; an empty one is refused, which would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            raise OutputError("the name of the output folder is empty; is a variable not set?")
+        return super().convert(value, param, ctx)
+
+
 class _Explain(click.Command):
     """Lists the methods' options below its own."""
 
@@ -136,7 +158,7 @@ class _Explain(click.Command):
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=str), nargs=-1)
 @click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder for the results."
+    "-o", "--output", "folder", type=_OutputFolder(path_type=Path), required=True, help="Folder for the results."
 )
 @click.option(
     "--list",
@@ -192,6 +214,9 @@ class _Explain(click.Command):
 )
 @click.option("--fast-decode", is_flag=True, help="Decode JPEGs with less detail: quicker, and other pixels.")
 @click.option("--restart", is_flag=True, help="Forget what earlier runs into the output folder have done.")
+@click.option(
+    "--changed", is_flag=True, help="Explain images again whose files have changed since an earlier run read them."
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
 @click.option(
     "--max-failure-rate", type=click.FloatRange(0, 1), help="Stop when a larger share of 100 images or more has failed."
@@ -227,6 +252,7 @@ def explain(**chosen: Any) -> None:
     """
     from . import explain_cli
 
+    signals.raise_from_now_on()
     sys.exit(explain_cli.run(**chosen))
 
 
@@ -238,6 +264,7 @@ def inspect(model: Path, as_json: bool) -> None:
     from . import inspection
     from .model import ModelFile
 
+    signals.raise_from_now_on()
     read = ModelFile.inspect(model)
     if as_json:
         click.echo(json.dumps(inspection.facts(read), indent=2))
@@ -245,6 +272,31 @@ def inspect(model: Path, as_json: bool) -> None:
         click.echo(inspection.report(read))
     if read.damage is not None:
         raise _Failure(read.damage)
+
+
+@main.command()
+@click.argument("folder", metavar="OUT", type=_OutputFolder(path_type=Path))
+def verify(folder: Path) -> None:
+    """Check the results in the output folder OUT of `seewhy explain` against its manifest.
+
+    Every file that manifest.jsonl names must be there, with the size and the SHA-256 that were recorded. Files that
+    look like results and that no line names are listed, too. To replace what is wrong, delete it and run the same
+    `seewhy explain` command again.
+
+    Exit status: 0; 1 if a result is missing, short or changed; 2 if OUT cannot be checked.
+    """
+    from .verify import Verification
+
+    signals.raise_from_now_on()
+    check = Verification(folder)
+    for found in check:
+        click.echo(printable(f"{found.path}: {found.what}"))
+    unlisted = f", {check.unlisted} files that it does not name" if check.unlisted else ""
+    click.echo(
+        f"{check.done + check.failed} images in {printable(str(folder))}: {check.done} done, {check.failed} failed; "
+        f"{check.files} files, {check.problems or 'no'} problem{'' if check.problems == 1 else 's'}{unlisted}"
+    )
+    sys.exit(_EXIT_PROBLEMS if check.problems else 0)
 
 
 @main.command()
@@ -263,4 +315,5 @@ def bench(**chosen: Any) -> None:
     """Measure how quick the model file MODEL is on this machine, and which batch size and threads suit it."""
     from . import bench_cli
 
+    signals.raise_from_now_on()
     bench_cli.run(**chosen)

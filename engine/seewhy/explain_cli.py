@@ -23,13 +23,12 @@ from .options import parse
 from .output import FORMATS, Encoding
 from .palettes import palette
 from .progress import Progress
+from .signals import EXIT_SIGNALLED, Stopped
 from .steps import Outcome, Settings
 from .targets import read_target
 from .text import printable
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
-# A shell's way to say that a signal ended a program.
-_SIGNALLED = 128
 
 
 def run(**chosen: Any) -> int:
@@ -37,9 +36,10 @@ def run(**chosen: Any) -> int:
     stop = Stop(chosen["restart"])
     try:
         return _run(stop, **chosen)
-    except KeyboardInterrupt:  # while images were listed
-        click.echo(stop.at_once(signal.SIGINT), err=True, nl=False)
-        return _SIGNALLED + signal.SIGINT
+    except KeyboardInterrupt as error:  # while images were listed
+        number: int = error.number if isinstance(error, Stopped) else signal.SIGINT
+        click.echo(stop.at_once(number), err=True, nl=False)
+        return EXIT_SIGNALLED + number
     finally:
         stop.ends()
 
@@ -60,6 +60,7 @@ def _run(
     threads: int | None,
     no_verify: bool,
     restart: bool,
+    changed: bool,
     fail_fast: bool,
     max_failure_rate: float | None,
     use_ray: bool,
@@ -89,7 +90,7 @@ def _run(
     if not use_ray and (ray_address is not None or ray_workers is not None):
         raise ClusterError("--ray-address and --ray-workers are for runs on a Ray cluster; add --ray")
     limit = FailureLimit(fail_fast, max_failure_rate)
-    common: dict[str, Any] = {"restart": restart, "stop": stop.event}
+    common: dict[str, Any] = {"restart": restart, "changed": changed, "stop": stop.event, "notice": stop.notice}
     if not use_ray:
         explainer = Explainer(model, list(providers) or None, threads, not no_verify)
         explainer.settle(settings.methods, settings.options)
@@ -116,7 +117,7 @@ def _follow(job: Run, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
     summary = job.summary(stop.why or limit.why)
     _print_summary(summary, job, progress)
     if stop.signal is not None:
-        return _SIGNALLED + stop.signal
+        return EXIT_SIGNALLED + stop.signal
     return _NOTHING_FAILED if not summary.failed else _SOME_FAILED if summary.done else _ALL_FAILED
 
 
@@ -137,6 +138,10 @@ class Stop:
     def passes(self, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress.passes(done, total)
+
+    def notice(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.print(f"seewhy: {printable(text)}", error=True)
 
     def by_signals(self, progress: Progress) -> Stop:
         self._progress = progress
@@ -164,7 +169,7 @@ class Stop:
         if self.signal is not None:
             # What is in work may take minutes, and to be killed does no harm at any moment.
             _say(self.at_once(number))
-            os._exit(_SIGNALLED + number)
+            os._exit(EXIT_SIGNALLED + number)
         self.signal = number
         self.event.set()
         _say("\nseewhy: finishing what is in work; once more stops at once\n")
