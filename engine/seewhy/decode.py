@@ -8,21 +8,23 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .arrays import Bytes
 from .contract import MAX_PIXELS
 from .errors import ImageError
+from .jpeg2000_bits import refuse_misread_jpeg2000
+from .pixel_depth import float_to_byte, integer_to_byte
 from .regular_files import FileStamp, open_regular
 from .text import short
+from .tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
+from .transparency import Colour, on_white, transparent_colour
 
 # Photographs, and nothing that runs another program (EPS starts Ghostscript) or draws vectors.
 _FORMATS = (
@@ -42,7 +44,6 @@ _TRANSPOSE = {
 }
 # Those that swap width and height.
 _SIDEWAYS = (5, 6, 7, 8)
-_WHITE = (255, 255, 255, 255)
 
 
 @cache
@@ -156,6 +157,11 @@ def _decode_open(file: IO[bytes], mode: str, name: str, smaller: Smaller | None)
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
+        tiff = unopened_tiff(file)
+        if tiff is not None:
+            raise ImageError(
+                f"{name}: {tiff} cannot be decoded, or is damaged; convert it to RGB or BlackIsZero of 8 or 16 bits"
+            ) from None
         raise ImageError(f"{name}: not an image in a format that can be read, or a damaged one") from None
     _check_size(image.size, name)
     whole = None
@@ -178,25 +184,32 @@ def decode_image(image: Image.Image, mode: str, name: str) -> Image.Image:
 
     For images without transparency, in the modes that hold 8 bits a channel, the pixels are those of Pillow's
     `convert(mode)`. Transparent pixels are laid on white, as a viewer shows them (`convert` would bring out the colours
-    hidden under them). 16-bit grey is scaled to 8 bits; so are floating-point pixels, from 0..1 or 0..255. The image
-    handed in is not modified. Of an animation, the frame that is current is taken.
+    hidden under them). 12-bit and 16-bit grey is scaled to 8 bits; so are floating-point pixels, from 0..1 or 0..255.
+    The image handed in is not modified. Of an animation, the frame that is current is taken.
+
+    The depth and the photometric interpretation of a TIFF are read from the tags that Pillow attaches to an image it
+    opened. A copy of that image has lost them: its integers are taken as 16-bit grey, 0 being black.
 
     Raises:
         ImageError: the image is damaged, too large, empty, or of a mode that has no meaning as a photograph.
     """
     _check_size(image.size, name)
+    tiff: TiffKind | None = None
     try:
         with _without_warnings:
+            tiff = tiff_kind(image)
+            refuse_misread_tiff(image, name)
+            refuse_misread_jpeg2000(image, name)
+            transparent = transparent_colour(image, name)
             image.load()
-            return _upright(image, _to_mode(image, mode, name))
+            return _upright(image, _to_mode(image, mode, name, transparent))
     except ImageError:
         raise
     except MemoryError:
         raise ImageError(f"{name}: too little memory to decode its {image.width}x{image.height} pixels") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
-        raise ImageError(
-            f"{name}: damaged image, or one of a kind that cannot be converted: {_reason(error)}"
-        ) from error
+        kind = "a kind that cannot be converted" if tiff is None else f"a kind that cannot be decoded, {tiff}"
+        raise ImageError(f"{name}: damaged image, or one of {kind}: {_reason(error)}") from error
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -220,52 +233,28 @@ def _upright(image: Image.Image, converted: Image.Image) -> Image.Image:
     return converted if step is None else converted.transpose(step)
 
 
-def _to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
+def _to_mode(image: Image.Image, mode: str, name: str, transparent: Colour) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        grey = np.asarray(image)
-        image = Image.fromarray(_float_to_byte(grey, name) if image.mode == "F" else _integer_to_byte(grey, name))
+        image = _deep_grey(image, name, transparent)
     elif image.has_transparency_data:
-        image = _on_white(image)
+        image = on_white(with_byte_palette(image), transparent)
+    elif image.mode == "LAB":  # which Pillow converts to colour only
+        image = image.convert("RGB")
+    else:
+        image = with_byte_palette(image)
     return image if image.mode == mode else image.convert(mode)
 
 
-# Pixels at a time where a step needs several bytes more for each.
-_STRIP = 2**20
-
-
-def _strips(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """(first, behind the last) of some rows after others."""
-    rows = max(1, _STRIP // width)
-    return ((top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    result = Image.new("RGB", image.size)
-    for top, bottom in _strips(*image.size):
-        part = image.crop((0, top, image.width, bottom)).convert("RGBA")
-        part = Image.alpha_composite(Image.new("RGBA", part.size, _WHITE), part)
-        result.paste(part.convert("RGB"), (0, top))
-    return result
-
-
-def _integer_to_byte(pixels: NDArray[np.generic], name: str) -> Bytes:
-    """16-bit grey, which Pillow keeps in 16 or 32 bits, to 8 bits: 65535 becomes 255."""
-    low, high = int(pixels.min()), int(pixels.max())
-    if low < 0 or high > 65535:
-        raise ImageError(
-            f"{name}: integer pixels from {low} to {high}, expected 0 to 65535; scale them to 8 bits first"
-        )
-    result = np.empty(pixels.shape, np.uint8)
-    for top, bottom in _strips(pixels.shape[1], pixels.shape[0]):
-        result[top:bottom] = (pixels[top:bottom].astype(np.uint32) * 2 + 257) // 514  # value / 257, rounded to nearest
-    return result
-
-
-def _float_to_byte(pixels: NDArray[np.generic], name: str) -> Bytes:
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 255):  # NaN fails as well
-        raise ImageError(f"{name}: floating-point pixels from {low:g} to {high:g}, expected 0 to 1 or 0 to 255")
-    result = np.empty(pixels.shape, np.uint8)
-    for top, bottom in _strips(pixels.shape[1], pixels.shape[0]):
-        result[top:bottom] = np.rint(pixels[top:bottom].astype(np.float64) * (255 if high <= 1 else 1))
-    return result
+def _deep_grey(image: Image.Image, name: str, transparent: Colour) -> Image.Image:
+    """Return grey of more than 8 bits as 8 bits, its transparent colour as white."""
+    grey = np.asarray(image)
+    kind = tiff_kind(image)
+    if image.mode == "F":
+        result = float_to_byte(grey, name)
+    else:
+        result = integer_to_byte(grey, name, 65535 if kind is None else kind.white)
+    if kind is not None and kind.white_is_zero:
+        np.subtract(255, result, out=result)
+    if isinstance(transparent, int):
+        result[grey == transparent] = 255
+    return Image.fromarray(result)

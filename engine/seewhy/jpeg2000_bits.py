@@ -1,0 +1,71 @@
+"""Read the depth of JPEG 2000 components, and refuse depths that Pillow decodes to other values."""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+
+from .errors import ImageError
+
+_CODESTREAM = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ
+
+
+def refuse_misread_jpeg2000(image: Image.Image, name: str) -> None:
+    """Refuse a JPEG 2000 image that is not loaded yet and that Pillow decodes to other values than were stored.
+
+    Pillow scales to 8 bits by shifting. It shifts fewer than 8 bits up, so that white is not 255, and rounds the sum of
+    more than 8 bits without clipping, so that white becomes black. It is right about grey of 9 to 16 bits, which it
+    scales to 16. The depth of an image that is already loaded is no longer known.
+
+    Raises:
+        ImageError: If the depth is one of those.
+    """
+    if not isinstance(image, Jpeg2KImageFile) or not image.tile or image.fp is None:
+        return
+    bits = component_bits(image.fp)
+    if not all(9 <= each <= 16 if image.mode == "I;16" else each == 8 for each in bits):
+        depths = "/".join(str(each) for each in dict.fromkeys(bits))
+        raise ImageError(
+            f"{name}: a {depths}-bit JPEG 2000 image of {len(bits)} components ({image.mode}) is decoded wrongly; "
+            f"convert it to 8 bits, or grey to 16"
+        )
+
+
+def component_bits(file: IO[bytes]) -> list[int]:
+    """Return the bits of each component of a JPEG 2000 file or codestream (ITU-T T.800, A.5.1 and I.4).
+
+    Raises:
+        struct.error: If the file ends too early.
+        ValueError: If the file holds no codestream.
+    """
+    before = file.tell()
+    try:
+        file.seek(0)
+        if file.read(4) != _CODESTREAM:
+            file.seek(0)
+            _enter_codestream(file)
+        file.seek(36, 1)  # from Lsiz to YTOsiz
+        (count,) = struct.unpack(">H", file.read(2))
+        return [(each & 0x7F) + 1 for each in struct.unpack(f"{3 * count}B", file.read(3 * count))[::3]]
+    finally:
+        file.seek(before)
+
+
+def _enter_codestream(file: IO[bytes]) -> None:
+    """Walk the boxes of a JP2 file, to behind the first markers of its codestream."""
+    while True:
+        length, kind = struct.unpack(">I4s", file.read(8))
+        start = 8
+        if length == 1:
+            (length,) = struct.unpack(">Q", file.read(8))
+            start = 16
+        if kind == b"jp2c":
+            break
+        if length < start:
+            raise ValueError("no codestream in the JPEG 2000 file")
+        file.seek(length - start, 1)
+    if file.read(4) != _CODESTREAM:
+        raise ValueError("no SIZ marker in the JPEG 2000 codestream")

@@ -1,0 +1,60 @@
+"""Lay transparent pixels on white."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from .errors import ImageError
+from .pixel_depth import row_strips
+
+_WHITE = (255, 255, 255, 255)
+
+Colour: TypeAlias = int | tuple[int, ...] | bytes | None
+"""Pillow's `info["transparency"]`: one colour or palette entry, or an alpha value for each palette entry."""
+
+# Largest sample of a grey PNG, by the raw mode that Pillow reads it with.
+_LARGEST = {"L;2": 3, "L;4": 15}
+
+
+def transparent_colour(image: Image.Image, name: str) -> Colour:
+    """Return the transparent colour of an image in the units of its decoded pixels, or None.
+
+    A PNG states it in the units of the file. Pillow scales 2-bit and 4-bit grey to 8 bits and leaves that colour as it
+    is. Call this before the image is loaded: afterwards the depth is no longer known.
+
+    Raises:
+        ImageError: If the pixels have 16 bits per channel. Pillow keeps 8 of them, too few to compare.
+    """
+    colour: Colour = image.info.get("transparency")
+    if isinstance(colour, tuple) and (max(colour) > 255 or _raw_mode(image).startswith("RGB;16")):
+        raise ImageError(f"{name}: 16-bit RGB with a transparent colour is not supported; convert it to RGBA or 8 bits")
+    largest = _LARGEST.get(_raw_mode(image))
+    return colour * 255 // largest if isinstance(colour, int) and largest else colour
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return how Pillow will unpack the pixels of a PNG that is not loaded yet, or an empty text."""
+    return str(image.tile[0][3]) if isinstance(image, PngImageFile) and image.tile else ""
+
+
+def on_white(image: Image.Image, colour: Colour) -> Image.Image:
+    """Return an image with transparency as RGB on white.
+
+    Args:
+        image: Image that has an alpha channel, a palette with alpha values, or a transparent colour.
+        colour: What `transparent_colour` returned for it.
+    """
+    result = Image.new("RGB", image.size)
+    for top, bottom in row_strips(*image.size):
+        part = image.crop((0, top, image.width, bottom))
+        if colour is not None:
+            part.info["transparency"] = colour
+        if part.mode == "La":  # Pillow converts it to no other mode
+            part = part.convert("LA")
+        part = part.convert("RGBA")
+        part = Image.alpha_composite(Image.new("RGBA", part.size, _WHITE), part)
+        result.paste(part.convert("RGB"), (0, top))
+    return result
