@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -322,3 +324,26 @@ def test_an_address_where_no_cluster_is(
         result = run("explain", model_path, tmp_path / "a.png", "-o", tmp_path / "out", *words)
     failed(result, f"the Ray cluster {re.escape(address)} cannot be used: .*Connection refused")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("during", [False, True])
+def test_sigterm_while_a_cluster_is_connected(during: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's handler, which exits with status 15, does not stay, nor does its exit status."""
+    pytest.importorskip("ray.data")
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        if during:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    if during:
+        with pytest.raises(SystemExit, match="143"), ray_run.connected():
+            pass
+    else:
+        with ray_run.connected():
+            assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGTERM) == before

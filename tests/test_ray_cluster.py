@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from seewhy.inputs import Inputs
 from tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)
+# Of runs that are killed.
+SLOW = Settings(
+    ("smoothgrad",), options={"smoothgrad": {"samples": 15}}, shards="parquet", shard_images=10, full_size=True
+)
 QUIET = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -174,29 +179,66 @@ def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, t
 def test_the_driver_is_killed(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
     """One machine goes on where it was."""
     out = tmp_path / "there"
-    settings = Settings(
-        ("smoothgrad",),
-        options={"smoothgrad": {"samples": 15}},
-        shards="parquet",
-        shard_images=10,
-        full_size=True,
-    )
     address = cluster.get_runtime_context().gcs_address
-    words = [sys.executable, "-m", "seewhy", "explain", model_path, many, "-o", out, "-q", "--method", "smoothgrad"]
-    words += ["--option", "smoothgrad.samples=15", "--format", "parquet", "--shard-size", 10, "--full-size"]
-    words += ["--ray", "--ray-workers", 1, "--ray-address", address]
-    with subprocess.Popen(list(map(str, words)), stderr=subprocess.PIPE, text=True) as process:
-        lines = out / "manifest.jsonl"
-        while not (lines.exists() and lines.stat().st_size) and process.poll() is None:
-            time.sleep(0.01)
+    with begun(model_path, many, out, address) as process:
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL  # not at its end yet
+    while processes(process.pid):  # the driver, whose supervisor was killed
+        time.sleep(0.01)
     assert 10 <= len(manifest(out)) < MANY
     before = len(manifest(out))
-    assert explain_folder(model_path, many, out, settings).before == before
-    explain_folder(model_path, many, tmp_path / "here", settings)
+    assert explain_folder(model_path, many, out, SLOW).before == before
+    explain_folder(model_path, many, tmp_path / "here", SLOW)
     assert_same(out, tmp_path / "here")
+
+
+@on_a_cluster
+@pytest.mark.skipif(sys.platform != "linux", reason="the command is supervised on Linux")
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_process_of_the_cluster_is_killed(
+    name: str, cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray then ends the driver. The command says so, and leaves no process."""
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    out = tmp_path / "there"
+    with begun(model_path, many, out, "local") as process:
+        (killed,) = [one for one, line in processes(process.pid).items() if line[0].endswith(f"/{name}".encode())]
+        os.kill(killed, signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    expected = "Ray ended the driver process (exit status 1), as it does when a process of the cluster dies"
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == f"seewhy: error: {expected}; the same command resumes the job"
+    assert processes(process.pid) == {}
+    before = len(manifest(out))
+    assert 10 <= before < MANY
+    assert explain_folder(model_path, many, out, SLOW).before == before
+    explain_folder(model_path, many, tmp_path / "here", SLOW)
+    assert_same(out, tmp_path / "here")
+
+
+def begun(model: Path, images: Path, out: Path, address: str) -> subprocess.Popen[str]:
+    """The command with the settings SLOW, in a session of its own, when it has recorded images."""
+    words = [sys.executable, "-m", "seewhy", "explain", model, images, "-o", out, "-q", "--method", "smoothgrad"]
+    words += ["--option", "smoothgrad.samples=15", "--format", "parquet", "--shard-size", 10, "--full-size"]
+    words += ["--ray", "--ray-workers", 1, "--ray-address", address]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(list(map(str, words)), **pipes, start_new_session=True)
+    lines = out / "manifest.jsonl"
+    while not (lines.exists() and lines.stat().st_size) and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+def processes(session: int) -> dict[int, list[bytes]]:
+    """The processes of a session that have not ended, with their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().split(b"\0")
+    return found
 
 
 @on_a_cluster

@@ -45,6 +45,14 @@ class _Failure(click.ClickException):
 class _Group(click.Group):
     """Adds plug-ins' commands, loaded when they are called, and turns expected errors into one line."""
 
+    def main(self, args: Any = None, *others: Any, **more: Any) -> Any:
+        # Ray may end the process that uses it. Without `args`, the process belongs to this command alone.
+        if args is None and "--ray" in sys.argv:
+            from . import ray_supervisor
+
+            ray_supervisor.run_in_child()
+        return super().main(args, *others, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -76,13 +77,31 @@ def connected(address: str | None = None) -> Iterator[None]:
     try:
         if address is not None:
             _knock(address)
-        ray().init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        with _own_sigterm_handler():
+            ray().init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # Ray has no class for what may be wrong here
         raise ClusterError(f"{where} cannot be used: {first_line(error)}") from error
     try:
         yield
     finally:
         ray().shutdown()
+
+
+@contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM, in whose place `ray.init` puts one that exits with status 15.
+
+    Raises:
+        SystemExit: SIGTERM came during `ray.init`. The exit status is 143.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:
