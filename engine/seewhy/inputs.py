@@ -5,16 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import sqlite3
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Protocol
 
-from . import patterns, tars
-from .decode import extensions
+from . import tars
 from .errors import ImageError, OutputError, SeewhyError
-from .lists import Entry, read_list
+from .image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
+from .lists import read_list
 from .manifest import Key
 from .manifest_lines import DONE, FAILED
 from .names import SCHEMA as NAMES
@@ -117,7 +116,7 @@ class Inputs:
             for argument, path in enumerate(paths):
                 self._add(argument, os.fspath(path))
             for argument, path in enumerate(lists, len(paths)):
-                self._insert(argument, (_listed(number, entry) for number, entry in enumerate(read_list(path))))
+                self._insert(argument, (read_entry(number, entry) for number, entry in enumerate(read_list(path))))
             self._store.execute("COMMIT")
             self._check_roots()
             self._count, self._tars = self._one("SELECT count(*), ifnull(sum(is_tar), 0) FROM inputs")
@@ -255,7 +254,7 @@ class Inputs:
         return row
 
     def _add(self, argument: int, path: str) -> None:
-        _check_encoding(_Row(b"", path, "", ""))
+        check_encoding(Row(b"", path, "", ""))
         if not path:
             raise ImageError("'' is not a name that a file can have")
         if os.path.isdir(path):
@@ -266,19 +265,19 @@ class Inputs:
                 )
             if real.is_relative_to(self._out):
                 self._roots.append(str(real))
-            self._insert(argument, _walk(path, self._out), f"{path}: the folder holds no images")
+            self._insert(argument, walk_folder(path, self._out), f"{path}: the folder holds no images")
         elif tars.is_tar(path) and os.path.lexists(path):
-            self._insert(argument, [_Row(b"", path, path, _real(path), is_tar=True)])
+            self._insert(argument, [Row(b"", path, path, real_path(path), is_tar=True)])
         elif glob.has_magic(path) and not os.path.lexists(path):
-            self._insert(argument, _matches(path, self._out), f"{path}: no image matches the pattern")
+            self._insert(argument, match_pattern(path, self._out), f"{path}: no image matches the pattern")
         else:
-            self._insert(argument, [_Row(b"", path, os.path.basename(path), _real(path))])
+            self._insert(argument, [Row(b"", path, os.path.basename(path), real_path(path))])
 
-    def _insert(self, argument: int, rows: Iterable[_Row], none: str | None = None) -> None:
+    def _insert(self, argument: int, rows: Iterable[Row], none: str | None = None) -> None:
         """Add rows. Of those that name the same image the first stays: first in order, not in time."""
         count = 0
         for count, row in enumerate(rows, 1):  # noqa: B007
-            _check_encoding(row)
+            check_encoding(row)
             # Different numbers may be the same class: 3 and 03.
             target = None if row.target is None else os.fsencode(str(read_target(row.target)))
             named = (None if row.id is None else os.fsencode(row.id), target)
@@ -302,94 +301,9 @@ def _input(path: bytes, identity: bytes | None, target: bytes | None) -> Input:
     return Input(os.fsdecode(path), PurePath(), None if identity is None else os.fsdecode(identity), asked)
 
 
-@dataclass(frozen=True)
-class _Row:
-    place: bytes
-    path: str
-    relative: str
-    real: str
-    id: str | None = None
-    target: str | None = None
-    is_tar: bool = False
-
-
-def _walk(root: str, avoid: Path) -> Iterator[_Row]:
-    """Every image below a folder. Links to folders are not followed, since they could lead in circles."""
-    real = os.path.realpath(root)
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        folder = os.path.join(root, inside) if inside else root
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    relative = os.path.join(inside, entry.name)
-                    own = os.path.join(real, relative)
-                    if entry.is_dir(follow_symlinks=False):
-                        if own != str(avoid):
-                            waiting.append(relative)
-                    elif _is_image(entry.name) and not os.path.isdir(entry.path):  # False for a link in circles, too
-                        path = os.path.join(root, relative)
-                        yield _Row(_place(relative), path, relative, _real(own) if entry.is_symlink() else own)
-        except OSError as error:
-            raise ImageError(f"{folder}: cannot be listed: {error.strerror or error}") from None
-
-
-def _matches(pattern: str, avoid: Path) -> Iterator[_Row]:
-    """The files that match a pattern; their names start behind its last folder without a wildcard."""
-    base = patterns.fixed_part(pattern)
-    try:
-        for path in patterns.matches(pattern):
-            real = _real(path)
-            if os.path.isdir(path) or Path(real).is_relative_to(avoid):
-                continue
-            if tars.is_tar(path):
-                yield _Row(_place(path), path, path, real, is_tar=True)
-            elif _is_image(path):
-                yield _Row(_place(path), path, os.path.relpath(path, base) if base else path, real)
-    except OSError as error:
-        raise ImageError(f"{error.filename or pattern}: cannot be listed: {error.strerror or error}") from None
-
-
-def _listed(number: int, entry: Entry) -> _Row:
-    named = entry.target is not None or entry.id is not None
-    is_tar = not named and tars.is_tar(entry.path)
-    place = number.to_bytes(8, "big")
-    return _Row(place, entry.path, entry.path, _real(entry.path), entry.id, entry.target, is_tar)
-
-
-def _real(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):  # links in circles, a path that no system takes: reading it says what is wrong
-        return os.path.abspath(path)
-
-
 def _resolved(folder: str | os.PathLike[str]) -> Path:
     try:
         return Path(os.path.realpath(folder))
     except (OSError, ValueError) as error:  # the current folder is gone; a zero in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(f"{short(os.fspath(folder))}: cannot be an output folder: {reason}") from None
-
-
-def _check_encoding(row: _Row) -> None:
-    """Raises:
-    ImageError: this system has no such names: lists are UTF-8, and the system's names may not be.
-    """
-    for text in (row.path, row.id or ""):
-        try:
-            os.fsencode(text)
-        except UnicodeEncodeError:
-            encoding = sys.getfilesystemencoding()
-            hint = "" if encoding == "utf-8" else f"; file names are {encoding} here, and UTF-8 with PYTHONUTF8=1"
-            raise ImageError(f"{short(text)!r} is not a name that a file can have{hint}") from None
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in extensions()
-
-
-def _place(relative: str) -> bytes:
-    """Sorts like the path's components."""
-    return os.fsencode(relative).replace(b"/", b"\0")
