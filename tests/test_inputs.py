@@ -492,7 +492,7 @@ def test_members_are_named_after_their_archive(tmp_path: Path) -> None:
     assert [each.path.removeprefix(f"{tmp_path}/") for each in inputs] == [
         *("s.tar#b/x.jpg", "s.tar#a.jpg", "s.tar#a.jpg (2)", "s.tar#../up.jpg", "s.tar#/abs.jpg"),
     ]
-    assert [each.name.as_posix() for each in inputs] == ["s/b/x", "s/a", "s/a.jpg", "s/%2E./up", "abs"]
+    assert [each.name.as_posix() for each in inputs] == ["s/b/x", "s/a", "s/a.jpg", "s/%2E%2E/up", "abs"]
     assert [each.content for each in inputs] == [b"1", b"2", b"3", b"4", b"5"]
 
 

@@ -1,8 +1,9 @@
-"""Names of results: below the output folder, printable, short enough, and each given out once."""
+"""Names of results: below the output folder, printable, short enough, and each given out once, on any system."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path, PurePath
 
 import pytest
@@ -18,7 +19,13 @@ from seewhy.provenance import NAME as RUN
 LONGEST_SUFFIX = max(len(f".{method}.99999.webp") for method in [*METHODS, "sheet"])
 
 pieces = st.one_of(
-    st.text(st.sampled_from("ab.A~2\n\\\x1b é\udcff%:"), min_size=1, max_size=6),
+    st.text(st.sampled_from("ab.A~2\n\\\x1b é\udcff%:e\u0301"), min_size=1, max_size=6),
+    st.sampled_from(
+        ["a.", "a ", "a. .", "...", "COM\u00b9", "conin$ .x", "a?b", "a%3Fb", "\u1e9b\u0323", "\u017f\u0323\u0307"]
+    ),
+    st.tuples(st.sampled_from(["", "a", "con", "%3A"]), st.sampled_from([" ", ".", ":"]), st.integers(100, 200)).map(
+        lambda piece: piece[0] + piece[1] * piece[2] + "x.png"
+    ),
     st.sampled_from(["..", ".", "CON", "nul.txt", ".seewhy-unfinished", "manifest.jsonl", "a.gradcam.png", "ß", "ss"]),
     st.text(min_size=1, max_size=4),
     st.integers(100, 300).map(lambda count: "é" * count),
@@ -28,10 +35,42 @@ paths = st.lists(pieces, min_size=1, max_size=6).flatmap(
 )
 
 
+DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{p}{n}" for p in ("COM", "LPT") for n in "123456789¹²³"
+}
+
+
+def on_linux(path: str) -> str:
+    """The file that Linux opens for this path."""
+    return path
+
+
+def on_macos(path: str) -> str:
+    """The file that macOS opens: neither case nor Unicode form count."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
+
+
+def on_windows(path: str) -> str:
+    """The file that Windows opens: case does not count, nor do dots and spaces at a component's end."""
+    parts = [part.rstrip(". ") for part in path.split("/")]
+    for part in parts:
+        assert part and not set(part) & set('<>:"|?*\\') and min(part) >= " ", path
+        assert part.partition(".")[0].rstrip(" ").upper() not in DEVICES, path
+    assert path.split("/")[:-1] == parts[:-1], "a folder that cannot be removed with Windows' own tools"
+    # As Windows' table of capitals: of one character each, and none for the dotless i.
+    return "/".join("".join(c.upper() if len(c.upper()) == 1 and c != "ı" else c for c in part) for part in parts)
+
+
 def check(names: list[PurePath]) -> None:
-    assert len({str(name).casefold() for name in names}) == len(names)
+    for system in (on_linux, on_macos, on_windows):
+        files = [f"{name}.{suffix}" for name in names for suffix in ("gradcam.png", "gradcam.npz", "sheet.png")]
+        folders = {f"{parent}/x" for name in names for parent in name.parents if parent.name}
+        opened = {system(file) for file in files}
+        assert len(opened) == len(files), system.__name__
+        assert not opened & {system(folder).rpartition("/")[0] for folder in folders}, system.__name__
     folders = {str(parent).casefold() for name in names for parent in name.parents}
     for name in names:
+        assert all(len(part.encode()) <= 160 for part in name.parent.parts)
         assert str(name).isprintable() and not name.is_absolute() and ".." not in name.parts and name.name
         assert not any("\\" in part or part in (".", "") for part in name.parts)
         assert all(len(part.encode()) <= 255 for part in name.parent.parts)
@@ -88,7 +127,58 @@ def test_folders_that_are_called_like_files() -> None:
 
 
 def test_absolute_and_climbing_paths() -> None:
-    assert named("/etc/x.jpg", "../../etc/x.jpg", "a/../x.jpg") == ["etc/x", "%2E./%2E./etc/x", "a/%2E./x"]
+    assert named("/etc/x.jpg", "../../etc/x.jpg", "a/../x.jpg") == ["etc/x", "%2E%2E/%2E%2E/etc/x", "a/%2E%2E/x"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["\u00e9.jpg", "e\u0301.jpg"], ["\u00e9.jpg", "e\u0301.jpg~2"]),
+        (["\u00c9/x.jpg", "e\u0301/x.jpg"], ["\u00c9/x.jpg", "e\u0301/x.jpg~2"]),
+        # Equal in NFD, but not if case is folded first: folding makes a letter of U+0345.
+        (["\u03b1\u0345\u0301.jpg", "\u03b1\u0301\u0345.png"], ["\u03b1\u0345\u0301.jpg", "\u03b1\u0301\u0345.png"]),
+        (["\u1e9b\u0323.jpg", "\u1e69.jpg"], ["\u1e9b\u0323.jpg", "\u1e69.jpg~2"]),
+        (["\u03b1\u0345.jpg", "\u0391\u0399.jpg"], ["\u03b1\u0345.jpg", "\u0391\u0399.jpg~2"]),
+        (["STRASSE.jpg", "straße.png"], ["STRASSE.jpg", "straße.png"]),
+        (["a?.jpg", "a%3F.jpg"], ["a%3F.jpg", "a%3F.jpg~2"]),
+        (["a:b/x.jpg", "a%3Ab/x.png", "a%3ab/x.gif"], ["a%3Ab/x.jpg", "a%3Ab/x.png", "a%3ab/x.gif"]),
+        (["a/x.jpg", "a./x.jpg", "a /x.jpg", "a. ./x.jpg"], ["a/x", "a%2E/x", "a%20/x", "a. %2E/x"]),
+        (["a.gradcam.png /x.jpg", "a.jpg"], ["a.gradcam.png%20/x", "a"]),
+        (["a..jpg", "a .jpg", "a.jpg"], ["a.", "a ", "a"]),
+        (['<>:"|?*\\\x7f.jpg'], ["%3C%3E%3A%22%7C%3F%2A%5C%7F"]),
+        (["COM\u00b9.x/lpt\u00b3.jpg", "conin$/CONOUT$ .jpg"], ["%43OM\u00b9.x/%6Cpt\u00b3", "%63onin$/%43ONOUT$ "]),
+        (["COM10/console.jpg", "a.con/nul1.jpg", "$HOME/~.jpg"], ["COM10/console", "a.con/nul1", "$HOME/~"]),
+        (["~$a+b=c,d;e'f`g@h#i%j^k&l(m)[n]{o}!.jpg"], ["~$a+b=c,d;e'f`g@h#i%j^k&l(m)[n]{o}!"]),
+    ],
+)
+def test_names_on_other_systems(inputs: list[str], expected: list[str]) -> None:
+    assert named(*inputs) == expected
+    check(plan([PurePath(name) for name in inputs]))
+
+
+def test_names_that_are_safe_only_before_they_are_cut() -> None:
+    [device] = plan([PurePath(f"con{' ' * 300}x.jpg")])
+    assert device.name == "%63on" + " " * 155
+    folders = [
+        "." * 300,
+        f"a{'.' * 300}b",
+        f"a{' ' * 300}b",
+        f"{'a' * 148}.gradcam.pngx",
+        f"{'?' * 80}",
+        "x" * 159 + "/",
+    ]
+    names = plan([PurePath(folder, f"{number}.jpg") for number, folder in enumerate(folders)])
+    assert all(len(part) <= 160 for name in names for part in name.parts)
+    check(names)
+
+
+def test_names_of_earlier_results_are_not_given_again() -> None:
+    """Earlier results may have names that are not given any more."""
+    names = Names()
+    names.reserve(PurePath(name) for name in ["a:b", "\u00e9", "folder./x", "a. ", "..", "."])
+    inputs = [PurePath(name) for name in ["a:b.jpg", "E\u0301.jpg", "FOLDER/x.jpg", "a.jpg"]]
+    names.expect(inputs)
+    assert [str(names.take(path)) for path in inputs] == ["a%3Ab", "E\u0301.jpg", "FOLDER/x.jpg", "a"]
 
 
 def test_inputs_without_a_name() -> None:

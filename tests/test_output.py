@@ -18,7 +18,7 @@ from PIL import Image
 from seewhy import Explainer, ImageError, OutputError
 from seewhy.names import plan
 from seewhy.output import FORMATS, Encoding, Folder, save_picture
-from seewhy.text import printable, safe_name, short
+from seewhy.text import printable, safe_folder_name, safe_name, short
 from tiny_model import load
 
 Photo = Callable[..., Image.Image]
@@ -60,7 +60,9 @@ def test_plan_never_collides(inputs: list[str]) -> None:
 def test_text_is_made_safe(text: str) -> None:
     assert printable(text).isprintable()
     assert safe_name(text).isprintable()
-    assert "/" not in safe_name(text) and "\\" not in safe_name(text) and safe_name(text) not in (".", "..")
+    assert not set(safe_name(text)) & set('/\\<>:"|?*') and safe_name(text) not in (".", "..")
+    assert not safe_folder_name(text).endswith((".", " "))
+    assert safe_name(safe_name(text)) == safe_name(text)
     if text.isprintable():
         assert printable(text) == text
 

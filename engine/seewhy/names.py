@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
 from .store import temporary
-from .text import percent, safe_name
+from .text import percent, safe_folder_name, safe_name
 
 SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
@@ -28,14 +29,17 @@ _NAMELESS = "unnamed"
 _OWN = ("manifest.jsonl", "run.json", ".seewhy.lock", ".seewhy-unfinished")
 # Ends of results' names, NAME.METHOD.png; a folder of such a name could stand where a file must.
 _RESULT = re.compile(r"\.([^.]+(\.\d+)?\.(png|jpg|webp|npz))$", re.IGNORECASE)
+# Dots and spaces at the end of a folder's name, which Windows drops.
+_FOLDER_ENDS = re.compile(r"[. ]+/")
 
 
 class Names:
     """Plans a different name for each input's relative path.
 
-    The input's folders stay. Where names would collide, also on a system that takes no notice of case, the input's own
-    extension is appended, and then a number. Every component is safe to print and to create, and no folder is called
-    as a file in the output folder may be. Where folders are too deep, the outer ones are left out.
+    The input's folders stay. Where names would collide, the input's own extension is appended, and then a number.
+    Names also collide if they differ only in case or in Unicode form (NFC, NFD), because macOS and Windows would take
+    them for one file. Linux, macOS and Windows can create every component, and none has characters that do not print.
+    No folder is called as a file in the output folder may be. Where folders are too deep, the outer ones are left out.
     """
 
     def __init__(self, store: sqlite3.Connection | None = None) -> None:
@@ -73,7 +77,7 @@ class Names:
             taken = self._store.execute("SELECT earlier FROM taken WHERE name = ?", (_folded(stem),)).fetchone()
             if taken == (0,):
                 return stem
-        base = stem.with_name(_short(safe_name(path.name or _NAMELESS)))
+        base = stem.with_name(_component(path.name or _NAMELESS, safe_name))
         for name in [stem, base] if found is None else [base]:
             if self._reserve(name):
                 return name
@@ -99,22 +103,40 @@ def plan(inputs: Sequence[PurePath]) -> list[PurePath]:
 
 def _stem(path: PurePath) -> PurePath:
     # Absolute paths and those that climb keep their folders' names, below the output folder.
-    folders = [_short(_folder(part)) for part in path.parent.parts if part != path.anchor]
-    if folders and folders[0].casefold() in _OWN:
+    folders = [_component(part, _safe_folder) for part in path.parent.parts if part != path.anchor]
+    if folders and _caseless(folders[0]) in _OWN:
         folders[0] = percent(folders[0][0]) + folders[0][1:]
     if len(folders) > _MOST_FOLDERS or sum(len(part.encode()) + 1 for part in folders) > _LONGEST_FOLDERS:
         folders = [folders[0], hashlib.sha256("/".join(folders).encode()).hexdigest()[:32]]
-    return PurePath(*folders, _short(safe_name(path.stem or _NAMELESS)))
+    return PurePath(*folders, _component(path.stem or _NAMELESS, safe_name))
 
 
-def _folder(name: str) -> str:
-    return _RESULT.sub(lambda end: percent(".") + end[1], safe_name(name))
+def _safe_folder(text: str) -> str:
+    return _RESULT.sub(lambda end: percent(".") + end[1], safe_folder_name(text))
 
 
-def _short(name: str) -> str:
-    """`name` with its end left out where a file system would refuse it; such names may collide, and are numbered."""
-    return name.encode()[:_LONGEST].decode("utf-8", "ignore")
+def _component(text: str, safe: Callable[[str], str]) -> str:
+    """Return `text` made safe and, if it is too long for a file system, without its end.
+
+    Cut names may collide, and are numbered then.
+    """
+    name = safe(text)
+    # What a cut leaves can be unsafe again: it may end in a dot, or be a device's name and spaces.
+    while len(name.encode()) > _LONGEST:
+        name = safe(name.encode()[:_LONGEST].decode("utf-8", "ignore"))
+    return name
 
 
 def _folded(name: PurePath) -> bytes:
-    return str(name).casefold().encode("utf-8", "surrogatepass")
+    """Return a key that two names share if their files would be one file on Linux, macOS or Windows.
+
+    The last component keeps dots and spaces at its end, since its file's name goes on behind them.
+    """
+    return _caseless(_FOLDER_ENDS.sub("/", str(name))).encode("utf-8", "surrogatepass")
+
+
+def _caseless(text: str) -> str:
+    """Return the canonical caseless form of `text` (The Unicode Standard, section 3.13, D145)."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())

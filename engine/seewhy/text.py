@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
+# Windows takes superscript digits for digits.
+_DEVICES = {
+    *("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"),
+    *(f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789\u00b9\u00b2\u00b3"),
+}
+_NOT_IN_NAMES = frozenset('/\\<>:"|?*')
 
 
 def printable(text: str) -> str:
@@ -36,14 +41,26 @@ def brief(value: Any) -> str:
 
 
 def safe_name(text: str) -> str:
-    """Return `text` as one component of a file name: no separator, nothing that does not print, and no name that stands
-    for a folder or, on shared folders of Windows, for a device.
+    """Return `text` as a file name that Linux, macOS and Windows accept.
+
+    Percent escapes replace separators, characters that do not print, characters that Windows does not allow, and the
+    first character of a name that stands for a folder (`..`) or for a device of Windows (`nul.txt`). A dot or a space
+    at the end stays, because callers append an extension; folders need `safe_folder_name`.
     """
-    name = "".join(c if c.isprintable() and c not in "/\\" else percent(c) for c in text)
+    name = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else percent(c) for c in text)
     reserved = name in (".", "..") or name.partition(".")[0].rstrip(" ").upper() in _DEVICES
     return percent(name[0]) + name[1:] if reserved else name
 
 
+def safe_folder_name(text: str) -> str:
+    """Return `text` as a folder name that Linux, macOS and Windows accept.
+
+    In addition to what `safe_name` replaces, an escape replaces a dot or a space at the end, which Windows would drop.
+    """
+    name = safe_name(text)
+    return name[:-1] + percent(name[-1]) if name.endswith((".", " ")) else name
+
+
 def percent(character: str) -> str:
-    """`character` as its bytes are written in a URL."""
+    """Return the escape of `character`, as in a URL."""
     return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))

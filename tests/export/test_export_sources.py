@@ -281,6 +281,7 @@ def test_the_commands_options(factories: Path) -> None:
         ("my_factories:small --weights-key model", "--weights-key model goes with --weights FILE"),
         ("my_factories:two_heads --size 12 --head c", "no output 'c'"),
         ("my_factories:odd_name --size 12", "'../escape' cannot name a file; give one with -o"),
+        ("my_factories:small --size 12 --name a:b", "'a:b' cannot name a file; give one with -o"),
         ("--weights none", "Missing argument 'SOURCE'"),
         ("my_factories:small --wieghts none", "No such option"),
     ],

@@ -341,6 +341,27 @@ def test_names_do_not_depend_on_where_a_run_was_broken_off(explainer: Explainer,
         assert (place / "out" / "manifest.jsonl").read_bytes() == expected
 
 
+def test_a_job_resumes_whose_results_have_names_that_are_not_given_any_more(
+    explainer: Explainer, place: Path, png: bytes
+) -> None:
+    """Such as `a?b`, which Windows does not allow."""
+    for name in ("a?b.png", "a?b.webp", "a%3Fb.png"):
+        (place / "in" / name).write_bytes(png)
+    explained(explainer, place / "in" / "a?b.png", place)
+    (place / "out" / "a%3Fb.gradcam.png").rename(place / "out" / "a?b.gradcam.png")
+    manifest = place / "out" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace("a%3Fb.", "a?b."))
+    (place / "out" / "a?b.gradcam.png").write_bytes(b"earlier")
+    summary = explain_folder(explainer, place / "in", place / "out")
+    assert (summary.before, summary.done, summary.failed) == (1, 3, 0)
+    assert [line["files"] for line in lines(place / "out")] == [
+        ["a?b.gradcam.png"],
+        ["a%3Fb.png.gradcam.png"],
+        ["a%3Fb.webp.gradcam.png"],
+    ]
+    assert (place / "out" / "a?b.gradcam.png").read_bytes() == b"earlier"
+
+
 def test_planned_names_are_short_and_apart() -> None:
     paths = [PurePath(name) for name in EVIL]
     names = plan(paths)
