@@ -85,7 +85,7 @@ def contents(folder: Path) -> dict[str, Any]:
     """Everything below a folder, but for the lock, which says who had it last."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
-        if path.name != ".seewhy.lock":
+        if path.name != ".seewhy.lock" or path.is_dir():  # an archive may hold a folder of this name
             inside = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
             found[path.relative_to(folder).as_posix()] = inside
     return found

@@ -492,8 +492,18 @@ def test_members_are_named_after_their_archive(tmp_path: Path) -> None:
     assert [each.path.removeprefix(f"{tmp_path}/") for each in inputs] == [
         *("s.tar#b/x.jpg", "s.tar#a.jpg", "s.tar#a.jpg (2)", "s.tar#../up.jpg", "s.tar#/abs.jpg"),
     ]
-    assert [each.name.as_posix() for each in inputs] == ["s/b/x", "s/a", "s/a.jpg", "s/%2E%2E/up", "abs"]
+    assert [each.name.as_posix() for each in inputs] == ["s/b/x", "s/a", "s/a.jpg", "s/%2E%2E/up", "s/abs"]
     assert [each.content for each in inputs] == [b"1", b"2", b"3", b"4", b"5"]
+
+
+def test_members_with_absolute_names_lie_in_their_archives_folder(tmp_path: Path) -> None:
+    members = ["/etc/x.jpg", "etc/x.jpg", "//etc//x.jpg", "///../y.jpg", "/.jpg.jpg", "/manifest.jsonl/z.jpg"]
+    for archive in ("s.tar", "t.tar"):
+        (tmp_path / archive).write_bytes(tar(*((name, b"1") for name in members)))
+    inputs = found(tmp_path / "s.tar", tmp_path / "t.tar")
+    assert [each.path.partition("#")[2] for each in inputs] == 2 * members
+    below = ["etc/x", "etc/x.jpg", "etc/x.jpg~2", "%2E%2E/y", ".jpg", "manifest.jsonl/z"]
+    assert [each.name.as_posix() for each in inputs] == [f"{stem}/{name}" for stem in "st" for name in below]
 
 
 def test_members_called_like_files(tmp_path: Path) -> None:

@@ -218,7 +218,8 @@ class Inputs:
         stamp = file_stamp(archive)
         for member in tars.members(archive):
             path = self._called(archive if member.name is None else f"{archive}#{member.name}")
-            relative = folder / (member.name or "archive")
+            # An absolute name would drop the archive's folder.
+            relative = folder / ((member.name or "").lstrip("/") or "archive")
             item = Input(path, PurePath(), content=member.content, error=member.error, stamp=stamp, archive=archive)
             yield item, relative
 

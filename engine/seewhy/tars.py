@@ -71,10 +71,11 @@ def is_tar(path: str) -> bool:
 
 
 def stem(path: str) -> str:
-    """The archive's name without its endings."""
+    """Return the archive's name without its endings, or the whole name where nothing but a dot would be left."""
     name = os.path.basename(path)
     ending = max((ending for ending in _ENDINGS if name.lower().endswith(ending)), key=len, default="")
-    return name[: len(name) - len(ending)] or name
+    rest = name[: len(name) - len(ending)]
+    return name if rest in ("", ".") else rest
 
 
 def members(path: str) -> Iterator[Member]:
