@@ -84,7 +84,9 @@ def test_names_of_archives() -> None:
     assert all(is_tar(f"dir/x{ending}") for ending in (*PACK, ".TAR", ".tgz", ".Tar.Gz", ".tbz2", ".txz"))
     assert not any(is_tar(name) for name in ("x.jpg", "x.gz", "tar", "x.tar.jpg", "x.tar/a.jpg", ""))
     assert [stem(f"dir/shard-00{ending}") for ending in (".tar", ".tar.gz", ".TGZ", "")] == ["shard-00"] * 4
-    assert stem("a.b.tar.xz") == "a.b" and stem(".tar") == ".tar" and stem("d/..tar") == "..tar" and stem("...tar") == ".."
+    assert (
+        stem("a.b.tar.xz") == "a.b" and stem(".tar") == ".tar" and stem("d/..tar") == "..tar" and stem("...tar") == ".."
+    )
 
 
 def test_a_name_twice(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -30,12 +31,15 @@ class Row:
     id: str | None = None
     target: str | None = None
     is_tar: bool = False
+    error: str | None = None
+    """Why it cannot be read, where that is known already."""
 
 
 def walk_folder(root: str, avoid: Path) -> Iterator[Row]:
     """List every image below a folder, in no particular order.
 
-    Links to folders are not followed, since they could lead in circles.
+    Links to folders are not followed, since they could lead in circles. A folder whose path is too long for the system
+    is one row with an error.
 
     Args:
         root: Path of the folder.
@@ -61,13 +65,16 @@ def walk_folder(root: str, avoid: Path) -> Iterator[Row]:
                         path = os.path.join(root, relative)
                         yield Row(_place(relative), path, relative, real_path(own) if entry.is_symlink() else own)
         except OSError as error:
-            raise ImageError(f"{folder}: cannot be listed: {error.strerror or error}") from None
+            if error.errno != errno.ENAMETOOLONG:
+                raise ImageError(f"{folder}: cannot be listed: {error.strerror or error}") from None
+            yield _too_long(_place(inside), folder, inside, os.path.join(real, inside))
 
 
 def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
     """List every image and tar archive that matches a pattern, in no particular order.
 
-    Names of results start behind the last folder of the pattern that has no wildcard.
+    Names of results start behind the last folder of the pattern that has no wildcard. A folder whose path is too long
+    for the system is one row with an error.
 
     Args:
         pattern: A pattern such as `photos/**/*.jpg`.
@@ -78,14 +85,18 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
     """
     base = patterns.fixed_part(pattern)
     try:
-        for path in patterns.matches(pattern):
+        for match in patterns.matches(pattern):
+            path = match.path
             real = real_path(path)
             if os.path.isdir(path) or Path(real).is_relative_to(avoid):
                 continue
-            if tars.is_tar(path):
+            relative = os.path.relpath(path, base) if base else path
+            if match.is_too_long:
+                yield _too_long(_place(path), path, relative, real)
+            elif tars.is_tar(path):
                 yield Row(_place(path), path, path, real, is_tar=True)
             elif _is_image(path):
-                yield Row(_place(path), path, os.path.relpath(path, base) if base else path, real)
+                yield Row(_place(path), path, relative, real)
     except OSError as error:
         raise ImageError(f"{error.filename or pattern}: cannot be listed: {error.strerror or error}") from None
 
@@ -119,6 +130,15 @@ def check_encoding(row: Row) -> None:
             encoding = sys.getfilesystemencoding()
             hint = "" if encoding == "utf-8" else f"; file names are {encoding} here, and UTF-8 with PYTHONUTF8=1"
             raise ImageError(f"{short(text)!r} is not a name that a file can have{hint}") from None
+
+
+def _too_long(place: bytes, path: str, relative: str, real: str) -> Row:
+    """Return the row for a folder that cannot be listed because its path is too long for the system."""
+    reason = (
+        f"{path}: the path of this folder has {len(os.fsencode(path))} bytes, too many for this system, so its images "
+        f"are left out; to explain them, change into a folder further down and give a relative path"
+    )
+    return Row(place, path, relative, real, error=reason)
 
 
 def _is_image(name: str) -> bool:

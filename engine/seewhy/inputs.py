@@ -16,8 +16,8 @@ from .image_listing import Row, check_encoding, match_pattern, read_entry, real_
 from .lists import read_list
 from .manifest import Key
 from .manifest_lines import DONE, FAILED
+from .names import LONGEST_NAME, Names
 from .names import SCHEMA as NAMES
-from .names import Names
 from .preprocess import Encoded
 from .regular_files import FileStamp, file_stamp
 from .store import explained, temporary
@@ -28,7 +28,7 @@ from .text import short
 # named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.
 _SCHEMA = f"""
 CREATE TABLE inputs (
-    argument INTEGER, place BLOB, path BLOB, relative BLOB, real BLOB, id BLOB, target BLOB, is_tar INTEGER,
+    argument INTEGER, place BLOB, path BLOB, relative BLOB, real BLOB, id BLOB, target BLOB, is_tar INTEGER, error BLOB,
     PRIMARY KEY (argument, place)
 ) WITHOUT ROWID;
 CREATE INDEX by_real ON inputs (real);
@@ -205,13 +205,13 @@ class Inputs:
 
     def _unnamed(self) -> Iterator[tuple[Input, PurePath, bool]]:
         """Each image, without the name of its results; the path that this is made of; and if an archive holds it."""
-        columns = "SELECT path, relative, id, target, is_tar FROM inputs ORDER BY argument, place"
-        for path, relative, identity, target, is_tar in self._store.execute(columns):
+        columns = "SELECT path, relative, id, target, is_tar, error FROM inputs ORDER BY argument, place"
+        for path, relative, identity, target, is_tar, error in self._store.execute(columns):
             if is_tar:
                 for member, name in self._members(os.fsdecode(path)):
                     yield member, name, True
             else:
-                yield _input(path, identity, target), PurePath(os.fsdecode(relative)), False
+                yield _input(path, identity, target, error), PurePath(os.fsdecode(relative)), False
 
     def _members(self, archive: str) -> Iterator[tuple[Input, PurePath]]:
         folder = PurePath(tars.stem(archive))
@@ -258,6 +258,9 @@ class Inputs:
         check_encoding(Row(b"", path, "", ""))
         if not path:
             raise ImageError("'' is not a name that a file can have")
+        if len(os.fsencode(path)) > LONGEST_NAME:
+            size = len(os.fsencode(path))
+            raise ImageError(f"{short(path)}: this path has {size} bytes, and {LONGEST_NAME} are the most")
         if os.path.isdir(path):
             real = Path(os.path.realpath(path))
             if real == self._out:
@@ -291,15 +294,21 @@ class Inputs:
                     continue
                 self._store.execute("DELETE FROM inputs WHERE argument = ? AND place = ?", found)
             values = (argument, row.place, *map(os.fsencode, (row.path, row.relative, row.real)))
-            self._store.execute("INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, *named, row.is_tar))
+            error = None if row.error is None else os.fsencode(row.error)
+            self._store.execute(
+                "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *named, row.is_tar, error)
+            )
         if none is not None and not count:
             raise ImageError(none)
 
 
-def _input(path: bytes, identity: bytes | None, target: bytes | None) -> Input:
-    """A file, as the table has it."""
+def _input(path: bytes, identity: bytes | None, target: bytes | None, error: bytes | None = None) -> Input:
+    """Return the input for a file's row of the table."""
     asked = None if target is None else read_target(os.fsdecode(target))
-    return Input(os.fsdecode(path), PurePath(), None if identity is None else os.fsdecode(identity), asked)
+    failed = None if error is None else ImageError(os.fsdecode(error))
+    return Input(
+        os.fsdecode(path), PurePath(), None if identity is None else os.fsdecode(identity), asked, error=failed
+    )
 
 
 def _resolved(folder: str | os.PathLike[str]) -> Path:

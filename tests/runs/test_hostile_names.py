@@ -108,7 +108,7 @@ def test_patterns_find_what_globs_find(place: Path, tmp_path: Path, monkeypatch:
         *(f"{tmp_path}/g/*/a.png", "./g/*.png", "g/a.png/*", "../*/g/x/*.png"),
     ):
         expected = {os.path.normpath(path) for path in glob.glob(pattern, recursive=True)}
-        assert {os.path.normpath(path) for path in matches(pattern)} | {"g"} == expected | {"g"}, pattern
+        assert {os.path.normpath(match.path) for match in matches(pattern)} | {"g"} == expected | {"g"}, pattern
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "socket"])
