@@ -227,6 +227,13 @@ def test_names_that_no_output_folder_can_have(
         explain_folder(explainer, "a.png", name)
 
 
+def test_the_output_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unset variable must not stand for the current folder."""
+    monkeypatch.chdir(put(tmp_path, "a.jpg"))
+    with pytest.raises(OutputError, match=r"^the name of the output folder is empty; name a folder \(an unset"):
+        Inputs(["a.jpg"], folder="")
+
+
 def test_results_do_not_become_inputs(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
     """An input folder may lie in the output folder, but not where results will."""
     for folder in ("out/x/x", "out/y"):

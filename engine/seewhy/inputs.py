@@ -312,6 +312,8 @@ def _input(path: bytes, identity: bytes | None, target: bytes | None, error: byt
 
 
 def _resolved(folder: str | os.PathLike[str]) -> Path:
+    if not os.fspath(folder):  # the current folder, to `realpath`
+        raise OutputError("the name of the output folder is empty; name a folder (an unset variable is empty, too)")
     try:
         return Path(os.path.realpath(folder))
     except (OSError, ValueError) as error:  # the current folder is gone; a zero in the name
