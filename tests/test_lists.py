@@ -134,6 +134,33 @@ def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
         list(read_list("a\0b"))
 
 
+@pytest.mark.parametrize("device", ["zero", "urandom", "null"])
+@pytest.mark.parametrize("name", ["", "link.csv"])
+def test_devices_are_no_lists(tmp_path: Path, device: str, name: str) -> None:
+    path = Path("/dev", device)
+    if name:
+        (tmp_path / name).symlink_to(path)
+        path = tmp_path / name
+    with pytest.raises(ImageError) as raised:
+        next(read_list(path))
+    assert str(raised.value) == f"{path}: a device, not a list; give a file, a pipe, or - for standard input"
+
+
+def test_an_empty_name_is_no_list() -> None:
+    with pytest.raises(ImageError, match="the name of a list is empty"):
+        list(read_list(""))
+
+
+@pytest.mark.parametrize("name", ["list", "list.csv"])
+def test_a_pipe_is_a_list(tmp_path: Path, name: str) -> None:
+    """As from a shell's process substitution."""
+    os.mkfifo(tmp_path / name)
+    program = "import sys; print('path', 'a.jpg', sep='\\n', file=open(sys.argv[1], 'w'))"
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path / name]):
+        found = list(read_list(tmp_path / name))
+    assert found == ([Entry("a.jpg")] if name == "list.csv" else [Entry("path"), Entry("a.jpg")])
+
+
 @given(st.lists(st.text(st.characters(exclude_characters="\0\r\n", codec="utf-8"), min_size=1), min_size=1))
 def test_any_names_in_text(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     path = tmp_path_factory.mktemp("lists") / "list"

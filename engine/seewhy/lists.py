@@ -6,6 +6,7 @@ import contextlib
 import csv
 import itertools
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[Entry]:
     Empty lines are left out. File names that are not UTF-8 are taken as they are.
 
     Raises:
-        ImageError: the list cannot be read, holds no image, has no column `path`, or a line without one.
+        ImageError: the list cannot be read, is a device, holds no image, has no column `path`, or a line without one.
     """
+    if not os.fspath(path):
+        raise ImageError("the name of a list is empty; name a file (an unset variable is empty, too)")
     name = "standard input" if os.fspath(path) == STANDARD_INPUT else os.fspath(path)
     count = 0
     try:
@@ -67,6 +70,10 @@ def _check_length(entry: Entry, where: str) -> None:
 
 def _open(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[IO[str]]:
     if os.fspath(path) != STANDARD_INPUT:
+        # A list may be a pipe, as of a shell's process substitution. A device may have no end.
+        mode = os.stat(path).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ImageError(f"{os.fspath(path)}: a device, not a list; give a file, a pipe, or - for standard input")
         return Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     if sys.stdin is None:
         raise ImageError("standard input: it is closed; give a list in a file, or pipe one in")

@@ -211,6 +211,22 @@ def test_evil_lines_of_lists(model_path: Path, explainer: Explainer, place: Path
     assert len([line for line in found if line["id"]]) == len(EVIL) - 1  # one is there twice
 
 
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_other_kinds_of_files_in_lists(name: str, explainer: Explainer, place: Path, png: bytes) -> None:
+    """Each is one failed line, and none is waited for."""
+    (place / "in" / "a.png").write_bytes(png)
+    os.mkfifo(place / "in" / "pipe.png")
+    os.mkfifo(place / "in" / "pipe.tar")
+    (place / "in" / "folder.tar").mkdir()
+    odd = [f"{place}/in", f"{place}/in/pipe.png", f"{place}/in/pipe.tar", f"{place}/in/folder.tar", "/dev/zero"]
+    listed = place / "in" / name
+    listed.write_text("\n".join(["path"] * (name == "list.csv") + [f"{place}/in/a.png", *odd]))
+    found = explained(explainer, [], place, lists=[listed])
+    assert [line["path"] for line in found] == [f"{place}/in/a.png", *odd]
+    assert [line["status"] for line in found] == ["done"] + ["failed"] * len(odd)
+    assert all(line["error"].startswith(f"{line['path']}: ") for line in found[1:])
+
+
 def test_bytes_that_are_no_text_in_lists(explainer: Explainer, place: Path, png: bytes) -> None:
     (place / "in" / "a.png").write_bytes(png)
     path = os.fsencode(place / "in" / "a.png")
