@@ -12,6 +12,7 @@ import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,10 +178,40 @@ def test_archives_that_cannot_be_read(tmp_path: Path) -> None:
     [found] = members(str(tmp_path / "none.tar"))
     assert str(found.error) == f"{tmp_path}/none.tar: cannot be read: No such file or directory"
     [found] = members(str(tmp_path))
-    assert "not a file, but a folder" in str(found.error)
+    assert str(found.error) == f"{tmp_path}: cannot be read: it is a folder, not a file"
     os.mkfifo(tmp_path / "pipe.tar")
     [found] = members(str(tmp_path / "pipe.tar"))
-    assert "not a file, but a folder, a pipe or a device" in str(found.error)
+    assert str(found.error) == f"{tmp_path}/pipe.tar: cannot be read: it is a pipe, not a regular file"
+    [found] = members("/dev/zero")
+    assert str(found.error) == "/dev/zero: cannot be read: it is a device, not a regular file"
+
+
+def test_an_archive_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may put a pipe in its place after it was looked at."""
+    path = tmp_path / "x.tar"
+    path.write_bytes(archive(*IMAGES))
+    real = os.stat
+
+    def replace(*arguments: Any, **options: Any) -> os.stat_result:
+        found = real(*arguments, **options)
+        if arguments[0] == str(path):
+            monkeypatch.undo()
+            path.unlink()
+            os.mkfifo(path)
+        return found
+
+    monkeypatch.setattr(os, "stat", replace)
+    [found] = members(str(path))
+    assert str(found.error) == f"{path}: cannot be read: it is a pipe, not a regular file"
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_no_descriptor_is_left_open(tmp_path: Path, ending: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    whole = PACK[ending](archive(*IMAGES))
+    for content in (whole, whole[: len(whole) // 2], b"", b"\x1f\x8b"):
+        read(tmp_path, content, f"x{ending}")
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("ending", PACK)
@@ -210,7 +241,7 @@ def test_a_system_without_files_left_is_no_fault_of_the_archive(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("builtins.open", full)
+    monkeypatch.setattr(os, "open", full)
     with pytest.raises(OSError, match="Too many open files"):
         list(members(str(tmp_path / "a.tar")))
 

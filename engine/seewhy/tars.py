@@ -8,15 +8,16 @@ import gzip
 import hashlib
 import lzma
 import os
-import stat
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
 from .decode import extensions
 from .errors import ImageError
 from .names import LONGEST_NAME
+from .regular_files import open_regular
 from .text import short
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -30,7 +31,7 @@ _HEADER_TYPES = (
 _MOST_HEADER_BYTES = 2**20
 # Zeros behind the end mark, which fill up a block of a tape.
 _MOST_PADDING = 64 * 2**20
-_PACKED: dict[bytes, Callable[[str], Any]] = {
+_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
@@ -109,23 +110,21 @@ def members(path: str) -> Iterator[Member]:
         )
 
 
-def _open(path: str) -> IO[bytes]:
-    """The archive's content. Unlike tarfile's own way this finds out at the end whether gzip's checksum is right."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make us wait
-        raise ImageError(f"{path}: not a file, but a folder, a pipe or a device")
-    file = open(path, "rb")
-    try:
+@contextmanager
+def _open(path: str) -> Iterator[IO[bytes]]:
+    """Open the archive's content.
+
+    Unlike tarfile's own decompression, reading to the end verifies gzip's checksum.
+    """
+    with open_regular(path) as file:
         start = file.read(8)
         file.seek(0)
         opens = next((opens for magic, opens in _PACKED.items() if start.startswith(magic)), None)
-    except BaseException:
-        file.close()
-        raise
-    if opens is None:
-        return file
-    file.close()
-    unpacked: IO[bytes] = opens(path)
-    return unpacked
+        if opens is None:
+            yield file
+            return
+        with opens(file) as unpacked:
+            yield unpacked
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
