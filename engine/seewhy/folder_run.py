@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -26,6 +27,7 @@ from .regular_files import file_stamp
 from .resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from .shards import About
 from .steps import Outcome, Settings
+from .store import explained
 from .text import brief
 
 _LOG = logging.getLogger("seewhy")
@@ -177,19 +179,22 @@ class Run:
                 f"images that {provenance.NAME} counts and {MANIFEST} does not: {missing_lines}; every image without a "
                 f"line is explained again"
             )
-        for item in self._inputs.files():
-            if (stamp := file_stamp(item.path)) is not None:
-                manifest.compare(item.key, stamp)
-        for archive in self._inputs.archives():
-            if (stamp := file_stamp(archive)) is not None:
-                manifest.compare_archive(archive, stamp)
-        lost, changed = manifest.lost, manifest.changed
+        try:
+            for item in self._inputs.files():
+                if (stamp := file_stamp(item.path)) is not None:
+                    manifest.compare(item.key, stamp)
+            for archive in self._inputs.archives():
+                if (stamp := file_stamp(archive)) is not None:
+                    manifest.compare_archive(archive, stamp)
+            lost, changed = manifest.lost, manifest.changed
+            manifest.discard(folder, self._changed)
+        except sqlite3.OperationalError as error:
+            raise explained(error) from None
         if lost:
             self._tell(f"images whose results are missing or incomplete: {lost}; they are explained again")
         if changed:
             remedy = "they are explained again" if self._changed else "--changed explains them again"
             self._tell(f"images whose files have changed since they were explained: {changed}; {remedy}")
-        manifest.discard(folder, self._changed)
 
     def _tell(self, text: str) -> None:
         _LOG.warning("%s", text)
