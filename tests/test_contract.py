@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from seewhy import ModelFileError, contract
-from seewhy.contract import Metadata
+from seewhy.contract import Metadata, check_text
 from tiny_model import Tiny
 
 
@@ -80,6 +80,10 @@ PREPROCESSING = Tiny().metadata().to_properties()["seewhy.preprocessing"]
         # JSON holds halves of characters, and integers of any length.
         ("labels", ["\ud83d"]),
         ("versions", {"\ud83d": "1"}),
+        ("labels", ["tabby", "x" * 8193]),
+        ("labels", ["ü" * 4097]),
+        ("versions", {"x" * 8193: "1"}),
+        ("model", {"name": "x" * 8193, "source": "", "weights_sha256": ""}),
         ("schema", 2**31),
         ("input", {"image_size": [224, 224], "channels": 3, "classes": 10**4000}),
         ("rectifiers", {"kinds": {"relu": 2**31}, "guided": 0, "guided_scope": None, "smooth": {}}),
@@ -107,6 +111,14 @@ def test_wrong_value(key: str, value: object) -> None:
     with pytest.raises(ModelFileError, match=f"m.onnx: seewhy.{key} is not valid: ") as raised:
         Metadata.from_properties(properties(**{key: value}), "m.onnx")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("label", ["x" * 8192, "ü" * 4096])
+def test_a_string_may_have_8192_bytes(label: str) -> None:
+    assert Metadata.from_properties(properties(labels=[label]), "m.onnx").labels == (label,)
+    check_text(label)
+    with pytest.raises(ValueError, match="expected a string of at most 8192 bytes"):
+        check_text(label + "x")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", "'a'"])

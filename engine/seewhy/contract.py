@@ -62,6 +62,8 @@ LAYER_FORMS = ("map", "channels-last", "tokens")
 
 MAX_PIXELS = 178_956_970
 """Pixels beyond which a picture is refused as a decompression bomb: where Pillow draws its own line."""
+LONGEST_TEXT = 8192
+"""Length of the longest name, label or other string in bytes of UTF-8; no path of Linux is longer than 4096."""
 # Of any count; the next number does not fit into 32 bits.
 _MOST = 2**31 - 1
 # What float32 still holds, as a number that is not zero.
@@ -258,6 +260,7 @@ def _text(value: Any) -> str:
     # JSON may hold half of a character, which no file and no terminal takes.
     whole = isinstance(value, str) and value.encode(errors="replace").decode() == value
     _require(whole, "a string", value)
+    _require(len(value.encode()) <= LONGEST_TEXT, f"a string of at most {LONGEST_TEXT} bytes", value)
     return str(value)
 
 
@@ -368,6 +371,15 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
         ValueError: a value is of the wrong kind, or not one of those allowed.
     """
     _preprocessing(json.loads(json.dumps(asdict(preprocessing))))
+
+
+def check_text(value: Any) -> None:
+    """Hold a name, a label or another string to the contract.
+
+    Raises:
+        ValueError: It is no string, has more than `LONGEST_TEXT` bytes, or cannot be written in UTF-8.
+    """
+    _text(value)
 
 
 def _layer(value: Any) -> Layer:
