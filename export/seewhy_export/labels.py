@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from seewhy.contract import check_text
 from seewhy.errors import ExportError
+from seewhy.regular_files import open_regular
 
 _LARGEST = 16 * 2**20
 """Bytes. The 21,843 names of ImageNet take a twentieth of it."""
@@ -21,10 +23,10 @@ def load_labels(path: Path) -> tuple[str, ...]:
     object with one of these as `id2label`.
 
     Raises:
-        ExportError: the file cannot be read, or an index is missing, there twice or none.
+        ExportError: the file cannot be read, an index is missing, there twice or none, or a label is too long.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -121,4 +123,9 @@ def _checked(label: Any, index: int) -> str:
         label.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError(f"label {index} is {ascii(label)[:60]}, which is no Unicode text") from None
-    return label.strip()
+    label = label.strip()
+    try:
+        check_text(label)
+    except ValueError as error:
+        raise ValueError(f"label {index}: {error}") from None
+    return str(label)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_time import in_time
 
 from seewhy.errors import ExportError
 from seewhy_export.labels import load_labels
@@ -68,6 +70,9 @@ def test_json(data: Any, tmp_path: Path) -> None:
         ("a.json", b'{"cat": 0, "dog": "1"}', "'cat' is no class index"),
         ("a.json", b'["cat", 5]', "label 1 is 5, not a name"),
         ("a.json", b'["cat", ""]', 'label 1 is "", not a name'),
+        ("a.txt", b"cat\n" + b"x" * 8193, 'a.txt: label 1: expected a string of at most 8192 bytes, not "xxx'),
+        ("a.txt", b"cat\n" + "ü".encode() * 4097, "a.txt: label 1: expected a string of at most 8192 bytes"),
+        ("a.json", b'["' + b"x" * 8193 + b'", "cat"]', "a.json: label 0: expected a string of at most 8192 bytes"),
         ("a.json", b'["cat", null]', "label 1 is null, not a name"),
         ("a.json", b'["cat", "\\ud800"]', "label 1 is .*, which is no Unicode text"),
     ],
@@ -85,3 +90,25 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "large.txt").write_bytes(b"x" * (16 * 2**20 + 1))
     with pytest.raises(ExportError, match="more than 16 MiB"):
         load_labels(tmp_path / "large.txt")
+
+
+def test_files_that_are_not_regular(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    refused = in_time(REFUSED, tmp_path / "pipe.txt", tmp_path / "zero.txt", tmp_path)
+    assert refused[0] == f"{tmp_path}/pipe.txt: cannot be read: it is a pipe, not a regular file"
+    assert refused[1] == f"{tmp_path}/zero.txt: cannot be read: it is a device, not a regular file"
+    assert refused[2] == f"{tmp_path}: cannot be read: it is a folder, not a file"
+
+
+REFUSED = """
+import sys
+from pathlib import Path
+from seewhy.errors import ExportError
+from seewhy_export.labels import load_labels
+for path in sys.argv[1:]:
+    try:
+        load_labels(Path(path))
+    except ExportError as error:
+        print(error)
+"""
