@@ -10,12 +10,13 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from seewhy.errors import ExportError, MissingExtraError
+from seewhy.regular_files import open_regular
 
 from .quiet import one_line
 
@@ -57,21 +58,26 @@ def read_checkpoint(path: Path) -> Any:
         MissingExtraError: it is a safetensors file, and safetensors is not installed.
     """
     try:
-        with open(path, "rb"):
-            pass
+        file = open_regular(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    kind = _archive_kind(path)
-    if kind is not None:
-        raise ExportError(f"{path}: {kind}")
+    with file:
+        if path.suffix.lower() == ".safetensors":  # its library takes nothing but a path
+            return _read_safetensors(path)
+        kind = _archive_kind(file)
+        if kind is not None:
+            raise ExportError(f"{path}: {kind}")
+        return _unpickled(path, file)
+
+
+def _unpickled(path: Path, file: IO[bytes]) -> Any:
+    file.seek(0)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_DATA):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ExportError(f"{path}: {_refused(path, error)}") from error
+        raise ExportError(f"{path}: {_refused(file, error)}") from error
     except Exception as error:
         raise ExportError(f"{path}: not a PyTorch checkpoint: {one_line(error)}") from error
 
@@ -88,22 +94,23 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise ExportError(f"{path}: not a safetensors file: {one_line(error)}") from error
 
 
-def _archive_kind(path: Path) -> str | None:
-    if not zipfile.is_zipfile(path):
+def _archive_kind(file: IO[bytes]) -> str | None:
+    if not zipfile.is_zipfile(file):
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             files = {name.rpartition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return None
     return next((kind for file, kind in _ARCHIVES.items() if file in files), None)
 
 
-def _refused(path: Path, error: pickle.UnpicklingError) -> str:
+def _refused(file: IO[bytes], error: pickle.UnpicklingError) -> str:
     """What in the file only code could load."""
+    file.seek(0)
     try:
         with torch.serialization.safe_globals(_DATA):
-            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except (ValueError, RuntimeError, pickle.UnpicklingError, EOFError):
         # The format before PyTorch 1.6; there the message names the first.
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import pickle
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from in_time import in_time
 from networks import branches, live_weights
 from torch import Tensor, nn
 
@@ -247,6 +249,31 @@ def test_half_precision_weights(tmp_path: Path) -> None:
     assert torch.equal(module.state_dict()["head.weight"], state["head.weight"].float())
 
 
+def test_files_that_are_not_regular(tmp_path: Path) -> None:
+    for name in ("pipe.pth", "pipe.safetensors"):
+        os.mkfifo(tmp_path / name)
+    for name in ("zero.pth", "zero.safetensors"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    paths = sorted(tmp_path.iterdir())
+    refused = in_time(REFUSED_FILES, *paths)
+    for path, line in zip(paths, refused, strict=True):
+        kind = {"pipe": "a pipe", "zero": "a device"}[path.stem]
+        assert line == f"{path}: cannot be read: it is {kind}, not a regular file"
+
+
+REFUSED_FILES = """
+import sys
+from pathlib import Path
+from seewhy.errors import ExportError
+from seewhy_export.checkpoint_file import read_checkpoint
+for path in sys.argv[1:]:
+    try:
+        read_checkpoint(Path(path))
+    except ExportError as error:
+        print(error)
+"""
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return (open, ("evil-ran", "w"))
@@ -320,7 +347,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         "empty.pth": "not a PyTorch checkpoint",
         "cut.pth": "not a PyTorch checkpoint",
         "missing.pth": "cannot be read: No such file",
-        ".": "cannot be read: Is a directory",
+        ".": "cannot be read: it is a folder",
     }.items():
         with pytest.raises(ExportError, match=message) as caught:
             load_checkpoint(net(2), tmp_path / name)
