@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,26 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner
 
 from seewhy import contract
 from seewhy.errors import ExportError
+from seewhy.regular_files import open_regular
 
+from .onnx_tensors import FLOATS, check_external, check_size, external_files, parts, tensor_value
 from .quiet import one_line
 from .source import some
 
 OLDEST_OPSET = 7
 """From here on, operators broadcast as NumPy does."""
 
-FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+_LARGEST_FILE = 2**31 - 1
+"""Size of the largest file in bytes: no message of protobuf may be larger."""
+_LARGEST_INLINED = 2**31
+"""Size in bytes of the largest graph that functions may become; functions that call each other grow exponentially."""
+_NODE_SIZE = 2**12
+"""Bytes that each node counts as there, at least: its Python objects, and the time that it takes."""
+_DEEPEST_CALL = 100
 _CHANNELS = (1, 3, 4)
 
 
@@ -45,6 +53,8 @@ class OnnxFile:
     """A graph of operators, cut to what the chosen output needs."""
 
     path: Path
+    model: ModelProto
+    """The graph from the images to `output`, and nothing else. Weights beside the file are left there."""
     opset: int
     input: Input
     output: str
@@ -73,41 +83,60 @@ def read_onnx(path: Path, head: str | int | None = None) -> OnnxFile:
         ExportError: the file is missing, damaged, reaches outside its folder, has another form than images in and
             logits out, or is one that SeeWhy wrote.
     """
-    model = _parse(path)
-    graph = model.graph
-    if not all(isinstance(name, str) for name in _names(graph)):
+    model = parse(path)
+    if not all(isinstance(text, str) for text in _texts(model)):
         raise ExportError(f"{path}: not an ONNX file, or a damaged one: a name in it is not UTF-8")
     if any(entry.key.startswith(contract.KEY_PREFIX) for entry in model.metadata_props):
         raise ExportError(f"{path}: already a SeeWhy file; it explains itself, with `seewhy explain {path}`")
     opset = _opset(path, model)
-    _load_external(path, model)
-    if model.functions:
-        graph = inliner.inline_local_functions(model).graph
+    check_external(path, model)
+    model = _inlined(path, model)
+    graph = model.graph
     output = _output(path, graph, head)
     nodes = _needed(graph, output)
     _refuse_subgraphs(path, nodes)
+    for node in nodes:
+        for tensor in parts(node, TensorProto):
+            check_size(path, tensor)
     constants = _constants(path, graph, nodes)
     images = _input(path, graph, nodes, constants, output)
     half = any(array.dtype == np.float16 for array in constants.values()) or images.element_type != TensorProto.FLOAT
-    return OnnxFile(path, opset, images, output, nodes, constants, half)
+    _cut(model, nodes, {images.name, *constants}, output)
+    return OnnxFile(path, model, opset, images, output, nodes, constants, half)
 
 
-def _parse(path: Path) -> ModelProto:
+def parse(path: Path) -> ModelProto:
+    """Read the ONNX file at `path`, without the weights that lie beside it.
+
+    Raises:
+        ExportError: The file is missing, not regular, too large, or not ONNX.
+    """
     try:
-        return onnx.load(path, load_external_data=False)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST_FILE:
+                raise ExportError(f"{path}: not an ONNX file: it has {size} bytes, and {_LARGEST_FILE} are the most")
+            content = file.read(size)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        return onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError among them, whose module changes between protobuf versions
         raise ExportError(f"{path}: not an ONNX file, or a damaged one: {one_line(error)}") from error
 
 
-def _names(graph: GraphProto) -> Iterator[Any]:
-    """Every name in the graph; bytes where it is no text."""
-    for node in graph.node:
+def _texts(model: ModelProto) -> Iterator[Any]:
+    """Yield every text that is looked at; bytes where it is not UTF-8."""
+    yield from (entry.key for entry in model.metadata_props)
+    yield from (entry.domain for entry in model.opset_import)
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+    for node in parts(model, NodeProto):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
-    yield from (tensor.name for tensor in graph.initializer)
-    yield from (value.name for value in (*graph.input, *graph.output))
+    for tensor in parts(model, TensorProto):
+        yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
+    yield from (value.name for value in (*model.graph.input, *model.graph.output))
 
 
 def _opset(path: Path, model: ModelProto) -> int:
@@ -123,23 +152,68 @@ def _opset(path: Path, model: ModelProto) -> int:
     return int(opset)
 
 
-def _load_external(path: Path, model: ModelProto) -> None:
-    """Bring in weights that lie beside the file, from its own folder alone."""
-    folder = path.resolve().parent
-    for tensor in _tensors(model.graph):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        inside = location and not os.path.isabs(location) and ".." not in Path(location).parts
-        target = folder / location
-        if not inside or "\0" in location or not target.resolve().is_relative_to(folder):
-            raise ExportError(f"{path}: keeps weights in {location!r}, outside its own folder; put them beside it")
-        if not target.is_file():
-            raise ExportError(f"{path}: its weights are in {location!r}, which is not there; put it beside {path.name}")
+def _inlined(path: Path, model: ModelProto) -> ModelProto:
+    """Return the model with the body of each function in place of its calls.
+
+    Raises:
+        ExportError: Functions call themselves, or there would be too much.
+    """
+    if not model.functions:
+        return model
+    functions = {(_domain(part.domain), part.name, part.overload): part for part in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+
+    def size_of(body: GraphProto | FunctionProto, callers: tuple[tuple[str, str, str], ...] = ()) -> int:
+        size: int = body.ByteSize()
+        for node in parts(body, NodeProto):
+            size += _NODE_SIZE
+            called = (_domain(node.domain), node.op_type, node.overload)
+            if called not in functions:
+                continue
+            if called in callers or len(callers) == _DEEPEST_CALL:
+                raise ExportError(f"{path}: its function {node.op_type!r} calls itself, or {_DEEPEST_CALL} others deep")
+            if called not in sizes:
+                sizes[called] = size_of(functions[called], (*callers, called))
+            size += sizes[called]
+        return size
+
+    if size_of(model.graph) > _LARGEST_INLINED:
+        raise ExportError(
+            f"{path}: its functions call each other too often to be put in place of the calls; simplify it first"
+        )
     try:
-        onnx.load_external_data_for_model(model, str(folder))
-    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
-        raise ExportError(f"{path}: its weights cannot be read: {one_line(error)}") from error
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # what the checker inside raises has no common base
+        raise ExportError(f"{path}: its functions cannot be inlined: {one_line(error)}") from error
+
+
+def _domain(name: str) -> str:
+    """Return the domain by the one name that this module uses for it."""
+    return "" if name == "ai.onnx" else name
+
+
+def _cut(model: ModelProto, nodes: tuple[NodeProto, ...], values: set[str], output: str) -> None:
+    """Leave nothing in the model but `nodes`, the inputs and weights named in `values`, and `output`.
+
+    onnxruntime computes every node of a graph, and what is not needed has not been checked.
+    """
+    graph = model.graph
+    produced = {name for node in nodes for name in node.output}
+    _keep(graph.node, lambda node: not produced.isdisjoint(node.output))
+    for inputs in (graph.initializer, graph.input):
+        _keep(inputs, lambda value: value.name in values)
+    _keep(graph.value_info, lambda value: value.name in produced)
+    _keep(graph.output, lambda value: value.name == output)
+    if not graph.output:
+        graph.output.append(helper.make_empty_tensor_value_info(output))
+    model.ClearField("training_info")
+
+
+def _keep(values: Any, condition: Callable[[Any], bool]) -> None:
+    """Remove the elements of a repeated field that do not meet `condition`."""
+    for i in reversed(range(len(values))):
+        if not condition(values[i]):
+            del values[i]
 
 
 def files_of(path: Path) -> set[Path]:
@@ -148,18 +222,7 @@ def files_of(path: Path) -> set[Path]:
     Raises:
         ExportError: the file is missing or damaged.
     """
-    external = [entry for tensor in _tensors(_parse(path).graph) for entry in tensor.external_data]
-    whole = path.resolve()
-    return {whole, *((whole.parent / entry.value).resolve() for entry in external if entry.key == "location")}
-
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+    return {path.resolve(), *external_files(path, parse(path))}
 
 
 def _refuse_subgraphs(path: Path, nodes: tuple[NodeProto, ...]) -> None:
@@ -208,23 +271,6 @@ def _constants(path: Path, graph: GraphProto, nodes: tuple[NodeProto, ...]) -> d
         if tensor.name in used:
             found[tensor.name] = tensor_value(path, tensor)
     return found
-
-
-def tensor_value(path: Path, tensor: TensorProto) -> NDArray[np.generic]:
-    """The array in a tensor: floating point as float32, or float16 where it is that.
-
-    Raises:
-        ExportError: its bytes do not fit its shape, or it holds text.
-    """
-    try:
-        array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
-        raise ExportError(f"{path}: the weights {tensor.name!r} are damaged: {one_line(error)}") from error
-    if array.dtype.kind not in "biuf":
-        if tensor.data_type not in FLOATS:
-            raise ExportError(f"{path}: the constant {tensor.name!r} holds {array.dtype}, not numbers")
-        array = array.astype(np.float32)  # bfloat16 has a NumPy type of its own
-    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def _input(

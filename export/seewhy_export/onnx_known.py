@@ -40,6 +40,9 @@ def _each(function: Callable[..., Any]) -> KnownOperator:
     function = _bounded(function)
 
     def apply(at: At, *values: Known) -> Known:
+        shape = np.broadcast_shapes(*(value.shape for value in values))
+        _check_size(math.prod(shape))
+        at.run.count(shape, any(value.dtype == object for value in values))
         arrays = np.broadcast_arrays(*values)
         if any(array.dtype == object for array in arrays):
             result = np.empty(arrays[0].shape, dtype=object)
@@ -90,6 +93,7 @@ def _reduced(function: Callable[[Any, Any], Any]) -> KnownOperator:
         chosen = at.get("axes") if axes is None else static(axes, "axes")
         if not chosen and at.get("noop_with_empty_axes", 0):
             return x
+        at.run.count(x.shape, x.dtype == object)
         listed = axes_of(x.ndim, chosen) if chosen else list(range(x.ndim))
         moved = np.moveaxis(x.astype(object), listed, range(len(listed)))
         flat = moved.reshape(-1, *moved.shape[len(listed) :])
@@ -172,19 +176,32 @@ def _unsqueeze(at: At, x: Known, axes: Known | None = None) -> Known:
 def _gather(at: At, x: Known, indices: Known) -> Known:
     axis = at.get("axis", 0)
     axes_of(x.ndim, [axis])
+    _check_size(x.size // max(x.shape[axis], 1) * indices.size)
     index = np.array(static(indices, "indices"), dtype=np.int64).reshape(indices.shape)
     if index.size and not (-x.shape[axis] <= index.min() and index.max() < x.shape[axis]):
         raise Unsupported("an index past the end")
     return np.take(x, index, axis)
 
 
+def equal_parts(at: At, size: int) -> list[int]:
+    """Sizes of the parts that a Split makes of `size` where it does not say them; the last may be smaller."""
+    count = at.get("num_outputs", at.outputs)
+    if not 0 < count <= max(size, 1):
+        raise Unsupported(f"{count} parts of {size} elements")
+    part = -(-size // count)
+    return [min(part, size - i * part) for i in range(count)]
+
+
+def _concat(at: At, *values: Known) -> Known:
+    _check_size(sum(value.size for value in values))
+    return np.concatenate(values, axes_of(values[0].ndim, [at.get("axis", 0)])[0])
+
+
 def _split(at: At, x: Known, split: Known | None = None) -> list[Known]:
     axis = at.get("axis", 0)
     parts = at.get("split") if split is None else static(split, "sizes")
     if parts is None:
-        count = at.get("num_outputs", at.outputs)
-        part = -(-x.shape[axis] // count)
-        parts = [min(part, x.shape[axis] - i * part) for i in range(count)]
+        parts = equal_parts(at, x.shape[axis])
     return list(np.split(x, np.cumsum(parts)[:-1], axis))
 
 
@@ -196,6 +213,7 @@ def _dequantize(at: At, x: Known, scale: Known, zero: Known | None = None) -> Kn
         shape[at.get("axis", 1)] = scale.size
     shift = np.zeros(1) if zero is None else zero.astype(np.float64)
     by = scale.astype(np.float64).reshape(shape if scale.size > 1 else ())
+    _check_size(math.prod(np.broadcast_shapes(x.shape, by.shape, shape if shift.size > 1 else ())))
     return ((x.astype(np.float64) - shift.reshape(shape if shift.size > 1 else ())) * by).astype(np.float32)
 
 
@@ -205,7 +223,7 @@ KNOWN: dict[str, KnownOperator] = {
     "And": _each(lambda a, b: bool(a and b)),
     "Cast": lambda at, x: _each(_cast_to(at.get("to")))(at, x),
     "Ceil": _each(math.ceil),
-    "Concat": lambda at, *values: np.concatenate(values, axes_of(values[0].ndim, [at.get("axis", 0)])[0]),
+    "Concat": _concat,
     "DequantizeLinear": _dequantize,
     "Div": _each(_divide),
     "Equal": _each(lambda a, b: bool(a == b)),

@@ -19,10 +19,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from seewhy.errors import ExportError
 
 from .onnx_elementwise import ELEMENTWISE
-from .onnx_file import OnnxFile, node_name, tensor_value
+from .onnx_file import OnnxFile, node_name
 from .onnx_known import KNOWN, run_known
 from .onnx_layers import LAYERS
 from .onnx_shapes import SHAPES
+from .onnx_tensors import tensor_value
 from .onnx_values import LARGEST, At, Known, NeedsTensor, Operator, Run, Unsupported, Value, is_known, tensor
 from .quiet import one_line, quiet
 from .source import some
@@ -106,6 +107,9 @@ class OnnxModule(nn.Module):
         self.order: list[str] = []
         self.layer_names: dict[str, str] = {}
         self.final: str | None = None
+        self.folded = 0
+        # Weights may be computed of stored ones in several steps: widened, transposed, and so on.
+        self.most_folded = LARGEST + 8 * sum(array.size for array in file.constants.values())
         for name, array in file.constants.items():
             self._store(name, array)
         self._build(file)
@@ -123,7 +127,7 @@ class OnnxModule(nn.Module):
         return y if self.final is None else _SCORES[self.final](y, dim=1)
 
     def _evaluate(self, images: Tensor, record: bool = False) -> Tensor:
-        self.run_of_nodes.dtype = images.dtype
+        self.run_of_nodes.dtype, self.run_of_nodes.steps = images.dtype, 0
         values: dict[str, Any] = {self.input.name: images.permute(0, 2, 3, 1) if self.input.channels_last else images}
         uses = Counter(name for node in self._nodes() for name in node.inputs)
         uses[self.output] += 1
@@ -190,11 +194,16 @@ class OnnxModule(nn.Module):
         """Compute what does not depend on the images once."""
         given = [None if name == "" else self._value(name, {}) for name in node.inputs]
         with torch.no_grad():
-            if not all(value is None or is_known(value) for value in given) or node.at.operation in _OF_SHAPES:
+            exact = node.at.operation in KNOWN and all(value is None or is_known(value) for value in given)
+            if not exact or node.at.operation in _OF_SHAPES:
                 with _on_shapes_alone():
                     _check_size(node, node(*given))
             result = node(*given)
-        for name, value in zip(node.outputs, result if len(node.outputs) > 1 else [result], strict=False):
+        results = result if len(node.outputs) > 1 else [result]
+        self.folded += sum(math.prod(value.shape) for value in results)
+        if self.folded > self.most_folded:
+            raise ExportError(f"{node.where}: constants that the file computes have more than {LARGEST} elements")
+        for name, value in zip(node.outputs, results, strict=False):
             self._store(name, value)
 
     def _add(self, node: OnnxNode, label: str, aliases: list[str]) -> None:
@@ -251,8 +260,12 @@ class OnnxModule(nn.Module):
 
     def _measure(self, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
         """Run the graph on shapes alone, for the file's own batch, and return the output's shape."""
+        images = (self.run_of_nodes.batch, channels, *size)
+        if math.prod(images) > LARGEST:
+            listed = "x".join(map(str, images))
+            raise ExportError(f"{self.path}: takes images of {listed}, and {LARGEST} elements are the most")
         with _on_shapes_alone():
-            y = self._evaluate(torch.empty(self.run_of_nodes.batch, channels, *size), record=True)
+            y = self._evaluate(torch.empty(images), record=True)
         shape, batch = tuple(int(length) for length in y.shape), self.run_of_nodes.batch
         if len(shape) < 2 or shape[0] != batch or math.prod(shape[2:]) != 1 or not y.is_floating_point():
             raise ExportError(

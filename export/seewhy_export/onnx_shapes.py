@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .onnx_known import MOST, slice_bounds
+from .onnx_known import MOST, equal_parts, slice_bounds
 from .onnx_resize import resize, upsample
 from .onnx_values import At, Known, Operator, Size, Unsupported, Value, axes_of, known, sizes, static, tensor
 
@@ -142,9 +142,7 @@ def _split(at: At, x: Tensor, split: Value | None = None) -> tuple[Tensor, ...]:
     (axis,) = axes_of(x.dim(), [at.get("axis", 0)])
     parts = at.get("split") if split is None else static(split, "sizes")
     if parts is None:
-        count, size = at.get("num_outputs", at.outputs), int(x.shape[axis])
-        part = -(-size // count)
-        parts = [min(part, size - i * part) for i in range(count)]
+        parts = equal_parts(at, int(x.shape[axis]))
     return torch.split(x, parts, axis)
 
 

@@ -7,6 +7,7 @@ exact, and no operator has to read numbers out of a tensor, which a trace cannot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -24,6 +25,14 @@ Size: TypeAlias = Any
 LARGEST = 2**28
 """Elements of one value for the file's own batch; a file of a few bytes can ask for any number of them."""
 
+MOST_STEPS = 2**26
+"""Elements that one run computes one by one, in one or two minutes; shapes and tables of indices need thousands."""
+_SYMBOLIC_STEPS = 2**10
+"""How many of these an element counts as that may hold a symbolic size."""
+
+_MOST_DIMENSIONS = 64
+"""Dimensions of one value, as in NumPy."""
+
 
 @dataclass
 class Run:
@@ -33,6 +42,18 @@ class Run:
     """That of the images; floating point in the file means this one."""
     batch: int = 1
     """How many images the file was written for."""
+    steps: int = 0
+    """Number of elements of known values that this run has computed one by one."""
+
+    def count(self, shape: tuple[int, ...], symbolic: bool) -> None:
+        """Count the elements of a known value that is about to be computed.
+
+        Raises:
+            Unsupported: This run has computed too many.
+        """
+        self.steps += math.prod(shape) * (_SYMBOLIC_STEPS if symbolic else 1)
+        if self.steps > MOST_STEPS:
+            raise Unsupported(f"more than {MOST_STEPS} elements of values that are known without the images")
 
 
 @dataclass
@@ -125,6 +146,8 @@ def operand(value: Value, other: Tensor, at: At) -> Any:
 
 def axes_of(rank: int, axes: Sequence[int]) -> list[int]:
     """Axes counted from the front, checked."""
+    if rank > _MOST_DIMENSIONS:
+        raise Unsupported(f"a value with {rank} dimensions")
     for axis in axes:
         if not -rank <= axis < rank:
             raise Unsupported(f"axis {axis} of a value with {rank} dimensions")

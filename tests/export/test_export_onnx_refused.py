@@ -161,7 +161,7 @@ def test_files_that_are_not_onnx(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ExportError, match="missing.onnx: cannot be read: No such file"):
         load_source(str(tmp_path / "missing.onnx"))
-    with pytest.raises(ExportError, match="folder.onnx: cannot be read: Is a directory"):
+    with pytest.raises(ExportError, match="folder.onnx: cannot be read: it is a folder"):
         (tmp_path / "folder.onnx").mkdir()
         load_source(str(tmp_path / "folder.onnx"))
 
