@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import onnx_ir
 
 from seewhy import contract
 from seewhy.contract import Metadata
 from seewhy.digest import seal
 from seewhy.errors import ExportError
+
+from .onnx_file import parse
 
 # Small tensors stay in the main file even where weights move out: shapes and the like are needed to check the graph.
 _SMALLEST_EXTERNAL_TENSOR = 1024
@@ -42,6 +43,8 @@ def check_destination(path: Path) -> None:
     """
     if path.is_dir():
         raise ExportError(f"{path}: cannot be written: it is a folder")
+    if path.exists() and not path.is_file():
+        raise ExportError(f"{path}: cannot be written: it is a pipe or a device, and a file would take its place")
     data = data_path(path)
     if os.path.lexists(data) and not _owns(path, data):
         raise ExportError(
@@ -53,7 +56,7 @@ def check_destination(path: Path) -> None:
 def _owns(path: Path, data: Path) -> bool:
     """Whether `path` is a model file that says that its weights are in `data`."""
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = parse(path)
         properties = {entry.key: entry.value for entry in model.metadata_props}
         external = Metadata.from_properties(properties, str(path)).external_data
     except Exception:  # noqa: BLE001  missing, damaged, or something else; protobuf's DecodeError moves about
@@ -110,17 +113,22 @@ def publish(staged: Path, path: Path) -> None:
         ExportError: the destination cannot be written.
     """
     data, old_data, kept = data_path(staged), data_path(path), staged.with_name("previous.data")
+    has_data = data.exists()
     try:
         if old_data.is_file():
             os.replace(old_data, kept)
-        if data.exists():
+        if has_data:
             os.replace(data, old_data)
         os.replace(staged, path)
-    except OSError as error:
-        old_data.unlink(missing_ok=True)
-        if kept.exists():
-            os.replace(kept, old_data)
-        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except BaseException as error:
+        if staged.exists():  # interrupted before the last step, so the old pair is still the valid one
+            if has_data and not data.exists():
+                old_data.unlink(missing_ok=True)
+            if kept.exists():
+                os.replace(kept, old_data)
+        if isinstance(error, OSError):
+            raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def data_path(path: Path) -> Path:
