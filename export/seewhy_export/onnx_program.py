@@ -33,6 +33,7 @@ from .joint import JointGraph
 from .masks import TRANSLATIONS
 from .origins import described
 from .quiet import one_line, quiet
+from .source import some
 
 op: Any = opset20
 
@@ -44,7 +45,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     """Convert; inputs and outputs carry the contract's names, and the batch is the one dynamic dimension.
 
     Raises:
-        ExportError: an operator has no ONNX form.
+        ExportError: an operator has no ONNX form, or one that the file contract does not allow.
     """
     try:
         # Decomposing traces the whole graph once more, which takes longer than all the rest; most graphs need none.
@@ -56,6 +57,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
             raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error, joint)}") from error
     model.ir_version = contract.IR_VERSION
     _tidy(model, joint.outputs)
+    _refuse_what_no_file_holds(model)
     _name_batch(model)
     return model
 
@@ -209,6 +211,26 @@ def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
     model.graph.name = "seewhy"
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
+
+
+def _refuse_what_no_file_holds(model: onnx_ir.Model) -> None:
+    """Check that the graph has neither loops nor branches, functions, or operators of other domains.
+
+    A few of the converter's operators are written so (`embedding_bag` as a Loop), and the engine refuses such files.
+    """
+    found = [function.name for function in model.functions.values()]
+    for node in model.graph:
+        graphs = any(
+            attribute.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        )
+        if graphs or node.domain:
+            found.append(node.op_type)
+    if found:
+        raise ExportError(
+            f"the joint graph cannot be written as ONNX without {some(sorted(set(found)))}, which a model file may not "
+            f"hold; write that part with other operators"
+        )
 
 
 def _name_batch(model: onnx_ir.Model) -> None:
