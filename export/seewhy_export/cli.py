@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ from seewhy.errors import ExportError
 from seewhy.text import printable, safe_name
 
 from . import demo
-from .exporter import ExportReport, export
+from .exporter import ExportReport, check_text, export
 from .labels import load_labels
 from .model_file import data_path
 from .onnx_file import files_of
@@ -31,6 +32,21 @@ class _Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             raise ExportError(" ".join(error.format_message().split())) from error
+
+
+class _Path(click.Path):
+    """A path; an empty one, which an unset variable of the shell leaves, is not taken for the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("is empty; give a path, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _not_empty(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    if not text:
+        raise click.BadParameter("is empty")
+    return text
 
 
 def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -66,9 +82,16 @@ def _choice(values: Sequence[str]) -> click.Choice[str]:
 
 
 @click.command("export", cls=_Command)
-@click.argument("source")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write [NAME.onnx].")
-@click.option("--weights", default="DEFAULT", show_default=True, metavar="DEFAULT|none|FILE", help="Weights to load.")
+@click.argument("source", callback=_not_empty)
+@click.option("-o", "--output", type=_Path(path_type=Path), help="The file to write [NAME.onnx].")
+@click.option(
+    "--weights",
+    default="DEFAULT",
+    show_default=True,
+    callback=_not_empty,
+    metavar="DEFAULT|none|FILE",
+    help="Weights to load.",
+)
 @click.option("--weights-key", metavar="KEY", help="Which weights of the file to load, where several fit.")
 @click.option("--classes", type=click.IntRange(min=1), help="Make a torchvision or timm network for this many.")
 @click.option("--channels", type=click.IntRange(min=1), help="Of the images, where the source does not say.")
@@ -77,7 +100,7 @@ def _choice(values: Sequence[str]) -> click.Choice[str]:
 @click.option("--layer", metavar="MODULE", help="Module path of the target layer [the last map before pooling].")
 @click.option("--outputs", metavar="A,B,...", help=f"Outputs besides logits, of: {', '.join(contract.OUTPUTS[1:])}.")
 @click.option("--guided-scope", multiple=True, metavar="PREFIX", help="Guide only rectifiers in these modules.")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names: a line each, or JSON.")
+@click.option("--labels", type=_Path(path_type=Path), metavar="FILE", help="Class names: a line each, or JSON.")
 @click.option("--score", type=_choice(SCORES), help="What makes probabilities of the logits [softmax].")
 @click.option("--name", help="The model's name in the file.")
 @click.option("--resize", type=_choice(RESIZE_MODES), help="How photographs are resized, instead of the source's way.")
@@ -121,6 +144,8 @@ def export_command(
     What a source says of labels, score and preprocessing holds, and each option replaces its part. Where a source
     says nothing of preprocessing, --mean and --std are needed, and the rest is: squash, bilinear, no crop, RGB.
     """
+    for what, text in {"SOURCE": source, "--name": name, "--layer": layer}.items():
+        check_text(what, text or "")
     names = None if labels is None else load_labels(labels)
     chosen = int(head) if head is not None and head.isascii() and head.isdigit() else head
     loaded = load_source(
@@ -157,13 +182,13 @@ def export_command(
     _print(report, loaded.notes)
 
 
-@click.command("demo")
+@click.command("demo", cls=_Command)
 @click.option(
     "-o",
     "--output",
     default="demo",
     show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Path(file_okay=False, path_type=Path),
     help="Folder.",
 )
 def demo_command(output: Path) -> None:

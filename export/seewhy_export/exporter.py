@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,11 @@ def export(
         ExportError: the module cannot be exported, the file disagrees with PyTorch, or it cannot be written.
     """
     started = time.perf_counter()
+    if not os.fspath(path):
+        raise ExportError("the path of the file to write is empty; give one, for example 'model.onnx'")
     destination = Path(path)
     _check_arguments(module, image_size, outputs, score, preprocessing)
+    _check_texts({"name": name, "layer": layer, "source": source}, labels, guided_scope)
     model_file.check_destination(destination)
     messages: list[str] = []
     prepared = prepare(module)
@@ -128,6 +131,8 @@ def export(
     if labels is not None and len(labels) != forward.classes:
         raise ExportError(f"{len(labels)} labels for {forward.classes} classes")
     target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
+    if target is not None:
+        check_text("the target layer's name", target.name)
     names = _choose_outputs(outputs, target)
     if verify:
         check_graph(prepared, forward)
@@ -177,6 +182,22 @@ def export(
     )
 
 
+def check_text(what: str, text: Any) -> None:
+    """Check a string that the file will hold, before any work is done.
+
+    Args:
+        what: What messages call it.
+        text: The string.
+
+    Raises:
+        ExportError: The file contract does not allow it.
+    """
+    try:
+        contract.check_text(text)
+    except ValueError as error:
+        raise ExportError(f"{what}: {error}") from None
+
+
 def count_rectifiers(forward: ForwardGraph, scope: tuple[str, ...] | None) -> Rectifiers:
     """What the guided rule meets in this network."""
     nodes = forward.from_images_to_logits()
@@ -212,6 +233,18 @@ def _check_arguments(
     unknown = [name for name in outputs or () if name not in contract.OUTPUTS]
     if unknown:
         raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(contract.OUTPUTS)}")
+
+
+def _check_texts(
+    texts: Mapping[str, str | None], labels: Sequence[str] | None, guided_scope: Sequence[str] | None
+) -> None:
+    for what, text in texts.items():
+        if text is not None:
+            check_text(what, text)
+    for index, label in enumerate(() if labels is None else labels):
+        check_text(f"label {index}", label)
+    for index, prefix in enumerate(guided_scope or ()):
+        check_text(f"prefix {index} of guided_scope", prefix)
 
 
 _OF_THE_LAYER = {contract.ACTIVATIONS, contract.GRADIENTS, contract.CLASS_WEIGHTS, contract.GRADCAM_MAP}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,9 @@ def odd_name():
 
 def described():
     return Source(small(), labels=("cat", "dog"), image_size=(16, 24))
+
+def long_labels():
+    return Source(small(), labels=("cat", "x" * 8193))
 
 def fails():
     raise ValueError("no GPU\\nhere")
@@ -247,6 +251,16 @@ def test_the_commands_options(factories: Path) -> None:
     assert metadata.image_size == (20, 30) and metadata.parity == {} and metadata.layer is None
 
 
+def test_the_demonstration_does_not_write_into_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["demo", "-o", ""])
+    assert done.exit_code == 2 and len(done.output.splitlines()) == 1
+    assert "'-o' / '--output': is empty; give a path, or leave the option out" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -283,12 +297,24 @@ def test_the_commands_options(factories: Path) -> None:
         ("my_factories:odd_name --size 12", "'../escape' cannot name a file; give one with -o"),
         ("my_factories:small --size 12 --name a:b", "'a:b' cannot name a file; give one with -o"),
         ("--weights none", "Missing argument 'SOURCE'"),
+        ("my_factories:small -o ''", "'-o' / '--output': is empty; give a path, or leave the option out"),
+        ("my_factories:small --labels ''", "'--labels': is empty; give a path, or leave the option out"),
+        ("my_factories:small --weights ''", "'--weights': is empty"),
+        ("'' --weights none", "'SOURCE': is empty"),
+        (f"my_factories:fails --name {'x' * 8193}", "--name: expected a string of at most 8192 bytes"),
+        (f"my_factories:fails --layer {'x' * 8193}", "--layer: expected a string of at most 8192 bytes"),
+        (f"my_factories:{'x' * 8193}", "SOURCE: expected a string of at most 8192 bytes"),
+        ("my_factories:fails --labels long.txt", "long.txt: label 1: expected a string of at most 8192 bytes"),
+        ("my_factories:long_labels", "label 1: expected a string of at most 8192 bytes"),
         ("my_factories:small --wieghts none", "No such option"),
     ],
 )
 def test_the_commands_errors(arguments: str, message: str, factories: Path) -> None:
     Path("three.txt").write_text("a\nb\nc\n")
-    done = CliRunner().invoke(main, ["export", *arguments.split()])
+    Path("long.txt").write_text("a\n" + "x" * 8193)
+    before = sorted(factories.iterdir())
+    done = CliRunner().invoke(main, ["export", *shlex.split(arguments)])
+    assert [file for file in sorted(factories.iterdir()) if file.name != "__pycache__"] == before
     assert done.exit_code == 2
     assert message in done.output and "Traceback" not in done.output
     assert len(done.output.splitlines()) == 1 and done.output.startswith("seewhy: error: ")

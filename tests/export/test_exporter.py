@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +16,13 @@ import pytest
 import torch
 from networks import branches, live_weights
 from torch import Tensor, nn
+from torch.nn import functional
 
 import seewhy
 from seewhy import contract
 from seewhy.contract import Preprocessing
 from seewhy.errors import ExportError, ModelFileError
-from seewhy_export import export
+from seewhy_export import export, exporter, model_file
 
 
 def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
@@ -257,6 +261,11 @@ class Returns(nn.Module):
         return self.make(self.inner(x))
 
 
+def bag(y: Tensor) -> Tensor:
+    """Sums of embeddings, for which the converter writes a Loop."""
+    return functional.embedding_bag(torch.arange(4)[None], torch.ones(4, y.shape[1]))
+
+
 class BatchDependent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -293,6 +302,7 @@ class BatchDependent(nn.Module):
         (Returns(lambda y: y[:, :, None]), {}, "must return one"),
         (Returns(lambda y: y * float(y.detach().sum())), {}, "cannot be traced"),
         (BatchDependent(), {}, "cannot be traced|differs from the module"),
+        (Returns(lambda y: y + bag(y)), {}, "cannot be written as ONNX without Loop, which a model file may not hold"),
         (branches(channels=5), {"preprocessing": Preprocessing()}, "fails on float32 images of shape"),
     ],
 )
@@ -304,6 +314,109 @@ def test_refused_in_one_line(module: object, options: dict, message: str, tmp_pa
         export(module, tmp_path / "model.onnx", **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["cat", "dog", "x" * 8193]}, "label 2: expected a string of at most 8192 bytes, not "),
+        ({"labels": ["ü" * 4097, "dog"]}, "label 0: expected a string of at most 8192 bytes, not "),
+        ({"labels": ["cat", 5]}, "label 1: expected a string, not 5"),
+        ({"labels": ["cat", None]}, "label 1: expected a string, not null"),
+        ({"labels": ["\ud83d", "dog"]}, "label 0: expected a string, not "),
+        ({"name": "x" * 8193}, "name: expected a string of at most 8192 bytes, not "),
+        ({"layer": "x" * 8193}, "layer: expected a string of at most 8192 bytes, not "),
+        ({"source": "x" * 8193}, "source: expected a string of at most 8192 bytes, not "),
+        ({"guided_scope": ["a", "x" * 8193]}, "prefix 1 of guided_scope: expected a string of at most 8192 bytes"),
+    ],
+)
+def test_strings_are_checked_before_any_work(options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message) as caught:
+        export(Fails(), tmp_path / "model.onnx", **options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_target_layer_of_a_name_that_no_file_may_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("seewhy_export.exporter.to_onnx", too_late)
+    module = nn.Sequential()
+    module.add_module("x" * 8193, nn.Conv2d(3, 4, 3))
+    for name, part in {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": nn.Linear(4, 2)}.items():
+        module.add_module(name, part)
+    with pytest.raises(ExportError, match="the target layer's name: expected a string of at most 8192 bytes, not "):
+        export(module.eval(), tmp_path / "model.onnx", image_size=(16, 16))
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", ["write", "measure", "publish"])
+def test_a_signal_leaves_nothing_behind(
+    step: str, signal_number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM as the command line takes it, which raises an exception too."""
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal_number)
+        time.sleep(10)  # Python calls the handler now
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    owner = {"write": model_file, "measure": exporter, "publish": model_file}[step]
+    monkeypatch.setattr(owner, step, stop)
+    (tmp_path / "model.onnx").write_bytes(b"mine")
+    previous = signal.signal(signal_number, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            export(branches(), tmp_path / "model.onnx", image_size=(40, 40))
+    finally:
+        signal.signal(signal_number, previous)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"model.onnx": b"mine"}
+
+
+@pytest.mark.parametrize("moves", range(3))
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_publish_puts_the_old_pair_back(
+    error: type[BaseException], moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each publish moves the old weights away, the new ones in, and the model in."""
+    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
+    path = tmp_path / "model.onnx"
+    export(branches(), path, image_size=(40, 40), verify=False)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    publish, replace, done = model_file.publish, os.replace, []
+
+    def fail(source: Path, destination: Path) -> None:
+        done.append(destination)
+        if len(done) == moves + 1:
+            raise error("interrupted")
+        replace(source, destination)
+
+    def interrupted(staged: Path, destination: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", fail)
+            publish(staged, destination)
+
+    monkeypatch.setattr(model_file, "publish", interrupted)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else ExportError):
+        export(branches(classes=9), path, image_size=(40, 40), verify=False)
+    assert len(done) > moves
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_an_empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="the path of the file to write is empty"):
+        export(Fails(), "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_destination_that_is_no_file_is_kept(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(ExportError, match="pipe.onnx: cannot be written: it is a pipe or a device"):
+        export(Fails(), tmp_path / "pipe.onnx")
+    assert (tmp_path / "pipe.onnx").is_fifo()
 
 
 class TwoStreams(nn.Module):
