@@ -240,7 +240,7 @@ class _Reader:
     def __call__(self, key: str, convert: Callable[[Any], Any]) -> Any:
         name = KEY_PREFIX + key
         try:
-            return convert(json.loads(self.properties[name]))
+            return convert(json.loads(self.properties[name], object_pairs_hook=_object))
         except KeyError:
             raise ModelFileError(f"{self.file}: the metadata lacks {name}; export the network again") from None
         # RecursionError: JSON nested thousands deep. OverflowError: an integer that no float holds.
@@ -249,6 +249,16 @@ class _Reader:
 
 
 # Converters: each takes a decoded JSON value and returns it checked, or raises ValueError.
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, in which no name may stand twice: readers would differ in which value they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{json.dumps(twice)[:60]} stands there twice")
+    return found
 
 
 def _require(condition: bool, wanted: str, value: Any) -> None:
