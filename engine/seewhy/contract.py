@@ -384,11 +384,7 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
 
 
 def check_text(value: Any) -> None:
-    """Hold a name, a label or another string to the contract.
-
-    Raises:
-        ValueError: It is no string, has more than `LONGEST_TEXT` bytes, or cannot be written in UTF-8.
-    """
+    """Raise a ValueError unless `value` is a string of UTF-8 of at most `LONGEST_TEXT` bytes."""
     _text(value)
 
 

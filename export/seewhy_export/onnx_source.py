@@ -171,7 +171,7 @@ def original(file: OnnxFile) -> Run:
 def _check_valid(file: OnnxFile) -> None:
     """Check that the graph is valid ONNX.
 
-    onnxruntime's optimisations compute constants, whose size nothing has checked yet, so they are off.
+    Optimisations may compute constants, whose sizes have not been checked yet, so they are off.
 
     Raises:
         ExportError: onnxruntime cannot load it.
