@@ -124,7 +124,7 @@ def test_a_string_may_have_8192_bytes(label: str) -> None:
 @pytest.mark.parametrize("text", ['{"torch": "2", "torch": "3"}', '{"torch": "2", "x": {"a": 1, "a": 1}}'])
 def test_a_name_that_stands_twice(text: str) -> None:
     """Which of both counts would depend on the reader."""
-    with pytest.raises(ModelFileError, match=r'seewhy.versions is not valid: "\w+" stands there twice'):
+    with pytest.raises(ModelFileError, match=r"seewhy.versions is not valid: '\w+' stands there twice"):
         Metadata.from_properties({**properties(), "seewhy.versions": text}, "m.onnx")
 
 

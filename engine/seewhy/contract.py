@@ -240,7 +240,7 @@ class _Reader:
     def __call__(self, key: str, convert: Callable[[Any], Any]) -> Any:
         name = KEY_PREFIX + key
         try:
-            return convert(json.loads(self.properties[name], object_pairs_hook=_object))
+            return convert(json.loads(self.properties[name], object_pairs_hook=object_without_repeats))
         except KeyError:
             raise ModelFileError(f"{self.file}: the metadata lacks {name}; export the network again") from None
         # RecursionError: JSON nested thousands deep. OverflowError: an integer that no float holds.
@@ -251,13 +251,17 @@ class _Reader:
 # Converters: each takes a decoded JSON value and returns it checked, or raises ValueError.
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object, in which no name may stand twice: readers would differ in which value they take."""
+def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, for `json.loads`, in which no name may stand twice: readers would take different values.
+
+    Raises:
+        ValueError: A name stands there twice.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{json.dumps(twice)[:60]} stands there twice")
+        raise ValueError(f"{twice[:60]!r} stands there twice")
     return found
 
 

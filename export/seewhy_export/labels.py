@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from seewhy.contract import check_text
+from seewhy.contract import check_text, object_without_repeats
 from seewhy.errors import ExportError
 from seewhy.regular_files import open_regular
 
@@ -70,7 +70,7 @@ def _from_lines(text: str) -> list[str]:
 
 def _from_json(path: Path, text: str) -> list[Any]:
     try:
-        data = json.loads(text, object_pairs_hook=_object)
+        data = json.loads(text, object_pairs_hook=object_without_repeats)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}") from error
     if isinstance(data, dict) and "id2label" in data:
@@ -87,15 +87,6 @@ def _from_json(path: Path, text: str) -> list[Any]:
     if wrong is not None:
         raise ValueError(f"{wrong[:60]!r} is no class index, and not all values are")
     return _in_order([(int(key), value) for key, value in data.items()])
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, which may not name anything twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:60]!r} stands there twice")
-    return found
 
 
 def _is_index(value: Any) -> bool:
