@@ -488,7 +488,8 @@ def test_an_empty_name_of_the_output_folder(
     """An unset variable would write into the current folder."""
     monkeypatch.chdir(tmp_path)
     photo().save("a.png")
-    failed(run("explain", model_path, "a.png", "-o", ""), "the name of the output folder is empty; is a variable not")
+    failed(run("explain", model_path, "a.png", "-o", ""), "-o / --output is empty; is a variable not set")
+    failed(run("explain", "", "a.png", "-o", "out"), "MODEL is empty; is a variable not set")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from seewhy import ModelFileError, contract
-from seewhy.contract import Metadata, check_text
+from seewhy.contract import Metadata, check_text, first_repeated
 from tiny_model import Tiny
 
 
@@ -126,6 +126,13 @@ def test_a_name_that_stands_twice(text: str) -> None:
     """Which of both counts would depend on the reader."""
     with pytest.raises(ModelFileError, match=r"seewhy.versions is not valid: '\w+' stands there twice"):
         Metadata.from_properties({**properties(), "seewhy.versions": text}, "m.onnx")
+
+
+def test_the_repeated_one_of_many_names_is_found_at_once() -> None:
+    """Counting each name in the list of all would take an hour."""
+    names = [str(number) for number in range(200_000)]
+    assert first_repeated(names) is None
+    assert first_repeated([*names, "77", "5"]) == "77"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00", "'a'"])

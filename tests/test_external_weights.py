@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from onnx import TensorProto
 from PIL import Image
 
 from common import write
-from seewhy import Explainer, ModelFileError, explain_folder
+from seewhy import Explainer, ModelFileError, explain_folder, external_weights
 from seewhy.model import ModelFile
 from test_model import refused
 from tiny_model import Tiny, set_property
@@ -90,7 +92,7 @@ def test_external_weights_in_an_attribute(tmp_path: Path, tiny: Tiny) -> None:
     refused(write(tmp_path / "c.onnx", model), "refers to weights outside its folder: '/etc/passwd'")
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "y" * 100_000, "two\nlines", "\x1b[2J", "none"])
+@pytest.mark.parametrize("name", ["x" * 300, "y" * 8_000, "two\nlines", "\x1b[2J", "none"])
 def test_external_weights_whose_name_no_system_takes(tmp_path: Path, tiny: Tiny, name: str) -> None:
     path = external(tmp_path, tiny, location=name, declared=name)
     with pytest.raises(ModelFileError, match="its weights .* are missing") as raised:
@@ -196,6 +198,31 @@ def test_a_pipe_in_place_of_the_weights_is_refused_at_once(tmp_path: Path, tiny:
     (tmp_path / "big.onnx.data").unlink()
     os.mkfifo(tmp_path / "big.onnx.data")
     refused(path, "it is a pipe, not a regular file", verify=False)
+
+
+def test_a_disk_that_cannot_read_the_weights(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = external(tmp_path, tiny)
+    opened = external_weights.open_regular
+
+    class Broken(io.BytesIO):
+        def fileno(self) -> int:
+            return self.file.fileno()
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def readinto(self, buffer: object) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def fail(name: Path) -> Broken:
+        broken = Broken()
+        broken.file = opened(name)  # type: ignore[attr-defined]
+        return broken
+
+    monkeypatch.setattr(external_weights, "open_regular", fail)
+    refused(path, r"big\.onnx\.data: cannot be read: Input/output error")
+    with pytest.raises(ModelFileError, match=r"big\.onnx\.data: cannot be read: Input/output error"):
+        ModelFile.inspect(path)
 
 
 def test_an_external_tensor_that_is_no_weight_is_refused(tmp_path: Path, tiny: Tiny) -> None:

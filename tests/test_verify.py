@@ -83,7 +83,7 @@ def test_results_that_no_line_names(form: str, out: Callable[[str], Path]) -> No
     *found, summary = verified(folder, 0)
     assert {line.partition(": ")[0] for line in found} == {str(folder / name) for name in orphans}
     assert all(": is not named in manifest.jsonl" in line for line in found)
-    assert summary.endswith(", no problems, 5 files that it does not name")
+    assert summary.endswith(", no problems, 5 unlisted")
 
 
 def test_lines_that_are_missing(out: Callable[[str], Path]) -> None:
@@ -106,7 +106,7 @@ def test_names_are_escaped(explainer: Explainer, tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_checked(out: Callable[[str], Path], tmp_path: Path) -> None:
     failed(run("verify", tmp_path), "no run.json in it, so it is not the output folder of a job")
-    failed(run("verify", ""), "the name of the output folder is empty")
+    failed(run("verify", ""), "OUT is empty; is a variable not set")
     folder = out("png")
     manifest = folder / "manifest.jsonl"
     data = manifest.read_bytes()

@@ -15,7 +15,8 @@ from typing import Any
 import click
 
 from . import __version__, signals
-from .errors import MissingExtraError, OutputError, SeewhyError
+from .click_types import NonEmptyPath
+from .errors import MissingExtraError, SeewhyError
 from .text import printable
 
 _EXIT_ERROR = 2
@@ -35,7 +36,7 @@ class _Failure(click.ClickException):
     exit_code = _EXIT_ERROR
 
     def show(self, file: Any = None) -> None:
-        with suppress(BrokenPipeError):  # who reads standard error may have gone, too
+        with suppress(BrokenPipeError):  # standard error may be closed as well
             self._show(file)
 
     def _show(self, file: Any) -> None:
@@ -138,15 +139,6 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
 
 
-class _OutputFolder(click.Path):
-    """The path of a folder; an empty one is refused, which would be the current folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            raise OutputError("the name of the output folder is empty; is a variable not set?")
-        return super().convert(value, param, ctx)
-
-
 class _Explain(click.Command):
     """Lists the methods' options below its own."""
 
@@ -163,10 +155,10 @@ class _Explain(click.Command):
 
 
 @main.command(cls=_Explain)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=NonEmptyPath(path_type=Path))
 @click.argument("images", type=click.Path(path_type=str), nargs=-1)
 @click.option(
-    "-o", "--output", "folder", type=_OutputFolder(path_type=Path), required=True, help="Folder for the results."
+    "-o", "--output", "folder", type=NonEmptyPath(path_type=Path), required=True, help="Folder for the results."
 )
 @click.option(
     "--list",
@@ -231,7 +223,11 @@ class _Explain(click.Command):
 )
 @click.option("-q", "--quiet", is_flag=True, help="No line for each image.")
 @click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads. Default: one for each core.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads, at most four for each core, or 16. Default: one for each core.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images in one run.")
 @click.option("--no-verify", is_flag=True, help="Do not check the model file's SHA-256.")
 @click.option(
@@ -265,7 +261,7 @@ def explain(**chosen: Any) -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=NonEmptyPath(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(model: Path, as_json: bool) -> None:
     """Say what the model file MODEL holds, and check that it is whole."""
@@ -283,7 +279,7 @@ def inspect(model: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("folder", metavar="OUT", type=_OutputFolder(path_type=Path))
+@click.argument("folder", metavar="OUT", type=NonEmptyPath(path_type=Path))
 def verify(folder: Path) -> None:
     """Check the results in the output folder OUT of `seewhy explain` against its manifest.
 
@@ -299,7 +295,7 @@ def verify(folder: Path) -> None:
     check = Verification(folder)
     for found in check:
         click.echo(printable(f"{found.path}: {found.what}"))
-    unlisted = f", {check.unlisted} files that it does not name" if check.unlisted else ""
+    unlisted = f", {check.unlisted} unlisted" if check.unlisted else ""
     click.echo(
         f"{check.done + check.failed} images in {printable(str(folder))}: {check.done} done, {check.failed} failed; "
         f"{check.files} files, {check.problems or 'no'} problem{'' if check.problems == 1 else 's'}{unlisted}"
@@ -308,12 +304,17 @@ def verify(folder: Path) -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=NonEmptyPath(path_type=Path))
 @click.option("--method", "methods", multiple=True, help="Method; repeatable. Default: gradcam and guided-backprop.")
 @click.option(
     "--batch", "batches", type=int, multiple=True, default=(1, 8, 32), show_default=True, help="Batch size; repeatable."
 )
-@click.option("--threads", type=int, multiple=True, help="Threads; repeatable. Default: one for each usable core.")
+@click.option(
+    "--threads",
+    type=int,
+    multiple=True,
+    help="Threads, at most four for each core, or 16; repeatable. Default: one for each usable core.",
+)
 @click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Time for each row of the table.")
 @click.option("--rounds", type=int, default=5, show_default=True, help="Turns that this time is split into.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
@@ -257,12 +257,20 @@ def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: A name stands there twice.
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = first_repeated(name for name, _ in pairs)
+    if twice is not None:
         raise ValueError(f"{twice[:60]!r} stands there twice")
-    return found
+    return dict(pairs)
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that stood there before, or None if all differ."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _require(condition: bool, wanted: str, value: Any) -> None:

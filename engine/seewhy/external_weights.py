@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from .errors import ModelFileError
-from .regular_files import open_regular
+from .regular_files import open_regular, sha256_of
 from .text import short
 
 _BLOCK = 1 << 22
@@ -86,14 +87,15 @@ class ExternalWeights:
         """
         if declared is not None and not _is_bare_name(declared):
             raise ModelFileError(f"{model}: refers to weights outside its folder: '{short(declared)}'")
-        external = [tensor for tensor in graph.initializer if _is_external(tensor)]
-        for tensor in (*external, *filter(_is_external, _other_tensors(graph))):
+        external = list(filter(_is_external, graph.initializer))
+        others = list(filter(_is_external, _other_tensors(graph)))
+        for tensor in (*external, *others):
             location = _entries(tensor).get("location", "")
             if not _is_bare_name(location):
                 raise ModelFileError(f"{model}: refers to weights outside its folder: '{short(location)}'")
             if location != declared:
                 raise ModelFileError(f"{model}: refers to weights that its metadata does not name: '{short(location)}'")
-        if any(map(_is_external, _other_tensors(graph))):
+        if others:
             raise ModelFileError(
                 f"{model}: keeps a tensor that is not a weight in {short(declared or '')}, which the exporter never "
                 f"does; export the network again"
@@ -110,11 +112,8 @@ class ExternalWeights:
         Raises:
             ModelFileError: If the file cannot be read, or is not as long as its tensors need.
         """
-        hasher = hashlib.sha256()
         with self._open() as file:
-            while block := file.read(_BLOCK):
-                hasher.update(block)
-        return hasher.hexdigest()
+            return sha256_of(file)
 
     def read(self) -> tuple[dict[str, NDArray[Any]], str]:
         """Read the whole file into memory.
@@ -152,19 +151,19 @@ class ExternalWeights:
     def _end(self) -> int:
         return max((place.stop for place in self.places.values()), default=0)
 
-    def _open(self) -> IO[bytes]:
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
         try:
-            file = open_regular(self.path)
-            size = os.fstat(file.fileno()).st_size
+            with open_regular(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self._end:
+                    raise ModelFileError(
+                        f"{self.shown}: damaged or of another model: it has {size} bytes, but the weights in it end at "
+                        f"byte {self._end}; copy or export it again"
+                    )
+                yield file
         except OSError as error:
             raise ModelFileError(f"{self.shown}: cannot be read: {error.strerror or error}") from None
-        if size != self._end:
-            file.close()
-            raise ModelFileError(
-                f"{self.shown}: damaged or of another model: it has {size} bytes, but the weights in it end at byte "
-                f"{self._end}; copy or export it again"
-            )
-        return file
 
 
 def _place(tensor: onnx.TensorProto, model: Path) -> _Place:
@@ -212,8 +211,11 @@ def _other_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from (sparse.values, sparse.indices)
     for node in graph.node:
         for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            sparse_tensors = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*sparse_tensors, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
 
 

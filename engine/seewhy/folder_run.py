@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,7 +24,6 @@ from .lock import locked
 from .manifest import Manifest
 from .manifest_lines import DONE, FAILED
 from .manifest_lines import NAME as MANIFEST
-from .regular_files import file_stamp
 from .resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from .shards import About
 from .steps import Outcome, Settings
@@ -155,48 +155,49 @@ class Run:
                 check_new(folder.path)
             else:
                 check_manifest(folder.path, before)
-            with closing(Manifest(folder.path)) as manifest:
+            with closing(Manifest(folder.path, self._stops)) as manifest:
                 counted = 0 if before is None else provenance.counted(before)
-                found = manifest.done + manifest.failed
-                begun = before is not None and found + counted > 0
+                missing = max(0, counted - manifest.done - manifest.failed)
+                begun = before is not None and manifest.done + manifest.failed + missing > 0
                 if before is not None and begun:
                     provenance.go_on(folder.path, before, facts)
-                    self._explain_again(folder, manifest, max(0, counted - found))
+                    self._look_for_changes(folder, manifest, missing)
                 delete_unknown_shards(folder.path, manifest)
                 facts.setdefault("started", provenance.now())
                 self._record(folder, facts, manifest)
-                if begun:
-                    self._earlier.update(self._inputs.before(manifest))
                 with self._committed(folder, manifest) as commit:
                     yield from self._outcomes(folder, manifest, commit)
                 facts["ended"] = provenance.now()
                 self._record(folder, facts, manifest)
 
-    def _explain_again(self, folder: output.Folder, manifest: Manifest, missing_lines: int) -> None:
-        """Take out of the manifest what has to be explained again, and say so."""
-        if missing_lines:
-            self._tell(
-                f"images that {provenance.NAME} counts and {MANIFEST} does not: {missing_lines}; every image without a "
-                f"line is explained again"
-            )
+    def _look_for_changes(self, folder: output.Folder, manifest: Manifest, missing: int) -> None:
+        """Remove images from the manifest that have to be explained again, and report how many there are.
+
+        `missing` is the number of lines that the manifest has lost.
+        """
         try:
-            for item in self._inputs.files():
-                if (stamp := file_stamp(item.path)) is not None:
-                    manifest.compare(item.key, stamp)
-            for archive in self._inputs.archives():
-                if (stamp := file_stamp(archive)) is not None:
-                    manifest.compare_archive(archive, stamp)
+            with manifest.comparing():
+                for item in takewhile(lambda _: not self._stops(), self._inputs.files()):
+                    manifest.compare(item.key, item.path)
+                for archive in self._inputs.archives():
+                    manifest.compare_archive(archive)
             lost, changed = manifest.lost, manifest.changed
-            manifest.discard(folder, self._changed)
+            again, left = (0, 0) if self.stopped else manifest.discard(folder, self._changed)
+            self._earlier.update(manifest.given_files())
         except sqlite3.OperationalError as error:
             raise explained(error) from None
+        if missing:
+            self._notify(f"images that {provenance.NAME} counts and {MANIFEST} lacks: {missing}")
         if lost:
-            self._tell(f"images whose results are missing or incomplete: {lost}; they are explained again")
+            self._notify(f"images whose results are missing or incomplete: {lost}")
         if changed:
-            remedy = "they are explained again" if self._changed else "--changed explains them again"
-            self._tell(f"images whose files have changed since they were explained: {changed}; {remedy}")
+            hint = "" if self._changed else "; --changed explains them again"
+            self._notify(f"images whose files have changed since they were explained: {changed}{hint}")
+        if again or left:
+            others = f"; not again, since they or others in the same shard are not among the images given: {left}"
+            self._notify(f"images that are explained again: {again}{others if left else ''}")
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         _LOG.warning("%s", text)
         if self._notice is not None:
             self._notice(text)

@@ -15,7 +15,7 @@ from .errors import ImageError, OutputError, SeewhyError
 from .image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from .lists import read_list
 from .manifest import Key
-from .manifest_lines import DONE, FAILED
+from .manifest_lines import DONE
 from .names import LONGEST_NAME, Names
 from .names import SCHEMA as NAMES
 from .preprocess import Encoded
@@ -141,17 +141,6 @@ class Inputs:
         """Read the images' names, and archives, in order. Threads may take turns; there is one iteration at a time."""
         return self.left(None)
 
-    def before(self, earlier: Earlier) -> dict[str, int]:
-        """How many of the images earlier runs have done, and how many have failed there. Archives' members are not
-        among them, since only reading the archives tells which there are.
-        """
-        counts = {DONE: 0, FAILED: 0}
-        for item in self.files():
-            status = earlier.status(item.key)
-            if status is not None:
-                counts[status] += 1
-        return counts
-
     def files(self) -> Iterator[Input]:
         """Yield the images that are files of their own, without the names of their results."""
         columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
@@ -173,7 +162,7 @@ class Inputs:
         have the names that they would have had in the same run.
 
         `stops` is asked before each image, those done included, whether to end here. `passed` is told the status of
-        archives' members that are left out, which `before` does not count.
+        archives' members that are left out.
         """
         try:
             self._store.execute("DELETE FROM stems")

@@ -11,15 +11,15 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from .errors import OutputError
-from .manifest_lines import DONE, FAILED, NAME, Record, damaged, encoded, groups, name, problem
+from .manifest_lines import DONE, FAILED, NAME, Record, Result, damaged, encoded, groups, name, problem
 from .output import Folder
-from .regular_files import FileStamp
+from .regular_files import file_stamp
 from .store import explained, temporary
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
@@ -32,13 +32,16 @@ CREATE TABLE lines (
     key BLOB PRIMARY KEY, status TEXT, line INTEGER, shard TEXT, name BLOB, archive BLOB, stamp TEXT
 ) WITHOUT ROWID;
 CREATE INDEX by_archive ON lines (archive);
+CREATE INDEX by_shard ON lines (shard);
 CREATE TABLE lost (line INTEGER PRIMARY KEY);
+CREATE TABLE given (line INTEGER PRIMARY KEY);
 CREATE TABLE changed (line INTEGER PRIMARY KEY);
+CREATE TABLE discarded (line INTEGER PRIMARY KEY);
 """
 
 
 class Manifest:
-    """The manifest of one output folder, open for writing. Whoever uses it holds the folder's lock.
+    """The manifest of one output folder, open for writing. The caller must hold the folder's lock.
 
     Attributes:
         path: Path of the file.
@@ -47,14 +50,14 @@ class Manifest:
         shards: Names of the shards that lines refer to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the lines that are there, discard an incomplete end, and open the file for more.
+    def __init__(self, folder: Path, stops: Callable[[], bool] = lambda: False) -> None:
+        """Read the lines that are there, remove an incomplete end, and open the file for more.
 
-        The files that the lines name are looked for, and their sizes compared; `lost` counts the images for which one
-        is missing or of another size.
+        Check that every file that a line names exists and has its recorded size; `lost` counts the images for which one
+        does not. The check is left out as soon as `stops` returns True.
 
         Raises:
-            OutputError: If the file cannot be read or written, or is damaged.
+            OutputError: If the file cannot be read or written, or is damaged, or a result cannot be checked.
         """
         self.path = folder / NAME
         self._folder = folder
@@ -66,7 +69,7 @@ class Manifest:
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise OutputError(f"{self.path}: not a file; choose another output folder")
-            self._end = self._recall()
+            self._end = self._read_lines(stops)
             os.ftruncate(self._file, self._end)
         except OSError as error:
             self.close()
@@ -79,7 +82,7 @@ class Manifest:
             raise
 
     def _open(self) -> int:
-        # A link of this name could lead anywhere, and a pipe would make us wait.
+        # Do not follow links, and do not block on a pipe.
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
 
     def close(self) -> None:
@@ -106,7 +109,7 @@ class Manifest:
         for (found,) in self._store.execute("SELECT name FROM lines WHERE name IS NOT NULL"):
             yield PurePath(os.fsdecode(found))
 
-    # What has to be explained again.
+    # Lost results and changed images.
 
     @property
     def lost(self) -> int:
@@ -115,62 +118,93 @@ class Manifest:
 
     @property
     def changed(self) -> int:
-        """Number of images whose files have changed, of those that `compare` and `compare_archive` were told of."""
+        """Number of images found by `compare` and `compare_archive` to have changed."""
         return self._count("changed")
 
-    def compare(self, key: Key, found: FileStamp) -> None:
-        """Note whether an image's file has changed since its line was written."""
-        self._compare("key = ?", _packed(key), found)
+    @contextmanager
+    def comparing(self) -> Iterator[None]:
+        """Surround many calls of `compare` and `compare_archive`, which are then quicker."""
+        self._store.execute("BEGIN")
+        yield
+        self._store.execute("COMMIT")
 
-    def compare_archive(self, archive: str, found: FileStamp) -> None:
-        """Note whether an archive has changed since its members' lines were written."""
-        self._compare("archive = ?", os.fsencode(archive), found)
+    def compare(self, key: Key, path: str) -> None:
+        """Note that the job is given this image, and whether its file has changed since its line was written."""
+        found = self._store.execute("SELECT line, stamp FROM lines WHERE key = ?", (_packed(key),)).fetchone()
+        if found is not None:
+            self._store.execute("INSERT OR IGNORE INTO given VALUES (?)", found[:1])
+            stamp = None if found[1] is None else file_stamp(path)
+            if stamp is not None and found[1] != _stamp(stamp.size, stamp.mtime_ns):
+                self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[:1])
 
-    def _compare(self, which: str, value: bytes, found: FileStamp) -> None:
-        self._store.execute(
-            f"INSERT OR IGNORE INTO changed SELECT line FROM lines WHERE {which} AND stamp != ?",
-            (value, _stamp(found.size, found.mtime_ns)),
+    def compare_archive(self, archive: str) -> None:
+        """Note that the job is given this archive, and whether it has changed since its members' lines were written."""
+        name, stamp = os.fsencode(archive), file_stamp(archive)
+        self._store.execute("INSERT OR IGNORE INTO given SELECT line FROM lines WHERE archive = ?", (name,))
+        if stamp is not None:
+            self._store.execute(
+                "INSERT OR IGNORE INTO changed SELECT line FROM lines WHERE archive = ? AND stamp != ?",
+                (name, _stamp(stamp.size, stamp.mtime_ns)),
+            )
+
+    def given_files(self) -> dict[str, int]:
+        """Return the numbers of done and failed images that `compare` was called for."""
+        counts = self._store.execute(
+            "SELECT status, count(*) FROM lines WHERE archive IS NULL AND line IN (SELECT line FROM given) "
+            "GROUP BY status"
         )
+        return {DONE: 0, FAILED: 0, **dict(counts)}
 
-    def discard(self, folder: Folder, changed: bool) -> int:
+    def discard(self, folder: Folder, changed: bool) -> tuple[int, int]:
         """Remove the lines of images with lost results, and with `changed` also those of changed images.
 
-        Images that share a shard with one of these lose their lines too, because a shard is written as a whole.
+        A shard is written as a whole, so all images in it lose their lines. Lines of images that the job is not given
+        stay, and so do all lines of a shard that holds such an image: nothing would replace them.
 
         Returns:
-            Number of lines that were removed, whose images are to be explained again.
+            Number of lines that were removed, whose images are to be explained again, and number of lines that should
+            have been and stay.
 
         Raises:
             OutputError: If the new manifest cannot be written; the old one then stays as it was.
         """
         run = self._store.execute
-        if changed:
-            run("INSERT OR IGNORE INTO lost SELECT line FROM changed")
+        wrong = "SELECT line FROM lost" + (" UNION SELECT line FROM changed" if changed else "")
         run(
-            "INSERT OR IGNORE INTO lost SELECT line FROM lines WHERE shard IN "
-            "(SELECT shard FROM lines WHERE line IN (SELECT line FROM lost))"
+            f"INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE line IN ({wrong}) AND shard IS NULL "
+            "AND line IN (SELECT line FROM given)"
         )
-        count = self._count("lost")
+        run(
+            "INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE shard IN "
+            f"(SELECT shard FROM lines WHERE line IN ({wrong})) AND shard NOT IN "
+            "(SELECT shard FROM lines WHERE shard IS NOT NULL AND line NOT IN (SELECT line FROM given))"
+        )
+        count = self._count("discarded")
+        left = run(f"SELECT count(*) FROM ({wrong}) WHERE line NOT IN (SELECT line FROM discarded)").fetchone()[0]
         if count:
-            folder.rewrite(PurePath(NAME), self._lines_not_lost())
+            folder.rewrite(PurePath(NAME), self._remaining_lines())
+            try:
+                file = self._open()
+            except OSError as error:
+                raise OutputError(f"{self.path}: cannot be opened: {error.strerror or error}") from None
             os.close(self._file)
-            self._file = self._open()
+            self._file = file
             self._end = os.fstat(self._file).st_size
-            run("DELETE FROM lines WHERE line IN (SELECT line FROM lost)")
-            self._sum_up()
-        return count
+            run("DELETE FROM lines WHERE line IN (SELECT line FROM discarded)")
+            self._update_counts()
+        return count, int(left)
 
-    def _lines_not_lost(self) -> Iterator[bytes]:
+    def _remaining_lines(self) -> Iterator[bytes]:
         with os.fdopen(os.dup(self._file), "rb") as file:
             file.seek(0)
             for number, line in enumerate(file, 1):
-                if self._store.execute("SELECT 1 FROM lost WHERE line = ?", (number,)).fetchone() is None:
+                if self._store.execute("SELECT 1 FROM discarded WHERE line = ?", (number,)).fetchone() is None:
                     yield line
 
     def _count(self, table: str) -> int:
         return int(self._store.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
-    def _sum_up(self) -> None:
+    def _update_counts(self) -> None:
         counts = dict(self._store.execute("SELECT status, count(*) FROM lines GROUP BY status"))
         self.done, self.failed = counts.get(DONE, 0), counts.get(FAILED, 0)
         self.shards = {shard for (shard,) in self._store.execute("SELECT DISTINCT shard FROM lines") if shard}
@@ -191,11 +225,11 @@ class Manifest:
                 written += os.pwrite(self._file, data[written:], self._end + written)
             os.fsync(self._file)
         except OSError as error:
-            self._cut()
+            self._truncate()
             raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         except BaseException:  # an interrupt
             if written < len(data):
-                self._cut()
+                self._truncate()
             raise
         self._end += len(data)
         for record in records:
@@ -204,7 +238,7 @@ class Manifest:
             else:
                 self.failed += 1
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         """Take away what was not written whole."""
         with suppress(OSError):  # a torn line is discarded by the next run
             os.ftruncate(self._file, self._end)
@@ -222,21 +256,28 @@ class Manifest:
 
     # Reading.
 
-    def _recall(self) -> int:
+    def _read_lines(self, stops: Callable[[], bool]) -> int:
         """Read the lines that are complete into the table, and return where they end in the file."""
         end = 0
         self._store.execute("BEGIN")
         with os.fdopen(os.dup(self._file), "rb") as file:
             for group in groups(file, self.path):
-                is_lost = any(problem(self._folder, result) for result in group.results)
+                is_lost = not stops() and any(map(self._is_lost, group.results))
                 for number, record in group.lines:
-                    self._learn(number, record, is_lost)
+                    self._insert_line(number, record, is_lost)
                 end = group.end
         self._store.execute("COMMIT")
-        self._sum_up()
+        self._update_counts()
         return end
 
-    def _learn(self, number: int, record: Record, is_lost: bool) -> None:
+    def _is_lost(self, result: Result) -> bool:
+        try:
+            return problem(self._folder, result) is not None
+        except OSError as error:  # a share that does not answer has not lost anything
+            path = self._folder / result.path
+            raise OutputError(f"{path}: cannot be checked: {error.strerror or error}") from None
+
+    def _insert_line(self, number: int, record: Record, is_lost: bool) -> None:
         key = _packed((record["path"], record["id"], record["asked"]))
         files, shard, read = record.get("files"), record.get("shard"), record.get("input") or {}
         values = (

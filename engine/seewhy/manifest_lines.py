@@ -29,6 +29,7 @@ LONGEST_LINE = 64 * 2**20
 
 _CHECKSUM = b', "crc32": "%08x"}\n'
 _CHECKSUM_SIZE = len(_CHECKSUM % 0)
+_DAMAGED = "its checksum does not fit its content"
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ def _complete_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, int, Rec
         record = _parsed(line)
         if record is None:
             # A power failure may leave zeros where a line should be, and only at the end.
-            if not file.read(1):
+            reason = _reason(line)
+            if reason == _DAMAGED and not file.read(1):
                 return
-            raise damaged(path, number, _reason(line))
+            raise damaged(path, number, reason)
         yield number, end, record
 
 
@@ -142,7 +144,7 @@ def _reason(line: bytes) -> str:
         whole = False
     if whole:
         return "it has no checksum, because an earlier version of SeeWhy or another program wrote it"
-    return "its checksum does not fit its content"
+    return _DAMAGED
 
 
 def _fields(result: Any) -> tuple[Any, Any, Any]:
@@ -170,13 +172,15 @@ def name(record: Record) -> str:
 
 
 def problem(folder: Path, result: Result) -> str | None:
-    """Return what is wrong with a file that a line names, without reading it; None if nothing is."""
+    """Return what is wrong with a file that a line names, without reading it; None if nothing is.
+
+    Raises:
+        OSError: If the system cannot tell, for instance because a share does not answer.
+    """
     try:
         found = os.stat(folder / result.path, follow_symlinks=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "is missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
     if not stat.S_ISREG(found.st_mode):
         return "is not a file any more"
     if found.st_size != result.size:

@@ -148,12 +148,10 @@ def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
     Raises:
         ModelFileError: If a key is given twice: programs would differ in which value they take.
     """
-    properties = {entry.key: entry.value for entry in proto.metadata_props}
-    if len(properties) != len(proto.metadata_props):
-        keys = [entry.key for entry in proto.metadata_props]
-        twice = next(key for key in keys if keys.count(key) > 1)
+    twice = contract.first_repeated(entry.key for entry in proto.metadata_props)
+    if twice is not None:
         raise ModelFileError(f"{file}: the metadata gives {short(twice)} twice; export the network again")
-    return properties
+    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _digests(data: bytes, recorded: str | None) -> tuple[str | None, str]:

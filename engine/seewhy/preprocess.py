@@ -82,7 +82,7 @@ class Photograph:
             raise ImageError(f"{self.name}: the whole photograph was not kept; draw on what the model saw")
         decoded = _decode(self.source, "RGB", self.name)
         if decoded.stamp != self.stamp:
-            raise ImageError(f"{self.name}: the file has changed since it was explained; explain it again")
+            raise ImageError(f"{self.name}: changed or replaced since it was explained; explain it again")
         return np.array(decoded.image)
 
 
@@ -183,7 +183,7 @@ def photograph(
         name: Name for errors about an image that has none of its own.
         fast: Whether the JPEG decoder may leave out detail that is lost in resizing anyway. Pixels then differ from
             exact ones, in photographs by up to some 30 of 255.
-        keep: Whether `original` can be asked for. A copy of a PIL image or an array is then kept.
+        keep: Whether to keep the source, so that `original` works. Of a PIL image or an array this is a copy.
 
     Raises:
         ImageError: If the image cannot be used, or the model file does not say how to preprocess one.
@@ -197,16 +197,19 @@ def photograph(
     view, placement = fit(decoded.image, how, metadata.image_size, name, decoded.size)
     pixels = np.array(view)
     pixels = pixels.reshape(*metadata.image_size, metadata.channels)
-    return Photograph(name, pixels, placement, decoded.size, _kept(image, name, keep), decoded.stamp)
+    return Photograph(name, pixels, placement, decoded.size, _kept(image, decoded, name, keep), decoded.stamp)
 
 
-def _kept(image: Any, name: str, keep: bool) -> Any:
+def _kept(image: Any, decoded: Decoded, name: str, keep: bool) -> Any:
     """Return what the whole photograph can be made of later, whatever the caller does with `image`."""
     if isinstance(image, (str, os.PathLike)):
         return image
     if not keep or isinstance(image, Encoded):
         return image if keep else None
-    return decode_image(_as_image(image, name), "RGB", name).copy()
+    given = _as_image(image, name)
+    upright = decoded.image if decoded.image.mode == "RGB" else decode_image(given, "RGB", name)
+    # Unless it was converted or turned, it is the caller's own image, or shares the memory of the caller's array.
+    return upright.copy() if given.mode == "RGB" else upright
 
 
 def check_photographs(metadata: Metadata) -> Preprocessing:

@@ -1,8 +1,9 @@
-"""Open files that somebody else has named, without waiting for a pipe or reading a device without end."""
+"""Open regular files only, refuse pipes and devices, and detect changes of files."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -14,28 +15,28 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells whether a file has been written to or replaced."""
+    """Size and times of a file, to detect changes."""
 
     size: int
     """In bytes."""
     mtime_ns: int
     """Time of the last modification, in nanoseconds since 1970."""
-    identity: tuple[int, int, int] | None = None
-    """Device, inode and time of the last change of any kind, or None where the stamp was read from a record. Copying a
-    file keeps its time of modification but not these."""
+    ctime_ns: int
+    """Time of the last change of any kind. Unlike the time of modification it cannot be set back."""
 
     @classmethod
     def of(cls, found: os.stat_result) -> FileStamp:
-        """Return the stamp of a file from what `os.stat` says of it."""
-        return cls(found.st_size, found.st_mtime_ns, (found.st_dev, found.st_ino, found.st_ctime_ns))
+        """Return the stamp of a file from what `os.stat` returns for it."""
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
-    """Return the stamp of a file, or None if there is no such file or it cannot be looked at."""
+    """Return the stamp of a file, or None if it does not exist or its folder cannot be read."""
     try:
         return FileStamp.of(os.stat(path))
     except (OSError, ValueError):
@@ -74,3 +75,11 @@ def _require_regular(mode: int, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "not a file of a known kind")
         raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
+
+
+def sha256_of(file: IO[bytes]) -> str:
+    """Return the SHA-256 of what is left to read in an open file, as 64 hexadecimal digits."""
+    hasher = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        hasher.update(block)
+    return hasher.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sqlite3
@@ -17,10 +16,9 @@ from .errors import OutputError
 from .manifest_lines import DONE, NAME, Result, groups, problem
 from .methods import METHODS
 from .output import FORMATS
-from .regular_files import open_regular
+from .regular_files import open_regular, sha256_of
 from .store import explained, temporary
 
-_BLOCK = 1 << 20
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
 # What a job calls its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards by their numbers.
 _RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FORMATS)}|npz)")
@@ -28,34 +26,35 @@ _SHARD = re.compile(rf"{shards.FOLDER}/\d+\.({'|'.join(shards.FORMATS)})")
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with an output folder."""
+class Finding:
+    """A file that is not as the manifest says, or that the manifest does not name."""
 
     path: Path
     what: str
-    """What is wrong, in words that follow the path."""
+    """Description that follows the path in messages."""
 
 
-@dataclass
 class Verification:
     """Checks the results of one output folder.
 
-    Iterate over it for the problems, then read the counts.
+    Iterate over it for the findings, then read the counts.
+
+    Attributes:
+        folder: The output folder.
+        done: Number of images that are done, by the manifest.
+        failed: Number of images that failed, by the manifest.
+        files: Number of files that the manifest names.
+        problems: Number of findings about results that are missing, of another size or of other content, and about
+            lines that are missing.
+        unlisted: Number of findings about files that look like results and that the manifest does not name.
     """
 
-    folder: Path
-    done: int = 0
-    """Number of images that are done, by the manifest."""
-    failed: int = 0
-    """Number of images that failed, by the manifest."""
-    files: int = 0
-    """Number of files that the manifest names."""
-    problems: int = 0
-    """Number of files that are missing, of another size, or of other content, and of lines that are missing."""
-    unlisted: int = 0
-    """Number of files that look like results and that the manifest does not name."""
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Name the output folder; nothing is read yet."""
+        self.folder = Path(folder)
+        self.done = self.failed = self.files = self.problems = self.unlisted = 0
 
-    def __iter__(self) -> Iterator[Problem]:
+    def __iter__(self) -> Iterator[Finding]:
         """Yield what is wrong, in the order of the manifest; files that it does not name come last.
 
         Raises:
@@ -77,13 +76,13 @@ class Verification:
             counted, found = provenance.counted(facts), self.done + self.failed
             if found < counted:
                 self.problems += 1
-                yield Problem(path, f"has lines for {found} images, but {provenance.NAME} counts {counted}")
+                yield Finding(path, f"has lines for {found} images, but {provenance.NAME} counts {counted}")
             for name in self._found():
                 if store.execute("SELECT 1 FROM named WHERE path = ?", (os.fsencode(name),)).fetchone() is None:
                     self.unlisted += 1
-                    yield Problem(self.folder / name, f"is not named in {NAME}; a job that was killed may have left it")
+                    yield Finding(self.folder / name, f"is not named in {NAME}; a job that was killed may have left it")
 
-    def _listed(self, file: IO[bytes], path: Path, store: sqlite3.Connection) -> Iterator[Problem]:
+    def _listed(self, file: IO[bytes], path: Path, store: sqlite3.Connection) -> Iterator[Finding]:
         """Check what the manifest names."""
         end = 0
         for group in groups(file, path):
@@ -93,32 +92,38 @@ class Verification:
             for result in group.results:
                 self.files += 1
                 store.execute("INSERT OR IGNORE INTO named VALUES (?)", (os.fsencode(result.path),))
-                wrong = problem(self.folder, result) or self._changed(result)
+                wrong = self._wrong(result)
                 if wrong is not None:
                     self.problems += 1
-                    yield Problem(self.folder / result.path, wrong)
+                    yield Finding(self.folder / result.path, wrong)
         if end < os.fstat(file.fileno()).st_size:
             self.problems += 1
-            yield Problem(path, "ends with an incomplete line; its images are explained again when the job goes on")
+            yield Finding(path, "ends with an incomplete line; its images are explained again when the job goes on")
 
-    def _changed(self, result: Result) -> str | None:
-        hasher = hashlib.sha256()
+    def _wrong(self, result: Result) -> str | None:
+        """Return what is wrong with a file that a line names, in words that follow its path; None if nothing is."""
         try:
-            with open_regular(self.folder / result.path) as file:
-                while block := file.read(_BLOCK):
-                    hasher.update(block)
+            wrong = problem(self.folder, result)
+            if wrong is None:
+                with open_regular(self.folder / result.path) as file:
+                    if sha256_of(file) != result.sha256:
+                        wrong = "has changed: its SHA-256 is not the recorded one"
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
-        return None if hasher.hexdigest() == result.sha256 else "has changed: its SHA-256 is not the recorded one"
+        return wrong
 
     def _found(self) -> Iterator[str]:
-        """Yield the files below the folder that are called as a job calls its results."""
-
-        def refuse(error: OSError) -> None:
-            raise OutputError(f"{error.filename}: cannot be listed: {error.strerror or error}") from None
-
-        for folder, _, names in os.walk(self.folder, onerror=refuse):
-            for name in sorted(names):
-                relative = os.path.relpath(os.path.join(folder, name), self.folder)
-                if _RESULT.fullmatch(name) or _SHARD.fullmatch(relative):
-                    yield relative
+        """Yield the files below the folder that are called as a job calls its results, relative to it."""
+        waiting = [""]
+        while waiting:
+            inside = waiting.pop()
+            try:
+                with os.scandir(self.folder / inside) as entries:
+                    for entry in entries:
+                        relative = os.path.join(inside, entry.name)
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(relative)
+                        elif _RESULT.fullmatch(entry.name) or _SHARD.fullmatch(relative):
+                            yield relative
+            except OSError as error:
+                raise OutputError(f"{self.folder / inside}: cannot be listed: {error.strerror or error}") from None

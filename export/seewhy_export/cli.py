@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from seewhy import contract
+from seewhy.click_types import NonEmptyPath
 from seewhy.contract import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
 from seewhy.errors import ExportError
 from seewhy.text import printable, safe_name
@@ -32,15 +32,6 @@ class _Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             raise ExportError(" ".join(error.format_message().split())) from error
-
-
-class _Path(click.Path):
-    """A path; an empty one, which an unset variable of the shell leaves, is not taken for the current folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("is empty; give a path, or leave the option out", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 def _not_empty(_context: click.Context, _option: click.Parameter, text: str) -> str:
@@ -83,7 +74,7 @@ def _choice(values: Sequence[str]) -> click.Choice[str]:
 
 @click.command("export", cls=_Command)
 @click.argument("source", callback=_not_empty)
-@click.option("-o", "--output", type=_Path(path_type=Path), help="The file to write [NAME.onnx].")
+@click.option("-o", "--output", type=NonEmptyPath(path_type=Path), help="The file to write [NAME.onnx].")
 @click.option(
     "--weights",
     default="DEFAULT",
@@ -100,7 +91,7 @@ def _choice(values: Sequence[str]) -> click.Choice[str]:
 @click.option("--layer", metavar="MODULE", help="Module path of the target layer [the last map before pooling].")
 @click.option("--outputs", metavar="A,B,...", help=f"Outputs besides logits, of: {', '.join(contract.OUTPUTS[1:])}.")
 @click.option("--guided-scope", multiple=True, metavar="PREFIX", help="Guide only rectifiers in these modules.")
-@click.option("--labels", type=_Path(path_type=Path), metavar="FILE", help="Class names: a line each, or JSON.")
+@click.option("--labels", type=NonEmptyPath(path_type=Path), metavar="FILE", help="Class names: a line each, or JSON.")
 @click.option("--score", type=_choice(SCORES), help="What makes probabilities of the logits [softmax].")
 @click.option("--name", help="The model's name in the file.")
 @click.option("--resize", type=_choice(RESIZE_MODES), help="How photographs are resized, instead of the source's way.")
@@ -188,7 +179,7 @@ def export_command(
     "--output",
     default="demo",
     show_default=True,
-    type=_Path(file_okay=False, path_type=Path),
+    type=NonEmptyPath(file_okay=False, path_type=Path),
     help="Folder.",
 )
 def demo_command(output: Path) -> None:

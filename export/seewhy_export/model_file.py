@@ -17,6 +17,7 @@ from seewhy import contract
 from seewhy.contract import Metadata
 from seewhy.digest import seal
 from seewhy.errors import ExportError
+from seewhy.regular_files import sha256_of
 
 from .onnx_file import parse
 
@@ -151,8 +152,5 @@ def _move_weights_out(model: onnx_ir.Model, path: Path) -> Path | None:
 
 
 def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(file)

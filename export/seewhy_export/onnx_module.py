@@ -202,7 +202,10 @@ class OnnxModule(nn.Module):
         results = result if len(node.outputs) > 1 else [result]
         self.folded += sum(math.prod(value.shape) for value in results)
         if self.folded > self.most_folded:
-            raise ExportError(f"{node.where}: constants that the file computes have more than {LARGEST} elements")
+            raise ExportError(
+                f"{node.where}: the file computes constants of {self.folded} elements, and {self.most_folded} are the "
+                f"most"
+            )
         for name, value in zip(node.outputs, results, strict=False):
             self._store(name, value)
 

@@ -257,7 +257,7 @@ def test_the_demonstration_does_not_write_into_the_current_folder(
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["demo", "-o", ""])
     assert done.exit_code == 2 and len(done.output.splitlines()) == 1
-    assert "'-o' / '--output': is empty; give a path, or leave the option out" in done.output
+    assert "-o / --output is empty; is a variable not set?" in done.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -297,8 +297,8 @@ def test_the_demonstration_does_not_write_into_the_current_folder(
         ("my_factories:odd_name --size 12", "'../escape' cannot name a file; give one with -o"),
         ("my_factories:small --size 12 --name a:b", "'a:b' cannot name a file; give one with -o"),
         ("--weights none", "Missing argument 'SOURCE'"),
-        ("my_factories:small -o ''", "'-o' / '--output': is empty; give a path, or leave the option out"),
-        ("my_factories:small --labels ''", "'--labels': is empty; give a path, or leave the option out"),
+        ("my_factories:small -o ''", "-o / --output is empty; is a variable not set?"),
+        ("my_factories:small --labels ''", "--labels is empty; is a variable not set?"),
         ("my_factories:small --weights ''", "'--weights': is empty"),
         ("'' --weights none", "'SOURCE': is empty"),
         (f"my_factories:fails --name {'x' * 8193}", "--name: expected a string of at most 8192 bytes"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from faults import FORMATS, archive, assert_complete, assert_same, contents, lin
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy.folder_run import Run, Summary
 from seewhy.inputs import Inputs
+from seewhy.verify import Verification
 
 COUNT = 13
 
@@ -65,7 +69,7 @@ def test_a_shard_that_is_missing_or_short_is_made_again(
     shutil.copytree(whole("npz"), out)
     spoil(out / "shards" / "00001.npz")
     summary, said = go_on(explainer, photos, out, "npz")
-    assert said == ["images whose results are missing or incomplete: 4; they are explained again"]
+    assert said == ["images whose results are missing or incomplete: 4", "images that are explained again: 4"]
     assert (summary.done, summary.failed, summary.before) == (COUNT - 3, 3, COUNT - 4)
     (out / "shards" / "elsewhere").unlink(missing_ok=True)
     assert contents(out / "shards") == contents(whole("npz") / "shards")
@@ -87,7 +91,7 @@ def test_a_picture_that_is_missing_or_short_is_made_again(
     for line in (done[0], done[4], done[-1]):
         spoil(out / line["files"][0]["path"])
     summary, said = go_on(explainer, photos, out, "png")
-    assert said == ["images whose results are missing or incomplete: 3; they are explained again"]
+    assert said == ["images whose results are missing or incomplete: 3", "images that are explained again: 3"]
     assert summary.before == COUNT - 3
     for link in out.rglob("elsewhere"):
         link.unlink()
@@ -115,7 +119,10 @@ def test_everything_deleted_but_the_records(
         shutil.copy(whole(form) / name, out)
     summary, said = go_on(explainer, photos, out, form)
     lost = COUNT - 3 if form == "png" else COUNT  # a shard has the rows of failed images, too
-    assert said == [f"images whose results are missing or incomplete: {lost}; they are explained again"]
+    assert said == [
+        f"images whose results are missing or incomplete: {lost}",
+        f"images that are explained again: {lost}",
+    ]
     assert (summary.done, summary.before) == (COUNT - 3, COUNT - lost)
     in_any_order(out)
     assert_same(out, whole(form), paths, form)
@@ -159,8 +166,7 @@ def test_lines_that_are_missing_from_a_finished_manifest(
     manifest = out / "manifest.jsonl"
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:8]))
     summary, said = go_on(explainer, photos, out, form)
-    [text] = said
-    assert text.startswith(f"images that run.json counts and manifest.jsonl does not: {COUNT - 8};")
+    assert said == [f"images that run.json counts and manifest.jsonl lacks: {COUNT - 8}"]
     assert summary.before == 8
     assert_same(out, whole(form), paths, form)
 
@@ -247,9 +253,12 @@ def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Pa
     assert {name: contents(out)[name] for name in unchanged} == {name: before[name] for name in unchanged}
 
     summary, said = go_on(explainer, photos, out, form, changed=True)
-    assert said == ["images whose files have changed since they were explained: 2; they are explained again"]
-    assert (summary.done, summary.failed) == (8, 1)
-    assert summary.before == (7 if form == "png" else 1)  # of two shards everything is explained again
+    again = 2 if form == "png" else 8  # of two shards everything is explained again
+    assert said == [
+        "images whose files have changed since they were explained: 2",
+        f"images that are explained again: {again}",
+    ]
+    assert (summary.done, summary.failed, summary.before) == (8, 1, 9 - again)
     fresh = tmp_path / "fresh"
     explain_folder(explainer, photos, fresh, faults.settings(form))
     in_any_order(out)
@@ -271,7 +280,7 @@ def test_an_image_that_failed_and_was_mended(explainer: Explainer, tmp_path: Pat
     assert explain_folder(explainer, photos, out).failed == 1
     paths[3].write_bytes(good)
     summary, said = go_on(explainer, photos, out, "png", changed=True)
-    assert len(said) == 1 and (summary.done, summary.failed, summary.before) == (5, 0, 4)
+    assert len(said) == 2 and (summary.done, summary.failed, summary.before) == (5, 0, 4)
 
 
 def test_an_archive_that_was_replaced(explainer: Explainer, tmp_path: Path, out: Path, png: bytes) -> None:
@@ -308,3 +317,108 @@ def test_times_that_no_clock_shows(explainer: Explainer, tmp_path: Path, out: Pa
             pytest.skip("this file system has no such times")
     explain_folder(explainer, photos, out)
     assert go_on(explainer, photos, out, "png")[1] == []
+
+
+# Jobs with other images than before.
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_results_of_images_that_the_job_is_not_given_stay(
+    form: str, explainer: Explainer, tmp_path: Path, out: Path
+) -> None:
+    """Nothing would replace them: neither their lines go, nor a shard that they share with a changed image."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    pictures(one, 3)
+    changed = pictures(two, 3)[1]
+    settings = faults.settings(form, shard_images=6)
+    explain_folder(explainer, [one, two], out, settings)
+    before = contents(out)
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    said: list[str] = []
+    for _ in Run(explainer, Inputs([two], out), out, settings, changed=True, notice=said.append):
+        pass
+    if form == "png":
+        assert said[-1] == "images that are explained again: 1" and len(lines(out)) == 6
+    else:
+        assert said[-1] == (
+            "images that are explained again: 0; not again, since they or others in the same shard are not among the "
+            "images given: 1"
+        )
+        assert {name: contents(out)[name] for name in before if name != "run.json"} == {
+            name: content for name, content in before.items() if name != "run.json"
+        }
+    assert explain_folder(explainer, [one, two], out, settings, changed=True).before == (6 if form == "png" else 0)
+    assert len(lines(out)) == 6
+
+
+def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, tmp_path: Path, out: Path) -> None:
+    """Their lines stay, so that `seewhy verify` names them, and so that the whole job can make them again."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    pictures(one, 3)
+    pictures(two, 3)
+    explain_folder(explainer, [one, two], out)
+    for line in lines(out)[:3]:
+        (out / line["files"][0]["path"]).unlink()
+    said: list[str] = []
+    run = Run(explainer, Inputs([two], out), out, notice=said.append)
+    assert list(run) == [] and run.before == 3 and len(lines(out)) == 6
+    assert said == [
+        "images whose results are missing or incomplete: 3",
+        "images that are explained again: 0; not again, since they or others in the same shard are not among the "
+        "images given: 3",
+    ]
+    assert explain_folder(explainer, [one, two], out).before == 3
+    assert problems(out) == 0
+
+
+def problems(out: Path) -> int:
+    check = Verification(out)
+    for _ in check:
+        pass
+    return check.problems
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_share_that_does_not_answer_has_lost_nothing(
+    number: int,
+    whole: Callable[[str], Path],
+    explainer: Explainer,
+    photos: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(whole("png"), out)
+    before = contents(out)
+    stat = os.stat
+
+    def fail(path: Any, *arguments: Any, **more: Any) -> os.stat_result:
+        if str(path).endswith(".gradcam.png"):
+            raise OSError(number, os.strerror(number))
+        return stat(path, *arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", fail)
+        with pytest.raises(OutputError, match=rf"gradcam\.png: cannot be checked: {os.strerror(number)}"):
+            go_on(explainer, photos, out, "png")
+        assert problems(out) == COUNT - 3
+    assert contents(out) == before
+
+
+def test_a_job_that_is_stopped_before_it_goes_on(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither checks a million files first, nor gives anything up."""
+    shutil.copytree(whole("png"), out)
+    next(out.rglob("*.gradcam.png")).unlink()
+    stop = threading.Event()
+    stop.set()
+    stat, seen = os.stat, []
+
+    def count(path: Any, *arguments: Any, **more: Any) -> os.stat_result:
+        seen.append(str(path))
+        return stat(path, *arguments, **more)
+
+    run = Run(explainer, Inputs([photos], out), out, faults.settings("png"), stop=stop)
+    monkeypatch.setattr(os, "stat", count)
+    assert list(run) == [] and run.stopped and len(lines(out)) == COUNT
+    assert seen and not [path for path in seen if path.startswith(str(photos)) or path.endswith(".gradcam.png")]
