@@ -208,6 +208,9 @@ def test_a_disk_that_cannot_read_the_weights(tmp_path: Path, tiny: Tiny, monkeyp
         def fileno(self) -> int:
             return self.file.fileno()
 
+        def close(self) -> None:
+            self.file.close()
+
         def read(self, size: int | None = -1) -> bytes:
             raise OSError(errno.EIO, "Input/output error")
 
