@@ -29,7 +29,7 @@ print(got)
 """
 KILLED = "seewhy: error: the driver process was killed by {}; the same command resumes the job\n"
 ENDED = (
-    "seewhy: error: Ray ended the driver process (exit status {}), as it does when a process of the cluster dies; the "
+    "seewhy: error: Ray ended the driver process (exit status {}); a process of the cluster has probably died; the "
     "same command {}resumes the job\n"
 )
 PIPED: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60}

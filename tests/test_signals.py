@@ -45,7 +45,7 @@ def test_while_modules_are_imported(number: signal.Signals, module: str, model_p
 def test_at_any_moment_of_the_start(number: signal.Signals, model_path: Path) -> None:
     """From the first line of ours on; what comes before is Python's own start, of some 20 ms."""
     code = (
-        "import sys, seewhy.__main__ as m, seewhy.signals as s; s.end_at_once(); print('begun', flush=True); "
+        "import sys, seewhy.__main__ as m, seewhy.signals as s; s.exit_at_once(); print('begun', flush=True); "
         "sys.argv[0] = 'seewhy'; m.main()"
     )
     for delay in (0.0, 0.05, 0.1, 0.2, 0.3, 0.45):
@@ -79,7 +79,7 @@ def test_a_signal_that_was_ignored_stays_ignored(model_path: Path) -> None:
     """As in a shell's background job, whose Ctrl-C is not meant for it."""
     code = (
         "import signal, os, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "import seewhy.signals as s; s.end_at_once(); s.raise_from_now_on(); os.kill(os.getpid(), signal.SIGINT)\n"
+        "import seewhy.signals as s; s.exit_at_once(); s.raise_from_now_on(); os.kill(os.getpid(), signal.SIGINT)\n"
         "print('still here')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -89,7 +89,7 @@ def test_a_signal_that_was_ignored_stays_ignored(model_path: Path) -> None:
 def test_a_program_that_imports_the_command_line_keeps_its_handlers() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     signals.raise_from_now_on()
-    signals.end_at_once_again()
+    signals.exit_at_once_again()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert callable(cli.main)
 
@@ -97,7 +97,7 @@ def test_a_program_that_imports_the_command_line_keeps_its_handlers() -> None:
 def test_sigterm_cleans_up() -> None:
     """Once a command works, SIGTERM is an exception like Ctrl-C's."""
     code = (
-        "import os, signal, seewhy.signals as s; s.end_at_once(); s.raise_from_now_on()\n"
+        "import os, signal, seewhy.signals as s; s.exit_at_once(); s.raise_from_now_on()\n"
         "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n"
         "except KeyboardInterrupt as error:\n    print(error, error.number)"
     )

@@ -6,13 +6,13 @@ from . import signals
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     # The command line is imported only now, because importing it takes a while in which a signal may come.
-    signals.end_at_once()
+    signals.exit_at_once()
     from .cli import main as command
 
     try:
         command(prog_name="seewhy")
     finally:
-        signals.end_at_once_again()
+        signals.exit_at_once_again()
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Order:
     """Of the model file, and of the weights file beside it or None."""
 
     def check(self, read: ModelFile | Explainer) -> None:
-        """Make sure that the files are those that the order is about.
+        """Check that the files have not changed since the order was made.
 
         Raises:
             ModelFileError: If they have changed since the order was made.

@@ -129,7 +129,7 @@ class Manifest:
         self._store.execute("COMMIT")
 
     def compare(self, key: Key, path: str) -> None:
-        """Note that the job is given this image, and whether its file has changed since its line was written."""
+        """Record that the job is given this image, and whether its file has changed since its line was written."""
         found = self._store.execute("SELECT line, stamp FROM lines WHERE key = ?", (_packed(key),)).fetchone()
         if found is not None:
             self._store.execute("INSERT OR IGNORE INTO given VALUES (?)", found[:1])
@@ -138,7 +138,7 @@ class Manifest:
                 self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[:1])
 
     def compare_archive(self, archive: str) -> None:
-        """Note that the job is given this archive, and whether it has changed since its members' lines were written."""
+        """Record that the job is given this archive, and whether it has changed since its members were read."""
         name, stamp = os.fsencode(archive), file_stamp(archive)
         self._store.execute("INSERT OR IGNORE INTO given SELECT line FROM lines WHERE archive = ?", (name,))
         if stamp is not None:

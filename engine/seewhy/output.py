@@ -100,7 +100,7 @@ PNG = Encoding()
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file that was written, and what a check of it needs."""
+    """Path, size and SHA-256 of a file that was written."""
 
     path: Path
     size: int

@@ -118,7 +118,7 @@ class _Supervisor:
         if code < 0:
             what = f"the driver process was killed by {signal.Signals(-code).name}"
         else:
-            what = f"Ray ended the driver process (exit status {code}), as it does when a process of the cluster dies"
+            what = f"Ray ended the driver process (exit status {code}); a process of the cluster has probably died"
         resume = f"the same command {'without --restart ' if '--restart' in sys.argv else ''}resumes the job"
         # On a terminal the child may have left its progress line.
         start = "\n" if os.isatty(2) else ""

@@ -133,7 +133,7 @@ def _facts(explainer: Explainer) -> dict[str, Any]:
 
 def hashes(explainer: Explainer) -> dict[str, str | None]:
     """Return the hashes of the model file and of the weights beside it, which all machines must share."""
-    return {"sha256": explainer.sha256, "sha256 of the weights file": explainer.external_data_sha256}
+    return {"sha256": explainer.sha256, "external_data_sha256": explainer.external_data_sha256}
 
 
 def _go(place: str | None) -> None:

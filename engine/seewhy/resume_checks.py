@@ -45,13 +45,13 @@ def _shards(folder: Path) -> list[Path]:
         there = [Path(path) for path in os.scandir(inside)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:  # not even whether shards are missing can be told
+    except OSError as error:  # it is unknown whether shards are missing
         raise OutputError(f"{inside}: cannot be listed: {error.strerror or error}") from None
     return sorted(path for path in there if path.suffix in endings and path.stem.isdecimal())
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder with results of which nobody knows how they were made, perhaps by another program.
+    """Refuse a folder that has results but no `run.json`, which another program may have made.
 
     Raises:
         OutputError: If there is a manifest or a shard.

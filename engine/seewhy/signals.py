@@ -12,7 +12,7 @@ from typing import NoReturn
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 EXIT_SIGNALLED = 128
-"""Added to a signal's number it is the exit status of a program that the signal ended, as in a shell."""
+"""Exit status of a program that a signal ended, less the number of the signal. Shells use the same."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -28,8 +28,8 @@ class Stopped(KeyboardInterrupt):
         return f"stopped by {signal.Signals(self.number).name}"
 
 
-def end_at_once() -> None:
-    """End the process with one line on standard error from now on; for the time in which modules are imported.
+def exit_at_once() -> None:
+    """From now on, print one line and exit on SIGINT or SIGTERM. Used while modules are imported.
 
     Nothing has to be cleaned up then, and an exception in the middle of an import would come out as a traceback, or as
     an error about the module. A signal that was ignored when the program began stays ignored.
@@ -42,14 +42,14 @@ def end_at_once() -> None:
 def raise_from_now_on() -> None:
     """Raise `Stopped` in the main thread from now on, so that what was begun is cleaned up.
 
-    Without an earlier call of `end_at_once` this does nothing: then the process is not ours.
+    Do nothing unless `exit_at_once` was called before, so that programs which import SeeWhy keep their handlers.
     """
     for number in _HANDLED:
         if signal.getsignal(number) is _end:
             signal.signal(number, _raise)
 
 
-def end_at_once_again() -> None:
+def exit_at_once_again() -> None:
     """Undo `raise_from_now_on`: while Python ends, an exception would come out as a traceback."""
     for number in _HANDLED:
         if signal.getsignal(number) is _raise:

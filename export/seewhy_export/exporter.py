@@ -186,7 +186,7 @@ def check_text(what: str, text: Any) -> None:
     """Check a string that the file will hold, before any work is done.
 
     Args:
-        what: What messages call it.
+        what: Name of the string in error messages.
         text: The string.
 
     Raises:

@@ -102,7 +102,7 @@ def check_size(path: Path, tensor: TensorProto) -> None:
     """Check that a tensor inside the file has as much data as its shape says, before anything takes its shape.
 
     Raises:
-        ExportError: It has not.
+        ExportError: The data is shorter or longer than the shape needs.
     """
     if tensor.data_location == TensorProto.EXTERNAL or tensor.data_type == TensorProto.STRING:
         return
@@ -124,7 +124,7 @@ class _External:
 
     file: Path
     location: str
-    """The same as the ONNX file writes it."""
+    """Path of the file as the ONNX file writes it."""
     offset: int
     length: int
 

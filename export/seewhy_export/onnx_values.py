@@ -28,7 +28,7 @@ LARGEST = 2**28
 MOST_STEPS = 2**26
 """Elements that one run computes one by one, in one or two minutes; shapes and tables of indices need thousands."""
 _SYMBOLIC_STEPS = 2**10
-"""How many of these an element counts as that may hold a symbolic size."""
+"""Steps counted for an element that may hold a symbolic size."""
 
 _MOST_DIMENSIONS = 64
 """Dimensions of one value, as in NumPy."""
