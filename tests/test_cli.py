@@ -493,6 +493,16 @@ def test_an_empty_name_of_the_output_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize("arguments", ["--help", "--version", "explain --help", "verify --help"])
+def test_a_full_disk_takes_no_help(arguments: str) -> None:
+    """Status 1 would mean that some images failed."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "seewhy", *arguments.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch("seewhy: error: (standard output: )?No space left on device\n", done.stderr), done.stderr
+
+
 def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:
     photo(seed=1).save(tmp_path / "a.png")
     photo(seed=2).save(tmp_path / "b.png")

@@ -237,3 +237,16 @@ def test_an_external_tensor_that_is_no_weight_is_refused(tmp_path: Path, tiny: T
     model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=tensor))
     path.write_bytes(model.SerializeToString())
     refused(path, "keeps a tensor that is not a weight in", verify=False)
+
+
+def test_places_and_shapes_that_no_weight_has(tmp_path: Path, tiny: Tiny) -> None:
+    path = external(tmp_path, tiny)
+    for change, words in (
+        (lambda tensor: tensor.external_data.add(key="location", value="x"), "gives its location twice"),
+        (lambda tensor: tensor.dims.__setitem__(0, 2**62), "has a dimension that no tensor has"),
+        (lambda tensor: tensor.dims.__setitem__(0, -1), "has a dimension that no tensor has"),
+    ):
+        model = onnx.load(path, load_external_data=False)
+        change(next(t for t in model.graph.initializer if t.name == "conv2.weight"))
+        (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
+        refused(tmp_path / "odd.onnx", words, verify=False)

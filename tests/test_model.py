@@ -246,6 +246,14 @@ def _training(model: onnx.ModelProto) -> None:
     model.training_info.add().algorithm.name = "t"
 
 
+def _opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 2**62
+
+
+def _weight_twice(model: onnx.ModelProto) -> None:
+    model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
+
+
 def _key_twice(model: onnx.ModelProto) -> None:
     model.metadata_props.add(key="seewhy.score", value='"none"')
 
@@ -258,6 +266,8 @@ def _key_twice(model: onnx.ModelProto) -> None:
         (_foreign_operator, r"holds operators of the domain 'com\.microsoft', which"),
         (_foreign_operator_set, r"holds operators of the domain 'org\.example', which"),
         (_training, "holds graphs for training, which"),
+        (_opset, "written in an opset that does not exist"),
+        (_weight_twice, r"holds two weights called 'conv1\.weight'"),
         (_key_twice, r"the metadata gives seewhy\.score twice"),
     ],
 )

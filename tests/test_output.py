@@ -318,3 +318,15 @@ def test_save_does_not_replace_a_photograph(explainer: Explainer, photo: Photo, 
     with pytest.raises(OutputError, match="would replace an input image"):
         explainer.explain([tmp_path / "a.png", tmp_path / "a.gradcam.png"]).save(tmp_path)
     assert (tmp_path / "a.gradcam.png").read_bytes() == before
+
+
+def test_a_photograph_that_came_as_a_pil_image_is_not_overwritten(
+    explainer: Explainer, photo: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    photo(seed=1).save(tmp_path / "a.png")
+    photo(seed=2).save(tmp_path / "a.gradcam.png")
+    before = (tmp_path / "a.gradcam.png").read_bytes()
+    result = explainer.explain([Image.open(tmp_path / name) for name in ("a.png", "a.gradcam.png")])
+    with pytest.raises(OutputError, match=r"a\.gradcam\.png: would replace an input image"):
+        result.save(tmp_path)
+    assert (tmp_path / "a.gradcam.png").read_bytes() == before

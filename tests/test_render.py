@@ -232,6 +232,12 @@ def test_images_that_the_caller_uses_again_are_drawn_as_they_were(cropping: Expl
         assert np.array_equal(found, wanted), canvas
 
 
+def test_preprocessed_pixels_are_their_own_original(explainer: Explainer) -> None:
+    result = explainer.explain(common.pixels(2))
+    for whole, model in zip(result.overlays(canvas="original"), result.overlays(), strict=True):
+        assert np.abs(np.asarray(whole, int) - np.asarray(model, int)).max() <= 1
+
+
 def test_preprocessed_pixels_that_the_caller_uses_again_are_drawn_as_they_were(explainer: Explainer) -> None:
     pixels = common.pixels(2)
     expected = [np.asarray(overlay) for overlay in explainer.explain(pixels.copy()).overlays()]

@@ -89,7 +89,7 @@ def test_a_signal_that_was_ignored_stays_ignored(model_path: Path) -> None:
 def test_a_program_that_imports_the_command_line_keeps_its_handlers() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     signals.raise_from_now_on()
-    signals.exit_at_once_again()
+    signals.ignore_from_now_on()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert callable(cli.main)
 

@@ -96,6 +96,16 @@ def test_lines_that_are_missing(out: Callable[[str], Path]) -> None:
     assert sum("is not named in manifest.jsonl" in line for line in found) >= 2
 
 
+def test_an_image_that_has_two_lines(out: Callable[[str], Path]) -> None:
+    """One may stand in the place of another image's, so that the counts are right."""
+    folder = out("png")
+    manifest = folder / "manifest.jsonl"
+    parts = manifest.read_bytes().splitlines(keepends=True)
+    parts[5] = parts[4]
+    manifest.write_bytes(b"".join(parts))
+    failed(run("verify", folder), "manifest.jsonl: damaged at line 6: the image has a line already")
+
+
 def test_names_are_escaped(explainer: Explainer, tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 1)
     folder = tmp_path / "a\x1b[2Jb"

@@ -12,7 +12,7 @@ def main() -> None:
     try:
         command(prog_name="seewhy")
     finally:
-        signals.exit_at_once_again()
+        signals.ignore_from_now_on()
 
 
 if __name__ == "__main__":

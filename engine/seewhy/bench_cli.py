@@ -32,7 +32,7 @@ def run(
         seconds=seconds,
         rounds=rounds,
         profile=profile,
-        progress=_progress if sys.stderr.isatty() else None,
+        progress=_progress if sys.stderr is not None and sys.stderr.isatty() else None,
     )
     click.echo(json.dumps(report.facts(), indent=2) if as_json else bench_report.report(report))
 

@@ -36,11 +36,19 @@ class _Failure(click.ClickException):
     exit_code = _EXIT_ERROR
 
     def show(self, file: Any = None) -> None:
-        with suppress(BrokenPipeError):  # standard error may be closed as well
+        with suppress(OSError):  # standard error may be closed or full as well
             self._show(file)
 
     def _show(self, file: Any) -> None:
         click.echo(f"seewhy: error: {printable(self.message)}", err=True, file=file)
+
+
+def _unwritable(error: OSError) -> _Failure:
+    """Return the failure of a standard output that cannot be written."""
+    with suppress(OSError):  # what Python still holds for it is written when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    hint = "; nothing reads it any more" if isinstance(error, BrokenPipeError) else ""
+    return _Failure(f"standard output: {error.strerror or error}{hint}")
 
 
 class _Group(click.Group):
@@ -73,12 +81,18 @@ class _Group(click.Group):
             hint = "; try a smaller --batch-size" if has_batches else ""
             raise _Failure(f"not enough memory{hint}") from error
         except BrokenPipeError as error:
-            with suppress(OSError):  # what Python still holds for standard output is written when it ends
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise _Failure(f"standard output: {error.strerror or error}; nothing reads it any more") from error
+            raise _unwritable(error) from error
         except OSError as error:
             name = "" if error.filename is None else f"{error.filename}: "
             raise _Failure(f"{name}{error.strerror or error}") from error
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except OSError as error:  # --help and --version print while arguments are read
+            raise _unwritable(error) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_plugins()})

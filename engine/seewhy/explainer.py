@@ -186,7 +186,7 @@ class Explainer:
         batch = preprocess.batch(images, self.metadata)
         wanted = self._wanted(target, top, len(batch))
         nested = wanted is None or wanted.ndim == 2
-        each = top or (wanted.shape[1] if wanted is not None and nested else 1)
+        each = int(top) if top is not None else (wanted.shape[1] if wanted is not None and nested else 1)
         asked = None if wanted is None else wanted.reshape(-1, each)
 
         question = Question([METHODS[name] for name in settled], settled, each, int(batch_size), self._size)

@@ -130,8 +130,8 @@ class Explanation:
             OutputError: a file cannot be written, or would replace one of the photographs.
         """
         names = plan([PurePath(Path(photo.name).name) for photo in self.photographs])
-        inputs = [photo.source for photo in self.photographs if isinstance(photo.source, (str, os.PathLike))]
-        target = output.Folder(folder, inputs)
+        # A PIL image, too, is called by the file that it came from.
+        target = output.Folder(folder, [photo.name for photo in self.photographs])
         pictures = self.pictures(colormap, alpha, canvas)
         written = []
         for i, name in enumerate(names):

@@ -21,11 +21,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from .contract import first_repeated
 from .errors import ModelFileError
 from .regular_files import open_regular, sha256_of
 from .text import short
 
 _BLOCK = 1 << 22
+_MOST = 2**31
 
 # Types whose elements take whole bytes, and which NumPy and onnxruntime store in the same way.
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -91,6 +93,8 @@ class ExternalWeights:
         others = list(filter(_is_external, _other_tensors(graph)))
         for tensor in (*external, *others):
             location = _entries(tensor).get("location", "")
+            if (twice := first_repeated(entry.key for entry in tensor.external_data)) is not None:
+                raise ModelFileError(f"{model}: the weight '{short(tensor.name)}' gives its {short(twice)} twice")
             if not _is_bare_name(location):
                 raise ModelFileError(f"{model}: refers to weights outside its folder: '{short(location)}'")
             if location != declared:
@@ -172,8 +176,8 @@ def _place(tensor: onnx.TensorProto, model: Path) -> _Place:
     dtype = _DTYPES.get(tensor.data_type)
     if dtype is None:
         raise ModelFileError(f"{where} is of type {tensor.data_type}, which cannot lie beside a model file")
-    if any(dim < 0 for dim in tensor.dims):
-        raise ModelFileError(f"{where} has a negative dimension; export the network again")
+    if any(not 0 <= dim < _MOST for dim in tensor.dims):
+        raise ModelFileError(f"{where} has a dimension that no tensor has; export the network again")
     size = math.prod(tensor.dims) * dtype.itemsize
     entries = _entries(tensor)
     start, length = (_count(entries.get(key, str(default))) for key, default in (("offset", 0), ("length", size)))

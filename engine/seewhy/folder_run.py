@@ -161,7 +161,9 @@ class Run:
                 begun = before is not None and manifest.done + manifest.failed + missing > 0
                 if before is not None and begun:
                     provenance.go_on(folder.path, before, facts)
-                    self._look_for_changes(folder, manifest, missing)
+                manifest.begin()
+                if begun:
+                    self._look_for_changes(folder, facts, manifest, missing)
                 delete_unknown_shards(folder.path, manifest)
                 facts.setdefault("started", provenance.now())
                 self._record(folder, facts, manifest)
@@ -170,7 +172,9 @@ class Run:
                 facts["ended"] = provenance.now()
                 self._record(folder, facts, manifest)
 
-    def _look_for_changes(self, folder: output.Folder, manifest: Manifest, missing: int) -> None:
+    def _look_for_changes(
+        self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest, missing: int
+    ) -> None:
         """Remove images from the manifest that have to be explained again, and report how many there are.
 
         `missing` is the number of lines that the manifest has lost.
@@ -182,7 +186,10 @@ class Run:
                 for archive in self._inputs.archives():
                     manifest.compare_archive(archive)
             lost, changed = manifest.lost, manifest.changed
-            again, left = (0, 0) if self.stopped else manifest.discard(folder, self._changed)
+            again, others = 0, 0
+            if not self.stopped:
+                # For a moment run.json counts nothing, so that a kill in between leaves no count without its line.
+                again, others = manifest.discard(folder, self._changed, lambda: self._record(folder, facts))
             self._earlier.update(manifest.given_files())
         except sqlite3.OperationalError as error:
             raise explained(error) from None
@@ -193,9 +200,12 @@ class Run:
         if changed:
             hint = "" if self._changed else "; --changed explains them again"
             self._notify(f"images whose files have changed since they were explained: {changed}{hint}")
-        if again or left:
-            others = f"; not again, since they or others in the same shard are not among the images given: {left}"
-            self._notify(f"images that are explained again: {again}{others if left else ''}")
+        if again:
+            self._notify(f"images that are explained again: {again}")
+        if others:
+            self._notify(
+                f"images that are not explained again, since they or others of their shard are not given: {others}"
+            )
 
     def _notify(self, text: str) -> None:
         _LOG.warning("%s", text)
@@ -278,8 +288,9 @@ class Run:
         """What became of it so far; `stopped` says why no more did, in words."""
         return Summary(self.done, self.failed, self.before, stopped, self._path / MANIFEST)
 
-    def _record(self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest) -> None:
-        facts["images"] = {"done": manifest.done, "failed": manifest.failed}
+    def _record(self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest | None = None) -> None:
+        counts = (0, 0) if manifest is None else (manifest.done, manifest.failed)
+        facts["images"] = dict(zip((DONE, FAILED), counts, strict=True))
         data = provenance.encoded(facts)
         folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
         # Before the first line of the manifest is: a manifest without it is worth nothing. The folder may be new, too.

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from .errors import OutputError
 from .manifest_lines import DONE, FAILED, NAME, Record, Result, damaged, encoded, groups, name, problem
 from .output import Folder
-from .regular_files import file_stamp
+from .regular_files import MISSING, file_stamp
 from .store import explained, temporary
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
@@ -51,7 +51,7 @@ class Manifest:
     """
 
     def __init__(self, folder: Path, stops: Callable[[], bool] = lambda: False) -> None:
-        """Read the lines that are there, remove an incomplete end, and open the file for more.
+        """Read the lines that are there. Nothing is changed before `begin` is called.
 
         Check that every file that a line names exists and has its recorded size; `lost` counts the images for which one
         does not. The check is left out as soon as `stops` returns True.
@@ -70,7 +70,6 @@ class Manifest:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise OutputError(f"{self.path}: not a file; choose another output folder")
             self._end = self._read_lines(stops)
-            os.ftruncate(self._file, self._end)
         except OSError as error:
             self.close()
             raise OutputError(f"{self.path}: cannot be read: {error.strerror or error}") from None
@@ -89,6 +88,17 @@ class Manifest:
         """Close the file."""
         os.close(self._file)
         self._store.close()
+
+    def begin(self) -> None:
+        """Remove an incomplete end, so that lines can be added.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        try:
+            os.ftruncate(self._file, self._end)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
     def status(self, key: Key) -> str | None:
         """Return DONE or FAILED if the image had a line when the manifest was opened, else None.
@@ -134,14 +144,14 @@ class Manifest:
         if found is not None:
             self._store.execute("INSERT OR IGNORE INTO given VALUES (?)", found[:1])
             stamp = None if found[1] is None else file_stamp(path)
-            if stamp is not None and found[1] != _stamp(stamp.size, stamp.mtime_ns):
+            if stamp is not None and stamp != MISSING and found[1] != _stamp(stamp.size, stamp.mtime_ns):
                 self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[:1])
 
     def compare_archive(self, archive: str) -> None:
         """Record that the job is given this archive, and whether it has changed since its members were read."""
         name, stamp = os.fsencode(archive), file_stamp(archive)
         self._store.execute("INSERT OR IGNORE INTO given SELECT line FROM lines WHERE archive = ?", (name,))
-        if stamp is not None:
+        if stamp != MISSING:
             self._store.execute(
                 "INSERT OR IGNORE INTO changed SELECT line FROM lines WHERE archive = ? AND stamp != ?",
                 (name, _stamp(stamp.size, stamp.mtime_ns)),
@@ -155,15 +165,20 @@ class Manifest:
         )
         return {DONE: 0, FAILED: 0, **dict(counts)}
 
-    def discard(self, folder: Folder, changed: bool) -> tuple[int, int]:
+    def discard(self, folder: Folder, changed: bool, prepare: Callable[[], object]) -> tuple[int, int]:
         """Remove the lines of images with lost results, and with `changed` also those of changed images.
 
-        A shard is written as a whole, so all images in it lose their lines. Lines of images that the job is not given
-        stay, and so do all lines of a shard that holds such an image: nothing would replace them.
+        A shard is written as a whole, so all images in it lose their lines together. What is there and would not be
+        replaced stays: results of images that the job is not given, and whole shards that hold one.
+
+        Args:
+            folder: The output folder.
+            changed: Whether changed images are to be explained again.
+            prepare: Called before the manifest is rewritten, if it has to be.
 
         Returns:
-            Number of lines that were removed, whose images are to be explained again, and number of lines that should
-            have been and stay.
+            Number of images that are to be explained again, and number of images for which that would be needed but
+            which, or others of whose shard, the job is not given.
 
         Raises:
             OutputError: If the new manifest cannot be written; the old one then stays as it was.
@@ -174,14 +189,21 @@ class Manifest:
             f"INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE line IN ({wrong}) AND shard IS NULL "
             "AND line IN (SELECT line FROM given)"
         )
-        run(
-            "INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE shard IN "
-            f"(SELECT shard FROM lines WHERE line IN ({wrong})) AND shard NOT IN "
-            "(SELECT shard FROM lines WHERE shard IS NOT NULL AND line NOT IN (SELECT line FROM given))"
-        )
-        count = self._count("discarded")
-        left = run(f"SELECT count(*) FROM ({wrong}) WHERE line NOT IN (SELECT line FROM discarded)").fetchone()[0]
-        if count:
+        given = "SELECT shard FROM lines WHERE line IN (SELECT line FROM given)"
+        not_given = "SELECT shard FROM lines WHERE shard IS NOT NULL AND line NOT IN (SELECT line FROM given)"
+        for lines, condition in (
+            ("SELECT line FROM lost", f"shard IN ({given})"),
+            (wrong, f"shard NOT IN ({not_given})"),
+        ):
+            run(
+                "INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE shard IN "
+                f"(SELECT shard FROM lines WHERE line IN ({lines})) AND {condition}"
+            )
+        count = "SELECT count(*) FROM"
+        [needed] = run(f"{count} (SELECT line FROM discarded UNION {wrong})").fetchone()
+        [again] = run(f"{count} discarded WHERE line IN (SELECT line FROM given)").fetchone()
+        if self._count("discarded"):
+            prepare()
             folder.rewrite(PurePath(NAME), self._remaining_lines())
             try:
                 file = self._open()
@@ -192,7 +214,7 @@ class Manifest:
             self._end = os.fstat(self._file).st_size
             run("DELETE FROM lines WHERE line IN (SELECT line FROM discarded)")
             self._update_counts()
-        return count, int(left)
+        return int(again), int(needed - again)
 
     def _remaining_lines(self) -> Iterator[bytes]:
         with os.fdopen(os.dup(self._file), "rb") as file:
@@ -294,7 +316,7 @@ class Manifest:
             self._store.execute("INSERT INTO lost VALUES (?)", (number,))
 
 
-def _stamp(size: int, mtime_ns: int) -> str:
+def _stamp(size: int | None, mtime_ns: int | None) -> str:
     return f"{size} {mtime_ns}"
 
 

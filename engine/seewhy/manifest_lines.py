@@ -155,12 +155,13 @@ def _is_input(read: Any) -> bool:
     """Tell whether this is what a line says of the file that an image was read from, or nothing."""
     if read is None:
         return True
-    return type(read["bytes"]) is type(read["mtime_ns"]) is int and isinstance(read.get("archive", ""), str)
+    known = type(read["bytes"]) is type(read["mtime_ns"]) and type(read["bytes"]) in (int, type(None))
+    return known and isinstance(read.get("archive", ""), str)
 
 
 def _is_result(path: Any, size: Any, sha256: Any) -> bool:
     """Tell whether these describe a file below the output folder."""
-    inside = isinstance(path, str) and bool(path) and "\0" not in path
+    inside = isinstance(path, str) and bool(os.fsencode(path)) and "\0" not in path
     inside = inside and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
     return inside and type(size) is int and size >= 0 and isinstance(sha256, str)
 

@@ -22,6 +22,8 @@ from .text import short
 
 _FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 _PROTOBUF_LIMIT = 2**31 - 1
+_NEWEST_OPSET = 1000
+"""Far beyond what exists; onnxruntime says which it knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,11 @@ def _refuse_what_the_exporter_never_writes(proto: onnx.ModelProto, file: str) ->
     Raises:
         ModelFileError: If there are functions, training graphs, operators of another domain, or graphs inside a node.
     """
+    if not all(0 < opset.version <= _NEWEST_OPSET for opset in proto.opset_import):
+        raise ModelFileError(f"{file}: written in an opset that does not exist; export the network again")
+    twice = contract.first_repeated(tensor.name for tensor in proto.graph.initializer)
+    if twice is not None:
+        raise ModelFileError(f"{file}: holds two weights called '{short(twice)}'; export the network again")
     domains = {opset.domain for opset in proto.opset_import} | {node.domain for node in proto.graph.node}
     foreign = sorted(domains - {"", "ai.onnx"})
     nested = next(

@@ -13,6 +13,7 @@ import numpy as np
 
 from .arrays import Bytes
 from .errors import OutputError
+from .text import brief
 
 # Base 85 of the 768 bytes R G B R G B ...
 _TABLES = {
@@ -93,17 +94,21 @@ _TABLES = {
 PALETTES = (*_TABLES, "grey")
 
 
-@cache
 def palette(name: str) -> Bytes:
     """Return a colour map's (256,3) uint8 table, read-only.
 
     Raises:
         OutputError: there is no colour map of this name.
     """
+    if not isinstance(name, str) or name not in PALETTES:
+        raise OutputError(f"no colour map {brief(name)}; there are {', '.join(PALETTES)}")
+    return _table(name)
+
+
+@cache
+def _table(name: str) -> Bytes:
     if name == "grey":
         table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
         table.flags.writeable = False
         return table
-    if name not in _TABLES:
-        raise OutputError(f"no colour map {name!r}; there are {', '.join(PALETTES)}")
     return np.frombuffer(base64.b85decode(_TABLES[name]), np.uint8).reshape(256, 3)

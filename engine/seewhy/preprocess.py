@@ -116,7 +116,7 @@ class PreprocessedImage:
 
     def original(self) -> Bytes:
         """(H,W,3) uint8: there is no other photograph than the view."""
-        return np.ascontiguousarray(np.broadcast_to(self.view, (*self.view.shape[:2], 3)))
+        return np.array(np.broadcast_to(self.view, (*self.view.shape[:2], 3)))
 
 
 Picture: TypeAlias = Photograph | PreprocessedImage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import stat
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ import PIL
 
 from . import __version__
 from .errors import OutputError
+from .regular_files import open_regular
 from .text import printable
 
 NAME = "run.json"
@@ -30,6 +31,8 @@ class Damaged(OutputError):
 # What may differ between runs that go on with each other's work.
 _MAY_DIFFER = ("started", "ended", "images")
 _LONGEST = 300
+# Bytes of a whole file; a model file says at most some megabytes of itself.
+_LARGEST = 64 * 2**20
 
 
 def software() -> dict[str, str]:
@@ -54,9 +57,9 @@ def read(folder: Path) -> Facts | None:
     """
     path = folder / NAME
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would make us wait
-            raise OutputError(f"{path}: not a file; choose another output folder")
-        facts: Facts | None = json.loads(path.read_bytes())
+        with open_regular(path) as file:
+            too_large = os.fstat(file.fileno()).st_size > _LARGEST
+            facts: Facts | None = None if too_large else json.loads(file.read())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -91,16 +94,22 @@ def go_on(folder: Path, before: Facts, facts: Facts) -> None:
     for name in dict.fromkeys((*new, *old)):
         if old.get(name) != new.get(name):
             raise OutputError(
-                f"{folder}: holds results of another run: {name} was {_short(old.get(name))} and is "
+                f"{folder}: holds results of another run: {printable(name)} was {_short(old.get(name))} and is "
                 f"{_short(new.get(name))} now; choose another output folder, or start anew there with --restart"
             )
 
 
 def counted(facts: Facts) -> int:
-    """Return how many images an earlier run had recorded when it wrote this: at its beginning, or at its end."""
+    """Return how many images an earlier run had recorded when it wrote this: at its beginning, or at its end.
+
+    Raises:
+        OutputError: If the numbers are none.
+    """
     images = facts.get("images")
-    counts = images.values() if isinstance(images, dict) else ()
-    return sum(count for count in counts if type(count) is int and count > 0)
+    counts: list[Any] = list(images.values()) if isinstance(images, dict) else [None]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise Damaged(f"{NAME}: damaged: it counts images as {_short(images)}; start anew with --restart")
+    return int(sum(counts))
 
 
 def encoded(facts: Facts) -> bytes:

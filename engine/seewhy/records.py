@@ -14,6 +14,7 @@ from .explanation import Explanation, class_name
 from .inputs import Input
 from .manifest_lines import DONE, FAILED, Record
 from .methods import METHODS
+from .regular_files import MISSING
 from .targets import highest
 
 TOP = 5
@@ -75,7 +76,12 @@ def _start(item: Input, status: str) -> Record:
     record: Record = {"path": item.path, "id": item.id, "asked": item.target, "status": status}
     if item.stamp is not None:
         archive = {} if item.archive is None else {"archive": item.archive}
-        record["input"] = {"bytes": item.stamp.size, "mtime_ns": item.stamp.mtime_ns, **archive}
+        missing = item.stamp == MISSING
+        record["input"] = {
+            "bytes": None if missing else item.stamp.size,
+            "mtime_ns": None if missing else item.stamp.mtime_ns,
+            **archive,
+        }
     return record
 
 

@@ -35,12 +35,16 @@ class FileStamp:
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
-    """Return the stamp of a file, or None if it does not exist or its folder cannot be read."""
+MISSING = FileStamp(-1, -1, -1)
+"""Stands for the stamp of a file that does not exist."""
+
+
+def file_stamp(path: str | os.PathLike[str]) -> FileStamp:
+    """Return the stamp of a file, or MISSING if it does not exist or cannot be found out about."""
     try:
         return FileStamp.of(os.stat(path))
     except (OSError, ValueError):
-        return None
+        return MISSING
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:

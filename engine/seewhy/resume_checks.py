@@ -47,7 +47,12 @@ def _shards(folder: Path) -> list[Path]:
         return []
     except OSError as error:  # it is unknown whether shards are missing
         raise OutputError(f"{inside}: cannot be listed: {error.strerror or error}") from None
-    return sorted(path for path in there if path.suffix in endings and path.stem.isdecimal())
+    return sorted(path for path in there if path.suffix in endings and _is_number(path.stem))
+
+
+def _is_number(stem: str) -> bool:
+    """Tell whether this is a shard's number as a job writes it: 00007, but not 2024."""
+    return stem.isascii() and stem.isdecimal() and len(stem) < 20 and stem == f"{int(stem):05}"
 
 
 def check_new(folder: Path) -> None:

@@ -49,11 +49,11 @@ def raise_from_now_on() -> None:
             signal.signal(number, _raise)
 
 
-def exit_at_once_again() -> None:
-    """Undo `raise_from_now_on`: while Python ends, an exception would come out as a traceback."""
+def ignore_from_now_on() -> None:
+    """Ignore signals while Python ends: the work is done, and nothing could be printed any more."""
     for number in _HANDLED:
-        if signal.getsignal(number) is _raise:
-            signal.signal(number, _end)
+        if signal.getsignal(number) in (_end, _raise):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from .records import Row
 from .regular_files import file_stamp
 from .render import clip_gradients, gradient_pictures, rgb
 from .sheet import contact_sheet
-from .targets import resolve
+from .targets import is_integer, resolve
+from .text import brief
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,23 @@ class Settings:
     """Whether shards hold heatmaps of the input's size instead of small maps."""
     fast_decode: bool = False
     """Whether JPEGs are decoded with less detail; see `preprocess.photograph`."""
+
+    def __post_init__(self) -> None:
+        """Turn NumPy's numbers into Python's, which JSON can hold; `batch.check` says which numbers are right.
+
+        Raises:
+            OutputError: If a switch is neither True nor False.
+        """
+        for name in ("raw", "full_size", "fast_decode"):
+            value = getattr(self, name)
+            if not isinstance(value, (bool, np.bool_)):
+                raise OutputError(f"{name} must be True or False, not {brief(value)}")
+            object.__setattr__(self, name, bool(value))
+        for name in ("top", "batch_size", "shard_images"):
+            if is_integer(getattr(self, name)):
+                object.__setattr__(self, name, int(getattr(self, name)))
+        if isinstance(self.alpha, Real) and not isinstance(self.alpha, (bool, int, float)):
+            object.__setattr__(self, "alpha", float(self.alpha))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -13,12 +14,16 @@ from typing import IO
 
 from . import provenance, shards
 from .errors import OutputError
-from .manifest_lines import DONE, NAME, Result, groups, problem
+from .manifest_lines import DONE, NAME, Result, damaged, groups, problem
 from .methods import METHODS
 from .output import FORMATS
 from .regular_files import open_regular, sha256_of
 from .store import explained, temporary
 
+_SCHEMA = """
+CREATE TABLE named (path BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
 # What a job calls its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards by their numbers.
 _RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FORMATS)}|npz)")
@@ -65,7 +70,7 @@ class Verification:
         if facts is None:
             raise OutputError(f"{self.folder}: no {provenance.NAME} in it, so it is not the output folder of a job")
         path = self.folder / NAME
-        with closing(temporary("CREATE TABLE named (path BLOB PRIMARY KEY) WITHOUT ROWID")) as store:
+        with closing(temporary(_SCHEMA)) as store:
             try:
                 with open_regular(path) as file:
                     yield from self._listed(file, path, store)
@@ -87,6 +92,10 @@ class Verification:
         end = 0
         for group in groups(file, path):
             end = group.end
+            for number, record in group.lines:
+                key = json.dumps((record["path"], record["id"], record["asked"]))
+                if store.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount != 1:
+                    raise damaged(path, number, "the image has a line already")
             done = sum(record["status"] == DONE for _, record in group.lines)
             self.done, self.failed = self.done + done, self.failed + len(group.lines) - done
             for result in group.results:

@@ -19,6 +19,7 @@ from faults import FORMATS, archive, assert_complete, assert_same, contents, lin
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy.folder_run import Run, Summary
 from seewhy.inputs import Inputs
+from seewhy.output import Folder
 from seewhy.verify import Verification
 
 COUNT = 13
@@ -219,7 +220,7 @@ def test_a_manifest_without_line_breaks_is_not_read_whole(
         go_on(explainer, photos, out, "png")
 
 
-@pytest.mark.parametrize("path", ["../outside.png", "/etc/passwd", "a/../../outside.png", "", "a\0b"])
+@pytest.mark.parametrize("path", ["../outside.png", "/etc/passwd", "a/../../outside.png", "", "a\0b", "a\ud83d"])
 def test_a_line_that_names_a_file_elsewhere_is_refused(
     path: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
 ) -> None:
@@ -340,10 +341,7 @@ def test_results_of_images_that_the_job_is_not_given_stay(
     if form == "png":
         assert said[-1] == "images that are explained again: 1" and len(lines(out)) == 6
     else:
-        assert said[-1] == (
-            "images that are explained again: 0; not again, since they or others in the same shard are not among the "
-            "images given: 1"
-        )
+        assert said[-1] == ("images that are not explained again, since they or others of their shard are not given: 1")
         assert {name: contents(out)[name] for name in before if name != "run.json"} == {
             name: content for name, content in before.items() if name != "run.json"
         }
@@ -364,8 +362,7 @@ def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, 
     assert list(run) == [] and run.before == 3 and len(lines(out)) == 6
     assert said == [
         "images whose results are missing or incomplete: 3",
-        "images that are explained again: 0; not again, since they or others in the same shard are not among the "
-        "images given: 3",
+        "images that are not explained again, since they or others of their shard are not given: 3",
     ]
     assert explain_folder(explainer, [one, two], out).before == 3
     assert problems(out) == 0
@@ -422,3 +419,121 @@ def test_a_job_that_is_stopped_before_it_goes_on(
     monkeypatch.setattr(os, "stat", count)
     assert list(run) == [] and run.stopped and len(lines(out)) == COUNT
     assert seen and not [path for path in seen if path.startswith(str(photos)) or path.endswith(".gradcam.png")]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_lost_shard_of_images_that_are_not_all_given(
+    gone: bool, explainer: Explainer, tmp_path: Path, out: Path
+) -> None:
+    """Nothing of it is left to keep, so the images that are given are explained again, and the others are given up."""
+    photos = tmp_path / "photos"
+    paths = pictures(photos, 5)
+    explain_folder(explainer, photos, out, faults.settings("npz", shard_images=5))
+    (out / "shards" / "00000.npz").unlink()
+    if gone:
+        paths[2].unlink()
+    images = [photos] if gone else [path for path in paths if path != paths[2]]
+    said: list[str] = []
+    settings = faults.settings("npz", shard_images=5)
+    run = Run(explainer, Inputs(images, out), out, settings, notice=said.append)
+    assert len(list(run)) == 4 and (run.done, run.before) == (4, 0)
+    assert said == [
+        "images whose results are missing or incomplete: 5",
+        "images that are explained again: 4",
+        "images that are not explained again, since they or others of their shard are not given: 1",
+    ]
+    assert problems(out) == 0 and len(lines(out)) == 4
+
+
+def test_a_kill_between_the_manifest_and_the_record(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is empty then, and run.json must not count what it has lost."""
+    shutil.copytree(whole("npz"), out)
+    shutil.rmtree(out / "shards")
+    rewrite = Folder.rewrite
+
+    def kill(*arguments: Any) -> None:
+        rewrite(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "rewrite", kill)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(explainer, photos, out, "npz")
+    assert (out / "manifest.jsonl").read_bytes() == b""
+    assert go_on(explainer, photos, out, "npz")[0].done == COUNT - 3
+    assert contents(out / "shards") == contents(whole("npz") / "shards")
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_a_refused_job_changes_nothing(
+    form: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    """Not even an incomplete end of the manifest."""
+    shutil.copytree(whole(form), out)
+    manifest = out / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    before = contents(out)
+    with pytest.raises(OutputError, match="holds results of another run: methods was"):
+        explain_folder(explainer, photos, out, faults.settings(form, methods=["hirescam"]))
+    assert contents(out) == before
+
+
+def test_an_image_that_was_missing_and_came(explainer: Explainer, tmp_path: Path, out: Path) -> None:
+    paths = pictures(tmp_path / "photos", 3)
+    late = tmp_path / "late.png"
+    assert explain_folder(explainer, [*paths, late], out).failed == 1
+    assert go_on_without(explainer, [*paths, late], out) == []
+    shutil.copy(next(path for path in paths if path.suffix == ".png"), late)
+    assert go_on_without(explainer, [*paths, late], out) == [
+        "images whose files have changed since they were explained: 1; --changed explains them again"
+    ]
+    assert explain_folder(explainer, [*paths, late], out, changed=True).done == 4
+
+
+def go_on_without(explainer: Explainer, images: list[Path], out: Path) -> list[str]:
+    said: list[str] = []
+    assert list(Run(explainer, Inputs(images, out), out, notice=said.append)) == []
+    return said
+
+
+def test_an_archive_that_was_missing_and_came(explainer: Explainer, tmp_path: Path, out: Path, png: bytes) -> None:
+    tar = tmp_path / "photos.tar"
+    (tmp_path / "list.txt").write_text(str(tar))
+    assert explain_folder(explainer, [], out, lists=[tmp_path / "list.txt"]).failed == 1
+    archive(tar, ["a.png"], png)
+    summary = explain_folder(explainer, [], out, lists=[tmp_path / "list.txt"], changed=True)
+    assert (summary.done, summary.failed) == (1, 0)
+    assert [line["path"] for line in lines(out)] == [f"{tar}#a.png"]
+
+
+def test_files_of_the_user_s_own_beside_shards_stay(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    shutil.copytree(whole("npz"), out)
+    for name in ("2024.npz", "000007.npz", "\u0661\u0662\u0663\u0664\u0665.npz"):
+        (out / "shards" / name).write_bytes(b"mine")
+    (out / "shards" / "00077.npz").write_bytes(b"of a job that was killed")
+    go_on(explainer, photos, out, "npz")
+    assert len(contents(out / "shards")) == len(contents(whole("npz") / "shards")) + 3
+
+
+@pytest.mark.parametrize("counts", [{"done": -5}, {"done": 24.0}, {"done": "24"}, {"done": True}, None, []])
+def test_counts_that_are_no_numbers_are_refused(
+    counts: Any, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    shutil.copytree(whole("png"), out)
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**facts, "images": counts}))
+    with pytest.raises(OutputError, match=r"run\.json: damaged: it counts images as"):
+        go_on(explainer, photos, out, "png")
+
+
+def test_a_record_of_the_run_that_never_ends_is_not_read(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    shutil.copytree(whole("png"), out)
+    os.truncate(out / "run.json", 40 * 2**30)
+    with pytest.raises(OutputError, match=r"run\.json: damaged"):
+        go_on(explainer, photos, out, "png")
