@@ -110,8 +110,11 @@ def test_killed_at_random_moments(form: str, model_path: Path, explainer: Explai
     def results() -> Iterator[object]:
         """What is being written, or has been."""
         for folder in (out / ".seewhy-unfinished", out / "0", out / "1", out / "2", out / "shards"):
-            if folder.exists():
-                yield folder.stat().st_mtime_ns, len(list(folder.iterdir()))
+            try:
+                found = folder.stat().st_mtime_ns, len(list(folder.iterdir()))
+            except FileNotFoundError:  # not there yet, or a new run is clearing what a killed one has left
+                continue
+            yield found
 
     done = []
     for kill in range(30):
