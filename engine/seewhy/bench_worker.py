@@ -54,7 +54,7 @@ class Order:
     rounds: int
     profile: bool = False
     sha256: Sequence[str | None] = ()
-    """Of the model file, and of the weights file beside it or None."""
+    """SHA-256 of the model file, and that of the weights file beside it or None."""
 
     def check(self, read: ModelFile | Explainer) -> None:
         """Check that the files have not changed since the order was made.

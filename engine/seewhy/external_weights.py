@@ -51,7 +51,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one tensor lies in the file."""
+    """Position of one tensor in the file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]

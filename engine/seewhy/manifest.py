@@ -23,7 +23,7 @@ from .regular_files import MISSING, file_stamp
 from .store import explained, temporary
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
-"""What tells an image from all others: its path, its own name in a list, and the class that the list asks for."""
+"""Identity of an image: its path, its own name in a list, and the class that the list asks for."""
 
 # `line` is the line's number in the file, `archive` the tar archive that the image is a member of, and `stamp` that of
 # the image's file, or of its archive, when it was read: as text, since SQLite's integers may be too short for a time.

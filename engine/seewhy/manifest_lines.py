@@ -22,7 +22,7 @@ NAME = "manifest.jsonl"
 DONE, FAILED = "done", "failed"
 
 Record: TypeAlias = "dict[str, Any]"
-"""What one line says of one image."""
+"""Content of one line, about one image."""
 
 LONGEST_LINE = 64 * 2**20
 """Bytes. A line names everything that was explained for an image, some hundred bytes for each method and class."""
