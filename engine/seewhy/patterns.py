@@ -22,7 +22,7 @@ class Match:
 
     path: str
     is_too_long: bool = False
-    """Whether it is such a folder: its path is too long for the system."""
+    """True for a folder whose path is too long for the system."""
 
 
 def fixed_part(pattern: str) -> str:

@@ -73,9 +73,9 @@ class _Supervisor:
         self._child = child
         self._reports = reports
         self._orderly = False
-        """Whether the child has reported its orderly end."""
+        """True once the child has reported its orderly end."""
         self._open = True
-        """Whether the pipe for reports is open on the side of the child."""
+        """False once the child has closed its side of the pipe for reports."""
         self._code: int | None = None
         """Exit code of the child, or the negative number of the signal that killed it. None while it runs."""
         self._got: list[tuple[int, float]] = []

@@ -42,7 +42,7 @@ _SAMPLE_FORMAT_NAMES = {_SIGNED: "signed integers", _FLOAT: "floating point", 5:
 
 @dataclass(frozen=True)
 class TiffKind:
-    """How one page of a TIFF stores its samples. Fields hold what the tags say, which in a damaged file is anything."""
+    """Storage of the samples of one TIFF page, as its tags say; in a damaged file they may say anything."""
 
     photometric: Any
     """PhotometricInterpretation, or None where the file does not say it."""
@@ -55,9 +55,9 @@ class TiffKind:
     compression: Any
     big_endian: bool
     planar: bool
-    """Whether each sample has a plane of its own."""
+    """True if each sample has a plane of its own."""
     reversed: bool
-    """Whether the first pixel is in the lowest bit of a byte (FillOrder 2)."""
+    """True if the first pixel is in the lowest bit of a byte (FillOrder 2)."""
 
     @classmethod
     def from_tags(cls, tags: Mapping[int, Any], big_endian: bool) -> TiffKind:
@@ -77,12 +77,12 @@ class TiffKind:
 
     @property
     def compressed(self) -> bool:
-        """Whether Pillow leaves the decoding to libtiff."""
+        """True if Pillow leaves the decoding to libtiff."""
         return bool(self.compression != 1)
 
     @property
     def white_is_zero(self) -> bool:
-        """Whether the largest value is black."""
+        """True if the largest value is black."""
         return bool(self.photometric == _WHITE_IS_ZERO)
 
     @property

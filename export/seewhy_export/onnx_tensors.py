@@ -120,7 +120,7 @@ def check_size(path: Path, tensor: TensorProto) -> None:
 
 @dataclass(frozen=True)
 class _External:
-    """Where the bytes of a tensor are."""
+    """Position of the bytes of a tensor."""
 
     file: Path
     location: str
