@@ -63,7 +63,8 @@ def read(folder: Path) -> Facts | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise OutputError(f"{path}: cannot be read: {reason}; choose another output folder") from None
     except (ValueError, RecursionError):
         facts = None
     if facts is None:
