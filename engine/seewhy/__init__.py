@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
+from seewhy._version import __version__
+from seewhy.errors import (
     ClusterError,
     ExportError,
     ImageError,
@@ -24,12 +25,10 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .explainer import Explainer
-    from .explanation import Explanation
-    from .folder_run import Summary, explain_folder
-    from .steps import Settings
-
-__version__ = "0.1.0"
+    from seewhy.explainer import Explainer
+    from seewhy.explanation import Explanation
+    from seewhy.folder_run import Summary, explain_folder
+    from seewhy.steps import Settings
 
 __all__ = [
     "ClusterError",

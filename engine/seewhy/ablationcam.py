@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .combine import CHANNEL_WEIGHTS
-from .contract import ACTIVATIONS
-from .options import Options
-from .passes import Batch, Passes
-from .sessions import Outputs
+from seewhy.combine import CHANNEL_WEIGHTS
+from seewhy.contract import ACTIVATIONS
+from seewhy.options import Options
+from seewhy.passes import Batch, Passes
+from seewhy.sessions import Outputs
 
 
 def _run(batch: Batch, options: Options) -> Outputs:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from . import output, pipeline, render, shards
-from .errors import MethodError, OutputError, TargetError
-from .explainer import Explainer
-from .inputs import Input
-from .layout import Layout, share
-from .methods import METHODS
-from .pipeline import Stage
-from .preprocess import check_photographs
-from .steps import Answer, Item, Outcome, Settings, Steps
-from .targets import check_top, is_integer, resolve
-from .text import brief
+from seewhy import output, pipeline, render, shards
+from seewhy.errors import MethodError, OutputError, TargetError
+from seewhy.explainer import Explainer
+from seewhy.inputs import Input
+from seewhy.layout import Layout, share
+from seewhy.methods import METHODS
+from seewhy.pipeline import Stage
+from seewhy.preprocess import check_photographs
+from seewhy.steps import Answer, Item, Outcome, Settings, Steps
+from seewhy.targets import check_top, is_integer, resolve
+from seewhy.text import brief
 
 __all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
 

@@ -20,14 +20,15 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from . import __version__, bench_worker, methods
-from .bench_worker import FORWARD, Case, Order
-from .cpus import most_threads, usable_cores
-from .errors import MethodError
-from .model import ModelFile
-from .sessions import CPU, Provider, Sessions
-from .targets import is_integer
-from .text import brief
+from seewhy import bench_worker, methods
+from seewhy._version import __version__
+from seewhy.bench_worker import FORWARD, Case, Order
+from seewhy.cpus import most_threads, usable_cores
+from seewhy.errors import MethodError
+from seewhy.model import ModelFile
+from seewhy.sessions import CPU, Provider, Sessions
+from seewhy.targets import is_integer
+from seewhy.text import brief
 
 __all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]
 

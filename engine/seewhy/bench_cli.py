@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from . import bench, bench_report
+from seewhy import bench, bench_report
 
 
 def run(

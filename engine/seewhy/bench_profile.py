@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from .bench_worker import FORWARD, Case, Order
-from .contract import IMAGES, LOGITS, PREDICTED, TARGETS
-from .errors import SeewhyError
-from .graph import needed_nodes
-from .methods import METHODS
-from .model import ModelFile
-from .sessions import Sessions
+from seewhy.bench_worker import FORWARD, Case, Order
+from seewhy.contract import IMAGES, LOGITS, PREDICTED, TARGETS
+from seewhy.errors import SeewhyError
+from seewhy.graph import needed_nodes
+from seewhy.methods import METHODS
+from seewhy.model import ModelFile
+from seewhy.sessions import Sessions
 
 _RUNS = 3
 _SUFFIX = "_kernel_time"

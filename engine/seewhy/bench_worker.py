@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from .contract import IMAGES, LOGITS
-from .errors import ModelFileError, SeewhyError
-from .explainer import Explainer
-from .model import ModelFile
-from .sessions import Provider, Sessions
+from seewhy.contract import IMAGES, LOGITS
+from seewhy.errors import ModelFileError, SeewhyError
+from seewhy.explainer import Explainer
+from seewhy.model import ModelFile
+from seewhy.sessions import Provider, Sessions
 
 FORWARD = "forward"
 
@@ -203,7 +203,7 @@ def main() -> None:
         order["providers"] = [one if isinstance(one, str) else tuple(one) for one in order["providers"]]
     made = Order(**order)
     if made.profile:
-        from . import bench_profile
+        from seewhy import bench_profile
 
         bench_profile.measure(made, say)
     else:

@@ -13,25 +13,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .arrays import Floats, Integers
-from .combine import COMPLETENESS, Size, Values
-from .contract import (
-    ACTIVATIONS,
-    CLASS_WEIGHTS,
-    GRADIENTS,
-    IMAGES,
-    LOGITS,
-    PREDICTED,
-    TARGETS,
-)
-from .errors import OutputError
-from .methods import Method
-from .options import Options
-from .passes import Batch, Count, Passes, slices
-from .reduction import REDUCTIONS, Reduction
-from .runs import Runs, why_repeated
-from .sessions import Outputs
-from .targets import highest
+from seewhy.arrays import Floats, Integers
+from seewhy.combine import COMPLETENESS, Size, Values
+from seewhy.contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
+from seewhy.errors import OutputError
+from seewhy.methods import Method
+from seewhy.options import Options
+from seewhy.passes import Batch, Count, Passes, slices
+from seewhy.reduction import REDUCTIONS, Reduction
+from seewhy.runs import Runs, why_repeated
+from seewhy.sessions import Outputs
+from seewhy.targets import highest
 
 _FROM_THE_LAYER_ON = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
-from . import __version__, signals
-from .click_types import NonEmptyPath
-from .errors import MissingExtraError, SeewhyError
-from .text import printable
+from seewhy import signals
+from seewhy._version import __version__
+from seewhy.click_types import NonEmptyPath
+from seewhy.errors import MissingExtraError, SeewhyError
+from seewhy.text import printable
 
 _EXIT_ERROR = 2
 _EXIT_PROBLEMS = 1
@@ -57,7 +58,7 @@ class _Group(click.Group):
     def main(self, args: Any = None, *others: Any, **more: Any) -> Any:
         # Ray may end the process that uses it. Without `args`, the process belongs to this command alone.
         if args is None and "--ray" in sys.argv:
-            from . import ray_supervisor
+            from seewhy import ray_supervisor
 
             ray_supervisor.run_in_child()
         return super().main(args, *others, **more)
@@ -157,7 +158,7 @@ class _Explain(click.Command):
     """Lists the methods' options below its own."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from .methods import METHODS
+        from seewhy.methods import METHODS
 
         rows = [
             (f"{method.name}.{option.name}={option.default}", option.meaning)
@@ -268,7 +269,7 @@ def explain(**chosen: Any) -> None:
 
     Exit status: 0, or 1 where some images failed, or 2 where nothing could be done.
     """
-    from . import explain_cli
+    from seewhy import explain_cli
 
     signals.raise_from_now_on()
     sys.exit(explain_cli.run(**chosen))
@@ -279,8 +280,8 @@ def explain(**chosen: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(model: Path, as_json: bool) -> None:
     """Say what the model file MODEL holds, and check that it is whole."""
-    from . import inspection
-    from .model import ModelFile
+    from seewhy import inspection
+    from seewhy.model import ModelFile
 
     signals.raise_from_now_on()
     read = ModelFile.inspect(model)
@@ -303,7 +304,7 @@ def verify(folder: Path) -> None:
 
     Exit status: 0; 1 if a result is missing, short or changed; 2 if OUT cannot be checked.
     """
-    from .verify import Verification
+    from seewhy.verify import Verification
 
     signals.raise_from_now_on()
     check = Verification(folder)
@@ -336,7 +337,7 @@ def verify(folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def bench(**chosen: Any) -> None:
     """Measure how quick the model file MODEL is on this machine, and which batch size and threads suit it."""
-    from . import bench_cli
+    from seewhy import bench_cli
 
     signals.raise_from_now_on()
     bench_cli.run(**chosen)

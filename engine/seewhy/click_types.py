@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .errors import SeewhyError
+from seewhy.errors import SeewhyError
 
 
 class NonEmptyPath(click.Path):

@@ -16,9 +16,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
-from .arrays import Floats, first_not_finite
-from .contract import (
+import seewhy._core as _core
+from seewhy.arrays import Floats, first_not_finite
+from seewhy.contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
     DECONVNET_GRADIENTS,
@@ -27,7 +27,7 @@ from .contract import (
     IMAGES,
     INPUT_GRADIENTS,
 )
-from .errors import OutputError
+from seewhy.errors import OutputError
 
 Values: TypeAlias = Mapping[str, Floats]
 

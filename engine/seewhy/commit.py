@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from . import shards
-from .errors import OutputError
-from .manifest import Manifest
-from .manifest_lines import Record
-from .output import Folder, WrittenFile
-from .shards import About
-from .steps import Outcome
-from .tables import Entry
+from seewhy import shards
+from seewhy.errors import OutputError
+from seewhy.manifest import Manifest
+from seewhy.manifest_lines import Record
+from seewhy.output import Folder, WrittenFile
+from seewhy.shards import About
+from seewhy.steps import Outcome
+from seewhy.tables import Entry
 
 # Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for
 # it. What is not safe yet is done again.

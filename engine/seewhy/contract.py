@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
-from .errors import ModelFileError
+from seewhy.errors import ModelFileError
 
 SCHEMA = 1
 OPSET = 20

@@ -17,14 +17,14 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .contract import MAX_PIXELS
-from .errors import ImageError
-from .jpeg2000_bits import refuse_misread_jpeg2000
-from .pixel_depth import float_to_byte, integer_to_byte
-from .regular_files import FileStamp, open_regular
-from .text import short
-from .tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
-from .transparency import Colour, on_white, transparent_colour
+from seewhy.contract import MAX_PIXELS
+from seewhy.errors import ImageError
+from seewhy.jpeg2000_bits import refuse_misread_jpeg2000
+from seewhy.pixel_depth import float_to_byte, integer_to_byte
+from seewhy.regular_files import FileStamp, open_regular
+from seewhy.text import short
+from seewhy.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
+from seewhy.transparency import Colour, on_white, transparent_colour
 
 # Photographs, and nothing that runs another program (EPS starts Ghostscript) or draws vectors.
 _FORMATS = (

@@ -14,19 +14,19 @@ from typing import Any
 
 import click
 
-from .errors import ClusterError, ImageError, OutputError
-from .explainer import Explainer
-from .folder_run import FailureLimit, Run, Summary
-from .inputs import Inputs
-from .lists import STANDARD_INPUT
-from .options import parse
-from .output import FORMATS, Encoding
-from .palettes import palette
-from .progress import Progress
-from .signals import EXIT_SIGNALLED, Stopped
-from .steps import Outcome, Settings
-from .targets import read_target
-from .text import printable
+from seewhy.errors import ClusterError, ImageError, OutputError
+from seewhy.explainer import Explainer
+from seewhy.folder_run import FailureLimit, Run, Summary
+from seewhy.inputs import Inputs
+from seewhy.lists import STANDARD_INPUT
+from seewhy.options import parse
+from seewhy.output import FORMATS, Encoding
+from seewhy.palettes import palette
+from seewhy.progress import Progress
+from seewhy.signals import EXIT_SIGNALLED, Stopped
+from seewhy.steps import Outcome, Settings
+from seewhy.targets import read_target
+from seewhy.text import printable
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
 
@@ -96,7 +96,7 @@ def _run(
         explainer.settle(settings.methods, settings.options)
         inputs = Inputs(paths, folder, lists)
         return _follow(Run(explainer, inputs, folder, settings, progress=stop.passes, **common), limit, stop, quiet)
-    from . import ray_run
+    from seewhy import ray_run
 
     ray_run.check(settings)
     workers = ray_run.Workers(ray_workers, threads, ray_run.asks_for_gpu(providers))

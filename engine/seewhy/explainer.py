@@ -8,22 +8,22 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
-from . import methods, preprocess
-from .arrays import Integers
-from .classes import Question, answer
-from .contract import Metadata
-from .cpus import usable_cores
-from .errors import ImageError, MethodError, TargetError
-from .explanation import Explanation
-from .methods import METHODS, Size
-from .model import ModelFile
-from .options import settle
-from .passes import Count
-from .results import Results
-from .runs import Runs
-from .sessions import Provider, Sessions, check_threads
-from .targets import check_top, is_integer, resolve
-from .text import brief
+from seewhy import methods, preprocess
+from seewhy.arrays import Integers
+from seewhy.classes import Question, answer
+from seewhy.contract import Metadata
+from seewhy.cpus import usable_cores
+from seewhy.errors import ImageError, MethodError, TargetError
+from seewhy.explanation import Explanation
+from seewhy.methods import METHODS, Size
+from seewhy.model import ModelFile
+from seewhy.options import settle
+from seewhy.passes import Count
+from seewhy.results import Results
+from seewhy.runs import Runs
+from seewhy.sessions import Provider, Sessions, check_threads
+from seewhy.targets import check_top, is_integer, resolve
+from seewhy.text import brief
 
 Images: TypeAlias = Any
 """A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import output, render
-from .arrays import Floats, Integers, sigmoid, softmax
-from .combine import Size, full_size
-from .methods import METHODS
-from .names import plan
-from .preprocess import Picture
+from seewhy import output, render
+from seewhy.arrays import Floats, Integers, sigmoid, softmax
+from seewhy.combine import Size, full_size
+from seewhy.methods import METHODS
+from seewhy.names import plan
+from seewhy.preprocess import Picture
 
 _PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
 

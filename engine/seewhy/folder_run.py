@@ -14,21 +14,21 @@ from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
 
-from . import output, provenance
-from .batch import check, classes, explain_files
-from .commit import Commit, Pictures, Shards, sync
-from .errors import MethodError, OutputError
-from .explainer import Explainer
-from .inputs import Input, Inputs
-from .lock import locked
-from .manifest import Manifest
-from .manifest_lines import DONE, FAILED
-from .manifest_lines import NAME as MANIFEST
-from .resume_checks import check_manifest, check_new, delete_unknown_shards, forget
-from .shards import About
-from .steps import Outcome, Settings
-from .store import explained
-from .text import brief
+from seewhy import output, provenance
+from seewhy.batch import check, classes, explain_files
+from seewhy.commit import Commit, Pictures, Shards, sync
+from seewhy.errors import MethodError, OutputError
+from seewhy.explainer import Explainer
+from seewhy.inputs import Input, Inputs
+from seewhy.lock import locked
+from seewhy.manifest import Manifest
+from seewhy.manifest_lines import DONE, FAILED
+from seewhy.manifest_lines import NAME as MANIFEST
+from seewhy.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
+from seewhy.shards import About
+from seewhy.steps import Outcome, Settings
+from seewhy.store import explained
+from seewhy.text import brief
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # who wants to see it adds another

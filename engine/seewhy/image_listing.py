@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import patterns, tars
-from .decode import extensions
-from .errors import ImageError
-from .lists import Entry
-from .text import short
+from seewhy import patterns, tars
+from seewhy.decode import extensions
+from seewhy.errors import ImageError
+from seewhy.lists import Entry
+from seewhy.text import short
 
 
 @dataclass(frozen=True)

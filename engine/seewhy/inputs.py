@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Protocol
 
-from . import tars
-from .errors import ImageError, OutputError, SeewhyError
-from .image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
-from .lists import read_list
-from .manifest import Key
-from .manifest_lines import DONE
-from .names import LONGEST_NAME, Names
-from .names import SCHEMA as NAMES
-from .preprocess import Encoded
-from .regular_files import FileStamp, file_stamp
-from .store import explained, temporary
-from .targets import Target, read_target
-from .text import short
+from seewhy import tars
+from seewhy.errors import ImageError, OutputError, SeewhyError
+from seewhy.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
+from seewhy.lists import read_list
+from seewhy.manifest import Key
+from seewhy.manifest_lines import DONE
+from seewhy.names import LONGEST_NAME, Names
+from seewhy.names import SCHEMA as NAMES
+from seewhy.preprocess import Encoded
+from seewhy.regular_files import FileStamp, file_stamp
+from seewhy.store import explained, temporary
+from seewhy.targets import Target, read_target
+from seewhy.text import short
 
 # `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are
 # named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from . import methods
-from .contract import SCHEMA, Layer, Preprocessing, Rectifiers
-from .model import ModelFile
-from .runs import why_repeated
-from .text import printable
+from seewhy import methods
+from seewhy.contract import SCHEMA, Layer, Preprocessing, Rectifiers
+from seewhy.model import ModelFile
+from seewhy.runs import why_repeated
+from seewhy.text import printable
 
 _WIDTH = 15
 """Of the column of names."""

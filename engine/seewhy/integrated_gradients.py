@@ -8,13 +8,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Floats
-from .combine import ATTRIBUTIONS, COMPLETENESS
-from .contract import LOGITS
-from .errors import MethodError
-from .options import Option, Options, choice, integer
-from .passes import Batch, Passes, sum_gradients
-from .sessions import Outputs
+from seewhy.arrays import Floats
+from seewhy.combine import ATTRIBUTIONS, COMPLETENESS
+from seewhy.contract import LOGITS
+from seewhy.errors import MethodError
+from seewhy.options import Option, Options, choice, integer
+from seewhy.passes import Batch, Passes, sum_gradients
+from seewhy.sessions import Outputs
 
 _Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
 

@@ -8,7 +8,7 @@ from typing import IO
 from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from .errors import ImageError
+from seewhy.errors import ImageError
 
 _CODESTREAM = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cpus import usable_cores
-from .sessions import CPU
+from seewhy.cpus import usable_cores
+from seewhy.sessions import CPU
 
 BATCH_SIZE = 8
 """Images in one run of the graph, where nobody says otherwise.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .errors import ImageError
-from .names import LONGEST_NAME
-from .text import brief, short
+from seewhy.errors import ImageError
+from seewhy.names import LONGEST_NAME
+from seewhy.text import brief, short
 
 STANDARD_INPUT = "-"
 _PATH, _TARGET, _ID = "path", "target", "id"

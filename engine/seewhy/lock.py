@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import OutputError
+from seewhy.errors import OutputError
 
 NAME = ".seewhy.lock"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeAlias
 
-from .errors import OutputError
+from seewhy.errors import OutputError
 
 NAME = "manifest.jsonl"
 DONE, FAILED = "done", "failed"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from . import _core, combine
-from .ablationcam import ABLATIONCAM
-from .arrays import Floats
-from .combine import Attribution, Size, Values
-from .contract import (
+import seewhy._core as _core
+from seewhy import combine
+from seewhy.ablationcam import ABLATIONCAM
+from seewhy.arrays import Floats
+from seewhy.combine import Attribution, Size, Values
+from seewhy.contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
     DECONVNET_GRADIENTS,
@@ -20,13 +21,13 @@ from .contract import (
     OPTIONAL_OUTPUTS,
     OUTPUTS,
 )
-from .errors import MethodError
-from .integrated_gradients import INTEGRATED_GRADIENTS
-from .options import Option
-from .passes import Passes
-from .scorecam import SCORECAM
-from .smoothgrad import SMOOTHGRAD
-from .text import brief
+from seewhy.errors import MethodError
+from seewhy.integrated_gradients import INTEGRATED_GRADIENTS
+from seewhy.options import Option
+from seewhy.passes import Passes
+from seewhy.scorecam import SCORECAM
+from seewhy.smoothgrad import SMOOTHGRAD
+from seewhy.text import brief
 
 __all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
 

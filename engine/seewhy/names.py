@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
-from .contract import LONGEST_TEXT
-from .store import temporary
-from .text import percent, safe_folder_name, safe_name
+from seewhy.contract import LONGEST_TEXT
+from seewhy.store import temporary
+from seewhy.text import percent, safe_folder_name, safe_name
 
 SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;

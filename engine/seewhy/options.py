@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import MethodError
-from .targets import is_integer
-from .text import brief
+from seewhy.errors import MethodError
+from seewhy.targets import is_integer
+from seewhy.text import brief
 
 Options = Mapping[str, Any]
 

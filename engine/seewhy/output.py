@@ -16,12 +16,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .errors import ImageError, OutputError
-from .targets import is_integer
-from .text import brief
+from seewhy.errors import ImageError, OutputError
+from seewhy.targets import is_integer
+from seewhy.text import brief
 
 if TYPE_CHECKING:
-    from .explanation import Explanation
+    from seewhy.explanation import Explanation
 
 QUALITY = 90
 """Of JPEG and WebP pictures, where nobody says otherwise."""

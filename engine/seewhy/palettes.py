@@ -11,9 +11,9 @@ from functools import cache
 
 import numpy as np
 
-from .arrays import Bytes
-from .errors import OutputError
-from .text import brief
+from seewhy.arrays import Bytes
+from seewhy.errors import OutputError
+from seewhy.text import brief
 
 # Base 85 of the 768 bytes R G B R G B ...
 _TABLES = {

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Floats, Integers
-from .combine import Size
-from .contract import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
-from .options import Option, Options
-from .runs import Runs, why_repeated
-from .sessions import Outputs
+from seewhy.arrays import Floats, Integers
+from seewhy.combine import Size
+from seewhy.contract import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
+from seewhy.options import Option, Options
+from seewhy.runs import Runs, why_repeated
+from seewhy.sessions import Outputs
 
 
 class Count:

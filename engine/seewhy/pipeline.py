@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ProviderError
+from seewhy.errors import ProviderError
 
 # Threads that wait look up this often (seconds), so that they end with a program that never closed its iterator.
 _LOOK_UP = 1.0

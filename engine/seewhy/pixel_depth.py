@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Bytes
-from .errors import ImageError
+from seewhy.arrays import Bytes
+from seewhy.errors import ImageError
 
 # Number of pixels converted at a time, where a conversion needs several more bytes for each pixel.
 _STRIP = 2**20

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import _core
-from .arrays import Bytes, Floats, first_not_finite
-from .contract import MAX_PIXELS, Metadata, Preprocessing
-from .decode import Decoded, Smaller, decode_bytes, decode_file, decode_image
-from .errors import ImageError
-from .regular_files import FileStamp
+import seewhy._core as _core
+from seewhy.arrays import Bytes, Floats, first_not_finite
+from seewhy.contract import MAX_PIXELS, Metadata, Preprocessing
+from seewhy.decode import Decoded, Smaller, decode_bytes, decode_file, decode_image
+from seewhy.errors import ImageError
+from seewhy.regular_files import FileStamp
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime
 import PIL
 
-from . import __version__
-from .errors import OutputError
-from .regular_files import open_regular
-from .text import printable
+from seewhy._version import __version__
+from seewhy.errors import OutputError
+from seewhy.regular_files import open_regular
+from seewhy.text import printable
 
 NAME = "run.json"
 SCHEMA = 1

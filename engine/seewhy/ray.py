@@ -28,17 +28,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from . import tables
-from .batch import check, classes, explain_rows
-from .errors import ImageError, TargetError
-from .explainer import Explainer, MethodOptions
-from .inputs import Input
-from .layout import BATCH_SIZE
-from .sessions import Provider
-from .steps import Settings
-from .tables import Entry
-from .targets import Target, is_integer, read_target
-from .text import brief
+from seewhy import tables
+from seewhy.batch import check, classes, explain_rows
+from seewhy.errors import ImageError, TargetError
+from seewhy.explainer import Explainer, MethodOptions
+from seewhy.inputs import Input
+from seewhy.layout import BATCH_SIZE
+from seewhy.sessions import Provider
+from seewhy.steps import Settings
+from seewhy.tables import Entry
+from seewhy.targets import Target, is_integer, read_target
+from seewhy.text import brief
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"
 """Columns of the same number of rows, as Ray Data hands them over in the format `numpy`."""

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-from . import output, provenance
-from .errors import ClusterError, ImageError, OutputError
-from .explainer import Explainer
-from .folder_run import Run
-from .inputs import Input, Inputs
-from .methods import METHODS
-from .ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
-from .sessions import Provider
-from .steps import Outcome, Settings
-from .text import first_line
+from seewhy import output, provenance
+from seewhy.errors import ClusterError, ImageError, OutputError
+from seewhy.explainer import Explainer
+from seewhy.folder_run import Run
+from seewhy.inputs import Input, Inputs
+from seewhy.methods import METHODS
+from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
+from seewhy.sessions import Provider
+from seewhy.steps import Outcome, Settings
+from seewhy.text import first_line
 
 # Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.
 _WAVE = 1 << 19

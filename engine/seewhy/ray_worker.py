@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from . import errors, provenance, tables
-from .errors import ClusterError, MissingExtraError, SeewhyError
-from .explainer import Explainer
-from .inputs import Input
-from .manifest_lines import FAILED
-from .ray import Batch, ExplainBatch
-from .records import Row
-from .steps import Outcome
-from .text import first_line
+from seewhy import errors, provenance, tables
+from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
+from seewhy.explainer import Explainer
+from seewhy.inputs import Input
+from seewhy.manifest_lines import FAILED
+from seewhy.ray import Batch, ExplainBatch
+from seewhy.records import Row
+from seewhy.steps import Outcome
+from seewhy.text import first_line
 
 # How often a piece of work is begun. Where a worker died each time, the images may be what kills them.
 _TRIES = 4

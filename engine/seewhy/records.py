@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Floats
-from .errors import SeewhyError
-from .explanation import Explanation, class_name
-from .inputs import Input
-from .manifest_lines import DONE, FAILED, Record
-from .methods import METHODS
-from .regular_files import MISSING
-from .targets import highest
+from seewhy.arrays import Floats
+from seewhy.errors import SeewhyError
+from seewhy.explanation import Explanation, class_name
+from seewhy.inputs import Input
+from seewhy.manifest_lines import DONE, FAILED, Record
+from seewhy.methods import METHODS
+from seewhy.regular_files import MISSING
+from seewhy.targets import highest
 
 TOP = 5
 

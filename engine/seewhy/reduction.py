@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .arrays import Floats
-from .combine import Attribution, Size
-from .contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
+from seewhy.arrays import Floats
+from seewhy.combine import Attribution, Size
+from seewhy.contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
 
 SHAPE: Shape = ("N", "h", "w")
 """Of every map, in the letters of `Metadata.shapes`."""

@@ -9,12 +9,12 @@ from numbers import Real
 import numpy as np
 from PIL import Image
 
-from . import _core
-from .arrays import Bytes, Floats
-from .errors import OutputError
-from .palettes import palette
-from .preprocess import Picture, Placement
-from .text import brief
+import seewhy._core as _core
+from seewhy.arrays import Bytes, Floats
+from seewhy.errors import OutputError
+from seewhy.palettes import palette
+from seewhy.preprocess import Picture, Placement
+from seewhy.text import brief
 
 CANVASES = ("model", "original")
 

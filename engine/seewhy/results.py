@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .classes import Answers, Question
-from .contract import Metadata
-from .explanation import Explanation
-from .preprocess import Picture
+from seewhy.classes import Answers, Question
+from seewhy.contract import Metadata
+from seewhy.explanation import Explanation
+from seewhy.preprocess import Picture
 
 
 @dataclass

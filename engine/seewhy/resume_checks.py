@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from . import provenance, shards
-from .errors import OutputError
-from .manifest import Manifest
-from .manifest_lines import NAME as MANIFEST
-from .output import Folder
+from seewhy import provenance, shards
+from seewhy.errors import OutputError
+from seewhy.manifest import Manifest
+from seewhy.manifest_lines import NAME as MANIFEST
+from seewhy.output import Folder
 
 
 def forget(folder: Folder) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from . import reduction
-from .arrays import Integers, first_not_finite
-from .contract import ACTIVATIONS
-from .errors import ModelFileError, OutputError
-from .model import ModelFile
-from .sessions import Outputs, Sessions
+from seewhy import reduction
+from seewhy.arrays import Integers, first_not_finite
+from seewhy.contract import ACTIVATIONS
+from seewhy.errors import ModelFileError, OutputError
+from seewhy.model import ModelFile
+from seewhy.sessions import Outputs, Sessions
 
 _MOST_REMEMBERED = 1000
 

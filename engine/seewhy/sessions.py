@@ -14,17 +14,17 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from . import contract, pieces
-from .arrays import Floats
-from .binding import Bound
-from .cpus import most_threads, usable_cores
-from .errors import ModelFileError, ProviderError, SeewhyError
-from .graph import prune
-from .model import ModelFile
-from .quirks import adapt
-from .reduction import add_maps, sources
-from .targets import is_integer
-from .text import brief, first_line
+from seewhy import contract, pieces
+from seewhy.arrays import Floats
+from seewhy.binding import Bound
+from seewhy.cpus import most_threads, usable_cores
+from seewhy.errors import ModelFileError, ProviderError, SeewhyError
+from seewhy.graph import prune
+from seewhy.model import ModelFile
+from seewhy.quirks import adapt
+from seewhy.reduction import add_maps, sources
+from seewhy.targets import is_integer
+from seewhy.text import brief, first_line
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"

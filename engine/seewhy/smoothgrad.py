@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Floats
-from .combine import ATTRIBUTIONS
-from .options import Option, Options, integer, number
-from .passes import Batch, Passes, sum_gradients
-from .sessions import Outputs
+from seewhy.arrays import Floats
+from seewhy.combine import ATTRIBUTIONS
+from seewhy.options import Option, Options, integer, number
+from seewhy.passes import Batch, Passes, sum_gradients
+from seewhy.sessions import Outputs
 
 
 def _run(batch: Batch, options: Options) -> Outputs:

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import output, records
-from .errors import ImageError, OutputError, SeewhyError, TargetError
-from .explainer import Explainer
-from .explanation import Explanation, class_name
-from .inputs import Input
-from .layout import BATCH_SIZE, SHARD_IMAGES
-from .manifest_lines import Record
-from .methods import METHODS
-from .preprocess import Photograph, photograph
-from .records import Row
-from .regular_files import file_stamp
-from .render import clip_gradients, gradient_pictures, rgb
-from .sheet import contact_sheet
-from .targets import is_integer, resolve
-from .text import brief
+from seewhy import output, records
+from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
+from seewhy.explainer import Explainer
+from seewhy.explanation import Explanation, class_name
+from seewhy.inputs import Input
+from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
+from seewhy.manifest_lines import Record
+from seewhy.methods import METHODS
+from seewhy.preprocess import Photograph, photograph
+from seewhy.records import Row
+from seewhy.regular_files import file_stamp
+from seewhy.render import clip_gradients, gradient_pictures, rgb
+from seewhy.sheet import contact_sheet
+from seewhy.targets import is_integer, resolve
+from seewhy.text import brief
 
 
 @dataclass(frozen=True)

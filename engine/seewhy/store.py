@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from .errors import OutputError
+from seewhy.errors import OutputError
 
 # SQLite's error codes of a disk that is full or does not work: SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
 _DISK = (10, 13, 14)

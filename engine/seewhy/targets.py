@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .arrays import Floats, Integers
-from .contract import PREDICTED
-from .errors import TargetError
-from .text import brief
+from seewhy.arrays import Floats, Integers
+from seewhy.contract import PREDICTED
+from seewhy.errors import TargetError
+from seewhy.text import brief
 
 Target: TypeAlias = int | str
 """A class index or a label."""

@@ -7,8 +7,8 @@ from typing import TypeAlias
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from .errors import ImageError
-from .pixel_depth import row_strips
+from seewhy.errors import ImageError
+from seewhy.pixel_depth import row_strips
 
 _WHITE = (255, 255, 255, 255)
 

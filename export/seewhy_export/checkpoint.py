@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-
-from .checkpoint_file import read_checkpoint
-from .quiet import one_line
-from .source import some
+from seewhy_export.checkpoint_file import read_checkpoint
+from seewhy_export.quiet import one_line
+from seewhy_export.source import some
 
 _DEPTH = 3
 """How deep in nested dicts weights are looked for."""

@@ -17,8 +17,7 @@ import torch
 
 from seewhy.errors import ExportError, MissingExtraError
 from seewhy.regular_files import open_regular
-
-from .quiet import one_line
+from seewhy_export.quiet import one_line
 
 
 def _numpy_functions() -> list[Any]:

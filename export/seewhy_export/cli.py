@@ -13,15 +13,14 @@ from seewhy.click_types import NonEmptyPath
 from seewhy.contract import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
 from seewhy.errors import ExportError
 from seewhy.text import printable, safe_name
-
-from . import demo
-from .exporter import ExportReport, check_text, export
-from .labels import load_labels
-from .model_file import data_path
-from .onnx_file import files_of
-from .preprocessing import Overrides
-from .sources import Source, is_onnx, load_source
-from .verify import table
+from seewhy_export import demo
+from seewhy_export.exporter import ExportReport, check_text, export
+from seewhy_export.labels import load_labels
+from seewhy_export.model_file import data_path
+from seewhy_export.onnx_file import files_of
+from seewhy_export.preprocessing import Overrides
+from seewhy_export.sources import Source, is_onnx, load_source
+from seewhy_export.verify import table
 
 
 class _Command(click.Command):

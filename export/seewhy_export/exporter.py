@@ -19,15 +19,14 @@ from seewhy import contract
 from seewhy.contract import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
 from seewhy.model import ModelFile
-
-from . import model_file
-from .forward import ForwardGraph, example_images, trace_forward
-from .joint import build_joint
-from .layer import TargetLayer, target_layer
-from .onnx_program import to_onnx
-from .prepare import find_output, prepare, returning, traceable
-from .rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
-from .verify import Parity, check_graph, measure, redrawn, untested
+from seewhy_export import model_file
+from seewhy_export.forward import ForwardGraph, example_images, trace_forward
+from seewhy_export.joint import build_joint
+from seewhy_export.layer import TargetLayer, target_layer
+from seewhy_export.onnx_program import to_onnx
+from seewhy_export.prepare import find_output, prepare, returning, traceable
+from seewhy_export.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
+from seewhy_export.verify import Parity, check_graph, measure, redrawn, untested
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from dataclasses import replace
 from torch import nn
 
 from seewhy.errors import ExportError, MissingExtraError
-
-from .quiet import one_line
-from .source import Source, Wanted
+from seewhy_export.quiet import one_line
+from seewhy_export.source import Source, Wanted
 
 
 def load_factory(spec: str, wanted: Wanted) -> Source:

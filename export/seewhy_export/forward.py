@@ -19,12 +19,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
-
-from .functional import detach_no_grad, make_functional
-from .lowering.windows import copy
-from .quiet import one_line, quiet
-from .rectifiers import ZERO
-from .refusals import refuse_batch_statistics, refuse_randomness
+from seewhy_export.functional import detach_no_grad, make_functional
+from seewhy_export.lowering.windows import copy
+from seewhy_export.quiet import one_line, quiet
+from seewhy_export.rectifiers import ZERO
+from seewhy_export.refusals import refuse_batch_statistics, refuse_randomness
 
 aten: Any = torch.ops.aten
 

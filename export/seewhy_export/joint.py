@@ -20,18 +20,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy import contract
 from seewhy.errors import ExportError
-
-from .constants import compute_constants
-from .forward import ForwardGraph, value_of
-from .forward_lowering import FORWARD_LOWERINGS
-from .functional import make_functional
-from .layer import TargetLayer
-from .lowering import IN_PLACE_LEFTOVERS, decomposition_table
-from .norm_folding import fold, foldable
-from .origins import Origins, described
-from .quiet import one_line
-from .rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
-from .rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
+from seewhy_export.constants import compute_constants
+from seewhy_export.forward import ForwardGraph, value_of
+from seewhy_export.forward_lowering import FORWARD_LOWERINGS
+from seewhy_export.functional import make_functional
+from seewhy_export.layer import TargetLayer
+from seewhy_export.lowering import IN_PLACE_LEFTOVERS, decomposition_table
+from seewhy_export.norm_folding import fold, foldable
+from seewhy_export.origins import Origins, described
+from seewhy_export.quiet import one_line
+from seewhy_export.rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
+from seewhy_export.rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
 
 # What is left in a trace of detaching values and of making constants.
 IDENTITIES = {

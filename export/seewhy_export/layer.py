@@ -10,10 +10,9 @@ import torch
 from torch.fx import Node
 
 from seewhy.errors import ExportError
-
-from .forward import ForwardGraph, ancestors, value_of
-from .layout import C, H, Layout, N, W
-from .places import CONVOLUTIONS, layouts
+from seewhy_export.forward import ForwardGraph, ancestors, value_of
+from seewhy_export.layout import C, H, Layout, N, W
+from seewhy_export.places import CONVOLUTIONS, layouts
 
 aten: Any = torch.ops.aten
 

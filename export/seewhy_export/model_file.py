@@ -18,8 +18,7 @@ from seewhy.contract import Metadata
 from seewhy.digest import seal
 from seewhy.errors import ExportError
 from seewhy.regular_files import sha256_of
-
-from .onnx_file import parse
+from seewhy_export.onnx_file import parse
 
 # Small tensors stay in the main file even where weights move out: shapes and the like are needed to check the graph.
 _SMALLEST_EXTERNAL_TENSOR = 1024

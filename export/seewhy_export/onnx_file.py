@@ -16,10 +16,9 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from seewhy import contract
 from seewhy.errors import ExportError
 from seewhy.regular_files import open_regular
-
-from .onnx_tensors import FLOATS, check_external, check_size, external_files, parts, tensor_value
-from .quiet import one_line
-from .source import some
+from seewhy_export.onnx_tensors import FLOATS, check_external, check_size, external_files, parts, tensor_value
+from seewhy_export.quiet import one_line
+from seewhy_export.source import some
 
 OLDEST_OPSET = 7
 """From here on, operators broadcast as NumPy does."""

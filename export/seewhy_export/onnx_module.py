@@ -17,16 +17,26 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewhy.errors import ExportError
-
-from .onnx_elementwise import ELEMENTWISE
-from .onnx_file import OnnxFile, node_name
-from .onnx_known import KNOWN, run_known
-from .onnx_layers import LAYERS
-from .onnx_shapes import SHAPES
-from .onnx_tensors import tensor_value
-from .onnx_values import LARGEST, At, Known, NeedsTensor, Operator, Run, Unsupported, Value, is_known, tensor
-from .quiet import one_line, quiet
-from .source import some
+from seewhy_export.onnx_elementwise import ELEMENTWISE
+from seewhy_export.onnx_file import OnnxFile, node_name
+from seewhy_export.onnx_known import KNOWN, run_known
+from seewhy_export.onnx_layers import LAYERS
+from seewhy_export.onnx_shapes import SHAPES
+from seewhy_export.onnx_tensors import tensor_value
+from seewhy_export.onnx_values import (
+    LARGEST,
+    At,
+    Known,
+    NeedsTensor,
+    Operator,
+    Run,
+    Unsupported,
+    Value,
+    is_known,
+    tensor,
+)
+from seewhy_export.quiet import one_line, quiet
+from seewhy_export.source import some
 
 OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **LAYERS, **SHAPES}
 

@@ -28,12 +28,11 @@ from torch.utils import _pytree as pytree
 
 from seewhy import contract
 from seewhy.errors import ExportError
-
-from .joint import JointGraph
-from .masks import TRANSLATIONS
-from .origins import described
-from .quiet import one_line, quiet
-from .source import some
+from seewhy_export.joint import JointGraph
+from seewhy_export.masks import TRANSLATIONS
+from seewhy_export.origins import described
+from seewhy_export.quiet import one_line, quiet
+from seewhy_export.source import some
 
 op: Any = opset20
 

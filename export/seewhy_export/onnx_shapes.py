@@ -14,9 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .onnx_known import MOST, equal_parts, slice_bounds
-from .onnx_resize import resize, upsample
-from .onnx_values import At, Known, Operator, Size, Unsupported, Value, axes_of, known, sizes, static, tensor
+from seewhy_export.onnx_known import MOST, equal_parts, slice_bounds
+from seewhy_export.onnx_resize import resize, upsample
+from seewhy_export.onnx_values import (
+    At,
+    Known,
+    Operator,
+    Size,
+    Unsupported,
+    Value,
+    axes_of,
+    known,
+    sizes,
+    static,
+    tensor,
+)
 
 _PAD_MODES = {b"constant": "constant", b"reflect": "reflect", b"edge": "replicate", b"wrap": "circular"}
 

@@ -13,11 +13,10 @@ from onnx import helper
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-
-from .onnx_file import Input, OnnxFile, read_onnx
-from .onnx_module import OnnxModule, refuse_unknown
-from .quiet import one_line
-from .source import Source, Wanted
+from seewhy_export.onnx_file import Input, OnnxFile, read_onnx
+from seewhy_export.onnx_module import OnnxModule, refuse_unknown
+from seewhy_export.quiet import one_line
+from seewhy_export.source import Source, Wanted
 
 TOLERANCE = 1e-4
 """Relative L2 error in float32, as for exports; what PyTorch itself is off by may be four times as much."""

@@ -16,8 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from seewhy.errors import ExportError
 from seewhy.regular_files import open_regular
 from seewhy.text import short
-
-from .quiet import one_line
+from seewhy_export.quiet import one_line
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 

@@ -15,11 +15,10 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from seewhy import contract
-
-from .forward import ForwardGraph
-from .layer import TargetLayer
-from .precision import computing_in
-from .rectifiers import in_scope, rectifier_of
+from seewhy_export.forward import ForwardGraph
+from seewhy_export.layer import TargetLayer
+from seewhy_export.precision import computing_in
+from seewhy_export.rectifiers import in_scope, rectifier_of
 
 aten: Any = torch.ops.aten
 

@@ -9,8 +9,7 @@ import torch
 from torch.fx import Node
 
 from seewhy.errors import ExportError
-
-from .origins import described
+from seewhy_export.origins import described
 
 aten: Any = torch.ops.aten
 

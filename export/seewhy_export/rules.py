@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .rectifiers import Rectifier
+from seewhy_export.rectifiers import Rectifier
 
 
 @dataclass(frozen=True)

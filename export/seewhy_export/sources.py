@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 
 from seewhy.errors import ExportError
-
-from .checkpoint import load_checkpoint
-from .factory import load_factory
-from .onnx_source import load_onnx
-from .preprocessing import Overrides, with_overrides
-from .source import Source, Wanted
-from .timm_source import load_timm
-from .torchvision_source import load_torchvision
+from seewhy_export.checkpoint import load_checkpoint
+from seewhy_export.factory import load_factory
+from seewhy_export.onnx_source import load_onnx
+from seewhy_export.preprocessing import Overrides, with_overrides
+from seewhy_export.source import Source, Wanted
+from seewhy_export.timm_source import load_timm
+from seewhy_export.torchvision_source import load_torchvision
 
 __all__ = ["Source", "is_onnx", "load_source"]
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from seewhy.contract import Preprocessing
 from seewhy.errors import ExportError
-
-from .downloads import own_weights
-from .source import Source, Wanted, close_names
-from .torchvision_import import import_torchvision
+from seewhy_export.downloads import own_weights
+from seewhy_export.source import Source, Wanted, close_names
+from seewhy_export.torchvision_import import import_torchvision
 
 
 def load_torchvision(spec: str, wanted: Wanted) -> Source:

@@ -27,11 +27,10 @@ from torch.fx import Interpreter
 
 from seewhy import contract
 from seewhy.errors import ExportError
-
-from .forward import ForwardGraph
-from .layer import TargetLayer
-from .quiet import one_line
-from .reference import eager_reference, reference, traced_reference
+from seewhy_export.forward import ForwardGraph
+from seewhy_export.layer import TargetLayer
+from seewhy_export.quiet import one_line
+from seewhy_export.reference import eager_reference, reference, traced_reference
 
 Errors = dict[str, float | None]
 Parity = dict[str, dict[str, Errors]]

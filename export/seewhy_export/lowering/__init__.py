@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions
 
-from . import convolution, elementwise, norms, pooling, windows
+from seewhy_export.lowering import convolution, elementwise, norms, pooling, windows
 
 aten: Any = torch.ops.aten
 

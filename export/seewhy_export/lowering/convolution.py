@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import BLOCK, blocked, is_blocked
-from .shapes import expand, fit, pad
+from seewhy_export.lowering.blocks import BLOCK, blocked, is_blocked
+from seewhy_export.lowering.shapes import expand, fit, pad
 
 aten: Any = torch.ops.aten
 
