@@ -43,6 +43,7 @@ from seewhy.cpus import usable_cores
 from seewhy.layout import share
 from seewhy.output import Encoding
 from seewhy.preprocess import normalise, photograph
+from seewhy.sessions import CPU
 
 _REST = 0.2
 _PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
@@ -193,7 +194,9 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
         "model": explainer.metadata.model.name,
         "images": chosen.images,
         "batch": chosen.batch,
-        "layout": vars(share(chosen.images, None, chosen.batch, explainer.providers[0], False)),
+        "layout": vars(
+            share(chosen.images, None, chosen.batch, on_cpu=explainer.providers[0] == CPU, many_passes=False)
+        ),
         "cores": usable_cores(),
         "machine": platform.machine(),
         "seewhy": __version__,

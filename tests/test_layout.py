@@ -10,8 +10,6 @@ import pytest
 from seewhy.cpus import usable_cores
 from seewhy.layout import Layout, share
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
 
 @pytest.mark.parametrize(
     ("images", "threads", "batch_size", "expected"),
@@ -26,12 +24,12 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
     ],
 )
 def test_by_hand(images: int, threads: int, batch_size: int, expected: Layout) -> None:
-    assert share(images, threads, batch_size, CPU, False) == expected
+    assert share(images, threads, batch_size, on_cpu=True, many_passes=False) == expected
 
 
 def test_no_run_is_larger_and_none_has_much_more_to_do() -> None:
     for images, threads, batch_size in itertools.product(range(1, 70), range(1, 6), (1, 2, 7, 8, 32)):
-        layout = share(images, threads, batch_size, CPU, False)
+        layout = share(images, threads, batch_size, on_cpu=True, many_passes=False)
         assert 1 <= layout.size <= batch_size
         assert layout.runs * (layout.run_threads or 1) <= threads
         # As many rounds as full batches would take, and no more.
@@ -41,14 +39,14 @@ def test_no_run_is_larger_and_none_has_much_more_to_do() -> None:
 
 
 def test_threads_of_ones_own_are_kept_to() -> None:
-    assert share(64, 3, 8, CPU, False).threads == 3
-    assert share(64, None, 8, CPU, False).threads == usable_cores() + 1
+    assert share(64, 3, 8, on_cpu=True, many_passes=False).threads == 3
+    assert share(64, None, 8, on_cpu=True, many_passes=False).threads == usable_cores() + 1
 
 
 def test_other_providers_take_full_batches_from_two_runs() -> None:
-    assert share(64, 4, 32, CUDA, False) == Layout(4, 2, None, 32, 128)
+    assert share(64, 4, 32, on_cpu=False, many_passes=False) == Layout(4, 2, None, 32, 128)
 
 
 def test_many_passes_take_one_image_after_the_other() -> None:
-    for provider in (CPU, CUDA):
-        assert share(64, 4, 8, provider, True) == Layout(1, 1, None, 1, 1)
+    for on_cpu in (True, False):
+        assert share(64, 4, 8, on_cpu=on_cpu, many_passes=True) == Layout(1, 1, None, 1, 1)

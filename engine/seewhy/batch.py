@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from seewhy import output, pipeline, render, shards
+from seewhy.checks import is_integer
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.inputs import Input
@@ -13,8 +14,9 @@ from seewhy.layout import Layout, share
 from seewhy.methods import METHODS
 from seewhy.pipeline import Stage
 from seewhy.preprocess import check_photographs
+from seewhy.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
-from seewhy.targets import check_top, is_integer, resolve
+from seewhy.targets import check_top, resolve
 from seewhy.text import brief
 
 __all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
@@ -62,7 +64,8 @@ def explain_rows(explainer: Explainer, found: Sequence[Input], settings: Setting
 
 def _share(explainer: Explainer, settings: Settings, images: int) -> Layout:
     many = any(method.passes is not None for name, method in METHODS.items() if name in settings.methods)
-    return share(images, explainer.threads, settings.batch_size, explainer.providers[0], many)
+    on_cpu = explainer.providers[0] == CPU
+    return share(images, explainer.threads, settings.batch_size, on_cpu=on_cpu, many_passes=many)
 
 
 def _outcomes(

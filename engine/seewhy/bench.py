@@ -22,12 +22,12 @@ import onnxruntime
 
 from seewhy import bench_worker, methods
 from seewhy._version import __version__
-from seewhy.bench_worker import FORWARD, Case, Order
+from seewhy.bench_protocol import FORWARD, Case, Order
+from seewhy.checks import is_integer
 from seewhy.cpus import most_threads, usable_cores
 from seewhy.errors import MethodError
 from seewhy.model import ModelFile
 from seewhy.sessions import CPU, Provider, Sessions
-from seewhy.targets import is_integer
 from seewhy.text import brief
 
 __all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]

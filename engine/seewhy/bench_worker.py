@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,52 +18,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from seewhy import bench_profile
+from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.contract import IMAGES, LOGITS
-from seewhy.errors import ModelFileError, SeewhyError
+from seewhy.errors import SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.model import ModelFile
-from seewhy.sessions import Provider, Sessions
-
-FORWARD = "forward"
+from seewhy.sessions import Sessions
 
 _REST = 0.15
 _FEWEST = 3
 # A run of so many seconds needs no other one to warm up, and no rest to be measured after.
 _LONG = 1.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way to run. The fields are as in `bench.Row`."""
-
-    what: str
-    workers: int
-    threads: int | None
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker has to do."""
-
-    path: str
-    providers: Sequence[Provider] | None
-    batch: int
-    cases: Sequence[Case]
-    seconds: float
-    """For each case, in all rounds."""
-    rounds: int
-    profile: bool = False
-    sha256: Sequence[str | None] = ()
-    """SHA-256 of the model file, and that of the weights file beside it or None."""
-
-    def check(self, read: ModelFile | Explainer) -> None:
-        """Check that the files have not changed since the order was made.
-
-        Raises:
-            ModelFileError: If they have changed since the order was made.
-        """
-        if [read.sha256, read.external_data_sha256] != list(self.sha256):
-            raise ModelFileError(f"{self.path}: changed while it was measured; start again")
 
 
 @dataclass
@@ -203,8 +169,6 @@ def main() -> None:
         order["providers"] = [one if isinstance(one, str) else tuple(one) for one in order["providers"]]
     made = Order(**order)
     if made.profile:
-        from seewhy import bench_profile
-
         bench_profile.measure(made, say)
     else:
         measure(made)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seewhy.arrays import Floats, Integers
-from seewhy.combine import COMPLETENESS, Size, Values
+from seewhy.combine import COMPLETENESS, Attribution, Size, Values
 from seewhy.contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import OutputError
 from seewhy.methods import Method
@@ -174,9 +174,11 @@ def _rows(value: Floats, images: Integers) -> Floats:
 def _combine(method: Method, values: Values, question: Question) -> Answer:
     """One method's answer for some rows: (m,...), not yet class-major."""
     reduction = question.reduction(method)
-    rule = method.combine if reduction is None else reduction.attribution
     try:
-        attribution = rule(values, question.size)
+        if reduction is None:
+            attribution = method.combine(values, question.size)
+        else:
+            attribution = Attribution(values[reduction.output])
     except OutputError as error:
         raise OutputError(f"{method.name}: {error}") from None
     return Answer(attribution.maps, attribution.values)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, overload
 
 from seewhy import methods, preprocess
 from seewhy.arrays import Integers
+from seewhy.checks import is_integer
 from seewhy.classes import Question, answer
 from seewhy.contract import Metadata
 from seewhy.cpus import usable_cores
@@ -22,7 +23,7 @@ from seewhy.passes import Count
 from seewhy.results import Results
 from seewhy.runs import Runs
 from seewhy.sessions import Provider, Sessions, check_threads
-from seewhy.targets import check_top, is_integer, resolve
+from seewhy.targets import check_top, resolve
 from seewhy.text import brief
 
 Images: TypeAlias = Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,8 +136,9 @@ class Explanation:
         pictures = self.pictures(colormap, alpha, canvas)
         written = []
         for i, name in enumerate(names):
-            own = pictures[i * self._each : (i + 1) * self._each]
-            written += [file.path for file in output.save_method(target, name, self, i, own, raw)]
+            own = self.with_classes(i, pictures[i * self._each : (i + 1) * self._each])
+            arrays = self.arrays_of(i) if raw else None
+            written += [file.path for file in output.save_method(target, name, self.method, own, arrays)]
         return written
 
     def only(self, image: int) -> Explanation:
@@ -161,6 +163,32 @@ class Explanation:
     def targets_of(self, image: int) -> Sequence[int]:
         """The classes explained for one image, as a list of 1 or K."""
         return [int(index) for index in np.atleast_1d(self.targets[image])]
+
+    def with_classes(self, image: int, pictures: Sequence[Image.Image]) -> list[tuple[int | None, Image.Image]]:
+        """Pair the pictures of one image with their class indices, or with None where each image has a single class."""
+        indices = self.targets_of(image) if self.targets.ndim == 2 else [None]
+        return list(zip(indices, pictures, strict=True))
+
+    def arrays_of(self, image: int) -> dict[str, Any]:
+        """Return what NAME.METHOD.npz holds for one image.
+
+        These are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM methods, `maps`, with
+        the shapes that this class gives them for one image; for integrated gradients `completeness` too. `options` are
+        the method's as JSON text, where it has any.
+        """
+        arrays: dict[str, Any] = {
+            "logits": self.logits[image],
+            "target": np.asarray(self.targets[image]),
+            "attributions": self.attributions[image],
+            "heatmap": self.heatmaps[image],
+        }
+        if self.maps is not None:
+            arrays["maps"] = self.maps[image]
+        if self.completeness is not None:
+            arrays["completeness"] = self.completeness[image]
+        if self.options:
+            arrays["options"] = np.array(json.dumps(dict(self.options)))
+        return arrays
 
     def _flat_maps(self) -> Floats:
         """(N*K,h,w)"""

@@ -11,13 +11,14 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from seewhy import tars
+from seewhy.contract import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
 from seewhy.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.lists import read_list
 from seewhy.manifest import Key
 from seewhy.manifest_lines import DONE
-from seewhy.names import LONGEST_NAME, Names
 from seewhy.names import SCHEMA as NAMES
+from seewhy.names import Names
 from seewhy.preprocess import Encoded
 from seewhy.regular_files import FileStamp, file_stamp
 from seewhy.store import explained, temporary
@@ -247,9 +248,9 @@ class Inputs:
         check_encoding(Row(b"", path, "", ""))
         if not path:
             raise ImageError("'' is not a name that a file can have")
-        if len(os.fsencode(path)) > LONGEST_NAME:
+        if len(os.fsencode(path)) > LONGEST_TEXT:
             size = len(os.fsencode(path))
-            raise ImageError(f"{short(path)}: this path has {size} bytes, and {LONGEST_NAME} are the most")
+            raise ImageError(f"{short(path)}: this path has {size} bytes, and {LONGEST_TEXT} are the most")
         if os.path.isdir(path):
             real = Path(os.path.realpath(path))
             if real == self._out:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seewhy.cpus import usable_cores
-from seewhy.sessions import CPU
 
 BATCH_SIZE = 8
 """Images in one run of the graph, where nobody says otherwise.
@@ -35,7 +34,7 @@ class Layout:
     """Most images on the way."""
 
 
-def share(images: int, threads: int | None, batch_size: int, provider: str, many_passes: bool) -> Layout:
+def share(images: int, threads: int | None, batch_size: int, *, on_cpu: bool, many_passes: bool) -> Layout:
     """Share out `threads` threads among `images` images; None: one for each core, and one that waits for files.
 
     On the CPU every run has a core to itself, as far as there are images: no core then waits for another at the end of
@@ -47,7 +46,7 @@ def share(images: int, threads: int | None, batch_size: int, provider: str, many
         return Layout(1, 1, None, 1, 1)
     cores = threads or usable_cores()
     waits = 1 if threads is None else 0
-    if provider != CPU:
+    if not on_cpu:
         return Layout(cores + waits, 2, None, batch_size, 4 * batch_size)
     runs = max(1, min(cores, images))
     rounds = max(1, _divide_up(images, runs * batch_size))

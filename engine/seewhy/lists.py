@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from seewhy.contract import LONGEST_TEXT
 from seewhy.errors import ImageError
-from seewhy.names import LONGEST_NAME
 from seewhy.text import brief, short
 
 STANDARD_INPUT = "-"
@@ -64,8 +64,8 @@ def _check_length(entry: Entry, where: str) -> None:
     """
     for what, text in ((_PATH, entry.path), (_TARGET, entry.target), (_ID, entry.id)):
         size = len((text or "").encode(errors="surrogateescape"))
-        if size > LONGEST_NAME:
-            raise ImageError(f"{where}: its {what} has {size} bytes, and {LONGEST_NAME} are the most")
+        if size > LONGEST_TEXT:
+            raise ImageError(f"{where}: its {what} has {size} bytes, and {LONGEST_TEXT} are the most")
 
 
 def _open(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[IO[str]]:

@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
-from seewhy.contract import LONGEST_TEXT
 from seewhy.store import temporary
 from seewhy.text import percent, safe_folder_name, safe_name
 
@@ -17,8 +16,6 @@ SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
 CREATE TABLE taken (name BLOB PRIMARY KEY, earlier INTEGER, next INTEGER DEFAULT 2) WITHOUT ROWID;
 """
-LONGEST_NAME = LONGEST_TEXT
-"""Length of the longest path or name of an input, in bytes."""
 
 # Of a component of a name, in bytes: Linux stops at 255, and the method, the class and the extension come behind.
 _LONGEST = 160

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from seewhy.checks import is_integer
 from seewhy.errors import MethodError
-from seewhy.targets import is_integer
 from seewhy.text import brief
 
 Options = Mapping[str, Any]

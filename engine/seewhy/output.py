@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from seewhy.checks import is_integer
 from seewhy.errors import ImageError, OutputError
-from seewhy.targets import is_integer
 from seewhy.text import brief
-
-if TYPE_CHECKING:
-    from seewhy.explanation import Explanation
 
 QUALITY = 90
 """Of JPEG and WebP pictures, where nobody says otherwise."""
@@ -261,36 +257,29 @@ def save_picture(
 def save_method(
     folder: Folder,
     name: PurePath,
-    result: Explanation,
-    image: int,
-    pictures: Sequence[Image.Image],
-    raw: bool,
+    method: str,
+    pictures: Iterable[tuple[int | None, Image.Image]],
+    arrays: Mapping[str, Any] | None,
     encoding: Encoding = PNG,
 ) -> list[WrittenFile]:
-    """Write one image's pictures of one method, NAME.METHOD.png or NAME.METHOD.CLASS.png, and its numbers if `raw`.
+    """Write one image's results of one method: NAME.METHOD.png, or NAME.METHOD.CLASS.png, and NAME.METHOD.npz.
 
-    The numbers, NAME.METHOD.npz, are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM
-    methods, `maps`, with the shapes that `Explanation` gives them for one image; for integrated gradients
-    `completeness` too. `options` are the method's as JSON text, where it has any.
+    Args:
+        folder: The output folder.
+        name: Path of the results below it, without an extension.
+        method: Name of the method.
+        pictures: The pictures, each with its class index, or with None where the file name holds no class.
+        arrays: Content of the npz file, as `Explanation.arrays_of` returns it; None writes no such file.
+        encoding: Format and quality of the pictures.
+
+    Raises:
+        ImageError: If a picture is too large for the format.
+        OutputError: As `Folder.write`.
     """
-    nested = result.targets.ndim == 2
     written = []
-    for target, picture in zip(result.targets_of(image), pictures, strict=True):
-        suffix = f"{result.method}.{target}" if nested else result.method
+    for target, picture in pictures:
+        suffix = method if target is None else f"{method}.{target}"
         written.append(save_picture(folder, name, suffix, picture, encoding))
-    if raw:
-        arrays: dict[str, Any] = {
-            "logits": result.logits[image],
-            "target": np.asarray(result.targets[image]),
-            "attributions": result.attributions[image],
-            "heatmap": result.heatmaps[image],
-        }
-        if result.maps is not None:
-            arrays["maps"] = result.maps[image]
-        if result.completeness is not None:
-            arrays["completeness"] = result.completeness[image]
-        if result.options:
-            arrays["options"] = np.array(json.dumps(dict(result.options)))
-        path = name.with_name(f"{name.name}.{result.method}.npz")
-        written.append(folder.write(path, lambda file: np.savez(file, **arrays)))
+    if arrays is not None:
+        written.append(folder.write(name.with_name(f"{name.name}.{method}.npz"), lambda file: np.savez(file, **arrays)))
     return written

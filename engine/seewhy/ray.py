@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from seewhy import tables
 from seewhy.batch import check, classes, explain_rows
+from seewhy.checks import is_integer
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer import Explainer, MethodOptions
 from seewhy.inputs import Input
@@ -37,7 +38,7 @@ from seewhy.layout import BATCH_SIZE
 from seewhy.sessions import Provider
 from seewhy.steps import Settings
 from seewhy.tables import Entry
-from seewhy.targets import Target, is_integer, read_target
+from seewhy.targets import Target, read_target
 from seewhy.text import brief
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"

@@ -9,15 +9,13 @@ The maps are those of `combine.py`, before ReLU and upsampling, summed in float3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from seewhy.arrays import Floats
-from seewhy.combine import Attribution, Size
 from seewhy.contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
 
 SHAPE: Shape = ("N", "h", "w")
@@ -49,10 +47,6 @@ class Reduction:
             helper.make_node("Mul", [ACTIVATIONS, factor], [product], name=product),
             helper.make_node("ReduceSum", [product, _CHANNELS], [self.output], name=self.output, keepdims=0),
         ]
-
-    def attribution(self, values: Mapping[str, Floats], size: Size) -> Attribution:
-        """What the method's rule in `combine.py` returns."""
-        return Attribution(values[self.output])
 
 
 def _single(operator: str, *inputs: str) -> Callable[[str], list[onnx.NodeProto]]:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from seewhy import contract, pieces
 from seewhy.arrays import Floats
 from seewhy.binding import Bound
+from seewhy.checks import is_integer
 from seewhy.cpus import most_threads, usable_cores
 from seewhy.errors import ModelFileError, ProviderError, SeewhyError
 from seewhy.graph import prune
 from seewhy.model import ModelFile
 from seewhy.quirks import adapt
 from seewhy.reduction import add_maps, sources
-from seewhy.targets import is_integer
 from seewhy.text import brief, first_line
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from seewhy import output, records
+from seewhy.checks import is_integer
 from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation, class_name
@@ -24,7 +25,7 @@ from seewhy.records import Row
 from seewhy.regular_files import file_stamp
 from seewhy.render import clip_gradients, gradient_pictures, rgb
 from seewhy.sheet import contact_sheet
-from seewhy.targets import is_integer, resolve
+from seewhy.targets import resolve
 from seewhy.text import brief
 
 
@@ -230,9 +231,9 @@ class Steps:
         written: dict[str, list[output.WrittenFile]] = {}
         for method, result in results.items():
             pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
-            written[method] = output.save_method(
-                self.folder, item.input.name, result, image, pictures, settings.raw, settings.encoding
-            )
+            arrays = result.arrays_of(image) if settings.raw else None
+            own = result.with_classes(image, pictures)
+            written[method] = output.save_method(self.folder, item.input.name, method, own, arrays, settings.encoding)
         first = next(iter(results.values()))
         files, answers = [file for saved in written.values() for file in saved], []
         for k, index in enumerate(first.targets_of(image)):

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from seewhy.arrays import Floats, Integers
+from seewhy.checks import is_integer
 from seewhy.contract import PREDICTED
 from seewhy.errors import TargetError
 from seewhy.text import brief
@@ -74,11 +75,6 @@ def check_top(top: Any, classes: int) -> int:
     if not is_integer(top) or not 1 <= top <= classes:
         raise TargetError(f"top must be an integer from 1 to {classes}, not {brief(top)}")
     return int(top)
-
-
-def is_integer(value: Any) -> bool:
-    """Whether `value` is a Python or NumPy integer; True and False are not."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _index(value: Any, classes: int, labels: Sequence[str] | None) -> int:

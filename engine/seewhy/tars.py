@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from seewhy.contract import LONGEST_TEXT
 from seewhy.decode import extensions
 from seewhy.errors import ImageError
-from seewhy.names import LONGEST_NAME
 from seewhy.regular_files import open_regular
 from seewhy.text import short
 
@@ -144,9 +144,9 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 def _read(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> Member:
     size = len(os.fsencode(entry.name))
-    if size > LONGEST_NAME:  # every row of a shard would get as much room
+    if size > LONGEST_TEXT:  # every row of a shard would get as much room
         called = f"{entry.name[:100]}...{hashlib.sha256(os.fsencode(entry.name)).hexdigest()[:16]}"
-        error = ImageError(f"{path}#{short(called)}: a name of {size} bytes, and {LONGEST_NAME} are the most")
+        error = ImageError(f"{path}#{short(called)}: a name of {size} bytes, and {LONGEST_TEXT} are the most")
         return Member(called, error=error)
     name = f"{path}#{entry.name}"
     if not entry.isreg():

@@ -25,7 +25,7 @@ from seewhy_export.forward import ForwardGraph, value_of
 from seewhy_export.forward_lowering import FORWARD_LOWERINGS
 from seewhy_export.functional import make_functional
 from seewhy_export.layer import TargetLayer
-from seewhy_export.lowering import IN_PLACE_LEFTOVERS, decomposition_table
+from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, decomposition_table
 from seewhy_export.norm_folding import fold, foldable
 from seewhy_export.origins import Origins, described
 from seewhy_export.quiet import one_line

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seewhy_export.lowering import IN_PLACE_LEFTOVERS, LOWERINGS, norms
+from seewhy_export.lowering import norms
+from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, LOWERINGS
 
 aten = torch.ops.aten
 Draw = Callable[[st.SearchStrategy], Any]

@@ -1,0 +1,48 @@
+"""Messages from `seewhy bench` to the worker processes that measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seewhy.errors import ModelFileError
+from seewhy.explainer import Explainer
+from seewhy.model import ModelFile
+from seewhy.sessions import Provider
+
+FORWARD = "forward"
+"""What a case runs where it runs no method: the model alone, up to its logits."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run. The fields are as in `bench.Row`."""
+
+    what: str
+    workers: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker has to do."""
+
+    path: str
+    providers: Sequence[Provider] | None
+    batch: int
+    cases: Sequence[Case]
+    seconds: float
+    """For each case, in all rounds."""
+    rounds: int
+    profile: bool = False
+    sha256: Sequence[str | None] = ()
+    """SHA-256 of the model file, and that of the weights file beside it or None."""
+
+    def check(self, read: ModelFile | Explainer) -> None:
+        """Check that the files have not changed since the order was made.
+
+        Raises:
+            ModelFileError: If they have changed since the order was made.
+        """
+        if [read.sha256, read.external_data_sha256] != list(self.sha256):
+            raise ModelFileError(f"{self.path}: changed while it was measured; start again")
