@@ -39,7 +39,7 @@ import PIL
 from PIL import Image
 
 from seewhy import Explainer, Settings, __version__, explain_folder
-from seewhy.cpus import usable_cores
+from seewhy._shared.cpu_count import usable_cores
 from seewhy.layout import share
 from seewhy.output import Encoding
 from seewhy.preprocess import normalise, photograph

@@ -40,7 +40,7 @@ import numpy as np
 import onnxruntime
 
 from seewhy import _core, contract
-from seewhy.cpus import usable_cores
+from seewhy._shared.cpu_count import usable_cores
 from seewhy.graph import prune
 from seewhy.methods import METHODS
 from seewhy.model import ModelFile

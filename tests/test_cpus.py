@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seewhy.cpus import usable_cores
+from seewhy._shared.cpu_count import usable_cores
 
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="a system without affinity")
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from seewhy.cpus import usable_cores
+from seewhy._shared.cpu_count import usable_cores
 from seewhy.layout import Layout, share
 
 

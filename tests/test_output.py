@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError
+from seewhy._shared.text import printable, safe_folder_name, safe_name, short
 from seewhy.names import plan
 from seewhy.output import FORMATS, Encoding, Folder, save_picture
-from seewhy.text import printable, safe_folder_name, safe_name, short
 from tiny_model import load
 
 Photo = Callable[..., Image.Image]

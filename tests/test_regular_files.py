@@ -1,4 +1,4 @@
-"""Tests of `seewhy.regular_files`."""
+"""Tests of `seewhy._shared.regular_files`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seewhy.regular_files import open_regular
+from seewhy._shared.regular_files import open_regular
 
 
 def test_a_regular_file_and_a_link_to_one_are_opened(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from seewhy import Explainer, ModelFileError, ProviderError, graph, sessions
-from seewhy.cpus import most_threads
+from seewhy._shared.cpu_count import most_threads
 from seewhy.model import ModelFile
 from test_external_weights import external
 from tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -219,7 +219,7 @@ def test_spinning(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 _MEMORY = """
 import os, sys
 import numpy as np
-from seewhy.cpus import most_threads
+from seewhy._shared.cpu_count import most_threads
 from seewhy.model import ModelFile
 from seewhy.sessions import Sessions
 

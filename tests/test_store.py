@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from seewhy import OutputError
+from seewhy._shared.temp_tables import explained, temporary
 from seewhy.inputs import Inputs
-from seewhy.store import explained, temporary
 
 
 def test_a_table_of_its_own_each() -> None:

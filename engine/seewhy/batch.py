@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from seewhy import output, pipeline, render, shards
-from seewhy.checks import is_integer
+from seewhy._shared.checks import is_integer
+from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.inputs import Input
@@ -17,7 +18,6 @@ from seewhy.preprocess import check_photographs
 from seewhy.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
 from seewhy.targets import check_top, resolve
-from seewhy.text import brief
 
 __all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
 

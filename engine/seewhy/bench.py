@@ -21,14 +21,14 @@ from typing import Any, TypeVar
 import onnxruntime
 
 from seewhy import bench_worker, methods
+from seewhy._shared.checks import is_integer
+from seewhy._shared.cpu_count import most_threads, usable_cores
+from seewhy._shared.text import brief
 from seewhy._version import __version__
 from seewhy.bench_protocol import FORWARD, Case, Order
-from seewhy.checks import is_integer
-from seewhy.cpus import most_threads, usable_cores
 from seewhy.errors import MethodError
 from seewhy.model import ModelFile
 from seewhy.sessions import CPU, Provider, Sessions
-from seewhy.text import brief
 
 __all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]
 

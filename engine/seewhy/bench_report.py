@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seewhy._shared.text import printable
 from seewhy.bench import FORWARD, Advice, Operator, Report, Row
-from seewhy.text import printable
 
 _TOP = 12
 """Rows of a profile."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from seewhy.arrays import Floats, Integers
+from seewhy._shared.arrays import Floats, Integers
 from seewhy.combine import COMPLETENESS, Attribution, Size, Values
 from seewhy.contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import OutputError

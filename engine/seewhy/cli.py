@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from seewhy import signals
+from seewhy._shared.text import printable
 from seewhy._version import __version__
 from seewhy.click_types import NonEmptyPath
 from seewhy.errors import MissingExtraError, SeewhyError
-from seewhy.text import printable
 
 _EXIT_ERROR = 2
 _EXIT_PROBLEMS = 1

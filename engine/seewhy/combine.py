@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import seewhy._core as _core
-from seewhy.arrays import Floats, first_not_finite
+from seewhy._shared.arrays import Floats, first_not_finite
 from seewhy.contract import (
     ACTIVATIONS,
     CLASS_WEIGHTS,

@@ -17,12 +17,12 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from seewhy._shared.regular_files import FileStamp, open_regular
+from seewhy._shared.text import short
 from seewhy.contract import MAX_PIXELS
 from seewhy.errors import ImageError
 from seewhy.jpeg2000_bits import refuse_misread_jpeg2000
 from seewhy.pixel_depth import float_to_byte, integer_to_byte
-from seewhy.regular_files import FileStamp, open_regular
-from seewhy.text import short
 from seewhy.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
 from seewhy.transparency import Colour, on_white, transparent_colour
 

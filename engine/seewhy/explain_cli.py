@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from seewhy._shared.text import printable
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer import Explainer
 from seewhy.folder_run import FailureLimit, Run, Summary
@@ -26,7 +27,6 @@ from seewhy.progress import Progress
 from seewhy.signals import EXIT_SIGNALLED, Stopped
 from seewhy.steps import Outcome, Settings
 from seewhy.targets import read_target
-from seewhy.text import printable
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 from seewhy import methods, preprocess
-from seewhy.arrays import Integers
-from seewhy.checks import is_integer
+from seewhy._shared.arrays import Integers
+from seewhy._shared.checks import is_integer
+from seewhy._shared.cpu_count import usable_cores
+from seewhy._shared.text import brief
 from seewhy.classes import Question, answer
 from seewhy.contract import Metadata
-from seewhy.cpus import usable_cores
 from seewhy.errors import ImageError, MethodError, TargetError
 from seewhy.explanation import Explanation
 from seewhy.methods import METHODS, Size
@@ -24,7 +25,6 @@ from seewhy.results import Results
 from seewhy.runs import Runs
 from seewhy.sessions import Provider, Sessions, check_threads
 from seewhy.targets import check_top, resolve
-from seewhy.text import brief
 
 Images: TypeAlias = Any
 """A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""

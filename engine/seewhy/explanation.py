@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from seewhy import output, render
-from seewhy.arrays import Floats, Integers, sigmoid, softmax
+from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
 from seewhy.combine import Size, full_size
 from seewhy.methods import METHODS
 from seewhy.names import plan

@@ -21,10 +21,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from seewhy._shared.regular_files import open_regular, sha256_of
+from seewhy._shared.text import short
 from seewhy.contract import first_repeated
 from seewhy.errors import ModelFileError
-from seewhy.regular_files import open_regular, sha256_of
-from seewhy.text import short
 
 _BLOCK = 1 << 22
 _MOST = 2**31

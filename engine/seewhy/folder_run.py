@@ -15,6 +15,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from seewhy import output, provenance
+from seewhy._shared.temp_tables import explained
+from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_files
 from seewhy.commit import Commit, Pictures, Shards, sync
 from seewhy.errors import MethodError, OutputError
@@ -27,8 +29,6 @@ from seewhy.manifest_lines import NAME as MANIFEST
 from seewhy.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.shards import About
 from seewhy.steps import Outcome, Settings
-from seewhy.store import explained
-from seewhy.text import brief
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # who wants to see it adds another

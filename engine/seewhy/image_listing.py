@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seewhy import patterns, tars
+from seewhy._shared.text import short
 from seewhy.decode import extensions
 from seewhy.errors import ImageError
 from seewhy.lists import Entry
-from seewhy.text import short
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from seewhy import tars
+from seewhy._shared.regular_files import FileStamp, file_stamp
+from seewhy._shared.temp_tables import explained, temporary
+from seewhy._shared.text import short
 from seewhy.contract import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
 from seewhy.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
@@ -20,10 +23,7 @@ from seewhy.manifest_lines import DONE
 from seewhy.names import SCHEMA as NAMES
 from seewhy.names import Names
 from seewhy.preprocess import Encoded
-from seewhy.regular_files import FileStamp, file_stamp
-from seewhy.store import explained, temporary
 from seewhy.targets import Target, read_target
-from seewhy.text import short
 
 # `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are
 # named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.

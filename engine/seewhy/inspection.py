@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from seewhy import methods
+from seewhy._shared.text import printable
 from seewhy.contract import SCHEMA, Layer, Preprocessing, Rectifiers
 from seewhy.model import ModelFile
 from seewhy.runs import why_repeated
-from seewhy.text import printable
 
 _WIDTH = 15
 """Of the column of names."""

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.arrays import Floats
+from seewhy._shared.arrays import Floats
 from seewhy.combine import ATTRIBUTIONS, COMPLETENESS
 from seewhy.contract import LOGITS
 from seewhy.errors import MethodError

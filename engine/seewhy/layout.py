@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seewhy.cpus import usable_cores
+from seewhy._shared.cpu_count import usable_cores
 
 BATCH_SIZE = 8
 """Images in one run of the graph, where nobody says otherwise.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from seewhy._shared.text import brief, short
 from seewhy.contract import LONGEST_TEXT
 from seewhy.errors import ImageError
-from seewhy.text import brief, short
 
 STANDARD_INPUT = "-"
 _PATH, _TARGET, _ID = "path", "target", "id"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import seewhy._core as _core
 from seewhy import combine
+from seewhy._shared.arrays import Floats
+from seewhy._shared.text import brief
 from seewhy.ablationcam import ABLATIONCAM
-from seewhy.arrays import Floats
 from seewhy.combine import Attribution, Size, Values
 from seewhy.contract import (
     ACTIVATIONS,
@@ -27,7 +28,6 @@ from seewhy.options import Option
 from seewhy.passes import Passes
 from seewhy.scorecam import SCORECAM
 from seewhy.smoothgrad import SMOOTHGRAD
-from seewhy.text import brief
 
 __all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
 

@@ -13,12 +13,12 @@ import onnx
 from numpy.typing import NDArray
 
 from seewhy import contract
+from seewhy._shared.regular_files import open_regular
+from seewhy._shared.text import short
 from seewhy.contract import Metadata, Shape
 from seewhy.digest import file_digests
 from seewhy.errors import ModelFileError
 from seewhy.external_weights import ExternalWeights, tensors
-from seewhy.regular_files import open_regular
-from seewhy.text import short
 
 _FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 _PROTOBUF_LIMIT = 2**31 - 1

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
-from seewhy.store import temporary
-from seewhy.text import percent, safe_folder_name, safe_name
+from seewhy._shared.temp_tables import temporary
+from seewhy._shared.text import percent, safe_folder_name, safe_name
 
 SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;

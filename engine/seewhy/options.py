@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from seewhy.checks import is_integer
+from seewhy._shared.checks import is_integer
+from seewhy._shared.text import brief
 from seewhy.errors import MethodError
-from seewhy.text import brief
 
 Options = Mapping[str, Any]
 

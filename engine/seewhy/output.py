@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from seewhy.checks import is_integer
+from seewhy._shared.checks import is_integer
+from seewhy._shared.text import brief
 from seewhy.errors import ImageError, OutputError
-from seewhy.text import brief
 
 QUALITY = 90
 """Of JPEG and WebP pictures, where nobody says otherwise."""

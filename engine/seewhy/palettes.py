@@ -11,9 +11,9 @@ from functools import cache
 
 import numpy as np
 
-from seewhy.arrays import Bytes
+from seewhy._shared.arrays import Bytes
+from seewhy._shared.text import brief
 from seewhy.errors import OutputError
-from seewhy.text import brief
 
 # Base 85 of the 768 bytes R G B R G B ...
 _TABLES = {

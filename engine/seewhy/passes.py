@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.arrays import Floats, Integers
+from seewhy._shared.arrays import Floats, Integers
 from seewhy.combine import Size
 from seewhy.contract import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
 from seewhy.options import Option, Options

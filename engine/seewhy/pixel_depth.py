@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.arrays import Bytes
+from seewhy._shared.arrays import Bytes
 from seewhy.errors import ImageError
 
 # Number of pixels converted at a time, where a conversion needs several more bytes for each pixel.

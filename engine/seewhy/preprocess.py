@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import seewhy._core as _core
-from seewhy.arrays import Bytes, Floats, first_not_finite
+from seewhy._shared.arrays import Bytes, Floats, first_not_finite
+from seewhy._shared.regular_files import FileStamp
 from seewhy.contract import MAX_PIXELS, Metadata, Preprocessing
 from seewhy.decode import Decoded, Smaller, decode_bytes, decode_file, decode_image
 from seewhy.errors import ImageError
-from seewhy.regular_files import FileStamp
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime
 import PIL
 
+from seewhy._shared.regular_files import open_regular
+from seewhy._shared.text import printable
 from seewhy._version import __version__
 from seewhy.errors import OutputError
-from seewhy.regular_files import open_regular
-from seewhy.text import printable
 
 NAME = "run.json"
 SCHEMA = 1

@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy import tables
+from seewhy._shared.checks import is_integer
+from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_rows
-from seewhy.checks import is_integer
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer import Explainer, MethodOptions
 from seewhy.inputs import Input
@@ -39,7 +40,6 @@ from seewhy.sessions import Provider
 from seewhy.steps import Settings
 from seewhy.tables import Entry
 from seewhy.targets import Target, read_target
-from seewhy.text import brief
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"
 """Columns of the same number of rows, as Ray Data hands them over in the format `numpy`."""

@@ -20,6 +20,7 @@ from itertools import count, islice
 from typing import Any
 
 from seewhy import output, provenance
+from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer import Explainer
 from seewhy.folder_run import Run
@@ -28,7 +29,6 @@ from seewhy.methods import METHODS
 from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
 from seewhy.sessions import Provider
 from seewhy.steps import Outcome, Settings
-from seewhy.text import first_line
 
 # Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.
 _WAVE = 1 << 19

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from seewhy.arrays import Floats
+from seewhy._shared.arrays import Floats
+from seewhy._shared.regular_files import MISSING
 from seewhy.errors import SeewhyError
 from seewhy.explanation import Explanation, class_name
 from seewhy.inputs import Input
 from seewhy.manifest_lines import DONE, FAILED, Record
 from seewhy.methods import METHODS
-from seewhy.regular_files import MISSING
 from seewhy.targets import highest
 
 TOP = 5

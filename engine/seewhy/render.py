@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 import seewhy._core as _core
-from seewhy.arrays import Bytes, Floats
+from seewhy._shared.arrays import Bytes, Floats
+from seewhy._shared.text import brief
 from seewhy.errors import OutputError
 from seewhy.palettes import palette
 from seewhy.preprocess import Picture, Placement
-from seewhy.text import brief
 
 CANVASES = ("model", "original")
 

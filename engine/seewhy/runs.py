@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from seewhy import reduction
-from seewhy.arrays import Integers, first_not_finite
+from seewhy._shared.arrays import Integers, first_not_finite
 from seewhy.contract import ACTIVATIONS
 from seewhy.errors import ModelFileError, OutputError
 from seewhy.model import ModelFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import seewhy._core as _core
-from seewhy.arrays import softmax
+from seewhy._shared.arrays import softmax
 from seewhy.combine import CHANNEL_WEIGHTS
 from seewhy.contract import ACTIVATIONS
 from seewhy.options import Options

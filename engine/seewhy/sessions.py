@@ -15,16 +15,16 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from seewhy import contract, pieces
-from seewhy.arrays import Floats
+from seewhy._shared.arrays import Floats
+from seewhy._shared.checks import is_integer
+from seewhy._shared.cpu_count import most_threads, usable_cores
+from seewhy._shared.text import brief, first_line
 from seewhy.binding import Bound
-from seewhy.checks import is_integer
-from seewhy.cpus import most_threads, usable_cores
 from seewhy.errors import ModelFileError, ProviderError, SeewhyError
 from seewhy.graph import prune
 from seewhy.model import ModelFile
 from seewhy.quirks import adapt
 from seewhy.reduction import add_maps, sources
-from seewhy.text import brief, first_line
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"

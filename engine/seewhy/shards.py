@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from seewhy._shared.text import brief
 from seewhy.errors import OutputError
 from seewhy.tables import Entry, Line, arrow, columns, lines, pyarrow
-from seewhy.text import brief
 
 FORMATS = ("npz", "parquet")
 FOLDER = "shards"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from seewhy.text import printable
+from seewhy._shared.text import printable
 
 _PAPER, _INK, _GREY = (255, 255, 255), (24, 24, 24), (110, 110, 110)
 _SMALLEST, _LARGEST = 224, 512

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seewhy.arrays import Floats
+from seewhy._shared.arrays import Floats
 from seewhy.combine import ATTRIBUTIONS
 from seewhy.options import Option, Options, integer, number
 from seewhy.passes import Batch, Passes, sum_gradients

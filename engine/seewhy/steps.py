@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image
 
 from seewhy import output, records
-from seewhy.checks import is_integer
+from seewhy._shared.checks import is_integer
+from seewhy._shared.regular_files import file_stamp
+from seewhy._shared.text import brief
 from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation, class_name
@@ -22,11 +24,9 @@ from seewhy.manifest_lines import Record
 from seewhy.methods import METHODS
 from seewhy.preprocess import Photograph, photograph
 from seewhy.records import Row
-from seewhy.regular_files import file_stamp
 from seewhy.render import clip_gradients, gradient_pictures, rgb
 from seewhy.sheet import contact_sheet
 from seewhy.targets import resolve
-from seewhy.text import brief
 
 
 @dataclass(frozen=True)

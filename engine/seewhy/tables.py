@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.arrays import Floats
+from seewhy._shared.arrays import Floats
+from seewhy._shared.text import brief
 from seewhy.errors import MissingExtraError, OutputError
 from seewhy.manifest_lines import Record
 from seewhy.records import TOP, Row
-from seewhy.text import brief
 
 DTYPES = ("float32", "float16", "uint8")
 """What heatmaps can be stored as."""

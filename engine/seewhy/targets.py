@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from seewhy.arrays import Floats, Integers
-from seewhy.checks import is_integer
+from seewhy._shared.arrays import Floats, Integers
+from seewhy._shared.checks import is_integer
+from seewhy._shared.text import brief
 from seewhy.contract import PREDICTED
 from seewhy.errors import TargetError
-from seewhy.text import brief
 
 Target: TypeAlias = int | str
 """A class index or a label."""

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from seewhy._shared.regular_files import open_regular
+from seewhy._shared.text import short
 from seewhy.contract import LONGEST_TEXT
 from seewhy.decode import extensions
 from seewhy.errors import ImageError
-from seewhy.regular_files import open_regular
-from seewhy.text import short
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # The largest member that is read; a compressed archive may hold anything.

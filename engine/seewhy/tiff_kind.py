@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import COMPRESSION_INFO, PREFIXES, ImageFileDirectory_v2, TiffImageFile
 
+from seewhy._shared.text import brief
 from seewhy.errors import ImageError
-from seewhy.text import brief
 
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 258, 259, 262, 266
 _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION, _COLORMAP, _INK_SET = 277, 284, 320, 332

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from seewhy import provenance, shards
+from seewhy._shared.regular_files import open_regular, sha256_of
+from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
 from seewhy.manifest_lines import DONE, NAME, Result, damaged, groups, problem
 from seewhy.methods import METHODS
 from seewhy.output import FORMATS
-from seewhy.regular_files import open_regular, sha256_of
-from seewhy.store import explained, temporary
 
 _SCHEMA = """
 CREATE TABLE named (path BLOB PRIMARY KEY) WITHOUT ROWID;

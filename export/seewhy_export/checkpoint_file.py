@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from seewhy._shared.regular_files import open_regular
 from seewhy.errors import ExportError, MissingExtraError
-from seewhy.regular_files import open_regular
 from seewhy_export.quiet import one_line
 
 

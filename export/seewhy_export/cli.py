@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from seewhy import contract
+from seewhy._shared.text import printable, safe_name
 from seewhy.click_types import NonEmptyPath
 from seewhy.contract import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
 from seewhy.errors import ExportError
-from seewhy.text import printable, safe_name
 from seewhy_export import demo
 from seewhy_export.exporter import ExportReport, check_text, export
 from seewhy_export.labels import load_labels

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from seewhy._shared.regular_files import open_regular
 from seewhy.contract import check_text, object_without_repeats
 from seewhy.errors import ExportError
-from seewhy.regular_files import open_regular
 
 _LARGEST = 16 * 2**20
 """Bytes. The 21,843 names of ImageNet take a twentieth of it."""

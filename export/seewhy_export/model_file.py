@@ -14,10 +14,10 @@ from pathlib import Path
 import onnx_ir
 
 from seewhy import contract
+from seewhy._shared.regular_files import sha256_of
 from seewhy.contract import Metadata
 from seewhy.digest import seal
 from seewhy.errors import ExportError
-from seewhy.regular_files import sha256_of
 from seewhy_export.onnx_file import parse
 
 # Small tensors stay in the main file even where weights move out: shapes and the like are needed to check the graph.

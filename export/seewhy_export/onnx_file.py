@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner
 
 from seewhy import contract
+from seewhy._shared.regular_files import open_regular
 from seewhy.errors import ExportError
-from seewhy.regular_files import open_regular
 from seewhy_export.onnx_tensors import FLOATS, check_external, check_size, external_files, parts, tensor_value
 from seewhy_export.quiet import one_line
 from seewhy_export.source import some

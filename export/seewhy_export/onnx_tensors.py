@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from seewhy._shared.regular_files import open_regular
+from seewhy._shared.text import short
 from seewhy.errors import ExportError
-from seewhy.regular_files import open_regular
-from seewhy.text import short
 from seewhy_export.quiet import one_line
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}

@@ -19,7 +19,8 @@ import faults
 from common import failed
 from common import run as command
 from faults import assert_complete, assert_same, lines, pictures
-from seewhy import Explainer, OutputError, commit, explain_folder, store
+from seewhy import Explainer, OutputError, commit, explain_folder
+from seewhy._shared import temp_tables
 
 
 class Disk:
@@ -145,7 +146,7 @@ def test_no_room_for_the_list_of_images(
     model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite's own files are on another disk than the results, perhaps."""
-    made = store.temporary
+    made = temp_tables.temporary
 
     def small(schema: str) -> Any:
         database = made(schema)
