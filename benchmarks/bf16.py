@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from seewhy import Explainer, contract
+from seewhy import Explainer
+from seewhy.contract import metadata as contract
 from seewhy.model import ModelFile
 from seewhy.sessions import Sessions
 

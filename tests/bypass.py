@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from seewhy import contract, digest
+from seewhy.contract import checksum, metadata
 from tiny_model import Tiny, set_property
 
 WEIGHT = np.random.default_rng(5).standard_normal((6, 3)).astype(np.float32)
@@ -24,7 +24,7 @@ def around(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def proto(separates: bool = False) -> onnx.ModelProto:
     """The graph, with metadata that says whether the layer `separates`; it does not."""
-    outputs = (contract.LOGITS, contract.ACTIVATIONS, contract.GRADIENTS)
+    outputs = (metadata.LOGITS, metadata.ACTIVATIONS, metadata.GRADIENTS)
     model = replace(Tiny(), outputs=outputs).proto()
     graph = model.graph
     last = next(node for node in graph.node if "logits" in node.output)
@@ -45,5 +45,5 @@ def proto(separates: bool = False) -> onnx.ModelProto:
 
 
 def save(path: Path, separates: bool = False) -> Path:
-    path.write_bytes(digest.seal(proto(separates).SerializeToString()))
+    path.write_bytes(checksum.seal(proto(separates).SerializeToString()))
     return path

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from click.testing import CliRunner, Result
 
-from seewhy import cli, digest
+from seewhy import cli
+from seewhy.contract import checksum
 
 
 def pixels(count: int = 3, seed: int = 7) -> np.ndarray:
@@ -26,7 +27,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 def write(path: Path, model: onnx.ModelProto) -> Path:
     """Write `model` with the right digest."""
-    path.write_bytes(digest.seal(model.SerializeToString()))
+    path.write_bytes(checksum.seal(model.SerializeToString()))
     return path
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError, TargetError, batch, digest, explain_folder, output
+from seewhy import Explainer, ImageError, OutputError, TargetError, batch, explain_folder, output
 from seewhy.batch import Outcome, Settings
+from seewhy.contract import checksum
 from seewhy.inputs import Input, Inputs
 from seewhy.output import Encoding
 from tiny_model import Tiny, load
@@ -177,7 +178,7 @@ def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: P
     weights["conv1.bias"][...] = -9
     weights["conv2.bias"][...] = 0
     weights["fc.weight"][...] = 3e38
-    (tmp_path / "m.onnx").write_bytes(digest.seal(tiny.proto(weights).SerializeToString()))
+    (tmp_path / "m.onnx").write_bytes(checksum.seal(tiny.proto(weights).SerializeToString()))
     for name, value in [("a", 0), ("b", 255), ("c", 0)]:
         Image.new("RGB", (16, 12), (value,) * 3).save(tmp_path / f"{name}.png")
     found = find_images([tmp_path / f"{name}.png" for name in "abc"], tmp_path / "out")

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from common import failed, run
-from seewhy import Explainer, __version__, cli, digest
+from seewhy import Explainer, __version__, cli
+from seewhy.contract import checksum
 from seewhy.errors import ExportError
 from seewhy.methods import METHODS
 from tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
@@ -194,10 +195,10 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         "text": b"hello",
         "empty": b"",
         "bare": bare.SerializeToString(),
-        "newer": digest.seal(set_property(tiny.proto(), "schema", 99).SerializeToString()),
+        "newer": checksum.seal(set_property(tiny.proto(), "schema", 99).SerializeToString()),
         "cut": good.read_bytes()[:-500],
         "damaged": good.read_bytes().replace(tiny.weights()["fc.bias"].tobytes(), bytes(24)),
-        "nan": digest.seal(
+        "nan": checksum.seal(
             tiny.proto({**tiny.weights(), "fc.bias": np.full(6, np.nan, np.float32)}).SerializeToString()
         ),
     }

@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from seewhy.contract import DIGEST_KEY, DIGEST_PLACEHOLDER
-from seewhy.digest import file_digests, seal
+from seewhy.contract.checksum import file_digests, seal
+from seewhy.contract.metadata import DIGEST_KEY, DIGEST_PLACEHOLDER
 from tiny_model import Tiny
 
 

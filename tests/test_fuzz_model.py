@@ -24,7 +24,8 @@ from PIL import Image
 import forked
 from common import pixels
 from damage import DAMAGES
-from seewhy import Explainer, SeewhyError, Settings, contract, digest, explain_folder
+from seewhy import Explainer, SeewhyError, Settings, explain_folder
+from seewhy.contract import checksum, metadata
 from seewhy.inspection import facts, report
 from seewhy.model import ModelFile
 from tiny_model import Tiny, set_property
@@ -50,7 +51,7 @@ def save(folder: Path, external: bool) -> list[Path]:
         tensor.data_location = TensorProto.EXTERNAL
     weights.write_bytes(data)
     set_property(model, "external_data", {"file": weights.name, "sha256": hashlib.sha256(data).hexdigest()})
-    path.write_bytes(digest.seal(model.SerializeToString()))
+    path.write_bytes(checksum.seal(model.SerializeToString()))
     return [path, weights]
 
 
@@ -165,7 +166,7 @@ _LINES = ("", "{", "[" * 5000, "[" * 100_000, "1" * 5000, "NaN", "1e999", "-", '
 
 def edit_value(model: onnx.ModelProto, chance: random.Random) -> str:
     """Put something else into the JSON of one key."""
-    entry = chance.choice([entry for entry in model.metadata_props if entry.key != contract.DIGEST_KEY])
+    entry = chance.choice([entry for entry in model.metadata_props if entry.key != metadata.DIGEST_KEY])
     try:
         value = json.loads(entry.value)
     except ValueError:  # there was another edit before
@@ -191,7 +192,7 @@ def edit_value(model: onnx.ModelProto, chance: random.Random) -> str:
 
 def edit_text(model: onnx.ModelProto, chance: random.Random) -> str:
     """Put something into a key that is not JSON, perhaps, or take a key away, or give it twice."""
-    entry = chance.choice([entry for entry in model.metadata_props if entry.key != contract.DIGEST_KEY])
+    entry = chance.choice([entry for entry in model.metadata_props if entry.key != metadata.DIGEST_KEY])
     what = chance.randrange(4)
     if what == 0:
         entry.value = chance.choice(_LINES)
@@ -292,7 +293,7 @@ def load_edited(case: dict[str, Any]) -> dict[str, Any]:
         path = Path(folder, "in", NAME)
         path.parent.mkdir()
         try:
-            path.write_bytes(digest.seal(model.SerializeToString()))
+            path.write_bytes(checksum.seal(model.SerializeToString()))
         except ValueError:  # the digest's own key was edited
             path.write_bytes(model.SerializeToString())
         path.with_name(f"{NAME}.data").write_bytes(bytes(4096))

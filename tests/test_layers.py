@@ -36,4 +36,4 @@ def test_runtime_does_not_import(model_path: Path, name: str, code: str) -> None
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "PIL", "numpy"])
 def test_contract_needs_the_standard_library_alone(name: str) -> None:
-    assert fresh(f"import sys, seewhy.contract, seewhy.errors, seewhy.digest{loaded(name)}") == "False"
+    assert fresh(f"import sys, seewhy.contract.metadata, seewhy.contract.checksum{loaded(name)}") == "False"

@@ -11,7 +11,7 @@ from common import pixels, relative_error, write
 from reference import MAPS, WEIGHTS, Reference, minmax, upsample
 from seewhy import Explainer, MethodError
 from seewhy.combine import full_size
-from seewhy.contract import ACTIVATIONS, GRADIENTS
+from seewhy.contract.metadata import ACTIVATIONS, GRADIENTS
 from seewhy.methods import METHODS, Attribution, Size
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, contract
+from seewhy import Explainer, ImageError
+from seewhy.contract import metadata as contract
 from seewhy.decode import decode_bytes
 from seewhy.preprocess import Encoded, Photograph, batch, fit, normalise, photograph
 from tiny_model import Tiny

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from seewhy import Explainer, contract
+from seewhy import Explainer
+from seewhy.contract import metadata
 from seewhy.quirks import OPENVINO, adapt
 from tiny_model import Tiny
 
@@ -27,9 +28,9 @@ def masks(*betas: float | None) -> onnx.ModelProto:
     ]
     nodes.append(helper.make_node("Sum", [node.output[0] for node in nodes], ["y"]))
     floats = [value("x", onnx.TensorProto.FLOAT, ["n"])], [value("y", onnx.TensorProto.FLOAT, ["n"])]
-    opset = helper.make_opsetid("", contract.OPSET)
+    opset = helper.make_opsetid("", metadata.OPSET)
     return helper.make_model(
-        helper.make_graph(nodes, "masks", *floats), ir_version=contract.IR_VERSION, opset_imports=[opset]
+        helper.make_graph(nodes, "masks", *floats), ir_version=metadata.IR_VERSION, opset_imports=[opset]
     )
 
 

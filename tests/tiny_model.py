@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from seewhy import contract, digest
+from seewhy.contract import checksum
+from seewhy.contract import metadata as contract
 
 LABELS = ("tabby, tabby cat", "espresso", "crane", "moped", "crane", "Tiger cat")
 DEFAULT_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.GRADCAM_MAP)
@@ -114,7 +115,7 @@ class Tiny:
 
     def save(self, path: Path, **changes: Any) -> Path:
         """Write the model, with `changes` to these fields, sealed."""
-        path.write_bytes(digest.seal(replace(self, **changes).proto().SerializeToString()))
+        path.write_bytes(checksum.seal(replace(self, **changes).proto().SerializeToString()))
         return path
 
 

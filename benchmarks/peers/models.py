@@ -79,7 +79,7 @@ def _write(folder: Path, name: str) -> None:
     sys.path[:0] = [str(HERE.parent)]
     from zoo import build, scenes
 
-    from seewhy.contract import Preprocessing
+    from seewhy.contract.metadata import Preprocessing
     from seewhy_export import export
 
     torch.set_num_threads(os.cpu_count() or 1)

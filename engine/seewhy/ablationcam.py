@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from seewhy.combine import CHANNEL_WEIGHTS
-from seewhy.contract import ACTIVATIONS
+from seewhy.contract.metadata import ACTIVATIONS
 from seewhy.options import Options
 from seewhy.passes import Batch, Passes
 from seewhy.sessions import Outputs

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from seewhy.bench_protocol import FORWARD, Case, Order
-from seewhy.contract import IMAGES, LOGITS, PREDICTED, TARGETS
+from seewhy.contract.metadata import IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import SeewhyError
 from seewhy.graph import needed_nodes
 from seewhy.methods import METHODS

@@ -20,7 +20,7 @@ import onnxruntime
 
 from seewhy import bench_profile
 from seewhy.bench_protocol import FORWARD, Case, Order
-from seewhy.contract import IMAGES, LOGITS
+from seewhy.contract.metadata import IMAGES, LOGITS
 from seewhy.errors import SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.model import ModelFile

@@ -15,7 +15,7 @@ import numpy as np
 
 from seewhy._shared.arrays import Floats, Integers
 from seewhy.combine import COMPLETENESS, Attribution, Size, Values
-from seewhy.contract import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
+from seewhy.contract.metadata import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import OutputError
 from seewhy.methods import Method
 from seewhy.options import Options

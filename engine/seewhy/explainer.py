@@ -14,7 +14,7 @@ from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
 from seewhy.classes import Question, answer
-from seewhy.contract import Metadata
+from seewhy.contract.metadata import Metadata
 from seewhy.errors import ImageError, MethodError, TargetError
 from seewhy.explanation import Explanation
 from seewhy.methods import METHODS, Size

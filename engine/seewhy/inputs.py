@@ -14,7 +14,7 @@ from seewhy import tars
 from seewhy._shared.regular_files import FileStamp, file_stamp
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy._shared.text import short
-from seewhy.contract import LONGEST_TEXT
+from seewhy.contract.metadata import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
 from seewhy.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.lists import read_list

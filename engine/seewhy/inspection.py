@@ -7,7 +7,7 @@ from typing import Any
 
 from seewhy import methods
 from seewhy._shared.text import printable
-from seewhy.contract import SCHEMA, Layer, Preprocessing, Rectifiers
+from seewhy.contract.metadata import SCHEMA, Layer, Preprocessing, Rectifiers
 from seewhy.model import ModelFile
 from seewhy.runs import why_repeated
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats
 from seewhy.combine import ATTRIBUTIONS, COMPLETENESS
-from seewhy.contract import LOGITS
+from seewhy.contract.metadata import LOGITS
 from seewhy.errors import MethodError
 from seewhy.options import Option, Options, choice, integer
 from seewhy.passes import Batch, Passes, sum_gradients

@@ -11,7 +11,7 @@ from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
 from seewhy.ablationcam import ABLATIONCAM
 from seewhy.combine import Attribution, Size, Values
-from seewhy.contract import (
+from seewhy.contract.metadata import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
     DECONVNET_GRADIENTS,

@@ -12,11 +12,11 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from seewhy import contract
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import short
-from seewhy.contract import Metadata, Shape
-from seewhy.digest import file_digests
+from seewhy.contract import metadata as contract
+from seewhy.contract.checksum import file_digests
+from seewhy.contract.metadata import Metadata, Shape
 from seewhy.errors import ModelFileError
 from seewhy.external_weights import ExternalWeights, tensors
 

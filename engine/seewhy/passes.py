@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats, Integers
 from seewhy.combine import Size
-from seewhy.contract import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
+from seewhy.contract.metadata import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
 from seewhy.options import Option, Options
 from seewhy.runs import Runs, why_repeated
 from seewhy.sessions import Outputs

@@ -15,7 +15,7 @@ from PIL import Image
 import seewhy._core as _core
 from seewhy._shared.arrays import Bytes, Floats, first_not_finite
 from seewhy._shared.regular_files import FileStamp
-from seewhy.contract import MAX_PIXELS, Metadata, Preprocessing
+from seewhy.contract.metadata import MAX_PIXELS, Metadata, Preprocessing
 from seewhy.decode import Decoded, Smaller, decode_bytes, decode_file, decode_image
 from seewhy.errors import ImageError
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy.classes import Answers, Question
-from seewhy.contract import Metadata
+from seewhy.contract.metadata import Metadata
 from seewhy.explanation import Explanation
 from seewhy.preprocess import Picture
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seewhy import reduction
 from seewhy._shared.arrays import Integers, first_not_finite
-from seewhy.contract import ACTIVATIONS
+from seewhy.contract.metadata import ACTIVATIONS
 from seewhy.errors import ModelFileError, OutputError
 from seewhy.model import ModelFile
 from seewhy.sessions import Outputs, Sessions

@@ -7,7 +7,7 @@ import numpy as np
 import seewhy._core as _core
 from seewhy._shared.arrays import softmax
 from seewhy.combine import CHANNEL_WEIGHTS
-from seewhy.contract import ACTIVATIONS
+from seewhy.contract.metadata import ACTIVATIONS
 from seewhy.options import Options
 from seewhy.passes import Batch, Passes
 from seewhy.sessions import Outputs

@@ -14,12 +14,13 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from seewhy import contract, pieces
+from seewhy import pieces
 from seewhy._shared.arrays import Floats
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief, first_line
 from seewhy.binding import Bound
+from seewhy.contract import metadata
 from seewhy.errors import ModelFileError, ProviderError, SeewhyError
 from seewhy.graph import prune
 from seewhy.model import ModelFile
@@ -43,7 +44,7 @@ _CACHED_SESSIONS = 8
 # And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
 _CACHED_BYTES, _ALWAYS_CACHED = 2 * 2**30, 2
 # Outputs that a backward pass through the whole network makes.
-_OF_THE_IMAGE = frozenset({contract.INPUT_GRADIENTS, contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS})
+_OF_THE_IMAGE = frozenset({metadata.INPUT_GRADIENTS, metadata.GUIDED_GRADIENTS, metadata.DECONVNET_GRADIENTS})
 # onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
 
@@ -114,7 +115,7 @@ class Sessions:
             ModelFileError: onnxruntime cannot load the graph, or it needs an input that is not among `feeds`.
             ProviderError: onnxruntime fails to run it, for lack of memory for instance.
         """
-        given = tuple(name for name in contract.OUTPUTS if name in feeds)
+        given = tuple(name for name in metadata.OUTPUTS if name in feeds)
         rows = len(next(iter(feeds.values())))
         cached = self._session((outputs, given, self._threads_for(outputs, given, rows)))
         names, inputs = cached.outputs, cached.inputs
@@ -191,7 +192,7 @@ class Sessions:
         # Copied into the graph they would be written out and read again, which takes longer than all the rest.
         external = self._model.weights
         weights: dict[str, NDArray[Any]] | None = {} if self.providers == (CPU,) or external else None
-        wanted = [name for name in contract.OUTPUTS if name in needed]
+        wanted = [name for name in metadata.OUTPUTS if name in needed]
         pruned = prune(self._model.proto, wanted, given, weights, external)
         add_maps(pruned, outputs)
         adapt(pruned, self.providers)
@@ -307,8 +308,8 @@ def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
         [value("x", onnx.TensorProto.FLOAT, [1])],
         [value("y", onnx.TensorProto.FLOAT, [1])],
     )
-    opset = onnx.helper.make_opsetid("", contract.OPSET)
-    model = onnx.helper.make_model(graph, ir_version=contract.IR_VERSION, opset_imports=[opset])
+    opset = onnx.helper.make_opsetid("", metadata.OPSET)
+    model = onnx.helper.make_model(graph, ir_version=metadata.IR_VERSION, opset_imports=[opset])
     options = _options()
     options.intra_op_num_threads = 1
     try:

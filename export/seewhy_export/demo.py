@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from seewhy.contract import Preprocessing
+from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError, MissingExtraError
 from seewhy_export.sources import Source
 from seewhy_export.torchvision_import import import_torchvision

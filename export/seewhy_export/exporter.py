@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seewhy import contract
-from seewhy.contract import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
+from seewhy.contract import metadata as contract
+from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
 from seewhy.model import ModelFile
 from seewhy_export import model_file

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import onnx_ir
 
-from seewhy import contract
 from seewhy._shared.regular_files import sha256_of
-from seewhy.contract import Metadata
-from seewhy.digest import seal
+from seewhy.contract import metadata as contract
+from seewhy.contract.checksum import seal
+from seewhy.contract.metadata import Metadata
 from seewhy.errors import ExportError
 from seewhy_export.onnx_file import parse
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from seewhy.contract import Preprocessing, check_preprocessing
+from seewhy.contract.metadata import Preprocessing, check_preprocessing
 from seewhy.errors import ExportError
 from seewhy_export.source import Source
 

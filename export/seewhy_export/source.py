@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from seewhy.contract import Preprocessing
+from seewhy.contract.metadata import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from seewhy.contract import INTERPOLATIONS, Preprocessing
+from seewhy.contract.metadata import INTERPOLATIONS, Preprocessing
 from seewhy.errors import ExportError, MissingExtraError
 from seewhy_export.downloads import own_weights
 from seewhy_export.source import Source, Wanted, close_names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from seewhy.contract import Preprocessing
+from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
 from seewhy_export.downloads import own_weights
 from seewhy_export.source import Source, Wanted, close_names

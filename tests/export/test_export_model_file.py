@@ -12,7 +12,7 @@ import pytest
 from networks import branches
 from torch import Tensor, nn
 
-from seewhy import contract
+from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export import export, exporter, model_file
 
@@ -42,7 +42,7 @@ def test_somebody_elses_weights_file_is_kept(old: str | None, tmp_path: Path) ->
 def test_a_failed_publish_puts_the_old_pair_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
+    monkeypatch.setattr(metadata, "EXTERNAL_DATA_THRESHOLD", 4096)
     path = tmp_path / "model.onnx"
     export(branches(), path, image_size=(40, 40), verify=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -91,7 +91,7 @@ def test_an_interrupted_publish_puts_the_old_pair_back(
     error: type[BaseException], moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each publish moves the old weights away, the new ones in, and the model in."""
-    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
+    monkeypatch.setattr(metadata, "EXTERNAL_DATA_THRESHOLD", 4096)
     path = tmp_path / "model.onnx"
     export(branches(), path, image_size=(40, 40), verify=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from seewhy.contract import Metadata, ModelInfo, Preprocessing, Rectifiers
+from seewhy.contract.metadata import Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
 from seewhy.preprocess import normalise, photograph
 from seewhy_export.preprocessing import Overrides, with_overrides

@@ -12,7 +12,7 @@ from networks import branches
 
 import seewhy
 from seewhy.cli import main
-from seewhy.contract import Preprocessing
+from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
 from seewhy_export.preprocessing import Overrides
 from seewhy_export.sources import load_source

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import seewhy
-from seewhy import contract
-from seewhy.contract import Preprocessing
+from seewhy.contract import metadata as contract
+from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError, ModelFileError
 from seewhy_export import export
 

@@ -20,7 +20,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.contract import Preprocessing
+from seewhy.contract.metadata import Preprocessing
 from seewhy.smoothgrad import draw
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")

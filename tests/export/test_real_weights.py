@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import seewhy
-from seewhy.contract import Preprocessing
+from seewhy.contract.metadata import Preprocessing
 from seewhy_export import export
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The file contract, which exporter and engine share."""
