@@ -40,9 +40,9 @@ from PIL import Image
 
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy._shared.cpu_count import usable_cores
+from seewhy.images.preprocessing import normalise, photograph
 from seewhy.layout import share
 from seewhy.output import Encoding
-from seewhy.preprocess import normalise, photograph
 from seewhy.sessions import CPU
 
 _REST = 0.2

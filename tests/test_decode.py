@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from seewhy import ImageError
 from seewhy.contract.metadata import MAX_PIXELS
-from seewhy.decode import _WithoutWarnings, decode_file, decode_image, extensions
+from seewhy.images.decoding import _WithoutWarnings, decode_file, decode_image, extensions
 
 Photo = Callable[..., Image.Image]
 
@@ -356,7 +356,7 @@ def test_strips_make_no_difference(photo: Photo, monkeypatch: pytest.MonkeyPatch
     images = [alpha, alpha.convert("LA"), palette, Image.fromarray(grey), Image.fromarray(grey.astype(np.int32))]
     images += [Image.fromarray(grey.astype(np.float32) / divisor) for divisor in (65535, 257)]
     whole = [pixels(decode_image(each, mode, "x")) for each in images for mode in ("RGB", "L")]
-    monkeypatch.setattr("seewhy.pixel_depth._STRIP", strip)
+    monkeypatch.setattr("seewhy.images.pixel_depth._STRIP", strip)
     parts = [pixels(decode_image(each, mode, "x")) for each in images for mode in ("RGB", "L")]
     assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
     assert len({one.tobytes() for one in whole}) == 8  # four ways to write the same grey

@@ -20,7 +20,7 @@ from damage import DAMAGES
 from image_files import HEIGHT, WIDTH, image_files, png, resized
 from seewhy import Explainer, ImageError, Settings, explain_folder
 from seewhy.contract.metadata import MAX_PIXELS
-from seewhy.decode import Decoded, decode_bytes, decode_file
+from seewhy.images.decoding import Decoded, decode_bytes, decode_file
 
 CASES = 2000
 GROUP = 100

@@ -12,8 +12,8 @@ from PIL import Image, features
 
 from image_files import chunk, png
 from seewhy import ImageError
-from seewhy.decode import decode_bytes, decode_image
-from seewhy.jpeg2000_bits import component_bits
+from seewhy.images.decoding import decode_bytes, decode_image
+from seewhy.images.jpeg2000_bits import component_bits
 
 
 def grey(content: bytes) -> list[list[int]]:

@@ -17,8 +17,8 @@ from PIL import Image
 
 from seewhy import Explainer, ImageError
 from seewhy.contract import metadata as contract
-from seewhy.decode import decode_bytes
-from seewhy.preprocess import Encoded, Photograph, batch, fit, normalise, photograph
+from seewhy.images.decoding import decode_bytes
+from seewhy.images.preprocessing import Encoded, Photograph, batch, fit, normalise, photograph
 from tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]

@@ -15,8 +15,8 @@ from PIL import Image
 import common
 from seewhy import Explainer, ImageError, OutputError
 from seewhy.contract import metadata
+from seewhy.images.preprocessing import Placement, photograph
 from seewhy.palettes import PALETTES, palette
-from seewhy.preprocess import Placement, photograph
 from seewhy.render import clip_gradients, gradient_pictures, overlays
 from seewhy.sheet import contact_sheet
 from tiny_model import Tiny

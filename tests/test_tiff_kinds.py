@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, __version__, features
 
 from seewhy import ImageError
-from seewhy.decode import decode_bytes, decode_file, decode_image
+from seewhy.images.decoding import decode_bytes, decode_file, decode_image
 from tiff_files import (
     BLACK_IS_ZERO,
     CIELAB,

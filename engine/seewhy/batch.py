@@ -10,11 +10,11 @@ from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer import Explainer
+from seewhy.images.preprocessing import check_photographs
 from seewhy.inputs import Input
 from seewhy.layout import Layout, share
 from seewhy.methods import METHODS
 from seewhy.pipeline import Stage
-from seewhy.preprocess import check_photographs
 from seewhy.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
 from seewhy.targets import check_top, resolve

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
-from seewhy import methods, preprocess
+from seewhy import methods
 from seewhy._shared.arrays import Integers
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import usable_cores
@@ -17,6 +17,7 @@ from seewhy.classes import Question, answer
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ImageError, MethodError, TargetError
 from seewhy.explanation import Explanation
+from seewhy.images import preprocessing
 from seewhy.methods import METHODS, Size
 from seewhy.model import ModelFile
 from seewhy.options import settle
@@ -184,7 +185,7 @@ class Explainer:
             raise MethodError(f"progress must be a function of two numbers, not {brief(progress)}")
         if not is_integer(batch_size) or batch_size < 1:
             raise ImageError(f"batch_size must be a positive integer, not {brief(batch_size)}")
-        batch = preprocess.batch(images, self.metadata)
+        batch = preprocessing.batch(images, self.metadata)
         wanted = self._wanted(target, top, len(batch))
         nested = wanted is None or wanted.ndim == 2
         each = int(top) if top is not None else (wanted.shape[1] if wanted is not None and nested else 1)

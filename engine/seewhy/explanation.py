@@ -16,9 +16,9 @@ from PIL import Image
 from seewhy import output, render
 from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
 from seewhy.combine import Size, full_size
+from seewhy.images.preprocessing import Picture
 from seewhy.methods import METHODS
 from seewhy.names import plan
-from seewhy.preprocess import Picture
 
 _PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from seewhy import patterns, tars
 from seewhy._shared.text import short
-from seewhy.decode import extensions
 from seewhy.errors import ImageError
+from seewhy.images.decoding import extensions
 from seewhy.lists import Entry
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from seewhy.classes import Answers, Question
 from seewhy.contract.metadata import Metadata
 from seewhy.explanation import Explanation
-from seewhy.preprocess import Picture
+from seewhy.images.preprocessing import Picture
 
 
 @dataclass

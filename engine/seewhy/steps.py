@@ -18,11 +18,11 @@ from seewhy._shared.text import brief
 from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation, class_name
+from seewhy.images.preprocessing import Photograph, photograph
 from seewhy.inputs import Input
 from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
 from seewhy.manifest_lines import Record
 from seewhy.methods import METHODS
-from seewhy.preprocess import Photograph, photograph
 from seewhy.records import Row
 from seewhy.render import clip_gradients, gradient_pictures, rgb
 from seewhy.sheet import contact_sheet

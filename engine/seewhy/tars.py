@@ -17,8 +17,8 @@ from typing import IO, Any
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import short
 from seewhy.contract.metadata import LONGEST_TEXT
-from seewhy.decode import extensions
 from seewhy.errors import ImageError
+from seewhy.images.decoding import extensions
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # The largest member that is read; a compressed archive may hold anything.

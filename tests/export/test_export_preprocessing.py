@@ -12,7 +12,7 @@ from torch import nn
 
 from seewhy.contract.metadata import Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
-from seewhy.preprocess import normalise, photograph
+from seewhy.images.preprocessing import normalise, photograph
 from seewhy_export.preprocessing import Overrides, with_overrides
 from seewhy_export.source import Source
 from seewhy_export.timm_source import _preprocessing

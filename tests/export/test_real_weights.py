@@ -63,9 +63,9 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
     for target, classes in zip(results["gradcam"].targets, PHOTOGRAPHS.values(), strict=True):
         assert target in classes
 
-    from seewhy import preprocess
+    from seewhy.images import preprocessing
 
-    _, pixels = preprocess.batch(photographs, explainer.metadata).load(0, len(photographs), 1)
+    _, pixels = preprocessing.batch(photographs, explainer.metadata).load(0, len(photographs), 1)
     images = torch.from_numpy(pixels).double()
     targets = torch.from_numpy(results["gradcam"].targets)
     double = module.double()

@@ -16,8 +16,8 @@ import seewhy._core as _core
 from seewhy._shared.arrays import Bytes, Floats, first_not_finite
 from seewhy._shared.regular_files import FileStamp
 from seewhy.contract.metadata import MAX_PIXELS, Metadata, Preprocessing
-from seewhy.decode import Decoded, Smaller, decode_bytes, decode_file, decode_image
 from seewhy.errors import ImageError
+from seewhy.images.decoding import Decoded, Smaller, decode_bytes, decode_file, decode_image
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

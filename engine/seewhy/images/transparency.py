@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from seewhy.errors import ImageError
-from seewhy.pixel_depth import row_strips
+from seewhy.images.pixel_depth import row_strips
 
 _WHITE = (255, 255, 255, 255)
 

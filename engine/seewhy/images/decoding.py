@@ -21,10 +21,10 @@ from seewhy._shared.regular_files import FileStamp, open_regular
 from seewhy._shared.text import short
 from seewhy.contract.metadata import MAX_PIXELS
 from seewhy.errors import ImageError
-from seewhy.jpeg2000_bits import refuse_misread_jpeg2000
-from seewhy.pixel_depth import float_to_byte, integer_to_byte
-from seewhy.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
-from seewhy.transparency import Colour, on_white, transparent_colour
+from seewhy.images.jpeg2000_bits import refuse_misread_jpeg2000
+from seewhy.images.pixel_depth import float_to_byte, integer_to_byte
+from seewhy.images.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
+from seewhy.images.transparency import Colour, on_white, transparent_colour
 
 # Photographs, and nothing that runs another program (EPS starts Ghostscript) or draws vectors.
 _FORMATS = (

@@ -1,0 +1,1 @@
+"""Decoding, resizing and preprocessing of image files."""
