@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seewhy import TargetError
-from seewhy.targets import check_top, find_label, highest, resolve
+from seewhy.targets.class_targets import check_top, find_label, highest, resolve
 from tiny_model import LABELS
 
 

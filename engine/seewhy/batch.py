@@ -17,7 +17,7 @@ from seewhy.methods import METHODS
 from seewhy.pipeline import Stage
 from seewhy.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
-from seewhy.targets import check_top, resolve
+from seewhy.targets.class_targets import check_top, resolve
 
 __all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
 

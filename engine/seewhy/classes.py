@@ -23,7 +23,7 @@ from seewhy.passes import Batch, Count, Passes, slices
 from seewhy.reduction import REDUCTIONS, Reduction
 from seewhy.runs import Runs, why_repeated
 from seewhy.sessions import Outputs
-from seewhy.targets import highest
+from seewhy.targets.class_targets import highest
 
 _FROM_THE_LAYER_ON = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})
 

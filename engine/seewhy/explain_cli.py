@@ -26,7 +26,7 @@ from seewhy.palettes import palette
 from seewhy.progress import Progress
 from seewhy.signals import EXIT_SIGNALLED, Stopped
 from seewhy.steps import Outcome, Settings
-from seewhy.targets import read_target
+from seewhy.targets.class_targets import read_target
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
 

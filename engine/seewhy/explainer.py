@@ -25,7 +25,7 @@ from seewhy.passes import Count
 from seewhy.results import Results
 from seewhy.runs import Runs
 from seewhy.sessions import Provider, Sessions, check_threads
-from seewhy.targets import check_top, resolve
+from seewhy.targets.class_targets import check_top, resolve
 
 Images: TypeAlias = Any
 """A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""

@@ -23,7 +23,7 @@ from seewhy.manifest import Key
 from seewhy.manifest_lines import DONE
 from seewhy.names import SCHEMA as NAMES
 from seewhy.names import Names
-from seewhy.targets import Target, read_target
+from seewhy.targets.class_targets import Target, read_target
 
 # `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are
 # named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.

@@ -39,7 +39,7 @@ from seewhy.layout import BATCH_SIZE
 from seewhy.sessions import Provider
 from seewhy.steps import Settings
 from seewhy.tables import Entry
-from seewhy.targets import Target, read_target
+from seewhy.targets.class_targets import Target, read_target
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"
 """Columns of the same number of rows, as Ray Data hands them over in the format `numpy`."""

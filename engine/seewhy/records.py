@@ -15,7 +15,7 @@ from seewhy.explanation import Explanation, class_name
 from seewhy.inputs import Input
 from seewhy.manifest_lines import DONE, FAILED, Record
 from seewhy.methods import METHODS
-from seewhy.targets import highest
+from seewhy.targets.class_targets import highest
 
 TOP = 5
 

@@ -26,7 +26,7 @@ from seewhy.methods import METHODS
 from seewhy.records import Row
 from seewhy.render import clip_gradients, gradient_pictures, rgb
 from seewhy.sheet import contact_sheet
-from seewhy.targets import resolve
+from seewhy.targets.class_targets import resolve
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From what a user writes as target to what is explained."""
