@@ -24,8 +24,8 @@ import onnxruntime
 
 from seewhy import Explainer
 from seewhy.contract import metadata as contract
-from seewhy.model import ModelFile
-from seewhy.sessions import Sessions
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Sessions
 
 METHODS = ("gradcam", "guided-backprop")
 FORWARD = "forward"

@@ -43,7 +43,7 @@ from seewhy._shared.cpu_count import usable_cores
 from seewhy.images.preprocessing import normalise, photograph
 from seewhy.layout import share
 from seewhy.output import Encoding
-from seewhy.sessions import CPU
+from seewhy.runtime.sessions import CPU
 
 _REST = 0.2
 _PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")

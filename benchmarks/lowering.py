@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "export")
 from networks import torchvision_network
 
 from seewhy._shared.cpu_count import usable_cores
-from seewhy.graph import prune
+from seewhy.runtime.graph_pruning import prune
 from seewhy_export import export, forward_lowering, joint, masks
 from seewhy_export.lowering import convolution, pooling
 from seewhy_export.lowering.shapes import fit, put_zeros_between

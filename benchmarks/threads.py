@@ -42,9 +42,9 @@ import onnxruntime
 from seewhy import _core
 from seewhy._shared.cpu_count import usable_cores
 from seewhy.contract import metadata
-from seewhy.graph import prune
 from seewhy.methods import METHODS
-from seewhy.model import ModelFile
+from seewhy.runtime.graph_pruning import prune
+from seewhy.runtime.model_file import ModelFile
 
 _REST = 0.15
 

@@ -11,10 +11,11 @@ import onnxruntime
 import pytest
 
 from common import pixels, write
-from seewhy import Explainer, OutputError, ProviderError, binding, sessions
-from seewhy.binding import Bound
-from seewhy.model import ModelFile
-from seewhy.reduction import REDUCTIONS, is_map, sources
+from seewhy import Explainer, OutputError, ProviderError
+from seewhy.runtime import device_binding, sessions
+from seewhy.runtime.device_binding import Bound
+from seewhy.runtime.in_graph_maps import REDUCTIONS, is_map, sources
+from seewhy.runtime.model_file import ModelFile
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -53,7 +54,7 @@ def test_outputs_are_allocated_once_for_a_batch_size(session: onnxruntime.Infere
     assert bound._outputs(3)["logits"] is first  # the last batch of a folder does not cost the others theirs
     for rows in (1, 4, 5):
         bound.run(NAMES, feeds(rows))
-        assert len(bound._own.sizes) <= binding._KEPT_SIZES
+        assert len(bound._own.sizes) <= device_binding._KEPT_SIZES
 
 
 def test_outputs_that_are_not_whole_arrays_of_rows(session: onnxruntime.InferenceSession) -> None:

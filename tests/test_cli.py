@@ -465,7 +465,7 @@ def test_an_interrupt_before_there_is_anything_to_finish(model_path: Path, monke
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seewhy.model.ModelFile.inspect", interrupt)
+    monkeypatch.setattr("seewhy.runtime.model_file.ModelFile.inspect", interrupt)
     result = run("inspect", model_path)
     assert (result.exit_code, result.stderr) == (130, "seewhy: stopped by SIGINT\n")
 
@@ -476,7 +476,7 @@ def test_memory_that_runs_out(model_path: Path, monkeypatch: pytest.MonkeyPatch,
     def exhaust(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("seewhy.model.ModelFile._load", exhaust)
+    monkeypatch.setattr("seewhy.runtime.model_file.ModelFile._load", exhaust)
     failed(run("inspect", model_path), "not enough memory")
     assert "batch-size" not in run("inspect", model_path).stderr + run("bench", model_path).stderr
     result = run("explain", model_path, model_path, "-o", tmp_path / "out")

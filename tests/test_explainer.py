@@ -14,18 +14,10 @@ from PIL import Image
 import bypass
 import seewhy
 from common import pixels, write
-from seewhy import (
-    Explainer,
-    Explanation,
-    ImageError,
-    MethodError,
-    ModelFileError,
-    ProviderError,
-    TargetError,
-    sessions,
-)
+from seewhy import Explainer, Explanation, ImageError, MethodError, ModelFileError, ProviderError, TargetError
 from seewhy.methods import METHODS
-from seewhy.model import ModelFile
+from seewhy.runtime import sessions
+from seewhy.runtime.model_file import ModelFile
 from tiny_model import LABELS, Tiny, set_property
 
 Photo = Callable[..., Image.Image]

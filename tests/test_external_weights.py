@@ -17,8 +17,9 @@ from onnx import TensorProto
 from PIL import Image
 
 from common import write
-from seewhy import Explainer, ModelFileError, explain_folder, external_weights
-from seewhy.model import ModelFile
+from seewhy import Explainer, ModelFileError, explain_folder
+from seewhy.runtime import external_weights
+from seewhy.runtime.model_file import ModelFile
 from test_model import refused
 from tiny_model import Tiny, set_property
 

@@ -27,7 +27,7 @@ from damage import DAMAGES
 from seewhy import Explainer, SeewhyError, Settings, explain_folder
 from seewhy.contract import checksum, metadata
 from seewhy.inspection import facts, report
-from seewhy.model import ModelFile
+from seewhy.runtime.model_file import ModelFile
 from tiny_model import Tiny, set_property
 
 CASES = 2000

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import bypass
-from seewhy import graph
-from seewhy.graph import prune
+from seewhy.runtime import graph_pruning as graph
+from seewhy.runtime.graph_pruning import prune
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from common import write
 from seewhy import Explainer, ModelFileError
 from seewhy.contract import metadata
-from seewhy.model import ModelFile
+from seewhy.runtime.model_file import ModelFile
 from tiny_model import Tiny, set_property
 
 

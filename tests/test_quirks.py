@@ -12,7 +12,7 @@ from onnx import helper
 
 from seewhy import Explainer
 from seewhy.contract import metadata
-from seewhy.quirks import OPENVINO, adapt
+from seewhy.runtime.provider_workarounds import OPENVINO, adapt
 from tiny_model import Tiny
 
 CPU = "CPUExecutionProvider"

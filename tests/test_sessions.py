@@ -12,9 +12,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from seewhy import Explainer, ModelFileError, ProviderError, graph, sessions
+from seewhy import Explainer, ModelFileError, ProviderError
 from seewhy._shared.cpu_count import most_threads
-from seewhy.model import ModelFile
+from seewhy.runtime import graph_pruning, sessions
+from seewhy.runtime.model_file import ModelFile
 from test_external_weights import external
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
@@ -139,7 +140,7 @@ def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
     found, sizes = [], []
     for large in (2**16, 4):
         written.clear()
-        monkeypatch.setattr(graph, "_LARGE", large)
+        monkeypatch.setattr(graph_pruning, "_LARGE", large)
         found.append(Explainer(model_path, ["cpu"]).explain(images, method).attributions)
         sizes.append(max(written))  # the least is that of the graph that tries a provider
     np.testing.assert_array_equal(*found)
@@ -220,8 +221,8 @@ _MEMORY = """
 import os, sys
 import numpy as np
 from seewhy._shared.cpu_count import most_threads
-from seewhy.model import ModelFile
-from seewhy.sessions import Sessions
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Sessions
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -15,7 +15,7 @@ from seewhy.inputs import Input
 from seewhy.layout import Layout, share
 from seewhy.methods import METHODS
 from seewhy.pipeline import Stage
-from seewhy.sessions import CPU
+from seewhy.runtime.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
 from seewhy.targets.class_targets import check_top, resolve
 

@@ -27,8 +27,8 @@ from seewhy._shared.text import brief
 from seewhy._version import __version__
 from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.errors import MethodError
-from seewhy.model import ModelFile
-from seewhy.sessions import CPU, Provider, Sessions
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import CPU, Provider, Sessions
 
 __all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]
 

@@ -15,10 +15,10 @@ import onnxruntime
 from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.contract.metadata import IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import SeewhyError
-from seewhy.graph import needed_nodes
 from seewhy.methods import METHODS
-from seewhy.model import ModelFile
-from seewhy.sessions import Sessions
+from seewhy.runtime.graph_pruning import needed_nodes
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Sessions
 
 _RUNS = 3
 _SUFFIX = "_kernel_time"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from seewhy.errors import ModelFileError
 from seewhy.explainer import Explainer
-from seewhy.model import ModelFile
-from seewhy.sessions import Provider
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Provider
 
 FORWARD = "forward"
 """What a case runs where it runs no method: the model alone, up to its logits."""

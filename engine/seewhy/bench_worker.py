@@ -23,8 +23,8 @@ from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.contract.metadata import IMAGES, LOGITS
 from seewhy.errors import SeewhyError
 from seewhy.explainer import Explainer
-from seewhy.model import ModelFile
-from seewhy.sessions import Sessions
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Sessions
 
 _REST = 0.15
 _FEWEST = 3

@@ -20,9 +20,9 @@ from seewhy.errors import OutputError
 from seewhy.methods import Method
 from seewhy.options import Options
 from seewhy.passes import Batch, Count, Passes, slices
-from seewhy.reduction import REDUCTIONS, Reduction
-from seewhy.runs import Runs, why_repeated
-from seewhy.sessions import Outputs
+from seewhy.runtime.checked_runs import Runs, why_repeated
+from seewhy.runtime.in_graph_maps import REDUCTIONS, Reduction
+from seewhy.runtime.sessions import Outputs
 from seewhy.targets.class_targets import highest
 
 _FROM_THE_LAYER_ON = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})

@@ -281,7 +281,7 @@ def explain(**chosen: Any) -> None:
 def inspect(model: Path, as_json: bool) -> None:
     """Say what the model file MODEL holds, and check that it is whole."""
     from seewhy import inspection
-    from seewhy.model import ModelFile
+    from seewhy.runtime.model_file import ModelFile
 
     signals.raise_from_now_on()
     read = ModelFile.inspect(model)

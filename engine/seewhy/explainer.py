@@ -19,12 +19,12 @@ from seewhy.errors import ImageError, MethodError, TargetError
 from seewhy.explanation import Explanation
 from seewhy.images import preprocessing
 from seewhy.methods import METHODS, Size
-from seewhy.model import ModelFile
 from seewhy.options import settle
 from seewhy.passes import Count
 from seewhy.results import Results
-from seewhy.runs import Runs
-from seewhy.sessions import Provider, Sessions, check_threads
+from seewhy.runtime.checked_runs import Runs
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Provider, Sessions, check_threads
 from seewhy.targets.class_targets import check_top, resolve
 
 Images: TypeAlias = Any

@@ -8,8 +8,8 @@ from typing import Any
 from seewhy import methods
 from seewhy._shared.text import printable
 from seewhy.contract.metadata import SCHEMA, Layer, Preprocessing, Rectifiers
-from seewhy.model import ModelFile
-from seewhy.runs import why_repeated
+from seewhy.runtime.checked_runs import why_repeated
+from seewhy.runtime.model_file import ModelFile
 
 _WIDTH = 15
 """Of the column of names."""

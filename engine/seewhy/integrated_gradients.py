@@ -14,7 +14,7 @@ from seewhy.contract.metadata import LOGITS
 from seewhy.errors import MethodError
 from seewhy.options import Option, Options, choice, integer
 from seewhy.passes import Batch, Passes, sum_gradients
-from seewhy.sessions import Outputs
+from seewhy.runtime.sessions import Outputs
 
 _Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
 

@@ -17,8 +17,8 @@ from seewhy._shared.arrays import Floats, Integers
 from seewhy.combine import Size
 from seewhy.contract.metadata import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
 from seewhy.options import Option, Options
-from seewhy.runs import Runs, why_repeated
-from seewhy.sessions import Outputs
+from seewhy.runtime.checked_runs import Runs, why_repeated
+from seewhy.runtime.sessions import Outputs
 
 
 class Count:

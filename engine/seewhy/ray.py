@@ -36,7 +36,7 @@ from seewhy.errors import ImageError, TargetError
 from seewhy.explainer import Explainer, MethodOptions
 from seewhy.inputs import Input
 from seewhy.layout import BATCH_SIZE
-from seewhy.sessions import Provider
+from seewhy.runtime.sessions import Provider
 from seewhy.steps import Settings
 from seewhy.tables import Entry
 from seewhy.targets.class_targets import Target, read_target

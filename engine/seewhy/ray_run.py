@@ -27,7 +27,7 @@ from seewhy.folder_run import Run
 from seewhy.inputs import Input, Inputs
 from seewhy.methods import METHODS
 from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
-from seewhy.sessions import Provider
+from seewhy.runtime.sessions import Provider
 from seewhy.steps import Outcome, Settings
 
 # Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.

@@ -10,7 +10,7 @@ from seewhy.combine import CHANNEL_WEIGHTS
 from seewhy.contract.metadata import ACTIVATIONS
 from seewhy.options import Options
 from seewhy.passes import Batch, Passes
-from seewhy.sessions import Outputs
+from seewhy.runtime.sessions import Outputs
 
 
 def _run(batch: Batch, options: Options) -> Outputs:

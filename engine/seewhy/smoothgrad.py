@@ -8,7 +8,7 @@ from seewhy._shared.arrays import Floats
 from seewhy.combine import ATTRIBUTIONS
 from seewhy.options import Option, Options, integer, number
 from seewhy.passes import Batch, Passes, sum_gradients
-from seewhy.sessions import Outputs
+from seewhy.runtime.sessions import Outputs
 
 
 def _run(batch: Batch, options: Options) -> Outputs:

@@ -18,7 +18,7 @@ from torch import nn
 from seewhy.contract import metadata as contract
 from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
-from seewhy.model import ModelFile
+from seewhy.runtime.model_file import ModelFile
 from seewhy_export import model_file
 from seewhy_export.forward import ForwardGraph, example_images, trace_forward
 from seewhy_export.joint import build_joint

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from networks import torchvision_network
 
-from seewhy.graph import prune
+from seewhy.runtime.graph_pruning import prune
 
 GRADCAM = ("logits", "activations", "gradients")
 GUIDED = ("logits", "guided_gradients")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import ExportError
-from seewhy.model import ModelFile
+from seewhy.runtime.model_file import ModelFile
 from seewhy_export import export
 from seewhy_export.forward import trace_forward
 from seewhy_export.layer import TargetLayer, target_layer

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import ExportError
-from seewhy.model import ModelFile
+from seewhy.runtime.model_file import ModelFile
 from seewhy_export import export
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from seewhy import reduction
 from seewhy._shared.arrays import Integers, first_not_finite
 from seewhy.contract.metadata import ACTIVATIONS
 from seewhy.errors import ModelFileError, OutputError
-from seewhy.model import ModelFile
-from seewhy.sessions import Outputs, Sessions
+from seewhy.runtime import in_graph_maps
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Outputs, Sessions
 
 _MOST_REMEMBERED = 1000
 
@@ -54,7 +54,7 @@ class Runs:
             return
         lengths: dict[int | str, int] = {"N": rows}
         for name, value in values.items():
-            shape = reduction.SHAPE if reduction.is_map(name) else self.model.metadata.shapes[name]
+            shape = in_graph_maps.SHAPE if in_graph_maps.is_map(name) else self.model.metadata.shapes[name]
             wanted = [lengths.get(length, length) for length in shape]
             fits = len(value.shape) == len(shape) and all(
                 have == want or (isinstance(want, str) and have > 0)

@@ -14,18 +14,18 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from seewhy import pieces
 from seewhy._shared.arrays import Floats
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief, first_line
-from seewhy.binding import Bound
 from seewhy.contract import metadata
 from seewhy.errors import ModelFileError, ProviderError, SeewhyError
-from seewhy.graph import prune
-from seewhy.model import ModelFile
-from seewhy.quirks import adapt
-from seewhy.reduction import add_maps, sources
+from seewhy.runtime import batch_splitting
+from seewhy.runtime.device_binding import Bound
+from seewhy.runtime.graph_pruning import prune
+from seewhy.runtime.in_graph_maps import add_maps, sources
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.provider_workarounds import adapt
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 Outputs: TypeAlias = "dict[str, Floats]"
@@ -95,7 +95,7 @@ class Sessions:
         self._model = model
         weights = model.proto.graph.initializer
         self._matrices = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
-        self._small = sum(map(_size, weights)) <= pieces.IN_CACHE
+        self._small = sum(map(_size, weights)) <= batch_splitting.IN_CACHE
         # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
         self._threads = check_threads(threads) or usable_cores()
         self._asked, self.providers = _settle(providers)
@@ -134,8 +134,8 @@ class Sessions:
         try:
             if cached.threads == 1 and self.providers[0] == CPU:
                 small = self._small or not outputs.isdisjoint(_OF_THE_IMAGE)
-                parts = pieces.pieces(rows, self._threads, self._matrices, small)
-                results = pieces.run(run_rows, parts, self._threads)
+                parts = batch_splitting.pieces(rows, self._threads, self._matrices, small)
+                results = batch_splitting.run(run_rows, parts, self._threads)
                 values = (
                     results[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
                 )
@@ -154,9 +154,8 @@ class Sessions:
         """
         if self.providers[0] != CPU or self._threads == 1 or rows == 1:
             return self._threads
-        best, other = (
-            (1, self._threads) if pieces.worthwhile(rows, self._threads, self._matrices) else (self._threads, 1)
-        )
+        splits = batch_splitting.worthwhile(rows, self._threads, self._matrices)
+        best, other = (1, self._threads) if splits else (self._threads, 1)
         with self._lock:
             there = {key[2] for key in self._cache if key[:2] == (outputs, given)}
         return other if other in there and best not in there and best != 1 else best

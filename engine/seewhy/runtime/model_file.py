@@ -18,7 +18,7 @@ from seewhy.contract import metadata as contract
 from seewhy.contract.checksum import file_digests
 from seewhy.contract.metadata import Metadata, Shape
 from seewhy.errors import ModelFileError
-from seewhy.external_weights import ExternalWeights, tensors
+from seewhy.runtime.external_weights import ExternalWeights, tensors
 
 _FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 _PROTOBUF_LIMIT = 2**31 - 1
