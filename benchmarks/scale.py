@@ -30,10 +30,10 @@ from folder import photographs
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.commit import Shards
 from seewhy.inputs import Inputs
-from seewhy.manifest import Manifest
-from seewhy.output import Encoding, Folder
 from seewhy.ray_worker import Worker, blocks, outcomes
 from seewhy.shards import About
+from seewhy.storage.manifest import Manifest
+from seewhy.storage.output_folder import Encoding, Folder
 
 _FORMATS = {"parquet": {"shards": "parquet"}, "jpg": {"encoding": Encoding("jpg", 90)}}
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError, TargetError, batch, explain_folder, output
+from seewhy import Explainer, ImageError, OutputError, TargetError, batch, explain_folder
 from seewhy.batch import Outcome, Settings
 from seewhy.contract import checksum
 from seewhy.inputs import Input, Inputs
-from seewhy.output import Encoding
+from seewhy.storage import output_folder
+from seewhy.storage.output_folder import Encoding
 from tiny_model import Tiny, load
 
 Photo = Callable[..., Image.Image]
@@ -51,7 +52,7 @@ def explain_files(
     settings: Settings,
     progress: Callable[[int, int], object] | None = None,
 ) -> Iterator[Outcome]:
-    place = output.Folder(folder, [item.path for item in found])
+    place = output_folder.Folder(folder, [item.path for item in found])
     return batch.explain_files(explainer, found, place, settings, progress, len(found))
 
 
@@ -381,10 +382,10 @@ def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_p
         "alpha": np.float32(0.5),
         "batch_size": np.uint64(2),
         "raw": np.bool_(True),
-        "encoding": output.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
+        "encoding": output_folder.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
     }
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**chosen)).done == 1
-    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": output.Encoding("jpg", 80)}
+    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": output_folder.Encoding("jpg", 80)}
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).before == 1
     assert len(explainer.explain(tmp_path / "a.png", top=np.uint64(2)).targets[0]) == 2  # type: ignore[call-overload]
 

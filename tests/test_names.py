@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seewhy.manifest import NAME as MANIFEST
 from seewhy.methods import METHODS
-from seewhy.names import Names, plan
-from seewhy.output import FORMATS
-from seewhy.provenance import NAME as RUN
+from seewhy.storage.manifest import NAME as MANIFEST
+from seewhy.storage.output_folder import FORMATS
+from seewhy.storage.provenance import NAME as RUN
+from seewhy.storage.result_names import Names, plan
 
 LONGEST_SUFFIX = max(len(f".{method}.99999.webp") for method in [*METHODS, "sheet"])
 

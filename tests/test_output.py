@@ -17,8 +17,8 @@ from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError
 from seewhy._shared.text import printable, safe_folder_name, safe_name, short
-from seewhy.names import plan
-from seewhy.output import FORMATS, Encoding, Folder, save_picture
+from seewhy.storage.output_folder import FORMATS, Encoding, Folder, save_picture
+from seewhy.storage.result_names import plan
 from tiny_model import load
 
 Photo = Callable[..., Image.Image]

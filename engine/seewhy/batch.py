@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from seewhy import output, pipeline, render, shards
+from seewhy import pipeline, render, shards
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
@@ -17,6 +17,7 @@ from seewhy.methods import METHODS
 from seewhy.pipeline import Stage
 from seewhy.runtime.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
+from seewhy.storage import output_folder
 from seewhy.targets.class_targets import check_top, resolve
 
 __all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
@@ -27,7 +28,7 @@ _MANY = 1 << 30
 def explain_files(
     explainer: Explainer,
     found: Iterable[Input],
-    folder: output.Folder,
+    folder: output_folder.Folder,
     settings: Settings,
     progress: Callable[[int, int], object] | None = None,
     total: int | None = None,
@@ -71,7 +72,7 @@ def _share(explainer: Explainer, settings: Settings, images: int) -> Layout:
 def _outcomes(
     explainer: Explainer,
     found: Iterable[Input],
-    folder: output.Folder | None,
+    folder: output_folder.Folder | None,
     settings: Settings,
     progress: Callable[[int, int], object] | None,
     layout: Layout,

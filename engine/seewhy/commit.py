@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from seewhy import shards
 from seewhy.errors import OutputError
-from seewhy.manifest import Manifest
-from seewhy.manifest_lines import Record
-from seewhy.output import Folder, WrittenFile
 from seewhy.shards import About
 from seewhy.steps import Outcome
+from seewhy.storage.manifest import Manifest
+from seewhy.storage.manifest_lines import Record
+from seewhy.storage.output_folder import Folder, WrittenFile
 from seewhy.tables import Entry
 
 # Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for

@@ -21,11 +21,11 @@ from seewhy.folder_run import FailureLimit, Run, Summary
 from seewhy.inputs import Inputs
 from seewhy.lists import STANDARD_INPUT
 from seewhy.options import parse
-from seewhy.output import FORMATS, Encoding
 from seewhy.palettes import palette
 from seewhy.progress import Progress
 from seewhy.signals import EXIT_SIGNALLED, Stopped
 from seewhy.steps import Outcome, Settings
+from seewhy.storage.output_folder import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seewhy import output, render
+from seewhy import render
 from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
 from seewhy.combine import Size, full_size
 from seewhy.images.preprocessing import Picture
 from seewhy.methods import METHODS
-from seewhy.names import plan
+from seewhy.storage import output_folder
+from seewhy.storage.result_names import plan
 
 _PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
 
@@ -132,13 +133,13 @@ class Explanation:
         """
         names = plan([PurePath(Path(photo.name).name) for photo in self.photographs])
         # A PIL image, too, is called by the file that it came from.
-        target = output.Folder(folder, [photo.name for photo in self.photographs])
+        target = output_folder.Folder(folder, [photo.name for photo in self.photographs])
         pictures = self.pictures(colormap, alpha, canvas)
         written = []
         for i, name in enumerate(names):
             own = self.with_classes(i, pictures[i * self._each : (i + 1) * self._each])
             arrays = self.arrays_of(i) if raw else None
-            written += [file.path for file in output.save_method(target, name, self.method, own, arrays)]
+            written += [file.path for file in output_folder.save_method(target, name, self.method, own, arrays)]
         return written
 
     def only(self, image: int) -> Explanation:

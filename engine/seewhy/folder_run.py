@@ -14,7 +14,6 @@ from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
 
-from seewhy import output, provenance
 from seewhy._shared.temp_tables import explained
 from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_files
@@ -22,13 +21,14 @@ from seewhy.commit import Commit, Pictures, Shards, sync
 from seewhy.errors import MethodError, OutputError
 from seewhy.explainer import Explainer
 from seewhy.inputs import Input, Inputs
-from seewhy.lock import locked
-from seewhy.manifest import Manifest
-from seewhy.manifest_lines import DONE, FAILED
-from seewhy.manifest_lines import NAME as MANIFEST
 from seewhy.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.shards import About
 from seewhy.steps import Outcome, Settings
+from seewhy.storage import output_folder, provenance
+from seewhy.storage.folder_lock import locked
+from seewhy.storage.manifest import Manifest
+from seewhy.storage.manifest_lines import DONE, FAILED
+from seewhy.storage.manifest_lines import NAME as MANIFEST
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # who wants to see it adds another
@@ -145,7 +145,7 @@ class Run:
     def __iter__(self) -> Generator[Outcome, None, None]:
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self._made = [path.parent for path in (self._path, *self._path.parents) if not path.exists()]
-        folder = output.Folder(self._path, self._inputs.inside(self._path), _TEMPORARY)
+        folder = output_folder.Folder(self._path, self._inputs.inside(self._path), _TEMPORARY)
         with locked(folder.path), folder:
             facts = self._facts()
             if self.restart:
@@ -173,7 +173,7 @@ class Run:
                 self._record(folder, facts, manifest)
 
     def _look_for_changes(
-        self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest, missing: int
+        self, folder: output_folder.Folder, facts: provenance.Facts, manifest: Manifest, missing: int
     ) -> None:
         """Remove images from the manifest that have to be explained again, and report how many there are.
 
@@ -212,7 +212,7 @@ class Run:
         if self._notice is not None:
             self._notice(text)
 
-    def _outcomes(self, folder: output.Folder, manifest: Manifest, commit: Commit) -> Iterator[Outcome]:
+    def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: Commit) -> Iterator[Outcome]:
         left = None if self.total is None else max(0, self.total - self.before)
         source = self._inputs.left(manifest, self._stops, self._passed)
         with closing(self._explained(source, folder, left)) as outcomes:
@@ -224,13 +224,13 @@ class Run:
                 yield outcome
 
     def _explained(
-        self, source: Iterator[Input], folder: output.Folder, left: int | None
+        self, source: Iterator[Input], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
         """What becomes of the images, in order; `left` is how many there are, where that is known."""
         return explain_files(self._explainer, source, folder, self.settings, self._progress, left)
 
     @contextmanager
-    def _committed(self, folder: output.Folder, manifest: Manifest) -> Iterator[Commit]:
+    def _committed(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[Commit]:
         """What was added is made safe however the iteration ends, but where making it safe has failed."""
         settings = self.settings
         commit: Commit
@@ -288,7 +288,7 @@ class Run:
         """What became of it so far; `stopped` says why no more did, in words."""
         return Summary(self.done, self.failed, self.before, stopped, self._path / MANIFEST)
 
-    def _record(self, folder: output.Folder, facts: provenance.Facts, manifest: Manifest | None = None) -> None:
+    def _record(self, folder: output_folder.Folder, facts: provenance.Facts, manifest: Manifest | None = None) -> None:
         counts = (0, 0) if manifest is None else (manifest.done, manifest.failed)
         facts["images"] = dict(zip((DONE, FAILED), counts, strict=True))
         data = provenance.encoded(facts)

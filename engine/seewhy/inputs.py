@@ -19,10 +19,10 @@ from seewhy.errors import ImageError, OutputError, SeewhyError
 from seewhy.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.images.preprocessing import Encoded
 from seewhy.lists import read_list
-from seewhy.manifest import Key
-from seewhy.manifest_lines import DONE
-from seewhy.names import SCHEMA as NAMES
-from seewhy.names import Names
+from seewhy.storage.manifest import Key
+from seewhy.storage.manifest_lines import DONE
+from seewhy.storage.result_names import SCHEMA as NAMES
+from seewhy.storage.result_names import Names
 from seewhy.targets.class_targets import Target, read_target
 
 # `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are

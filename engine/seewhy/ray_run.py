@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-from seewhy import output, provenance
 from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer import Explainer
@@ -29,6 +28,7 @@ from seewhy.methods import METHODS
 from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
 from seewhy.runtime.sessions import Provider
 from seewhy.steps import Outcome, Settings
+from seewhy.storage import output_folder, provenance
 
 # Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.
 _WAVE = 1 << 19
@@ -237,7 +237,7 @@ class RayRun(Run):
         return found
 
     def _explained(
-        self, source: Iterator[Input], folder: output.Folder, left: int | None
+        self, source: Iterator[Input], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
         many = any(METHODS[name].passes is not None for name in self.settings.methods)
         most = _RUNS if many else _RUNS * self.settings.batch_size

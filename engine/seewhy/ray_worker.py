@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from seewhy import errors, provenance, tables
+from seewhy import errors, tables
 from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.inputs import Input
-from seewhy.manifest_lines import FAILED
 from seewhy.ray import Batch, ExplainBatch
 from seewhy.records import Row
 from seewhy.steps import Outcome
+from seewhy.storage import provenance
+from seewhy.storage.manifest_lines import FAILED
 
 # How often a piece of work is begun. Where a worker died each time, the images may be what kills them.
 _TRIES = 4

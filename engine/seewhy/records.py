@@ -13,8 +13,8 @@ from seewhy._shared.regular_files import MISSING
 from seewhy.errors import SeewhyError
 from seewhy.explanation import Explanation, class_name
 from seewhy.inputs import Input
-from seewhy.manifest_lines import DONE, FAILED, Record
 from seewhy.methods import METHODS
+from seewhy.storage.manifest_lines import DONE, FAILED, Record
 from seewhy.targets.class_targets import highest
 
 TOP = 5

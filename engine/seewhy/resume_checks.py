@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from seewhy import provenance, shards
+from seewhy import shards
 from seewhy.errors import OutputError
-from seewhy.manifest import Manifest
-from seewhy.manifest_lines import NAME as MANIFEST
-from seewhy.output import Folder
+from seewhy.storage import provenance
+from seewhy.storage.manifest import Manifest
+from seewhy.storage.manifest_lines import NAME as MANIFEST
+from seewhy.storage.output_folder import Folder
 
 
 def forget(folder: Folder) -> None:

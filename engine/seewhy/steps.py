@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seewhy import output, records
+from seewhy import records
 from seewhy._shared.checks import is_integer
 from seewhy._shared.regular_files import file_stamp
 from seewhy._shared.text import brief
@@ -21,11 +21,12 @@ from seewhy.explanation import Explanation, class_name
 from seewhy.images.preprocessing import Photograph, photograph
 from seewhy.inputs import Input
 from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
-from seewhy.manifest_lines import Record
 from seewhy.methods import METHODS
 from seewhy.records import Row
 from seewhy.render import clip_gradients, gradient_pictures, rgb
 from seewhy.sheet import contact_sheet
+from seewhy.storage import output_folder
+from seewhy.storage.manifest_lines import Record
 from seewhy.targets.class_targets import resolve
 
 
@@ -43,7 +44,7 @@ class Settings:
     canvas: str = "model"
     batch_size: int = BATCH_SIZE
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    encoding: output.Encoding = output.PNG
+    encoding: output_folder.Encoding = output_folder.PNG
     """Of pictures."""
     shards: str | None = None
     """One of `shards.FORMATS`: no pictures, but maps in shards of that format."""
@@ -94,7 +95,7 @@ class Outcome:
     error: SeewhyError | None = None
     record: Record = field(default_factory=dict, repr=False)
     """For the manifest."""
-    files: Sequence[output.WrittenFile] = ()
+    files: Sequence[output_folder.WrittenFile] = ()
     """Files that were written for this image alone."""
     rows: Sequence[Row] = field(default=(), repr=False)
     """For a shard."""
@@ -125,7 +126,7 @@ class Steps:
     """What happens to an image, step by step. Each takes images, and returns as many; threads call them at once."""
 
     explainer: Explainer
-    folder: output.Folder | None
+    folder: output_folder.Folder | None
     """For pictures; None where there are only rows."""
     settings: Settings
     progress: Callable[[int, int], object] | None
@@ -224,16 +225,18 @@ class Steps:
     def _failed(item: Item, error: SeewhyError) -> Outcome:
         return Outcome(Path(item.input.path), error=error, record=records.failed(item.input, error))
 
-    def _write(self, item: Item) -> tuple[list[output.WrittenFile], list[Answer]]:
+    def _write(self, item: Item) -> tuple[list[output_folder.WrittenFile], list[Answer]]:
         """Write one image's pictures and numbers; return the files, and an answer for each class explained."""
         assert self.folder is not None
         settings, results, image = self.settings, item.results, item.row
-        written: dict[str, list[output.WrittenFile]] = {}
+        written: dict[str, list[output_folder.WrittenFile]] = {}
         for method, result in results.items():
             pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
             arrays = result.arrays_of(image) if settings.raw else None
             own = result.with_classes(image, pictures)
-            written[method] = output.save_method(self.folder, item.input.name, method, own, arrays, settings.encoding)
+            written[method] = output_folder.save_method(
+                self.folder, item.input.name, method, own, arrays, settings.encoding
+            )
         first = next(iter(results.values()))
         files, answers = [file for saved in written.values() for file in saved], []
         for k, index in enumerate(first.targets_of(image)):
@@ -244,7 +247,7 @@ class Steps:
                 note = f"{self.explainer.metadata.model.name} · {item.input.short}"
                 suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
                 sheet = contact_sheet(tiles, label, score, note)
-                picture = output.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
+                picture = output_folder.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
                 files.append(picture)
             answers.append(Answer(label, score + _completeness(results, image, k), picture.path))
         return files, answers

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from seewhy import provenance, shards
+from seewhy import shards
 from seewhy._shared.regular_files import open_regular, sha256_of
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
-from seewhy.manifest_lines import DONE, NAME, Result, damaged, groups, problem
 from seewhy.methods import METHODS
-from seewhy.output import FORMATS
+from seewhy.storage import provenance
+from seewhy.storage.manifest_lines import DONE, NAME, Result, damaged, groups, problem
+from seewhy.storage.output_folder import FORMATS
 
 _SCHEMA = """
 CREATE TABLE named (path BLOB PRIMARY KEY) WITHOUT ROWID;

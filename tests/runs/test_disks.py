@@ -159,7 +159,7 @@ def test_no_room_for_the_list_of_images(
         patch.setattr("seewhy.inputs.temporary", small)
         failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
     assert command(*arguments).exit_code == 2  # as all failed
-    monkeypatch.setattr("seewhy.manifest.temporary", small)
+    monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
     failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
 
 

@@ -22,8 +22,8 @@ from faults import FORMATS, assert_complete, assert_same, contents, lines, pictu
 from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.folder_run import Run
 from seewhy.inputs import Inputs
-from seewhy.lock import locked
 from seewhy.steps import Settings
+from seewhy.storage.folder_lock import locked
 from tiny_model import Tiny
 
 COUNT = 13
@@ -480,7 +480,7 @@ def test_the_second_run_is_refused(
 
 
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from seewhy.lock import locked\n"
+    code = "import sys, time; from pathlib import Path; from seewhy.storage.folder_lock import locked\n"
     code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"

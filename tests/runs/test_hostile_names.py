@@ -15,8 +15,8 @@ from common import run as command
 from faults import archive, contents, explained, lines
 from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.inputs import Inputs
-from seewhy.manifest_lines import encoded
-from seewhy.names import plan
+from seewhy.storage.manifest_lines import encoded
+from seewhy.storage.result_names import plan
 
 ODD = [
     "with space.png",

@@ -19,7 +19,7 @@ from faults import FORMATS, archive, assert_complete, assert_same, contents, lin
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy.folder_run import Run, Summary
 from seewhy.inputs import Inputs
-from seewhy.output import Folder
+from seewhy.storage.output_folder import Folder
 from seewhy.verify import Verification
 
 COUNT = 13
@@ -225,7 +225,7 @@ def test_a_line_that_names_a_file_elsewhere_is_refused(
     path: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
 ) -> None:
     """Its checksum is right, so somebody made it so."""
-    from seewhy.manifest_lines import encoded
+    from seewhy.storage.manifest_lines import encoded
 
     shutil.copytree(whole("png"), out)
     found = [{k: v for k, v in line.items() if k != "crc32"} for line in lines(out)]

@@ -13,8 +13,8 @@ from job import Job, Task
 
 import seewhy
 from seewhy import _core
-from seewhy.output import Encoding
 from seewhy.palettes import palette
+from seewhy.storage.output_folder import Encoding
 
 
 def _explainer(task: Task) -> seewhy.Explainer:

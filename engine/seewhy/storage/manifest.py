@@ -19,8 +19,8 @@ from typing import TypeAlias
 from seewhy._shared.regular_files import MISSING, file_stamp
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
-from seewhy.manifest_lines import DONE, FAILED, NAME, Record, Result, damaged, encoded, groups, name, problem
-from seewhy.output import Folder
+from seewhy.storage.manifest_lines import DONE, FAILED, NAME, Record, Result, damaged, encoded, groups, name, problem
+from seewhy.storage.output_folder import Folder
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
 """Identity of an image: its path, its own name in a list, and the class that the list asks for."""
