@@ -42,7 +42,7 @@ import onnxruntime
 from seewhy import _core
 from seewhy._shared.cpu_count import usable_cores
 from seewhy.contract import metadata
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.runtime.graph_pruning import prune
 from seewhy.runtime.model_file import ModelFile
 

@@ -22,7 +22,7 @@ from common import failed, run
 from seewhy import Explainer, __version__, cli
 from seewhy.contract import checksum
 from seewhy.errors import ExportError
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
 
 Photo = Callable[..., Image.Image]

@@ -15,7 +15,7 @@ import bypass
 import seewhy
 from common import pixels, write
 from seewhy import Explainer, Explanation, ImageError, MethodError, ModelFileError, ProviderError, TargetError
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.runtime import sessions
 from seewhy.runtime.model_file import ModelFile
 from tiny_model import LABELS, Tiny, set_property

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bypass
 from common import failed, run, write
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from tiny_model import Tiny, set_property
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from common import pixels, relative_error, write
 from reference import MAPS, WEIGHTS, Reference, minmax, upsample
 from seewhy import Explainer, MethodError
-from seewhy.combine import full_size
 from seewhy.contract.metadata import ACTIVATIONS, GRADIENTS
-from seewhy.methods import METHODS, Attribution, Size
+from seewhy.methods.base import full_size
+from seewhy.methods.registry import METHODS, Attribution, Size
 from tiny_model import DEFAULT_OUTPUTS, Tiny
 
 # float32 sums of about 200 products of size one: eps 1.2e-7 times the square root of that, with room.

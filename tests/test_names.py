@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.storage.manifest import NAME as MANIFEST
 from seewhy.storage.output_folder import FORMATS
 from seewhy.storage.provenance import NAME as RUN

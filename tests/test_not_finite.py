@@ -10,7 +10,7 @@ import pytest
 
 from common import pixels, write
 from seewhy import Explainer, OutputError
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from tiny_model import Tiny
 
 FEW = {"smoothgrad": {"samples": 7}, "integrated-gradients": {"steps": 5}}

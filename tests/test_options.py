@@ -10,8 +10,8 @@ import pytest
 
 from documents import table
 from seewhy import Explainer, MethodError
-from seewhy.methods import METHODS
-from seewhy.options import Option, choice, integer, number, parse, settle
+from seewhy.methods.options import Option, choice, integer, number, parse, settle
+from seewhy.methods.registry import METHODS
 
 KNOWN = (
     Option("samples", 25, integer(1, 100), "copies"),

@@ -14,8 +14,8 @@ import reference_passes
 from common import pixels, relative_error, write
 from reference import Reference, minmax
 from seewhy import Explainer, MethodError
-from seewhy.methods import METHODS
-from seewhy.smoothgrad import draw
+from seewhy.methods.registry import METHODS
+from seewhy.methods.smoothgrad import draw
 from tiny_model import Tiny
 
 PASSES = [name for name, method in METHODS.items() if method.passes is not None]

@@ -17,7 +17,7 @@ import pytest
 
 from checkout import ROOT, copy_sources, make_demo
 from documents import Block, blocks, table
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 
 COMMANDS = Path(sys.executable).parent
 # These export a network or install a package, which takes longer than all the others together.

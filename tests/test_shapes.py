@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from common import pixels, write
 from seewhy import Explainer, ModelFileError
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from tiny_model import Tiny, set_property
 
 

@@ -13,7 +13,7 @@ from seewhy.explainer import Explainer
 from seewhy.images.preprocessing import check_photographs
 from seewhy.inputs import Input
 from seewhy.layout import Layout, share
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.pipeline import Stage
 from seewhy.runtime.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps

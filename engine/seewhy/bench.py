@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from seewhy import bench_worker, methods
+from seewhy import bench_worker
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief
 from seewhy._version import __version__
 from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.errors import MethodError
+from seewhy.methods import registry as methods
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import CPU, Provider, Sessions
 

@@ -15,7 +15,7 @@ import onnxruntime
 from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.contract.metadata import IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import SeewhyError
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.runtime.graph_pruning import needed_nodes
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Sessions

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seewhy._shared.arrays import Floats, Integers
-from seewhy.combine import COMPLETENESS, Attribution, Size, Values
 from seewhy.contract.metadata import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import OutputError
-from seewhy.methods import Method
-from seewhy.options import Options
-from seewhy.passes import Batch, Count, Passes, slices
+from seewhy.methods.base import COMPLETENESS, Attribution, Size, Values
+from seewhy.methods.multi_pass import Batch, Count, Passes, slices
+from seewhy.methods.options import Options
+from seewhy.methods.registry import Method
 from seewhy.runtime.checked_runs import Runs, why_repeated
 from seewhy.runtime.in_graph_maps import REDUCTIONS, Reduction
 from seewhy.runtime.sessions import Outputs

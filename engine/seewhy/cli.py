@@ -158,7 +158,7 @@ class _Explain(click.Command):
     """Lists the methods' options below its own."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from seewhy.methods import METHODS
+        from seewhy.methods.registry import METHODS
 
         rows = [
             (f"{method.name}.{option.name}={option.default}", option.meaning)

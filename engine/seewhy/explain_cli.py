@@ -20,7 +20,7 @@ from seewhy.explainer import Explainer
 from seewhy.folder_run import FailureLimit, Run, Summary
 from seewhy.inputs import Inputs
 from seewhy.lists import STANDARD_INPUT
-from seewhy.options import parse
+from seewhy.methods.options import parse
 from seewhy.palettes import palette
 from seewhy.progress import Progress
 from seewhy.signals import EXIT_SIGNALLED, Stopped

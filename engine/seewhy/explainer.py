@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
-from seewhy import methods
 from seewhy._shared.arrays import Integers
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import usable_cores
@@ -18,9 +17,10 @@ from seewhy.contract.metadata import Metadata
 from seewhy.errors import ImageError, MethodError, TargetError
 from seewhy.explanation import Explanation
 from seewhy.images import preprocessing
-from seewhy.methods import METHODS, Size
-from seewhy.options import settle
-from seewhy.passes import Count
+from seewhy.methods import registry as methods
+from seewhy.methods.multi_pass import Count
+from seewhy.methods.options import settle
+from seewhy.methods.registry import METHODS, Size
 from seewhy.results import Results
 from seewhy.runtime.checked_runs import Runs
 from seewhy.runtime.model_file import ModelFile

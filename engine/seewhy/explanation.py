@@ -15,9 +15,9 @@ from PIL import Image
 
 from seewhy import render
 from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
-from seewhy.combine import Size, full_size
 from seewhy.images.preprocessing import Picture
-from seewhy.methods import METHODS
+from seewhy.methods.base import Size, full_size
+from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder
 from seewhy.storage.result_names import plan
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from seewhy import methods
 from seewhy._shared.text import printable
 from seewhy.contract.metadata import SCHEMA, Layer, Preprocessing, Rectifiers
+from seewhy.methods import registry
 from seewhy.runtime.checked_runs import why_repeated
 from seewhy.runtime.model_file import ModelFile
 
@@ -22,7 +22,7 @@ def facts(model: ModelFile) -> dict[str, Any]:
         "schema": SCHEMA,
         **asdict(model.metadata),
         "outputs": list(model.outputs),
-        "methods": list(methods.available(model.outputs)),
+        "methods": list(registry.available(model.outputs)),
         "image_repeated_for_each_class": why_repeated(model) is not None,
         "damage": model.damage,
     }
@@ -42,7 +42,7 @@ def report(model: ModelFile) -> str:
         ("score", data.score),
         ("layer", "none" if data.layer is None else _layer(data.layer)),
         ("outputs", ", ".join(model.outputs)),
-        ("methods", ", ".join(methods.available(model.outputs)) or "none"),
+        ("methods", ", ".join(registry.available(model.outputs)) or "none"),
         ("several classes", _several_classes(model)),
         ("rectifiers", _rectifiers(data.rectifiers)),
         ("preprocessing", _preprocessing(data.preprocessing, (width, height))),

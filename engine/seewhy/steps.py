@@ -21,7 +21,7 @@ from seewhy.explanation import Explanation, class_name
 from seewhy.images.preprocessing import Photograph, photograph
 from seewhy.inputs import Input
 from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.records import Row
 from seewhy.render import clip_gradients, gradient_pictures, rgb
 from seewhy.sheet import contact_sheet

@@ -16,7 +16,7 @@ from seewhy import shards
 from seewhy._shared.regular_files import open_regular, sha256_of
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
-from seewhy.methods import METHODS
+from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import DONE, NAME, Result, damaged, groups, problem
 from seewhy.storage.output_folder import FORMATS

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 import seewhy
 from reference import WEIGHTS
-from seewhy.combine import Size
-from seewhy.methods import METHODS
+from seewhy.methods.base import Size
+from seewhy.methods.registry import METHODS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 

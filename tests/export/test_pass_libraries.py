@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.contract.metadata import Preprocessing
-from seewhy.smoothgrad import draw
+from seewhy.methods.smoothgrad import draw
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 

@@ -6,10 +6,10 @@ import numpy as np
 
 import seewhy._core as _core
 from seewhy._shared.arrays import softmax
-from seewhy.combine import CHANNEL_WEIGHTS
 from seewhy.contract.metadata import ACTIVATIONS
-from seewhy.options import Options
-from seewhy.passes import Batch, Passes
+from seewhy.methods.base import CHANNEL_WEIGHTS
+from seewhy.methods.multi_pass import Batch, Passes
+from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
 

@@ -6,11 +6,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import seewhy._core as _core
-from seewhy import combine
 from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
-from seewhy.ablationcam import ABLATIONCAM
-from seewhy.combine import Attribution, Size, Values
 from seewhy.contract.metadata import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
@@ -23,11 +20,14 @@ from seewhy.contract.metadata import (
     OUTPUTS,
 )
 from seewhy.errors import MethodError
-from seewhy.integrated_gradients import INTEGRATED_GRADIENTS
-from seewhy.options import Option
-from seewhy.passes import Passes
-from seewhy.scorecam import SCORECAM
-from seewhy.smoothgrad import SMOOTHGRAD
+from seewhy.methods import base as combine
+from seewhy.methods.ablationcam import ABLATIONCAM
+from seewhy.methods.base import Attribution, Size, Values
+from seewhy.methods.integrated_gradients import INTEGRATED_GRADIENTS
+from seewhy.methods.multi_pass import Passes
+from seewhy.methods.options import Option
+from seewhy.methods.scorecam import SCORECAM
+from seewhy.methods.smoothgrad import SMOOTHGRAD
 
 __all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats
-from seewhy.combine import ATTRIBUTIONS, COMPLETENESS
 from seewhy.contract.metadata import LOGITS
 from seewhy.errors import MethodError
-from seewhy.options import Option, Options, choice, integer
-from seewhy.passes import Batch, Passes, sum_gradients
+from seewhy.methods.base import ATTRIBUTIONS, COMPLETENESS
+from seewhy.methods.multi_pass import Batch, Passes, sum_gradients
+from seewhy.methods.options import Option, Options, choice, integer
 from seewhy.runtime.sessions import Outputs
 
 _Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats, Integers
-from seewhy.combine import Size
 from seewhy.contract.metadata import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
-from seewhy.options import Option, Options
+from seewhy.methods.base import Size
+from seewhy.methods.options import Option, Options
 from seewhy.runtime.checked_runs import Runs, why_repeated
 from seewhy.runtime.sessions import Outputs
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from seewhy.combine import CHANNEL_WEIGHTS
 from seewhy.contract.metadata import ACTIVATIONS
-from seewhy.options import Options
-from seewhy.passes import Batch, Passes
+from seewhy.methods.base import CHANNEL_WEIGHTS
+from seewhy.methods.multi_pass import Batch, Passes
+from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
 

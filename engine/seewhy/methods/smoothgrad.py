@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from seewhy._shared.arrays import Floats
-from seewhy.combine import ATTRIBUTIONS
-from seewhy.options import Option, Options, integer, number
-from seewhy.passes import Batch, Passes, sum_gradients
+from seewhy.methods.base import ATTRIBUTIONS
+from seewhy.methods.multi_pass import Batch, Passes, sum_gradients
+from seewhy.methods.options import Option, Options, integer, number
 from seewhy.runtime.sessions import Outputs
 
 
