@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy import __version__, _core
-from seewhy.palettes import palette
+from seewhy.visualization.colormaps import palette
 
 Run = Callable[[], Any]
 _SHORTEST = 2e-3

@@ -308,7 +308,7 @@ def test_disturbed_turns_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.slow
 def test_workers_are_measured_in_rounds_and_compared(scratch: Path) -> None:
     pytest.importorskip("cv2")
-    from seewhy.palettes import palette
+    from seewhy.visualization.colormaps import palette
 
     np.save(scratch / "palette.npy", palette("jet"))
     question = questions.QUESTIONS["overlays"]

@@ -16,9 +16,9 @@ import common
 from seewhy import Explainer, ImageError, OutputError
 from seewhy.contract import metadata
 from seewhy.images.preprocessing import Placement, photograph
-from seewhy.palettes import PALETTES, palette
-from seewhy.render import clip_gradients, gradient_pictures, overlays
-from seewhy.sheet import contact_sheet
+from seewhy.visualization.colormaps import PALETTES, palette
+from seewhy.visualization.contact_sheet import contact_sheet
+from seewhy.visualization.overlays import clip_gradients, gradient_pictures, overlays
 from tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]

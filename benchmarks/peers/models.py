@@ -41,7 +41,7 @@ def prepare(folder: Path, name: str, sources: str) -> Path:
 
 def write_inputs(folder: Path) -> None:
     """Photographs, and maps and photographs to lay over each other, for the questions without a network or weights."""
-    from seewhy.palettes import palette
+    from seewhy.visualization.colormaps import palette
 
     maps = folder / "maps.npy"
     if maps.exists():

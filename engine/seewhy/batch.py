@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from seewhy import pipeline, render, shards
+from seewhy import pipeline, shards
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
@@ -19,6 +19,7 @@ from seewhy.runtime.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
 from seewhy.storage import output_folder
 from seewhy.targets.class_targets import check_top, resolve
+from seewhy.visualization import overlays
 
 __all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
 
@@ -94,7 +95,7 @@ def check(explainer: Explainer, settings: Settings) -> None:
         TargetError: a target is out of range or unknown, or there are targets and `top` too.
     """
     check_photographs(explainer.metadata)
-    render.check(settings.colormap, settings.alpha, settings.canvas)
+    overlays.check(settings.colormap, settings.alpha, settings.canvas)
     for name, number in (("batch_size", settings.batch_size), ("shard_images", settings.shard_images)):
         if not is_integer(number) or number < 1:
             raise OutputError(f"{name} must be a positive integer, not {brief(number)}")

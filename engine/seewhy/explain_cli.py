@@ -21,12 +21,12 @@ from seewhy.folder_run import FailureLimit, Run, Summary
 from seewhy.inputs import Inputs
 from seewhy.lists import STANDARD_INPUT
 from seewhy.methods.options import parse
-from seewhy.palettes import palette
 from seewhy.progress import Progress
 from seewhy.signals import EXIT_SIGNALLED, Stopped
 from seewhy.steps import Outcome, Settings
 from seewhy.storage.output_folder import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
+from seewhy.visualization.colormaps import palette
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
 

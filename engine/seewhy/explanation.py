@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seewhy import render
 from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
 from seewhy.images.preprocessing import Picture
 from seewhy.methods.base import Size, full_size
 from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder
 from seewhy.storage.result_names import plan
+from seewhy.visualization import overlays as render
 
 _PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
 
@@ -88,7 +88,7 @@ class Explanation:
         """Return the heatmaps laid over the photographs, N or (image by image) N*K RGB images.
 
         Args:
-            colormap: one of `seewhy.palettes.PALETTES`.
+            colormap: one of `seewhy.visualization.colormaps.PALETTES`.
             alpha: the heatmap's share in each pixel, 0 to 1.
             canvas: `model` draws what the model saw (resized and cropped); `original` draws on the whole photograph,
                 and leaves pixels outside the crop as they are.

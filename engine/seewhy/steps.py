@@ -23,11 +23,11 @@ from seewhy.inputs import Input
 from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
 from seewhy.methods.registry import METHODS
 from seewhy.records import Row
-from seewhy.render import clip_gradients, gradient_pictures, rgb
-from seewhy.sheet import contact_sheet
 from seewhy.storage import output_folder
 from seewhy.storage.manifest_lines import Record
 from seewhy.targets.class_targets import resolve
+from seewhy.visualization.contact_sheet import contact_sheet
+from seewhy.visualization.overlays import clip_gradients, gradient_pictures, rgb
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from job import Job, Task
 
 import seewhy
 from seewhy import _core
-from seewhy.palettes import palette
 from seewhy.storage.output_folder import Encoding
+from seewhy.visualization.colormaps import palette
 
 
 def _explainer(task: Task) -> seewhy.Explainer:

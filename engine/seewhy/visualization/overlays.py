@@ -14,7 +14,7 @@ from seewhy._shared.arrays import Bytes, Floats
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
 from seewhy.images.preprocessing import Picture, Placement
-from seewhy.palettes import palette
+from seewhy.visualization.colormaps import palette
 
 CANVASES = ("model", "original")
 
