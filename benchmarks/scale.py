@@ -29,7 +29,7 @@ from folder import photographs
 
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.commit import Shards
-from seewhy.inputs import Inputs
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray_worker import Worker, blocks, outcomes
 from seewhy.shards import About
 from seewhy.storage.manifest import Manifest

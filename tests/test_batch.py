@@ -18,7 +18,7 @@ from PIL import Image
 from seewhy import Explainer, ImageError, OutputError, TargetError, batch, explain_folder
 from seewhy.batch import Outcome, Settings
 from seewhy.contract import checksum
-from seewhy.inputs import Input, Inputs
+from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.storage import output_folder
 from seewhy.storage.output_folder import Encoding
 from tiny_model import Tiny, load

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError, explain_folder
-from seewhy.inputs import Input, Inputs
+from seewhy.inputs.image_inputs import Input, Inputs
 
 Photo = Callable[..., Image.Image]
 

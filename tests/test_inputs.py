@@ -21,7 +21,7 @@ from PIL import Image
 
 import forked
 from seewhy import Explainer, ImageError, OutputError, cli, explain_folder
-from seewhy.inputs import Input, Inputs
+from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.targets.class_targets import read_target
 
 Photo = Callable[..., Image.Image]

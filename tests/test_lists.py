@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from damage import DAMAGES
 from seewhy import ImageError
-from seewhy.lists import Entry, read_list
+from seewhy.inputs.image_lists import Entry, read_list
 
 
 def listed(path: Path, content: str | bytes, name: str = "list.txt") -> list[Entry]:
@@ -217,7 +217,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, content: str, expected:
 def piped(content: bytes | None) -> str:
     """What a process of its own reads; None: its standard input is closed."""
     program = (
-        "from seewhy import SeewhyError; from seewhy.lists import read_list\n"
+        "from seewhy import SeewhyError; from seewhy.inputs.image_lists import read_list\n"
         "try: print(*map(repr, read_list('-')), sep='\\n')\nexcept SeewhyError as error: print('error:', error)\n"
     )
     command = [sys.executable, "-c", program]

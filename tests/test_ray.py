@@ -29,7 +29,7 @@ from seewhy import (
     ray_run,
     ray_worker,
 )
-from seewhy.inputs import Inputs
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import ExplainBatch
 from seewhy.tables import NAMES, compact
 

@@ -23,7 +23,7 @@ from common import run
 from documents import blocks
 from ray_rows import PHOTOS, manifest, one_machine, pa, parquet, read, write_photos
 from seewhy import ClusterError, OutputError, Settings, explain_folder, ray_run
-from seewhy.inputs import Inputs
+from seewhy.inputs.image_inputs import Inputs
 from tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)

@@ -9,7 +9,7 @@ import pytest
 
 from seewhy import OutputError
 from seewhy._shared.temp_tables import explained, temporary
-from seewhy.inputs import Inputs
+from seewhy.inputs.image_inputs import Inputs
 
 
 def test_a_table_of_its_own_each() -> None:
@@ -58,7 +58,7 @@ def test_a_full_disk_while_images_are_listed(monkeypatch: pytest.MonkeyPatch, tm
         store.execute(f"PRAGMA max_page_count={store.execute('PRAGMA page_count').fetchone()[0] + 2}")
         return store
 
-    monkeypatch.setattr("seewhy.inputs.temporary", small)
+    monkeypatch.setattr("seewhy.inputs.image_inputs.temporary", small)
     listing = tmp_path / "list"
     listing.write_text("".join(f"{'x' * 100}/{number}.jpg\n" for number in range(1000)))
     with pytest.raises(OutputError, match="the list of images cannot be kept on disk: database or disk is full"):

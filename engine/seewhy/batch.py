@@ -11,7 +11,7 @@ from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.images.preprocessing import check_photographs
-from seewhy.inputs import Input
+from seewhy.inputs.image_inputs import Input
 from seewhy.layout import Layout, share
 from seewhy.methods.registry import METHODS
 from seewhy.pipeline import Stage

@@ -18,8 +18,8 @@ from seewhy._shared.text import printable
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer import Explainer
 from seewhy.folder_run import FailureLimit, Run, Summary
-from seewhy.inputs import Inputs
-from seewhy.lists import STANDARD_INPUT
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.inputs.image_lists import STANDARD_INPUT
 from seewhy.methods.options import parse
 from seewhy.progress import Progress
 from seewhy.signals import EXIT_SIGNALLED, Stopped

@@ -34,7 +34,7 @@ from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_rows
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer import Explainer, MethodOptions
-from seewhy.inputs import Input
+from seewhy.inputs.image_inputs import Input
 from seewhy.layout import BATCH_SIZE
 from seewhy.runtime.sessions import Provider
 from seewhy.steps import Settings

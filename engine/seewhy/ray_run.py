@@ -23,7 +23,7 @@ from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer import Explainer
 from seewhy.folder_run import Run
-from seewhy.inputs import Input, Inputs
+from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.methods.registry import METHODS
 from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
 from seewhy.runtime.sessions import Provider

@@ -19,7 +19,7 @@ from seewhy import errors, tables
 from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer import Explainer
-from seewhy.inputs import Input
+from seewhy.inputs.image_inputs import Input
 from seewhy.ray import Batch, ExplainBatch
 from seewhy.records import Row
 from seewhy.steps import Outcome

@@ -12,7 +12,7 @@ from seewhy._shared.arrays import Floats
 from seewhy._shared.regular_files import MISSING
 from seewhy.errors import SeewhyError
 from seewhy.explanation import Explanation, class_name
-from seewhy.inputs import Input
+from seewhy.inputs.image_inputs import Input
 from seewhy.methods.registry import METHODS
 from seewhy.storage.manifest_lines import DONE, FAILED, Record
 from seewhy.targets.class_targets import highest

@@ -19,7 +19,7 @@ from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation, class_name
 from seewhy.images.preprocessing import Photograph, photograph
-from seewhy.inputs import Input
+from seewhy.inputs.image_inputs import Input
 from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
 from seewhy.methods.registry import METHODS
 from seewhy.records import Row

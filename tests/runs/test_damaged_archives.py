@@ -13,7 +13,7 @@ import pytest
 
 from faults import archive, explained
 from seewhy import Explainer
-from seewhy.tars import members
+from seewhy.inputs.tar_archives import members
 
 
 def whole_archive(path: Path, png: bytes) -> list[str]:

@@ -156,7 +156,7 @@ def test_no_room_for_the_list_of_images(
     (tmp_path / "list.txt").write_text("".join(f"/nowhere/{'x' * 100}{number}.jpg\n" for number in range(200)))
     arguments = ["explain", model_path, "--list", tmp_path / "list.txt", "-o", tmp_path / "out", "-q"]
     with monkeypatch.context() as patch:
-        patch.setattr("seewhy.inputs.temporary", small)
+        patch.setattr("seewhy.inputs.image_inputs.temporary", small)
         failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
     assert command(*arguments).exit_code == 2  # as all failed
     monkeypatch.setattr("seewhy.storage.manifest.temporary", small)

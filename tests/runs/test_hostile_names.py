@@ -14,7 +14,7 @@ import pytest
 from common import run as command
 from faults import archive, contents, explained, lines
 from seewhy import Explainer, ImageError, OutputError, explain_folder
-from seewhy.inputs import Inputs
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.manifest_lines import encoded
 from seewhy.storage.result_names import plan
 
@@ -98,7 +98,7 @@ def test_links_in_circles(explainer: Explainer, place: Path, png: bytes) -> None
 def test_patterns_find_what_globs_find(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import glob
 
-    from seewhy.patterns import matches
+    from seewhy.inputs.glob_patterns import matches
 
     for name in ["a.png", "b.jpg", ".hidden.png", "x/a.png", "x/y/b.png", "x/.h/c.png", ".h/d.png", "x[1]/e.png"]:
         (tmp_path / "g" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import faults
 from faults import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy.folder_run import Run, Summary
-from seewhy.inputs import Inputs
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
 from seewhy.verify import Verification
 

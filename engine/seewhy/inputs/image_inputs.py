@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Protocol
 
-from seewhy import tars
 from seewhy._shared.regular_files import FileStamp, file_stamp
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy._shared.text import short
 from seewhy.contract.metadata import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
-from seewhy.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.images.preprocessing import Encoded
-from seewhy.lists import read_list
+from seewhy.inputs import tar_archives
+from seewhy.inputs.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
+from seewhy.inputs.image_lists import read_list
 from seewhy.storage.manifest import Key
 from seewhy.storage.manifest_lines import DONE
 from seewhy.storage.result_names import SCHEMA as NAMES
@@ -204,9 +204,9 @@ class Inputs:
                 yield _input(path, identity, target, error), PurePath(os.fsdecode(relative)), False
 
     def _members(self, archive: str) -> Iterator[tuple[Input, PurePath]]:
-        folder = PurePath(tars.stem(archive))
+        folder = PurePath(tar_archives.stem(archive))
         stamp = file_stamp(archive)
-        for member in tars.members(archive):
+        for member in tar_archives.members(archive):
             path = self._called(archive if member.name is None else f"{archive}#{member.name}")
             # An absolute name would drop the archive's folder.
             relative = folder / ((member.name or "").lstrip("/") or "archive")
@@ -260,7 +260,7 @@ class Inputs:
             if real.is_relative_to(self._out):
                 self._roots.append(str(real))
             self._insert(argument, walk_folder(path, self._out), f"{path}: the folder holds no images")
-        elif tars.is_tar(path) and os.path.lexists(path):
+        elif tar_archives.is_tar(path) and os.path.lexists(path):
             self._insert(argument, [Row(b"", path, path, real_path(path), is_tar=True)])
         elif glob.has_magic(path) and not os.path.lexists(path):
             self._insert(argument, match_pattern(path, self._out), f"{path}: no image matches the pattern")

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seewhy import patterns, tars
 from seewhy._shared.text import short
 from seewhy.errors import ImageError
 from seewhy.images.decoding import extensions
-from seewhy.lists import Entry
+from seewhy.inputs import glob_patterns, tar_archives
+from seewhy.inputs.image_lists import Entry
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
     Raises:
         ImageError: If a folder cannot be listed.
     """
-    base = patterns.fixed_part(pattern)
+    base = glob_patterns.fixed_part(pattern)
     try:
-        for match in patterns.matches(pattern):
+        for match in glob_patterns.matches(pattern):
             path = match.path
             real = real_path(path)
             if os.path.isdir(path) or Path(real).is_relative_to(avoid):
@@ -93,7 +93,7 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
             relative = os.path.relpath(path, base) if base else path
             if match.is_too_long:
                 yield _too_long(_place(path), path, relative, real)
-            elif tars.is_tar(path):
+            elif tar_archives.is_tar(path):
                 yield Row(_place(path), path, path, real, is_tar=True)
             elif _is_image(path):
                 yield Row(_place(path), path, relative, real)
@@ -104,7 +104,7 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
 def read_entry(number: int, entry: Entry) -> Row:
     """Return the row for the list entry with this number. Archives are read unless the entry has a target or an id."""
     named = entry.target is not None or entry.id is not None
-    is_tar = not named and tars.is_tar(entry.path)
+    is_tar = not named and tar_archives.is_tar(entry.path)
     place = number.to_bytes(8, "big")
     return Row(place, entry.path, entry.path, real_path(entry.path), entry.id, entry.target, is_tar)
 

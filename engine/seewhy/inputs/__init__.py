@@ -1,0 +1,1 @@
+"""Lists what is to be explained: files, folders, patterns, lists and archives."""
