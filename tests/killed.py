@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from seewhy import commit
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.folder_run import explain_folder
 from seewhy.steps import Settings
 

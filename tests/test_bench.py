@@ -103,7 +103,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 KILLED = """
 import os, signal
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 own = Explainer.explain
 def explain(self, images, method, **rest):
     if method == "guided-backprop":

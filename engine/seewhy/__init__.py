@@ -25,8 +25,8 @@ from seewhy.errors import (
 )
 
 if TYPE_CHECKING:
-    from seewhy.explainer import Explainer
-    from seewhy.explanation import Explanation
+    from seewhy.explainer.explainer import Explainer
+    from seewhy.explainer.explanation import Explanation
     from seewhy.folder_run import Summary, explain_folder
     from seewhy.steps import Settings
 
@@ -52,8 +52,8 @@ __all__ = [
 
 # The exporter and `seewhy --help` need neither onnxruntime nor Pillow, which take a while to import.
 _LATER = {
-    "Explainer": "explainer",
-    "Explanation": "explanation",
+    "Explainer": "explainer.explainer",
+    "Explanation": "explainer.explanation",
     "Settings": "steps",
     "Summary": "folder_run",
     "explain_folder": "folder_run",

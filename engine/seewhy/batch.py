@@ -9,7 +9,7 @@ from seewhy import pipeline, shards
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.images.preprocessing import check_photographs
 from seewhy.inputs.image_inputs import Input
 from seewhy.layout import Layout, share

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seewhy.errors import ModelFileError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Provider
 

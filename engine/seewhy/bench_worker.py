@@ -22,7 +22,7 @@ from seewhy import bench_profile
 from seewhy.bench_protocol import FORWARD, Case, Order
 from seewhy.contract.metadata import IMAGES, LOGITS
 from seewhy.errors import SeewhyError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Sessions
 

@@ -16,7 +16,7 @@ import click
 
 from seewhy._shared.text import printable
 from seewhy.errors import ClusterError, ImageError, OutputError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.folder_run import FailureLimit, Run, Summary
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT

@@ -19,7 +19,7 @@ from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_files
 from seewhy.commit import Commit, Pictures, Shards, sync
 from seewhy.errors import MethodError, OutputError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.shards import About

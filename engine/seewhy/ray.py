@@ -33,7 +33,7 @@ from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_rows
 from seewhy.errors import ImageError, TargetError
-from seewhy.explainer import Explainer, MethodOptions
+from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import Input
 from seewhy.layout import BATCH_SIZE
 from seewhy.runtime.sessions import Provider

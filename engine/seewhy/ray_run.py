@@ -21,7 +21,7 @@ from typing import Any
 
 from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, ImageError, OutputError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.folder_run import Run
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.methods.registry import METHODS

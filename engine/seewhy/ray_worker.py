@@ -18,7 +18,7 @@ import numpy as np
 from seewhy import errors, tables
 from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
-from seewhy.explainer import Explainer
+from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input
 from seewhy.ray import Batch, ExplainBatch
 from seewhy.records import Row

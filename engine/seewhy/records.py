@@ -11,7 +11,7 @@ import numpy as np
 from seewhy._shared.arrays import Floats
 from seewhy._shared.regular_files import MISSING
 from seewhy.errors import SeewhyError
-from seewhy.explanation import Explanation, class_name
+from seewhy.explainer.explanation import Explanation, class_name
 from seewhy.inputs.image_inputs import Input
 from seewhy.methods.registry import METHODS
 from seewhy.storage.manifest_lines import DONE, FAILED, Record

@@ -12,16 +12,16 @@ from seewhy._shared.arrays import Integers
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
-from seewhy.classes import Question, answer
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ImageError, MethodError, TargetError
-from seewhy.explanation import Explanation
+from seewhy.explainer.batch_explainer import Question, answer
+from seewhy.explainer.explanation import Explanation
+from seewhy.explainer.explanation_builder import Results
 from seewhy.images import preprocessing
 from seewhy.methods import registry as methods
 from seewhy.methods.multi_pass import Count
 from seewhy.methods.options import settle
 from seewhy.methods.registry import METHODS, Size
-from seewhy.results import Results
 from seewhy.runtime.checked_runs import Runs
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Provider, Sessions, check_threads

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.classes import Answers, Question
 from seewhy.contract.metadata import Metadata
-from seewhy.explanation import Explanation
+from seewhy.explainer.batch_explainer import Answers, Question
+from seewhy.explainer.explanation import Explanation
 from seewhy.images.preprocessing import Picture
 
 
