@@ -31,7 +31,7 @@ from seewhy import (
 )
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import ExplainBatch
-from seewhy.tables import NAMES, compact
+from seewhy.tables.arrow_tables import NAMES, compact
 
 
 def texts(*values: object) -> np.ndarray:

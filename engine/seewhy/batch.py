@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from seewhy import pipeline, shards
+from seewhy import pipeline
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.errors import MethodError, OutputError, TargetError
@@ -18,6 +18,7 @@ from seewhy.pipeline import Stage
 from seewhy.runtime.sessions import CPU
 from seewhy.steps import Answer, Item, Outcome, Settings, Steps
 from seewhy.storage import output_folder
+from seewhy.tables import shard_files
 from seewhy.targets.class_targets import check_top, resolve
 from seewhy.visualization import overlays
 
@@ -100,7 +101,7 @@ def check(explainer: Explainer, settings: Settings) -> None:
         if not is_integer(number) or number < 1:
             raise OutputError(f"{name} must be a positive integer, not {brief(number)}")
     if settings.shards is not None:
-        shards.check(settings.shards)
+        shard_files.check(settings.shards)
     settled = explainer.settle(list(settings.methods), settings.options)
     asked = classes(explainer, settings.targets)
     if settings.top is not None:

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from seewhy import shards
 from seewhy.errors import OutputError
-from seewhy.shards import About
 from seewhy.steps import Outcome
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import Record
 from seewhy.storage.output_folder import Folder, WrittenFile
-from seewhy.tables import Entry
+from seewhy.tables import shard_files
+from seewhy.tables.arrow_tables import Entry
+from seewhy.tables.shard_files import About
 
 # Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for
 # it. What is not safe yet is done again.
@@ -82,9 +82,9 @@ class Shards:
         if not entries:
             return
         # Numbers of shards that were lost are given again, so that what replaces them takes their place.
-        while (name := shards.name(self._number, self._form)) in self._manifest.shards:
+        while (name := shard_files.name(self._number, self._form)) in self._manifest.shards:
             self._number += 1
-        file = self._folder.write(PurePath(name), shards.content(self._form, entries, self._about))
+        file = self._folder.write(PurePath(name), shard_files.content(self._form, entries, self._about))
         sync([file.path, *_parents(file.path, self._folder)])
         shard = result(file, self._folder)
         self._manifest.append([{**entry.record, "shard": shard, "lines": len(entries)} for entry in entries])

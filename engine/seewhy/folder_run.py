@@ -22,13 +22,13 @@ from seewhy.errors import MethodError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
-from seewhy.shards import About
 from seewhy.steps import Outcome, Settings
 from seewhy.storage import output_folder, provenance
 from seewhy.storage.folder_lock import locked
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import DONE, FAILED
 from seewhy.storage.manifest_lines import NAME as MANIFEST
+from seewhy.tables.shard_files import About
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # who wants to see it adds another

@@ -28,7 +28,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy import tables
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.batch import check, classes, explain_rows
@@ -38,7 +37,8 @@ from seewhy.inputs.image_inputs import Input
 from seewhy.layout import BATCH_SIZE
 from seewhy.runtime.sessions import Provider
 from seewhy.steps import Settings
-from seewhy.tables import Entry
+from seewhy.tables import arrow_tables
+from seewhy.tables.arrow_tables import Entry
 from seewhy.targets.class_targets import Target, read_target
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"
@@ -92,7 +92,7 @@ class ExplainBatch:
             target: the class to explain for rows that name none, or a list of classes to explain for each image; None
                 is the predicted class.
             dtype: of the heatmaps: float32, or float16 or uint8, which come with the columns `scale` and `offset`:
-                the map is heatmap * scale + offset. How close that is: `seewhy.tables.compact`.
+                the map is heatmap * scale + offset. How close that is: `seewhy.tables.arrow_tables.compact`.
             full_size: heatmaps of the input's size in [0,1] instead of small maps and the `rule` to enlarge them.
             fast_decode: decode JPEGs with less detail: quicker, and other pixels.
             batch_size: images in one run of the graph; several of these make a good `batch_size` of `map_batches`.
@@ -104,8 +104,8 @@ class ExplainBatch:
         Raises:
             SeewhyError: something of this is wrong, or pyarrow is not installed.
         """
-        tables.pyarrow()
-        tables.check_dtype(dtype)
+        arrow_tables.pyarrow()
+        arrow_tables.check_dtype(dtype)
         self._explainer = Explainer(model, providers, threads, verify)
         wanted = [] if target is None else [target] if isinstance(target, (int, str)) else list(target)
         if not is_integer(batch_size) or batch_size < 1:
@@ -143,18 +143,18 @@ class ExplainBatch:
             Entry({**outcome.record, "path": path}, outcome.rows)
             for outcome, (_, path) in zip(outcomes, given, strict=True)
         ]
-        each = [tables.lines([entry], methods) for entry in entries]
-        table = tables.arrow([line for rows in each for line in rows], self._explainer.sha256, self._dtype)
+        each = [arrow_tables.lines([entry], methods) for entry in entries]
+        table = arrow_tables.arrow([line for rows in each for line in rows], self._explainer.sha256, self._dtype)
         places = [place for place, rows in enumerate(each) for _ in rows]
         if self._records:
             texts = [json.dumps(entry.record) for entry in entries]
-            table = table.append_column("record", tables.texts([texts[place] for place in places]))
+            table = table.append_column("record", arrow_tables.texts([texts[place] for place in places]))
         for name in others:
             table = table.append_column(name, _arrow(np.asarray(batch[name])[places]))
         return table
 
     def _others(self, batch: Batch) -> list[str]:
-        made = tables.NAMES | ({"record"} if self._records else set())
+        made = arrow_tables.NAMES | ({"record"} if self._records else set())
         others = [name for name in batch if name not in _READ]
         for name in others:
             if name in made:
@@ -227,7 +227,7 @@ def _pixels(item: Input, path: Any, value: Any) -> Input:
 
 def _arrow(values: NDArray[Any]) -> Any:
     """A column that is passed on; arrays become lists."""
-    pa = tables.pyarrow()
+    pa = arrow_tables.pyarrow()
     if values.dtype == object:
         return pa.array([value.tolist() if isinstance(value, np.ndarray) else value for value in values])
     flat = pa.array(values.ravel())

@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from seewhy import errors, tables
+from seewhy import errors
 from seewhy._shared.text import first_line
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input
 from seewhy.ray import Batch, ExplainBatch
-from seewhy.records import Row
 from seewhy.steps import Outcome
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import FAILED
+from seewhy.tables import arrow_tables
+from seewhy.tables.result_rows import Row
 
 # How often a piece of work is begun. Where a worker died each time, the images may be what kills them.
 _TRIES = 4
@@ -123,9 +124,9 @@ class Worker(ExplainBatch):
 
 def _failure(error: SeewhyError) -> Any:
     """The error as a row."""
-    table = tables.arrow([({"path": None, "id": None, "error": str(error)}, type(error).__name__, None)], "")
-    table = table.append_column("record", tables.texts([None]))
-    return table.append_column(_NUMBER, tables.pyarrow().array([_FAILURE]))
+    table = arrow_tables.arrow([({"path": None, "id": None, "error": str(error)}, type(error).__name__, None)], "")
+    table = table.append_column("record", arrow_tables.texts([None]))
+    return table.append_column(_NUMBER, arrow_tables.pyarrow().array([_FAILURE]))
 
 
 def _facts(explainer: Explainer) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def _go(place: str | None) -> None:
 
 def blocks(source: Iterator[Input], size: int, numbers: Iterator[int]) -> list[Any]:
     """Tables of `size` images each, for a `Worker`. Names are bytes, since not all are UTF-8."""
-    pa = tables.pyarrow()
+    pa = arrow_tables.pyarrow()
     made = []
     while part := list(islice(source, size)):
         columns = {

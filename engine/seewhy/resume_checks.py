@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from seewhy import shards
 from seewhy.errors import OutputError
 from seewhy.storage import provenance
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import NAME as MANIFEST
 from seewhy.storage.output_folder import Folder
+from seewhy.tables import shard_files
 
 
 def forget(folder: Folder) -> None:
@@ -38,10 +38,10 @@ def _delete(*paths: Path) -> None:
 
 
 def _shards(folder: Path) -> list[Path]:
-    inside = folder / shards.FOLDER
+    inside = folder / shard_files.FOLDER
     if inside.is_symlink():
         raise OutputError(f"{inside}: a link, which may lead out of the output folder; choose another output folder")
-    endings = {f".{form}" for form in shards.FORMATS}
+    endings = {f".{form}" for form in shard_files.FORMATS}
     try:
         there = [Path(path) for path in os.scandir(inside)]
     except (FileNotFoundError, NotADirectoryError):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seewhy import records
 from seewhy._shared.checks import is_integer
 from seewhy._shared.regular_files import file_stamp
 from seewhy._shared.text import brief
@@ -22,9 +21,10 @@ from seewhy.images.preprocessing import Photograph, photograph
 from seewhy.inputs.image_inputs import Input
 from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
 from seewhy.methods.registry import METHODS
-from seewhy.records import Row
 from seewhy.storage import output_folder
 from seewhy.storage.manifest_lines import Record
+from seewhy.tables import result_rows
+from seewhy.tables.result_rows import Row
 from seewhy.targets.class_targets import resolve
 from seewhy.visualization.contact_sheet import contact_sheet
 from seewhy.visualization.overlays import clip_gradients, gradient_pictures, rgb
@@ -208,9 +208,9 @@ class Steps:
         try:
             if item.error is not None:
                 raise item.error
-            record = records.done(item.input, item.results, item.row)
+            record = result_rows.done(item.input, item.results, item.row)
             if self.settings.shards is not None:
-                rows = records.rows(item.results, item.row, self.settings.full_size)
+                rows = result_rows.rows(item.results, item.row, self.settings.full_size)
                 return Outcome(path, record=record, rows=rows)
             files, answers = self._write(item)
             return Outcome(path, answers, record=record, files=files)
@@ -223,7 +223,7 @@ class Steps:
 
     @staticmethod
     def _failed(item: Item, error: SeewhyError) -> Outcome:
-        return Outcome(Path(item.input.path), error=error, record=records.failed(item.input, error))
+        return Outcome(Path(item.input.path), error=error, record=result_rows.failed(item.input, error))
 
     def _write(self, item: Item) -> tuple[list[output_folder.WrittenFile], list[Answer]]:
         """Write one image's pictures and numbers; return the files, and an answer for each class explained."""

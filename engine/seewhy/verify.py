@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from seewhy import shards
 from seewhy._shared.regular_files import open_regular, sha256_of
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
@@ -20,6 +19,7 @@ from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import DONE, NAME, Result, damaged, groups, problem
 from seewhy.storage.output_folder import FORMATS
+from seewhy.tables import shard_files
 
 _SCHEMA = """
 CREATE TABLE named (path BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -28,7 +28,7 @@ CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
 # What a job calls its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards by their numbers.
 _RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FORMATS)}|npz)")
-_SHARD = re.compile(rf"{shards.FOLDER}/\d+\.({'|'.join(shards.FORMATS)})")
+_SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(shard_files.FORMATS)})")
 
 
 @dataclass(frozen=True)

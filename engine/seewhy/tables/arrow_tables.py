@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
 from seewhy.errors import MissingExtraError, OutputError
-from seewhy.records import TOP, Row
 from seewhy.storage.manifest_lines import Record
+from seewhy.tables.result_rows import TOP, Row
 
 DTYPES = ("float32", "float16", "uint8")
 """What heatmaps can be stored as."""

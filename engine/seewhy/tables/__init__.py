@@ -1,0 +1,1 @@
+"""Results as rows, in Parquet and npz shards and in Ray datasets."""
