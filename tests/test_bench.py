@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 import common
-from seewhy import MethodError, ModelFileError, ProviderError, bench, bench_profile, bench_worker
-from seewhy.bench import FORWARD, Row
-from seewhy.bench_worker import Case, Order, Timed
+from seewhy import MethodError, ModelFileError, ProviderError
+from seewhy.bench import measure, operator_profile
+from seewhy.bench import worker as bench_worker
+from seewhy.bench.measure import FORWARD, Row
+from seewhy.bench.worker import Case, Order, Timed
 
 CPU = "CPUExecutionProvider"
 QUICK: dict[str, Any] = {"seconds": 0.01, "rounds": 2}
@@ -31,7 +33,7 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measure(model_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    found = bench.measure(model_path, batches=[1, 3], threads=[2], progress=lambda *n: told.append(n), **QUICK)
+    found = measure.measure(model_path, batches=[1, 3], threads=[2], progress=lambda *n: told.append(n), **QUICK)
     layouts = [(1, 2), (2, 1)]
     whats = [FORWARD, "gradcam", "guided-backprop"]
     expected = [(CPU, batch, *layout, what) for batch in (1, 3) for layout in layouts for what in whats]
@@ -51,9 +53,9 @@ def test_measure(model_path: Path) -> None:
 
 def test_default_methods_are_those_that_the_file_serves(model_path: Path, tmp_path: Path, tiny: Any) -> None:
     path = tiny.save(tmp_path / "plain.onnx", outputs=("logits", "input_gradients"))
-    found = bench.measure(path, batches=1, threads=1, **QUICK)
+    found = measure.measure(path, batches=1, threads=1, **QUICK)
     assert [row.what for row in found.rows] == [FORWARD, "backprop"]
-    found = bench.measure(tiny.save(tmp_path / "bare.onnx", outputs=("logits",)), batches=1, threads=1, **QUICK)
+    found = measure.measure(tiny.save(tmp_path / "bare.onnx", outputs=("logits",)), batches=1, threads=1, **QUICK)
     assert [row.what for row in found.rows] == [FORWARD]
     assert found.advice == []
 
@@ -75,18 +77,18 @@ def test_default_methods_are_those_that_the_file_serves(model_path: Path, tmp_pa
 )
 def test_wrong_use(model_path: Path, changes: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words) as raised:
-        bench.measure(model_path, **{**QUICK, **changes})
+        measure.measure(model_path, **{**QUICK, **changes})
     assert "\n" not in str(raised.value)
 
 
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"none\.onnx: cannot be read"):
-        bench.measure(tmp_path / "none.onnx")
+        measure.measure(tmp_path / "none.onnx")
 
 
 def test_a_batch_that_no_memory_holds_is_a_row(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_MOST_IMAGES", 10**15)
-    found = bench.measure(model_path, methods="gradcam", batches=[1, 10**12], threads=1, **QUICK)
+    monkeypatch.setattr(measure, "_MOST_IMAGES", 10**15)
+    found = measure.measure(model_path, methods="gradcam", batches=[1, 10**12], threads=1, **QUICK)
     assert [row.error is None for row in found.rows] == [True, True, False, False]
     for row in found.rows[2:]:
         assert row.error.startswith("not enough memory for 1000000000000 images: ")
@@ -97,8 +99,8 @@ def test_a_batch_that_no_memory_holds_is_a_row(model_path: Path, monkeypatch: py
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Workers run `code` before their own."""
     script = tmp_path / "worker.py"
-    script.write_text(f"{code}\nfrom seewhy.bench_worker import main\nmain()\n")
-    monkeypatch.setattr(bench, "_command", lambda: [sys.executable, str(script)])
+    script.write_text(f"{code}\nfrom seewhy.bench.worker import main\nmain()\n")
+    monkeypatch.setattr(measure, "_command", lambda: [sys.executable, str(script)])
 
 
 KILLED = """
@@ -118,7 +120,7 @@ def test_a_killed_process_costs_its_own_row(model_path: Path, tmp_path: Path, mo
     """As where the system runs out of memory: nothing is raised, the process is gone."""
     worker(tmp_path, monkeypatch, KILLED)
     methods = ["gradcam", "guided-backprop", "backprop"]
-    found = bench.measure(model_path, methods=methods, batches=2, threads=1, **QUICK)
+    found = measure.measure(model_path, methods=methods, batches=2, threads=1, **QUICK)
     assert [row.what for row in found.rows] == [FORWARD, *methods]
     assert [row.error for row in found.rows if row.what != "guided-backprop"] == [None] * 3
     assert "killed by the system, as it does where memory runs out" in found.rows[2].error
@@ -126,13 +128,13 @@ def test_a_killed_process_costs_its_own_row(model_path: Path, tmp_path: Path, mo
 
 def test_a_process_that_does_not_start(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker(tmp_path, monkeypatch, "raise SystemExit('no such thing')")
-    found = bench.measure(model_path, methods="gradcam", batches=2, threads=1, **QUICK)
+    found = measure.measure(model_path, methods="gradcam", batches=2, threads=1, **QUICK)
     assert [row.error for row in found.rows] == ["the process failed: no such thing"] * 2
 
 
 def test_error_in_one_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker(tmp_path, monkeypatch, KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "raise MemoryError('1 GiB')"))
-    found = bench.measure(model_path, batches=2, threads=1, **QUICK)
+    found = measure.measure(model_path, batches=2, threads=1, **QUICK)
     assert [row.error for row in found.rows] == [None, None, "not enough memory: 1 GiB"]
 
 
@@ -147,15 +149,15 @@ def test_error_in_one_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_layouts(threads: list[int], layouts: list[tuple[int, int]]) -> None:
-    assert bench._layouts(CPU, threads) == layouts
-    assert bench._layouts("CUDAExecutionProvider", threads) == [(1, None)]
+    assert measure._layouts(CPU, threads) == layouts
+    assert measure._layouts("CUDAExecutionProvider", threads) == [(1, None)]
 
 
 def test_percentiles() -> None:
     times = [float(i) for i in range(1, 101)]
-    assert [bench._percentile(times, percent) for percent in (50, 90, 99)] == [50, 90, 99]
-    assert [bench._percentile([1.0, 2.0, 7.0], percent) for percent in (50, 90, 99)] == [2, 7, 7]
-    assert bench._percentile([3.0], 50) == 3
+    assert [measure._percentile(times, percent) for percent in (50, 90, 99)] == [50, 90, 99]
+    assert [measure._percentile([1.0, 2.0, 7.0], percent) for percent in (50, 90, 99)] == [2, 7, 7]
+    assert measure._percentile([3.0], 50) == 3
 
 
 def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam") -> Row:
@@ -173,7 +175,7 @@ def test_advice() -> None:
         row(8, 2, 1, 900, FORWARD),
         Row(CPU, 1, 2, 64, "gradcam", error="not enough memory"),
     ]
-    [advice] = bench._advice(rows)
+    [advice] = measure._advice(rows)
     assert advice.quickest == rows[0]  # for a single caller
     assert advice.most == rows[3]  # within 3 % of the most, with a smaller batch
 
@@ -202,7 +204,7 @@ def test_error_in_a_thread_is_raised() -> None:
 def test_order_survives_the_way_to_the_worker(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = bench.measure(model_path, methods="cam", batches=1, providers=[("cpu", {"use_arena": "1"})], **QUICK)
+    found = measure.measure(model_path, methods="cam", batches=1, providers=[("cpu", {"use_arena": "1"})], **QUICK)
     assert {row.provider for row in found.rows} == {CPU}
     sha256 = [hashlib.sha256(model_path.read_bytes()).hexdigest(), None]
     order = Order(str(model_path), [("cpu", {})], 2, [Case("cam", 1, 1)], 0.01, 1, sha256=sha256)
@@ -221,8 +223,8 @@ def test_a_worker_refuses_another_model_than_the_one_that_was_ordered(model_path
 def test_profile(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    found = bench.measure(model_path, batches=[1, 2], threads=1, profile=True, **QUICK)
-    by_case: dict[str, list[bench.Operator]] = {}
+    found = measure.measure(model_path, batches=[1, 2], threads=1, profile=True, **QUICK)
+    by_case: dict[str, list[measure.Operator]] = {}
     for one in found.operators:
         assert (one.provider, one.batch) == (CPU, 2)
         by_case.setdefault(one.what, []).append(one)
@@ -249,7 +251,7 @@ def test_adding_up_a_profile() -> None:
         *(event("c", "Conv", duration) for duration in (9000, 6000, 6000, 6000)),
         event("d", "Relu", 1000),
     ]
-    rows = bench_profile.add_up(events, {"a": "forward", "b": "forward", "c": "backward"})
+    rows = operator_profile.add_up(events, {"a": "forward", "b": "forward", "c": "backward"})
     assert rows == [
         {"part": "backward", "type": "Conv", "count": 1, "milliseconds": 6, "share": 0.6},
         {"part": "forward", "type": "Conv", "count": 2, "milliseconds": 3, "share": pytest.approx(0.3)},

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from seewhy import bench, bench_report
+from seewhy.bench import measure
+from seewhy.bench import report as bench_report
 
 
 def run(
@@ -23,7 +24,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Measure, and print the report."""
-    report = bench.measure(
+    report = measure.measure(
         model,
         methods=methods or None,
         batches=batches,

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from seewhy.bench_protocol import FORWARD, Case, Order
+from seewhy.bench.protocol import FORWARD, Case, Order
 from seewhy.contract.metadata import IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import SeewhyError
 from seewhy.methods.registry import METHODS

@@ -1,6 +1,6 @@
 """How quick a model file is on this machine: its forward pass and its methods, by provider, batch size and threads.
 
-Every batch size of every provider gets a process of its own (`bench_worker.py`), so that memory which runs out there
+Every batch size of every provider gets a process of its own (`worker.py`), so that memory which runs out there
 ends that process and not the benchmark.
 """
 
@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from seewhy import bench_worker
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief
 from seewhy._version import __version__
-from seewhy.bench_protocol import FORWARD, Case, Order
+from seewhy.bench import worker
+from seewhy.bench.protocol import FORWARD, Case, Order
 from seewhy.errors import MethodError
 from seewhy.methods import registry as methods
 from seewhy.runtime.model_file import ModelFile
@@ -286,7 +286,7 @@ def _profiled(order: Order, provider: str) -> list[Operator]:
 
 
 def _command() -> list[str]:
-    return [sys.executable, "-m", bench_worker.__name__]
+    return [sys.executable, "-m", worker.__name__]
 
 
 def _ask(order: Order) -> tuple[list[dict[str, Any]], str | None]:

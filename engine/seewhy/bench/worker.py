@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from seewhy import bench_profile
-from seewhy.bench_protocol import FORWARD, Case, Order
+from seewhy.bench import operator_profile
+from seewhy.bench.protocol import FORWARD, Case, Order
 from seewhy.contract.metadata import IMAGES, LOGITS
 from seewhy.errors import SeewhyError
 from seewhy.explainer.explainer import Explainer
@@ -169,7 +169,7 @@ def main() -> None:
         order["providers"] = [one if isinstance(one, str) else tuple(one) for one in order["providers"]]
     made = Order(**order)
     if made.profile:
-        bench_profile.measure(made, say)
+        operator_profile.measure(made, say)
     else:
         measure(made)
 
