@@ -40,8 +40,8 @@ from PIL import Image
 
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy._shared.cpu_count import usable_cores
+from seewhy.bulk.parallel_plan import share
 from seewhy.images.preprocessing import normalise, photograph
-from seewhy.layout import share
 from seewhy.runtime.sessions import CPU
 from seewhy.storage.output_folder import Encoding
 

@@ -28,7 +28,7 @@ import onnxruntime
 from folder import photographs
 
 from seewhy import Explainer, Settings, __version__, explain_folder
-from seewhy.commit import Shards
+from seewhy.bulk.commit import Shards
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray_worker import Worker, blocks, outcomes
 from seewhy.storage.manifest import Manifest

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seewhy import commit
+from seewhy.bulk import commit
+from seewhy.bulk.folder_job import explain_folder
+from seewhy.bulk.image_stages import Settings
 from seewhy.explainer.explainer import Explainer
-from seewhy.folder_run import explain_folder
-from seewhy.steps import Settings
 
 CALLS = ("fsync", "replace", "pwrite", "ftruncate", "unlink", "mkdir", "rmdir")
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError, TargetError, batch, explain_folder
-from seewhy.batch import Outcome, Settings
+from seewhy import Explainer, ImageError, OutputError, TargetError, explain_folder
+from seewhy.bulk import explain_files as batch
+from seewhy.bulk.explain_files import Outcome, Settings
 from seewhy.contract import checksum
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.storage import output_folder

@@ -11,7 +11,7 @@ import pytest
 EXPLAIN = """
 explainer = seewhy.Explainer(sys.argv[1])
 explainer.explain(numpy.zeros((1, 3, 12, 16), numpy.float32), method=list(explainer.methods))
-import seewhy.batch, seewhy.cli, seewhy.inspection, seewhy.visualization.contact_sheet
+import seewhy.bulk.explain_files, seewhy.cli, seewhy.inspection, seewhy.visualization.contact_sheet
 seewhy.cli.main(["--help"], standalone_mode=False)
 seewhy.cli.main(["inspect", sys.argv[1]], standalone_mode=False)
 """

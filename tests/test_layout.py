@@ -8,7 +8,7 @@ import math
 import pytest
 
 from seewhy._shared.cpu_count import usable_cores
-from seewhy.layout import Layout, share
+from seewhy.bulk.parallel_plan import Layout, share
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seewhy import ProviderError
-from seewhy.pipeline import Stage, run
+from seewhy.bulk.thread_pipeline import Stage, run
 
 
 def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
@@ -320,7 +320,7 @@ def test_every_exception_of_a_stage_arrives(error: type[BaseException]) -> None:
 def test_a_program_that_never_closes_its_iterator_ends() -> None:
     program = """
 import itertools, sys
-from seewhy.pipeline import Stage, run
+from seewhy.bulk.thread_pipeline import Stage, run
 results = run(itertools.count(), [Stage(lambda items: items)], threads=2, window=4)
 print(next(results))
 sys.last_results = results

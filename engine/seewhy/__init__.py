@@ -25,10 +25,10 @@ from seewhy.errors import (
 )
 
 if TYPE_CHECKING:
+    from seewhy.bulk.folder_job import Summary, explain_folder
+    from seewhy.bulk.image_stages import Settings
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
-    from seewhy.folder_run import Summary, explain_folder
-    from seewhy.steps import Settings
 
 __all__ = [
     "ClusterError",
@@ -54,9 +54,9 @@ __all__ = [
 _LATER = {
     "Explainer": "explainer.explainer",
     "Explanation": "explainer.explanation",
-    "Settings": "steps",
-    "Summary": "folder_run",
-    "explain_folder": "folder_run",
+    "Settings": "bulk.image_stages",
+    "Summary": "bulk.folder_job",
+    "explain_folder": "bulk.folder_job",
 }
 
 

@@ -304,7 +304,7 @@ def verify(folder: Path) -> None:
 
     Exit status: 0; 1 if a result is missing, short or changed; 2 if OUT cannot be checked.
     """
-    from seewhy.verify import Verification
+    from seewhy.bulk.verify import Verification
 
     signals.raise_from_now_on()
     check = Verification(folder)

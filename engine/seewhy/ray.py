@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.batch import check, classes, explain_rows
+from seewhy.bulk.explain_files import check, classes, explain_rows
+from seewhy.bulk.image_stages import Settings
+from seewhy.bulk.parallel_plan import BATCH_SIZE
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import Input
-from seewhy.layout import BATCH_SIZE
 from seewhy.runtime.sessions import Provider
-from seewhy.steps import Settings
 from seewhy.tables import arrow_tables
 from seewhy.tables.arrow_tables import Entry
 from seewhy.targets.class_targets import Target, read_target

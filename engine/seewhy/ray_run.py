@@ -20,14 +20,14 @@ from itertools import count, islice
 from typing import Any
 
 from seewhy._shared.text import first_line
+from seewhy.bulk.folder_job import Run
+from seewhy.bulk.image_stages import Outcome, Settings
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer.explainer import Explainer
-from seewhy.folder_run import Run
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.methods.registry import METHODS
 from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
 from seewhy.runtime.sessions import Provider
-from seewhy.steps import Outcome, Settings
 from seewhy.storage import output_folder, provenance
 
 # Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.

@@ -17,11 +17,11 @@ import numpy as np
 
 from seewhy import errors
 from seewhy._shared.text import first_line
+from seewhy.bulk.image_stages import Outcome
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input
 from seewhy.ray import Batch, ExplainBatch
-from seewhy.steps import Outcome
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import FAILED
 from seewhy.tables import arrow_tables

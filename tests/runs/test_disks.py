@@ -19,8 +19,9 @@ import faults
 from common import failed
 from common import run as command
 from faults import assert_complete, assert_same, lines, pictures
-from seewhy import Explainer, OutputError, commit, explain_folder
+from seewhy import Explainer, OutputError, explain_folder
 from seewhy._shared import temp_tables
+from seewhy.bulk import commit
 
 
 class Disk:

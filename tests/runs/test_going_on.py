@@ -20,9 +20,9 @@ import pytest
 import faults
 from faults import FORMATS, assert_complete, assert_same, contents, lines, pictures
 from seewhy import Explainer, ImageError, OutputError, explain_folder
-from seewhy.folder_run import Run
+from seewhy.bulk.folder_job import Run
+from seewhy.bulk.image_stages import Settings
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.steps import Settings
 from seewhy.storage.folder_lock import locked
 from tiny_model import Tiny
 

@@ -17,10 +17,10 @@ import pytest
 import faults
 from faults import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
 from seewhy import Explainer, OutputError, explain_folder
-from seewhy.folder_run import Run, Summary
+from seewhy.bulk.folder_job import Run, Summary
+from seewhy.bulk.verify import Verification
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
-from seewhy.verify import Verification
 
 COUNT = 13
 

@@ -14,12 +14,12 @@ from PIL import Image
 from seewhy._shared.checks import is_integer
 from seewhy._shared.regular_files import file_stamp
 from seewhy._shared.text import brief
+from seewhy.bulk.parallel_plan import BATCH_SIZE, SHARD_IMAGES
 from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer.explainer import Explainer
 from seewhy.explainer.explanation import Explanation, class_name
 from seewhy.images.preprocessing import Photograph, photograph
 from seewhy.inputs.image_inputs import Input
-from seewhy.layout import BATCH_SIZE, SHARD_IMAGES
 from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder
 from seewhy.storage.manifest_lines import Record

@@ -16,13 +16,13 @@ from typing import Any
 
 from seewhy._shared.temp_tables import explained
 from seewhy._shared.text import brief
-from seewhy.batch import check, classes, explain_files
-from seewhy.commit import Commit, Pictures, Shards, sync
+from seewhy.bulk.commit import Commit, Pictures, Shards, sync
+from seewhy.bulk.explain_files import check, classes, explain_files
+from seewhy.bulk.image_stages import Outcome, Settings
+from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.errors import MethodError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs
-from seewhy.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
-from seewhy.steps import Outcome, Settings
 from seewhy.storage import output_folder, provenance
 from seewhy.storage.folder_lock import locked
 from seewhy.storage.manifest import Manifest

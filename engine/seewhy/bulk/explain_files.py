@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from seewhy import pipeline
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
+from seewhy.bulk import thread_pipeline
+from seewhy.bulk.image_stages import Answer, Item, Outcome, Settings, Steps
+from seewhy.bulk.parallel_plan import Layout, share
+from seewhy.bulk.thread_pipeline import Stage
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer.explainer import Explainer
 from seewhy.images.preprocessing import check_photographs
 from seewhy.inputs.image_inputs import Input
-from seewhy.layout import Layout, share
 from seewhy.methods.registry import METHODS
-from seewhy.pipeline import Stage
 from seewhy.runtime.sessions import CPU
-from seewhy.steps import Answer, Item, Outcome, Settings, Steps
 from seewhy.storage import output_folder
 from seewhy.tables import shard_files
 from seewhy.targets.class_targets import check_top, resolve
@@ -83,7 +83,7 @@ def _outcomes(
         explainer = explainer.with_threads(layout.run_threads)
     steps = Steps(explainer, folder, settings, progress)
     stages = [Stage(steps.load), Stage(steps.explain, layout.size, layout.runs), Stage(steps.save)]
-    yield from pipeline.run(map(Item, found), stages, layout.threads, layout.window)
+    yield from thread_pipeline.run(map(Item, found), stages, layout.threads, layout.window)
 
 
 def check(explainer: Explainer, settings: Settings) -> None:

@@ -1,0 +1,1 @@
+"""Jobs over many images: parallel, resumable, each result committed once."""
