@@ -30,7 +30,7 @@ from folder import photographs
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.bulk.commit import Shards
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.ray_worker import Worker, blocks, outcomes
+from seewhy.ray.worker import Worker, blocks, outcomes
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.output_folder import Encoding, Folder
 from seewhy.tables.shard_files import About

@@ -19,18 +19,10 @@ from PIL import Image
 
 from common import failed, run
 from ray_rows import DAMAGED, PHOTOS, manifest, one_machine, pa, write_photos
-from seewhy import (
-    ClusterError,
-    Explainer,
-    ImageError,
-    MethodError,
-    OutputError,
-    TargetError,
-    ray_run,
-    ray_worker,
-)
+from seewhy import ClusterError, Explainer, ImageError, MethodError, OutputError, TargetError
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.ray import ExplainBatch
+from seewhy.ray import ExplainBatch, cluster_job
+from seewhy.ray import worker as ray_worker
 from seewhy.tables.arrow_tables import NAMES, compact
 
 
@@ -284,29 +276,37 @@ def test_options_that_do_not_go_together(
     [([], False), (["cpu"], False), (["cuda"], True), (["CUDAExecutionProvider", "cpu"], True), ([("cuda", {})], True)],
 )
 def test_providers_that_need_a_gpu(providers: list[Any], expected: bool) -> None:
-    assert ray_run.asks_for_gpu(providers) == expected
+    assert cluster_job.asks_for_gpu(providers) == expected
 
 
 @pytest.mark.parametrize(
     ("asked", "there", "expected"),
     [
-        (ray_run.Workers(), {"CPU": 7.0}, (7, 1)),
-        (ray_run.Workers(threads=2), {"CPU": 7.0}, (3, 2)),
-        (ray_run.Workers(count=9, threads=2), {"CPU": 1.0}, (9, 2)),
-        (ray_run.Workers(gpu=True), {"CPU": 64.0, "GPU": 4.0}, (4, 16)),
-        (ray_run.Workers(threads=4, gpu=True), {"CPU": 6.0, "GPU": 4.0}, (1, 4)),
-        (ray_run.Workers(gpu=True), {"CPU": 64.0}, "a worker needs 64 CPUs and a GPU, and the Ray cluster has 64 CPUs"),
-        (ray_run.Workers(threads=8), {"CPU": 4.0}, "a worker needs 8 CPUs, and the Ray cluster has 4 CPUs and 0 GPUs"),
+        (cluster_job.Workers(), {"CPU": 7.0}, (7, 1)),
+        (cluster_job.Workers(threads=2), {"CPU": 7.0}, (3, 2)),
+        (cluster_job.Workers(count=9, threads=2), {"CPU": 1.0}, (9, 2)),
+        (cluster_job.Workers(gpu=True), {"CPU": 64.0, "GPU": 4.0}, (4, 16)),
+        (cluster_job.Workers(threads=4, gpu=True), {"CPU": 6.0, "GPU": 4.0}, (1, 4)),
+        (
+            cluster_job.Workers(gpu=True),
+            {"CPU": 64.0},
+            "a worker needs 64 CPUs and a GPU, and the Ray cluster has 64 CPUs",
+        ),
+        (
+            cluster_job.Workers(threads=8),
+            {"CPU": 4.0},
+            "a worker needs 8 CPUs, and the Ray cluster has 4 CPUs and 0 GPUs",
+        ),
     ],
 )
 def test_room_for_workers(asked: Any, there: dict[str, float], expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_run, "ray", lambda: SimpleNamespace(cluster_resources=lambda: there))
+    monkeypatch.setattr(cluster_job, "ray", lambda: SimpleNamespace(cluster_resources=lambda: there))
     job: Any = SimpleNamespace(_workers=asked)
     if isinstance(expected, tuple):
-        assert ray_run.RayRun._room(job) == expected
+        assert cluster_job.RayRun._room(job) == expected
     else:
         with pytest.raises(ClusterError, match=expected):
-            ray_run.RayRun._room(job)
+            cluster_job.RayRun._room(job)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -343,9 +343,9 @@ def test_sigterm_while_a_cluster_is_connected(during: bool, monkeypatch: pytest.
     monkeypatch.setattr("ray.shutdown", lambda: None)
     before = signal.getsignal(signal.SIGTERM)
     if during:
-        with pytest.raises(SystemExit, match="143"), ray_run.connected():
+        with pytest.raises(SystemExit, match="143"), cluster_job.connected():
             pass
     else:
-        with ray_run.connected():
+        with cluster_job.connected():
             assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGTERM) == before

@@ -22,8 +22,9 @@ from PIL import Image
 from common import run
 from documents import blocks
 from ray_rows import PHOTOS, manifest, one_machine, pa, parquet, read, write_photos
-from seewhy import ClusterError, OutputError, Settings, explain_folder, ray_run
+from seewhy import ClusterError, OutputError, Settings, explain_folder
 from seewhy.inputs.image_inputs import Inputs
+from seewhy.ray import cluster_job
 from tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)
@@ -93,8 +94,8 @@ def many(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Im
 
 def job_of(model: Path, inputs: Sequence[object], out: Path, **settings: Any) -> Any:
     paths = [str(path) for path in inputs]
-    return ray_run.RayRun(
-        model, Inputs(paths, out), out, Settings(shards="parquet", shard_images=64, **settings), ray_run.Workers(2)
+    return cluster_job.RayRun(
+        model, Inputs(paths, out), out, Settings(shards="parquet", shard_images=64, **settings), cluster_job.Workers(2)
     )
 
 
@@ -259,7 +260,7 @@ def test_more_images_than_are_handed_out_at_once(
     cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New workers start when those of the images before have ended."""
-    monkeypatch.setattr("seewhy.ray_run._WAVE", 3 * MANY // 4)
+    monkeypatch.setattr("seewhy.ray.cluster_job._WAVE", 3 * MANY // 4)
     job = job_of(model_path, [many], tmp_path / "there", full_size=True)
     assert len(list(job)) == MANY
     here = Settings(shards="parquet", shard_images=64, full_size=True)

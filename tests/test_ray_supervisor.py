@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from seewhy import cli, ray_supervisor
+from seewhy import cli
+from seewhy.ray import supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the supervisor needs Linux")
 
-START = "import os, signal, sys, time; from seewhy.ray_supervisor import run_in_child; run_in_child(); "
+START = "import os, signal, sys, time; from seewhy.ray.supervisor import run_in_child; run_in_child(); "
 # Counts signals until one byte comes on standard input.
 COUNT = """
 got = []
@@ -175,7 +176,7 @@ def test_closed_standard_streams(end: str, status: int, closed: str) -> None:
 def test_where_there_are_no_such_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "fork", None)
-    ray_supervisor.run_in_child()
+    supervisor.run_in_child()
 
 
 @pytest.mark.parametrize(("words", "expected"), [(["--ray"], 1), ([], 0)])
@@ -183,7 +184,7 @@ def test_only_the_command_with_ray_is_supervised(
     words: list[str], expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[Callable[..., None]] = []
-    monkeypatch.setattr(ray_supervisor, "run_in_child", lambda: calls.append(cli.main))
+    monkeypatch.setattr(supervisor, "run_in_child", lambda: calls.append(cli.main))
     monkeypatch.setattr(sys, "argv", ["seewhy", "explain", str(tmp_path / "no.onnx"), "-o", str(tmp_path), *words])
     with pytest.raises(SystemExit):
         cli.main()

@@ -58,9 +58,9 @@ class _Group(click.Group):
     def main(self, args: Any = None, *others: Any, **more: Any) -> Any:
         # Ray may end the process that uses it. Without `args`, the process belongs to this command alone.
         if args is None and "--ray" in sys.argv:
-            from seewhy import ray_supervisor
+            from seewhy.ray import supervisor
 
-            ray_supervisor.run_in_child()
+            supervisor.run_in_child()
         return super().main(args, *others, **more)
 
     def invoke(self, ctx: click.Context) -> Any:

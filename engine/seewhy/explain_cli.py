@@ -96,13 +96,13 @@ def _run(
         explainer.settle(settings.methods, settings.options)
         inputs = Inputs(paths, folder, lists)
         return _follow(Run(explainer, inputs, folder, settings, progress=stop.passes, **common), limit, stop, quiet)
-    from seewhy import ray_run
+    from seewhy.ray import cluster_job
 
-    ray_run.check(settings)
-    workers = ray_run.Workers(ray_workers, threads, ray_run.asks_for_gpu(providers))
-    with ray_run.connected(ray_address):
+    cluster_job.check(settings)
+    workers = cluster_job.Workers(ray_workers, threads, cluster_job.asks_for_gpu(providers))
+    with cluster_job.connected(ray_address):
         inputs = Inputs(paths, folder, lists)
-        job = ray_run.RayRun(
+        job = cluster_job.RayRun(
             model, inputs, folder, settings, workers, providers=providers, verify=not no_verify, **common
         )
         return _follow(job, limit, stop, quiet)

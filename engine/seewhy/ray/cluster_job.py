@@ -26,7 +26,7 @@ from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.methods.registry import METHODS
-from seewhy.ray_worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
+from seewhy.ray.worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
 from seewhy.runtime.sessions import Provider
 from seewhy.storage import output_folder, provenance
 

@@ -21,7 +21,7 @@ from seewhy.bulk.image_stages import Outcome
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input
-from seewhy.ray import Batch, ExplainBatch
+from seewhy.ray.explain_batch import Batch, ExplainBatch
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import FAILED
 from seewhy.tables import arrow_tables
