@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from click.testing import CliRunner, Result
 
-from seewhy import cli
+from seewhy.cli.main import main
 from seewhy.contract import checksum
 
 
@@ -32,7 +32,7 @@ def write(path: Path, model: onnx.ModelProto) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], prog_name="seewhy")
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="seewhy")
 
 
 def failed(result: Result, words: str) -> None:

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from common import failed, run
-from seewhy import Explainer, __version__, cli
+from seewhy import Explainer, __version__
+from seewhy.cli import main
 from seewhy.contract import checksum
 from seewhy.errors import ExportError
 from seewhy.methods.registry import METHODS
@@ -336,7 +337,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, name: st
     (tmp_path / "plugged.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "plugged", raising=False)
-    monkeypatch.setattr(cli, "_plugins", lambda: {name: EntryPoint(name, "plugged:command", "seewhy.commands")})
+    monkeypatch.setattr(main, "_plugins", lambda: {name: EntryPoint(name, "plugged:command", "seewhy.commands")})
 
 
 @pytest.mark.parametrize(("name", "extra"), [("export", "export"), ("demo", "demo")])
@@ -388,7 +389,7 @@ def test_plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_plug_ins_are_found() -> None:
-    assert {"export", "demo"} <= set(cli._plugins())
+    assert {"export", "demo"} <= set(main._plugins())
 
 
 def test_help_does_not_import_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -397,7 +398,7 @@ def test_help_does_not_import_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_quiet_when_piped(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seewhy.progress._DELAY", -1.0)
+    monkeypatch.setattr("seewhy.cli.progress._DELAY", -1.0)
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
     assert result.stderr == "" and "\r" not in result.stdout and len(result.stdout.splitlines()) == 1
 

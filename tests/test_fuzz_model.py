@@ -25,8 +25,8 @@ import forked
 from common import pixels
 from damage import DAMAGES
 from seewhy import Explainer, SeewhyError, Settings, explain_folder
+from seewhy.cli.model_report import facts, report
 from seewhy.contract import checksum, metadata
-from seewhy.inspection import facts, report
 from seewhy.runtime.model_file import ModelFile
 from tiny_model import Tiny, set_property
 

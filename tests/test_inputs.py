@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import forked
-from seewhy import Explainer, ImageError, OutputError, cli, explain_folder
+from seewhy import Explainer, ImageError, OutputError, explain_folder
+from seewhy.cli.main import main
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.targets.class_targets import read_target
 
@@ -469,7 +470,7 @@ def test_standard_input(model_path: Path, photo: Photo, tmp_path: Path, argument
         photo(seed=ord(name)).save(tmp_path / f"{name}.png")
     text = f"path,target\n{tmp_path}/b.png,2\n{tmp_path}/a.png,\n" if csv else f"{tmp_path}/b.png\n\n{tmp_path}/a.png\n"
     command = ["explain", str(model_path), *arguments, "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli.main, command, input=text)
+    result = CliRunner().invoke(main, command, input=text)
     assert result.exit_code == 0, result.output
     records = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     assert [(Path(record["path"]).name, record["asked"]) for record in records] == [

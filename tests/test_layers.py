@@ -11,9 +11,9 @@ import pytest
 EXPLAIN = """
 explainer = seewhy.Explainer(sys.argv[1])
 explainer.explain(numpy.zeros((1, 3, 12, 16), numpy.float32), method=list(explainer.methods))
-import seewhy.bulk.explain_files, seewhy.cli, seewhy.inspection, seewhy.visualization.contact_sheet
-seewhy.cli.main(["--help"], standalone_mode=False)
-seewhy.cli.main(["inspect", sys.argv[1]], standalone_mode=False)
+import seewhy.bulk.explain_files, seewhy.cli.main, seewhy.cli.model_report, seewhy.visualization.contact_sheet
+seewhy.cli.main.main(["--help"], standalone_mode=False)
+seewhy.cli.main.main(["inspect", sys.argv[1]], standalone_mode=False)
 """
 
 
@@ -31,7 +31,7 @@ def loaded(name: str) -> str:
 @pytest.mark.parametrize("name", ["torch", "seewhy_export"])
 @pytest.mark.parametrize("code", ["", EXPLAIN])
 def test_runtime_does_not_import(model_path: Path, name: str, code: str) -> None:
-    assert fresh(f"import sys, numpy, seewhy, seewhy.cli{code}{loaded(name)}", str(model_path)) == "False"
+    assert fresh(f"import sys, numpy, seewhy, seewhy.cli.main{code}{loaded(name)}", str(model_path)) == "False"
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "PIL", "numpy"])

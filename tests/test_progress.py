@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from seewhy import progress
-from seewhy.progress import Progress, describe
+from seewhy.cli import progress
+from seewhy.cli.progress import Progress, describe
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from seewhy import cli
+from seewhy.cli.main import main
 from seewhy.ray import supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the supervisor needs Linux")
@@ -184,12 +184,12 @@ def test_only_the_command_with_ray_is_supervised(
     words: list[str], expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[Callable[..., None]] = []
-    monkeypatch.setattr(supervisor, "run_in_child", lambda: calls.append(cli.main))
+    monkeypatch.setattr(supervisor, "run_in_child", lambda: calls.append(main))
     monkeypatch.setattr(sys, "argv", ["seewhy", "explain", str(tmp_path / "no.onnx"), "-o", str(tmp_path), *words])
     with pytest.raises(SystemExit):
-        cli.main()
+        main()
     with pytest.raises(SystemExit):  # in a process that does other things as well
-        cli.main(sys.argv[1:])
+        main(sys.argv[1:])
     assert len(calls) == expected
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from seewhy import cli, signals
+from seewhy.cli import signals
+from seewhy.cli.main import main
 
 SLOW_IMPORT = "import time; print('importing', flush=True); time.sleep(30)\n"
 
@@ -45,7 +46,7 @@ def test_while_modules_are_imported(number: signal.Signals, module: str, model_p
 def test_at_any_moment_of_the_start(number: signal.Signals, model_path: Path) -> None:
     """From the first line of ours on; what comes before is Python's own start, of some 20 ms."""
     code = (
-        "import sys, seewhy.__main__ as m, seewhy.signals as s; s.exit_at_once(); print('begun', flush=True); "
+        "import sys, seewhy.__main__ as m, seewhy.cli.signals as s; s.exit_at_once(); print('begun', flush=True); "
         "sys.argv[0] = 'seewhy'; m.main()"
     )
     for delay in (0.0, 0.05, 0.1, 0.2, 0.3, 0.45):
@@ -79,7 +80,7 @@ def test_a_signal_that_was_ignored_stays_ignored(model_path: Path) -> None:
     """As in a shell's background job, whose Ctrl-C is not meant for it."""
     code = (
         "import signal, os, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "import seewhy.signals as s; s.exit_at_once(); s.raise_from_now_on(); os.kill(os.getpid(), signal.SIGINT)\n"
+        "import seewhy.cli.signals as s; s.exit_at_once(); s.raise_from_now_on(); os.kill(os.getpid(), signal.SIGINT)\n"
         "print('still here')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -91,13 +92,13 @@ def test_a_program_that_imports_the_command_line_keeps_its_handlers() -> None:
     signals.raise_from_now_on()
     signals.ignore_from_now_on()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert callable(cli.main)
+    assert callable(main)
 
 
 def test_sigterm_cleans_up() -> None:
     """Once a command works, SIGTERM is an exception like Ctrl-C's."""
     code = (
-        "import os, signal, seewhy.signals as s; s.exit_at_once(); s.raise_from_now_on()\n"
+        "import os, signal, seewhy.cli.signals as s; s.exit_at_once(); s.raise_from_now_on()\n"
         "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n"
         "except KeyboardInterrupt as error:\n    print(error, error.number)"
     )

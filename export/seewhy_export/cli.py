@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from seewhy._shared.text import printable, safe_name
-from seewhy.click_types import NonEmptyPath
+from seewhy.cli.click_types import NonEmptyPath
 from seewhy.contract import metadata
 from seewhy.contract.metadata import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
 from seewhy.errors import ExportError

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import agrees, answer, classifier, loaded, make_model, node, original, random, relu, save
 
 import seewhy
-from seewhy.cli import main
+from seewhy.cli.main import main
 from seewhy.errors import ExportError
 from seewhy_export.exporter import count_rectifiers
 from seewhy_export.forward import trace_forward

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from networks import branches
 
 import seewhy
-from seewhy.cli import main
+from seewhy.cli.main import main
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
 from seewhy_export.preprocessing import Overrides

@@ -17,13 +17,13 @@ import click
 from seewhy._shared.text import printable
 from seewhy.bulk.folder_job import FailureLimit, Run, Summary
 from seewhy.bulk.image_stages import Outcome, Settings
+from seewhy.cli.progress import Progress
+from seewhy.cli.signals import EXIT_SIGNALLED, Stopped
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT
 from seewhy.methods.options import parse
-from seewhy.progress import Progress
-from seewhy.signals import EXIT_SIGNALLED, Stopped
 from seewhy.storage.output_folder import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
 from seewhy.visualization.colormaps import palette

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from seewhy import signals
 from seewhy._shared.text import printable
 from seewhy._version import __version__
-from seewhy.click_types import NonEmptyPath
+from seewhy.cli import signals
+from seewhy.cli.click_types import NonEmptyPath
 from seewhy.errors import MissingExtraError, SeewhyError
 
 _EXIT_ERROR = 2
@@ -269,10 +269,10 @@ def explain(**chosen: Any) -> None:
 
     Exit status: 0, or 1 where some images failed, or 2 where nothing could be done.
     """
-    from seewhy import explain_cli
+    from seewhy.cli import explain_job
 
     signals.raise_from_now_on()
-    sys.exit(explain_cli.run(**chosen))
+    sys.exit(explain_job.run(**chosen))
 
 
 @main.command()
@@ -280,15 +280,15 @@ def explain(**chosen: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(model: Path, as_json: bool) -> None:
     """Say what the model file MODEL holds, and check that it is whole."""
-    from seewhy import inspection
+    from seewhy.cli import model_report
     from seewhy.runtime.model_file import ModelFile
 
     signals.raise_from_now_on()
     read = ModelFile.inspect(model)
     if as_json:
-        click.echo(json.dumps(inspection.facts(read), indent=2))
+        click.echo(json.dumps(model_report.facts(read), indent=2))
     else:
-        click.echo(inspection.report(read))
+        click.echo(model_report.report(read))
     if read.damage is not None:
         raise _Failure(read.damage)
 
@@ -337,7 +337,7 @@ def verify(folder: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def bench(**chosen: Any) -> None:
     """Measure how quick the model file MODEL is on this machine, and which batch size and threads suit it."""
-    from seewhy import bench_cli
+    from seewhy.cli import bench as bench_cli
 
     signals.raise_from_now_on()
     bench_cli.run(**chosen)
