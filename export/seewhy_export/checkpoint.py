@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
+from seewhy_export._shared.messages import one_line
 from seewhy_export.checkpoint_file import read_checkpoint
-from seewhy_export.quiet import one_line
 from seewhy_export.source import some
 
 _DEPTH = 3

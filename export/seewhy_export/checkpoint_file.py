@@ -17,7 +17,7 @@ import torch
 
 from seewhy._shared.regular_files import open_regular
 from seewhy.errors import ExportError, MissingExtraError
-from seewhy_export.quiet import one_line
+from seewhy_export._shared.messages import one_line
 
 
 def _numpy_functions() -> list[Any]:

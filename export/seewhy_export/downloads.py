@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from seewhy.errors import ExportError
-from seewhy_export.quiet import one_line
+from seewhy_export._shared.messages import one_line
 
 
 def own_weights(spec: str, make: Callable[[], nn.Module]) -> nn.Module:

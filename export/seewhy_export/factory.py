@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from seewhy.errors import ExportError, MissingExtraError
-from seewhy_export.quiet import one_line
+from seewhy_export._shared.messages import one_line
 from seewhy_export.source import Source, Wanted
 
 

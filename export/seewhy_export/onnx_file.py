@@ -16,8 +16,8 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from seewhy._shared.regular_files import open_regular
 from seewhy.contract import metadata
 from seewhy.errors import ExportError
+from seewhy_export._shared.messages import one_line
 from seewhy_export.onnx_tensors import FLOATS, check_external, check_size, external_files, parts, tensor_value
-from seewhy_export.quiet import one_line
 from seewhy_export.source import some
 
 OLDEST_OPSET = 7

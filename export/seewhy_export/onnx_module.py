@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewhy.errors import ExportError
+from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.onnx_elementwise import ELEMENTWISE
 from seewhy_export.onnx_file import OnnxFile, node_name
 from seewhy_export.onnx_known import KNOWN, run_known
@@ -35,7 +36,6 @@ from seewhy_export.onnx_values import (
     is_known,
     tensor,
 )
-from seewhy_export.quiet import one_line, quiet
 from seewhy_export.source import some
 
 OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **LAYERS, **SHAPES}

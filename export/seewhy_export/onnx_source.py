@@ -13,9 +13,9 @@ from onnx import helper
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
+from seewhy_export._shared.messages import one_line
 from seewhy_export.onnx_file import Input, OnnxFile, read_onnx
 from seewhy_export.onnx_module import OnnxModule, refuse_unknown
-from seewhy_export.quiet import one_line
 from seewhy_export.source import Source, Wanted
 
 TOLERANCE = 1e-4

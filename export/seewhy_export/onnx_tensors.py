@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import short
 from seewhy.errors import ExportError
-from seewhy_export.quiet import one_line
+from seewhy_export._shared.messages import one_line
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 

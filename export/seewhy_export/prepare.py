@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export.quiet import one_line, quiet
+from seewhy_export._shared.messages import one_line, quiet
 
 LOGITS_KEY = "logits"
 """The key or attribute that holds the logits wherever outputs have names, as in Hugging Face's models."""

@@ -1,0 +1,1 @@
+"""Messages, and what touches PyTorch's private interfaces."""
