@@ -174,7 +174,7 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     import torch
 
     from seewhy_export import export
-    from seewhy_export.torchvision_import import import_torchvision
+    from seewhy_export.sources.torchvision_import import import_torchvision
 
     torchvision = import_torchvision()
     torch.manual_seed(0)

@@ -66,7 +66,7 @@ def export(source: str, model: Path, forward: Path) -> None:
     import torch
 
     from seewhy_export import export as export_model
-    from seewhy_export.sources import load_source
+    from seewhy_export.sources.registry import load_source
 
     made = load_source(source, weights="none", seed=0)
     size = made.image_size

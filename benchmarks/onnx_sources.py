@@ -86,7 +86,7 @@ def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
     from seewhy_export import export
     from seewhy_export.forward import trace_forward
     from seewhy_export.prepare import prepare
-    from seewhy_export.sources import load_source
+    from seewhy_export.sources.registry import load_source
 
     torch.set_num_threads(1)
     record: dict[str, Any] = {"versions": versions()}
@@ -132,7 +132,7 @@ def try_peers(spec: str, way: tuple[str, int, bool]) -> dict[str, str]:
     """Whether other converters' modules can be traced for any number of images."""
     import torch
 
-    from seewhy_export.torchvision_import import import_torchvision
+    from seewhy_export.sources.torchvision_import import import_torchvision
 
     import_torchvision()
     torch.set_num_threads(1)

@@ -48,7 +48,7 @@ TIMM = """
 
 
 def specs() -> list[str]:
-    from seewhy_export.torchvision_import import import_torchvision
+    from seewhy_export.sources.torchvision_import import import_torchvision
 
     models = import_torchvision().models
     return [f"torchvision:{name}" for name in models.list_models(module=models)] + [f"timm:{name}" for name in TIMM]
@@ -57,7 +57,7 @@ def specs() -> list[str]:
 def build(spec: str) -> tuple[Any, tuple[int, int]]:
     """The network with live weights, and its own image size."""
 
-    from seewhy_export.torchvision_import import import_torchvision
+    from seewhy_export.sources.torchvision_import import import_torchvision
 
     models = import_torchvision().models
     import timm

@@ -30,7 +30,7 @@ def transforms() -> ModuleType:
     """torchvision.transforms, as the exporter imports it: a CPU-only torch needs a remedy first."""
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    from seewhy_export.torchvision_import import import_torchvision
+    from seewhy_export.sources.torchvision_import import import_torchvision
 
     import_torchvision()
     return importlib.import_module("torchvision.transforms")

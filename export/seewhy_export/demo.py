@@ -11,8 +11,8 @@ import torch
 
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError, MissingExtraError
-from seewhy_export.sources import Source
-from seewhy_export.torchvision_import import import_torchvision
+from seewhy_export.sources.registry import Source
+from seewhy_export.sources.torchvision_import import import_torchvision
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
 METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "cam")

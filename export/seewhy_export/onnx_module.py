@@ -36,7 +36,7 @@ from seewhy_export.onnx_values import (
     is_known,
     tensor,
 )
-from seewhy_export.source import some
+from seewhy_export.sources.source import some
 
 OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **LAYERS, **SHAPES}
 

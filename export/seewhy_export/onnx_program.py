@@ -32,7 +32,7 @@ from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.joint import JointGraph
 from seewhy_export.masks import TRANSLATIONS
 from seewhy_export.origins import described
-from seewhy_export.source import some
+from seewhy_export.sources.source import some
 
 op: Any = opset20
 

@@ -16,7 +16,7 @@ from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.onnx_file import Input, OnnxFile, read_onnx
 from seewhy_export.onnx_module import OnnxModule, refuse_unknown
-from seewhy_export.source import Source, Wanted
+from seewhy_export.sources.source import Source, Wanted
 
 TOLERANCE = 1e-4
 """Relative L2 error in float32, as for exports; what PyTorch itself is off by may be four times as much."""

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from seewhy_export.torchvision_import import import_torchvision  # noqa: E402
+from seewhy_export.sources.torchvision_import import import_torchvision  # noqa: E402
 
 # Small networks gain nothing from more, and on a busy machine they wait for each other.
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seewhy_export.torchvision_import import import_torchvision
+from seewhy_export.sources.torchvision_import import import_torchvision
 
 
 def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:

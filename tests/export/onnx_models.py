@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from seewhy_export.onnx_source import load_onnx
-from seewhy_export.source import Source, Wanted
+from seewhy_export.sources.source import Source, Wanted
 
 Array = NDArray[Any]
 

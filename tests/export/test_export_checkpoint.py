@@ -18,7 +18,7 @@ from networks import branches, live_weights
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export.checkpoint import load_checkpoint
+from seewhy_export.sources.checkpoint_matching import load_checkpoint
 
 State = dict[str, Tensor]
 

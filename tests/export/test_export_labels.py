@@ -11,7 +11,7 @@ import pytest
 from in_time import in_time
 
 from seewhy.errors import ExportError
-from seewhy_export.labels import load_labels
+from seewhy_export.sources.label_files import load_labels
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import agrees, classifier, loaded, make_model, node, random, relu
 
 from seewhy.errors import ExportError
-from seewhy_export.sources import load_source
+from seewhy_export.sources.registry import load_source
 
 
 def quantised() -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from seewhy.errors import ExportError
 from seewhy_export.exporter import count_rectifiers
 from seewhy_export.forward import trace_forward
 from seewhy_export.onnx_source import load_onnx
-from seewhy_export.source import Wanted
+from seewhy_export.sources.source import Wanted
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 20, 22])

@@ -13,9 +13,9 @@ from torch import nn
 from seewhy.contract.metadata import Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
 from seewhy.images.preprocessing import normalise, photograph
-from seewhy_export.preprocessing import Overrides, with_overrides
-from seewhy_export.source import Source
-from seewhy_export.timm_source import _preprocessing
+from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
+from seewhy_export.sources.source import Source
+from seewhy_export.sources.timm_models import _preprocessing
 
 OWN = Preprocessing("shorter-side", 256, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "BGR")
 

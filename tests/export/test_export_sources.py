@@ -14,8 +14,8 @@ import seewhy
 from seewhy.cli.main import main
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
-from seewhy_export.preprocessing import Overrides
-from seewhy_export.sources import load_source
+from seewhy_export.sources.preprocessing_overrides import Overrides
+from seewhy_export.sources.registry import load_source
 
 FACTORY = """
 import torch

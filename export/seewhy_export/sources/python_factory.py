@@ -11,7 +11,7 @@ from torch import nn
 
 from seewhy.errors import ExportError, MissingExtraError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.source import Source, Wanted
+from seewhy_export.sources.source import Source, Wanted
 
 
 def load_factory(spec: str, wanted: Wanted) -> Source:

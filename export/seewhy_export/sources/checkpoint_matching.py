@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.checkpoint_file import read_checkpoint
-from seewhy_export.source import some
+from seewhy_export.sources.checkpoint_reading import read_checkpoint
+from seewhy_export.sources.source import some
 
 _DEPTH = 3
 """How deep in nested dicts weights are looked for."""

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from seewhy.errors import ExportError
-from seewhy_export.checkpoint import load_checkpoint
-from seewhy_export.factory import load_factory
 from seewhy_export.onnx_source import load_onnx
-from seewhy_export.preprocessing import Overrides, with_overrides
-from seewhy_export.source import Source, Wanted
-from seewhy_export.timm_source import load_timm
-from seewhy_export.torchvision_source import load_torchvision
+from seewhy_export.sources.checkpoint_matching import load_checkpoint
+from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
+from seewhy_export.sources.python_factory import load_factory
+from seewhy_export.sources.source import Source, Wanted
+from seewhy_export.sources.timm_models import load_timm
+from seewhy_export.sources.torchvision_models import load_torchvision
 
 __all__ = ["Source", "is_onnx", "load_source"]
 

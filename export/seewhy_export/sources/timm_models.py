@@ -7,9 +7,9 @@ from typing import Any
 
 from seewhy.contract.metadata import INTERPOLATIONS, Preprocessing
 from seewhy.errors import ExportError, MissingExtraError
-from seewhy_export.downloads import own_weights
-from seewhy_export.source import Source, Wanted, close_names
-from seewhy_export.torchvision_import import import_torchvision
+from seewhy_export.sources.downloads import own_weights
+from seewhy_export.sources.source import Source, Wanted, close_names
+from seewhy_export.sources.torchvision_import import import_torchvision
 
 
 def load_timm(spec: str, wanted: Wanted) -> Source:

@@ -10,7 +10,7 @@ from torch import nn
 
 from seewhy.contract.metadata import Preprocessing, check_preprocessing
 from seewhy.errors import ExportError
-from seewhy_export.source import Source
+from seewhy_export.sources.source import Source
 
 DEFAULT = Preprocessing(resize="squash", size=None, interpolation="bilinear", crop=False, channel_order="RGB")
 """What holds where neither the source nor the user says otherwise; mean and std have to be said."""
