@@ -286,9 +286,9 @@ know. Here such values are kept apart from tensors, with symbolic sizes in them 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
     sys.path[:0] = [str(ROOT / "export"), str(ROOT / "engine")]
-    from seewhy_export.onnx_file import OLDEST_OPSET
-    from seewhy_export.onnx_known import KNOWN
-    from seewhy_export.onnx_module import OPERATORS
+    from seewhy_export.sources.onnx_import.file_reading import OLDEST_OPSET
+    from seewhy_export.sources.onnx_import.graph_module import OPERATORS
+    from seewhy_export.sources.onnx_import.shape_arithmetic import KNOWN
 
     names = [f"`{name}`" for name in sorted({*OPERATORS, *KNOWN, "Constant"} - {"Linear"})]
     text = HEAD.format(

@@ -18,7 +18,7 @@ from seewhy.contract import metadata as contract
 from seewhy.contract.checksum import seal
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ExportError
-from seewhy_export.onnx_file import parse
+from seewhy_export.sources.onnx_import.file_reading import parse
 
 # Small tensors stay in the main file even where weights move out: shapes and the like are needed to check the graph.
 _SMALLEST_EXTERNAL_TENSOR = 1024

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from seewhy_export.onnx_source import load_onnx
+from seewhy_export.sources.onnx_import.loader import load_onnx
 from seewhy_export.sources.source import Source, Wanted
 
 Array = NDArray[Any]

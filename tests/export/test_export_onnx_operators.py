@@ -12,8 +12,8 @@ import torch
 from onnx import NodeProto, helper
 from onnx_models import Array, make_model, node, original, random, save
 
-from seewhy_export.onnx_file import read_onnx
-from seewhy_export.onnx_module import OnnxModule
+from seewhy_export.sources.onnx_import.file_reading import read_onnx
+from seewhy_export.sources.onnx_import.graph_module import OnnxModule
 
 OPSETS = (11, 13, 17, 18, 21)
 

@@ -196,8 +196,8 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_converter_that_is_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seewhy_export import onnx_module
+    from seewhy_export.sources.onnx_import import graph_module
 
-    monkeypatch.setitem(onnx_module.OPERATORS, "Relu", lambda at, x: x.clamp(min=0.01))
+    monkeypatch.setitem(graph_module.OPERATORS, "Relu", lambda at, x: x.clamp(min=0.01))
     with pytest.raises(ExportError, match="output differs from onnxruntime's by .* so it was not converted rightly"):
         loaded(classifier(), tmp_path)

@@ -20,7 +20,7 @@ from seewhy.cli.main import main
 from seewhy.errors import ExportError
 from seewhy_export.exporter import count_rectifiers
 from seewhy_export.forward import trace_forward
-from seewhy_export.onnx_source import load_onnx
+from seewhy_export.sources.onnx_import.loader import load_onnx
 from seewhy_export.sources.source import Wanted
 
 

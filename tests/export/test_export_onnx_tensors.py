@@ -16,8 +16,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_models import agrees, answer, classifier, loaded, make_model, node, random, relu
 
 from seewhy.errors import ExportError
-from seewhy_export import onnx_values
-from seewhy_export.onnx_tensors import tensor_value
+from seewhy_export.sources.onnx_import import values as onnx_values
+from seewhy_export.sources.onnx_import.tensors import tensor_value
 
 Tensors = Callable[[ModelProto, TensorProto], None]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from seewhy.errors import ExportError
-from seewhy_export.onnx_source import load_onnx
 from seewhy_export.sources.checkpoint_matching import load_checkpoint
+from seewhy_export.sources.onnx_import.loader import load_onnx
 from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
 from seewhy_export.sources.python_factory import load_factory
 from seewhy_export.sources.source import Source, Wanted

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seewhy_export.onnx_values import At, Known, NeedsTensor, Unsupported, axes_of, known, sizes, static
+from seewhy_export.sources.onnx_import.values import At, Known, NeedsTensor, Unsupported, axes_of, known, sizes, static
 
 MOST = 2**24
 """Elements of one known value; shapes have a handful, tables of indices thousands."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seewhy_export.onnx_values import At, Size, Unsupported, Value, axes_of, sizes
+from seewhy_export.sources.onnx_import.values import At, Size, Unsupported, Value, axes_of, sizes
 
 Floats = NDArray[np.float64]
 

@@ -18,13 +18,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
-from seewhy_export.onnx_elementwise import ELEMENTWISE
-from seewhy_export.onnx_file import OnnxFile, node_name
-from seewhy_export.onnx_known import KNOWN, run_known
-from seewhy_export.onnx_layers import LAYERS
-from seewhy_export.onnx_shapes import SHAPES
-from seewhy_export.onnx_tensors import tensor_value
-from seewhy_export.onnx_values import (
+from seewhy_export.sources.onnx_import.elementwise import ELEMENTWISE
+from seewhy_export.sources.onnx_import.file_reading import OnnxFile, node_name
+from seewhy_export.sources.onnx_import.layers import LAYERS
+from seewhy_export.sources.onnx_import.reshaping import SHAPES
+from seewhy_export.sources.onnx_import.shape_arithmetic import KNOWN, run_known
+from seewhy_export.sources.onnx_import.tensors import tensor_value
+from seewhy_export.sources.onnx_import.values import (
     LARGEST,
     At,
     Known,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy_export.onnx_values import At, Operator, Unsupported, Value, axes_of, static, tensor
+from seewhy_export.sources.onnx_import.values import At, Operator, Unsupported, Value, axes_of, static, tensor
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

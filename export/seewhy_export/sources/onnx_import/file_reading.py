@@ -17,7 +17,14 @@ from seewhy._shared.regular_files import open_regular
 from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.onnx_tensors import FLOATS, check_external, check_size, external_files, parts, tensor_value
+from seewhy_export.sources.onnx_import.tensors import (
+    FLOATS,
+    check_external,
+    check_size,
+    external_files,
+    parts,
+    tensor_value,
+)
 from seewhy_export.sources.source import some
 
 OLDEST_OPSET = 7

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy_export.onnx_values import At, Operator, Unsupported, Value, operand, tensor
+from seewhy_export.sources.onnx_import.values import At, Operator, Unsupported, Value, operand, tensor
 
 # TensorProto's data types that count as floating point, all of which become the run's dtype.
 _FLOATS = {1, 10, 11, 16}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.onnx_file import Input, OnnxFile, read_onnx
-from seewhy_export.onnx_module import OnnxModule, refuse_unknown
+from seewhy_export.sources.onnx_import.file_reading import Input, OnnxFile, read_onnx
+from seewhy_export.sources.onnx_import.graph_module import OnnxModule, refuse_unknown
 from seewhy_export.sources.source import Source, Wanted
 
 TOLERANCE = 1e-4

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy_export.onnx_known import MOST, equal_parts, slice_bounds
-from seewhy_export.onnx_resize import resize, upsample
-from seewhy_export.onnx_values import (
+from seewhy_export.sources.onnx_import.resize import resize, upsample
+from seewhy_export.sources.onnx_import.shape_arithmetic import MOST, equal_parts, slice_bounds
+from seewhy_export.sources.onnx_import.values import (
     At,
     Known,
     Operator,

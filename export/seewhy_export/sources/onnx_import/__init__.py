@@ -1,0 +1,1 @@
+"""An ONNX classifier as a PyTorch module."""
