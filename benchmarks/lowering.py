@@ -32,9 +32,9 @@ from networks import torchvision_network
 
 from seewhy._shared.cpu_count import usable_cores
 from seewhy.runtime.graph_pruning import prune
-from seewhy_export import export, forward_lowering, joint, masks
-from seewhy_export.lowering import convolution, pooling
-from seewhy_export.lowering.shapes import fit, put_zeros_between
+from seewhy_export import export, joint
+from seewhy_export.lowering import convolution, forward_operators, onnx_masks, pooling
+from seewhy_export.lowering.shape_helpers import fit, put_zeros_between
 
 OUTPUTS = ("logits", "guided_gradients")
 aten: Any = torch.ops.aten
@@ -65,7 +65,7 @@ VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
     "start from the head's row": [(joint, {"_head": lambda logits: None})],
     "global means spread in blocks": [
         (
-            forward_lowering,
+            forward_operators,
             {"mean": lambda x, dim, keepdim=False, dtype=None: aten.mean.dim(x, dim, keepdim, dtype=dtype)},
         )
     ],
@@ -79,7 +79,7 @@ VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
     ],
     "strided depthwise as zeros and a convolution": [(convolution, _without(convolution._depthwise))],
     "stride 2 by phases": [(convolution, _without(convolution._by_phases))],
-    "masks by HardSigmoid": [(masks.TRANSLATIONS, _COMPARISONS)],
+    "masks by HardSigmoid": [(onnx_masks.TRANSLATIONS, _COMPARISONS)],
 }
 
 
@@ -97,8 +97,8 @@ def _changed(changes: list[tuple[Any, dict[str, Any]]]) -> Iterator[None]:
 def make(network: str, name: str, folder: Path) -> tuple[bytes, int]:
     """Export one variant; its graph, and how often onnxruntime's graph of it leaves the blocks or comes back."""
     path, optimized = folder / "model.onnx", folder / "optimized.onnx"
-    mean = {aten.mean.dim: lambda *args, **options: forward_lowering.mean(*args, **options)}
-    with _changed(VARIANTS[name]), patch.dict(forward_lowering.FORWARD_LOWERINGS, mean):
+    mean = {aten.mean.dim: lambda *args, **options: forward_operators.mean(*args, **options)}
+    with _changed(VARIANTS[name]), patch.dict(forward_operators.FORWARD_LOWERINGS, mean):
         export(torchvision_network(network), path, outputs=list(OUTPUTS), verify=False)
     model = prune(onnx.load(path), OUTPUTS).SerializeToString()
     start(model, 1, optimized)

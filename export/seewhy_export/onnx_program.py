@@ -30,7 +30,7 @@ from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.joint import JointGraph
-from seewhy_export.masks import TRANSLATIONS
+from seewhy_export.lowering.onnx_masks import TRANSLATIONS
 from seewhy_export.origins import described
 from seewhy_export.sources.source import some
 

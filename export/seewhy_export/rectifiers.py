@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from seewhy_export.masks import is_below, is_positive
+from seewhy_export.lowering.onnx_masks import is_below, is_positive
 
 aten: Any = torch.ops.aten
 

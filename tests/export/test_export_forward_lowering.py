@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seewhy_export.forward_lowering import FORWARD_LOWERINGS
+from seewhy_export.lowering.forward_operators import FORWARD_LOWERINGS
 
 aten: Any = torch.ops.aten
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy_export.lowering.blocks import BLOCK, blocked, is_blocked
-from seewhy_export.lowering.shapes import expand, fit, pad
+from seewhy_export.lowering.blocked_layout import BLOCK, blocked, is_blocked
+from seewhy_export.lowering.shape_helpers import expand, fit, pad
 
 aten: Any = torch.ops.aten
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy_export.lowering.blocks import blocked
-from seewhy_export.lowering.shapes import apply_along, constant, expand, pad_ends, put_zeros_between
+from seewhy_export.lowering.blocked_layout import blocked
+from seewhy_export.lowering.shape_helpers import apply_along, constant, expand, pad_ends, put_zeros_between
 
 aten: Any = torch.ops.aten
 

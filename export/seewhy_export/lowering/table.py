@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions
 
-from seewhy_export.lowering import convolution, elementwise, norms, pooling, windows
+from seewhy_export.lowering import convolution, elementwise, norms, padding_and_unfold, pooling
 
 aten: Any = torch.ops.aten
 
@@ -32,18 +32,18 @@ LOWERINGS: dict[Any, Callable[..., Any]] = {
     aten._adaptive_avg_pool3d.default: pooling.adaptive_avg_pool,
     aten._adaptive_avg_pool2d_backward.default: pooling.adaptive_avg_pool_backward,
     aten._adaptive_avg_pool3d_backward.default: pooling.adaptive_avg_pool_backward,
-    aten.replication_pad1d_backward.default: windows.replication_pad_backward,
-    aten.replication_pad2d_backward.default: windows.replication_pad_backward,
-    aten.replication_pad3d_backward.default: windows.replication_pad_backward,
-    aten.unfold_backward.default: windows.unfold_backward,
+    aten.replication_pad1d_backward.default: padding_and_unfold.replication_pad_backward,
+    aten.replication_pad2d_backward.default: padding_and_unfold.replication_pad_backward,
+    aten.replication_pad3d_backward.default: padding_and_unfold.replication_pad_backward,
+    aten.unfold_backward.default: padding_and_unfold.unfold_backward,
     aten.threshold.default: elementwise.threshold,
     aten.sgn.default: elementwise.sgn,
     aten.var.correction: elementwise.var,
 }
 
 IN_PLACE_LEFTOVERS: dict[Any, Callable[..., Any]] = {
-    aten.copy.default: windows.copy,
-    aten.new_empty_strided.default: windows.new_empty_strided,
+    aten.copy.default: padding_and_unfold.copy,
+    aten.new_empty_strided.default: padding_and_unfold.new_empty_strided,
 }
 """What becomes of writing into views, where it is taken out of a graph."""
 

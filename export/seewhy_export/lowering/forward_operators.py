@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 
-from seewhy_export.lowering.blocks import blocked
-from seewhy_export.masks import spread_over
+from seewhy_export.lowering.blocked_layout import blocked
+from seewhy_export.lowering.onnx_masks import spread_over
 
 aten: Any = torch.ops.aten
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seewhy_export.lowering.shapes import pad
+from seewhy_export.lowering.shape_helpers import pad
 
 
 def replication_pad_backward(gradient: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
