@@ -84,8 +84,8 @@ def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
 
     from seewhy.errors import SeewhyError
     from seewhy_export import export
-    from seewhy_export.forward import trace_forward
-    from seewhy_export.prepare import prepare
+    from seewhy_export.capture.forward_graph import trace_forward
+    from seewhy_export.capture.module_preparation import prepare
     from seewhy_export.sources.registry import load_source
 
     torch.set_num_threads(1)

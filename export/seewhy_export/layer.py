@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from seewhy.errors import ExportError
-from seewhy_export.forward import ForwardGraph, ancestors, value_of
+from seewhy_export.capture.forward_graph import ForwardGraph, ancestors, value_of
 from seewhy_export.layout import C, H, Layout, N, W
 from seewhy_export.places import CONVOLUTIONS, layouts
 

@@ -28,7 +28,7 @@ from torch.fx import Interpreter
 from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.forward import ForwardGraph
+from seewhy_export.capture.forward_graph import ForwardGraph
 from seewhy_export.layer import TargetLayer
 from seewhy_export.reference import eager_reference, reference, traced_reference
 

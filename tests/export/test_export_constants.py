@@ -11,10 +11,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from seewhy_export import export
-from seewhy_export.forward import trace_forward
+from seewhy_export.capture.forward_graph import trace_forward
+from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.joint import JointGraph, build_joint
 from seewhy_export.layer import target_layer
-from seewhy_export.prepare import prepare
 
 OUTPUTS = ["logits", "activations", "gradients", "input_gradients", "guided_gradients"]
 

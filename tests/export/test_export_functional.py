@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seewhy_export.forward import trace_forward
-from seewhy_export.functional import make_functional
-from seewhy_export.prepare import prepare
+from seewhy_export.capture.forward_graph import trace_forward
+from seewhy_export.capture.in_place_removal import make_functional
+from seewhy_export.capture.module_preparation import prepare
 
 
 class Code(nn.Module):

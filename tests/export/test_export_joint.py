@@ -14,10 +14,10 @@ from hooks import activations_and_gradients, gradient, guided_gradient
 from networks import branches, torchvision_network
 from torch import Tensor, nn
 
-from seewhy_export.forward import trace_forward
+from seewhy_export.capture.forward_graph import trace_forward
+from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.joint import build_joint
 from seewhy_export.layer import target_layer
-from seewhy_export.prepare import prepare
 from seewhy_export.reference import reference
 
 OUTPUTS = ["logits", "activations", "gradients", "input_gradients", "guided_gradients"]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from seewhy.errors import ExportError
 from seewhy_export import export
-from seewhy_export.forward import trace_forward
+from seewhy_export.capture.forward_graph import trace_forward
+from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.layer import TargetLayer, target_layer
-from seewhy_export.prepare import prepare
 
 
 def choose(module: nn.Module, layer: str | None = None, size: int = 64) -> TargetLayer:

@@ -16,9 +16,9 @@ import seewhy
 from seewhy.errors import ExportError
 from seewhy.runtime.model_file import ModelFile
 from seewhy_export import export
-from seewhy_export.forward import trace_forward
+from seewhy_export.capture.forward_graph import trace_forward
+from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.layer import TargetLayer, target_layer
-from seewhy_export.prepare import prepare
 
 SIZE = (16, 24)
 

@@ -18,8 +18,8 @@ from onnx_models import agrees, answer, classifier, loaded, make_model, node, or
 import seewhy
 from seewhy.cli.main import main
 from seewhy.errors import ExportError
+from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.exporter import count_rectifiers
-from seewhy_export.forward import trace_forward
 from seewhy_export.sources.onnx_import.loader import load_onnx
 from seewhy_export.sources.source import Wanted
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export.forward import trace_forward
+from seewhy_export.capture.forward_graph import trace_forward
+from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.layer import TargetLayer, target_layer
-from seewhy_export.prepare import prepare
 
 SIZE = (16, 24)
 CHANNELS = 6

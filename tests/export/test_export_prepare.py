@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import ExportError
 from seewhy_export import export
-from seewhy_export.prepare import prepare
+from seewhy_export.capture.module_preparation import prepare
 
 SIZE = (16, 20)
 

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from seewhy.errors import ExportError
-from seewhy_export.origins import described
+from seewhy_export.capture.node_origins import described
 
 aten: Any = torch.ops.aten
 
