@@ -25,12 +25,12 @@ from seewhy_export.capture.forward_graph import ForwardGraph, value_of
 from seewhy_export.capture.in_place_removal import make_functional
 from seewhy_export.capture.node_origins import Origins, described
 from seewhy_export.constants import compute_constants
-from seewhy_export.layer import TargetLayer
 from seewhy_export.lowering.forward_operators import FORWARD_LOWERINGS
 from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, decomposition_table
 from seewhy_export.norm_folding import fold, foldable
 from seewhy_export.rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
 from seewhy_export.rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
+from seewhy_export.target_layer.selection import TargetLayer
 
 # What is left in a trace of detaching values and of making constants.
 IDENTITIES = {

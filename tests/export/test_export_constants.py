@@ -14,7 +14,7 @@ from seewhy_export import export
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.joint import JointGraph, build_joint
-from seewhy_export.layer import target_layer
+from seewhy_export.target_layer.selection import target_layer
 
 OUTPUTS = ["logits", "activations", "gradients", "input_gradients", "guided_gradients"]
 

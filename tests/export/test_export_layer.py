@@ -13,7 +13,7 @@ from seewhy.errors import ExportError
 from seewhy_export import export
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.layer import TargetLayer, target_layer
+from seewhy_export.target_layer.selection import TargetLayer, target_layer
 
 
 def choose(module: nn.Module, layer: str | None = None, size: int = 64) -> TargetLayer:

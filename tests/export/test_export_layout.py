@@ -18,7 +18,7 @@ from seewhy.runtime.model_file import ModelFile
 from seewhy_export import export
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.layer import TargetLayer, target_layer
+from seewhy_export.target_layer.selection import TargetLayer, target_layer
 
 SIZE = (16, 24)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from seewhy.errors import ExportError
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.layer import TargetLayer, target_layer
+from seewhy_export.target_layer.selection import TargetLayer, target_layer
 
 SIZE = (16, 24)
 CHANNELS = 6

@@ -15,8 +15,8 @@ from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.exporter import count_rectifiers
 from seewhy_export.joint import build_joint
-from seewhy_export.layer import target_layer
 from seewhy_export.rectifiers import in_scope, rectifier_of
+from seewhy_export.target_layer.selection import target_layer
 
 functional = nn.functional
 RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seewhy_export.layout import PLACES, C, H, Layout, N, W
+from seewhy_export.target_layer.tensor_layout import PLACES, C, H, Layout, N, W
 
 BATCH = 0
 """Stands for the number of images where that is a size; -n stands for n times that number."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from seewhy_export.axes import BATCH, ONE, Axes, Dimension, Piece, broadcast, fresh
-from seewhy_export.layout import C, H, Layout, N, W
+from seewhy_export.target_layer.axis_algebra import BATCH, ONE, Axes, Dimension, Piece, broadcast, fresh
+from seewhy_export.target_layer.tensor_layout import C, H, Layout, N, W
 
 aten: Any = torch.ops.aten
 

@@ -11,8 +11,8 @@ from torch.fx import Node
 
 from seewhy.errors import ExportError
 from seewhy_export.capture.forward_graph import ForwardGraph, ancestors, value_of
-from seewhy_export.layout import C, H, Layout, N, W
-from seewhy_export.places import CONVOLUTIONS, layouts
+from seewhy_export.target_layer.axis_tracking import CONVOLUTIONS, layouts
+from seewhy_export.target_layer.tensor_layout import C, H, Layout, N, W
 
 aten: Any = torch.ops.aten
 

@@ -1,0 +1,1 @@
+"""Which layer is explained, and where the places of its map lie."""
