@@ -32,7 +32,8 @@ from networks import torchvision_network
 
 from seewhy._shared.cpu_count import usable_cores
 from seewhy.runtime.graph_pruning import prune
-from seewhy_export import export, joint
+from seewhy_export import export
+from seewhy_export.backward import joint_graph
 from seewhy_export.lowering import convolution, forward_operators, onnx_masks, pooling
 from seewhy_export.lowering.shape_helpers import fit, put_zeros_between
 
@@ -60,9 +61,9 @@ _COMPARISONS = {
 # What is left out: what to put in its place, by the module that looks it up.
 VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
     "everything": [],
-    "norms folded into the weights, for the gradient too": [(joint, {"foldable": lambda nodes, kept: {}})],
-    "constants computed at export": [(joint, {"compute_constants": lambda graph, weights: None})],
-    "start from the head's row": [(joint, {"_head": lambda logits: None})],
+    "norms folded into the weights, for the gradient too": [(joint_graph, {"foldable": lambda nodes, kept: {}})],
+    "constants computed at export": [(joint_graph, {"compute_constants": lambda graph, weights: None})],
+    "start from the head's row": [(joint_graph, {"_head": lambda logits: None})],
     "global means spread in blocks": [
         (
             forward_operators,

@@ -29,8 +29,8 @@ from torch.utils import _pytree as pytree
 from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
+from seewhy_export.backward.joint_graph import JointGraph
 from seewhy_export.capture.node_origins import described
-from seewhy_export.joint import JointGraph
 from seewhy_export.lowering.onnx_masks import TRANSLATIONS
 from seewhy_export.sources.source import some
 

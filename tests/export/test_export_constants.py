@@ -11,9 +11,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from seewhy_export import export
+from seewhy_export.backward.joint_graph import JointGraph, build_joint
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.joint import JointGraph, build_joint
 from seewhy_export.target_layer.selection import target_layer
 
 OUTPUTS = ["logits", "activations", "gradients", "input_gradients", "guided_gradients"]

@@ -14,9 +14,9 @@ from hooks import activations_and_gradients, gradient, guided_gradient
 from networks import branches, torchvision_network
 from torch import Tensor, nn
 
+from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.joint import build_joint
 from seewhy_export.reference import reference
 from seewhy_export.target_layer.selection import target_layer
 

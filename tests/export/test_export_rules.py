@@ -11,11 +11,11 @@ from networks import live_weights
 from torch import Tensor, nn
 
 from seewhy_export import export
+from seewhy_export.backward.joint_graph import build_joint
+from seewhy_export.backward.rectifiers import in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.exporter import count_rectifiers
-from seewhy_export.joint import build_joint
-from seewhy_export.rectifiers import in_scope, rectifier_of
 from seewhy_export.target_layer.selection import target_layer
 
 functional = nn.functional

@@ -78,9 +78,9 @@ def test_an_equality_mask_for_max_pooling_fails_on_the_picture(tmp_path: Path, m
 
 
 def test_a_wrong_guided_rule_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seewhy_export import joint, rules
+    from seewhy_export.backward import gradient_rules, joint_graph
 
-    monkeypatch.setitem(joint.RULES, "guided_gradients", rules.plain)
+    monkeypatch.setitem(joint_graph.RULES, "guided_gradients", gradient_rules.plain)
     with pytest.raises(ExportError, match="guided_gradients on noise"):
         export(branches(), tmp_path / "model.onnx", image_size=(40, 40))
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.joint import build_joint
 from seewhy_export.target_layer.selection import target_layer
 
 captum = pytest.importorskip("captum.attr")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy_export.rectifiers import Rectifier
+from seewhy_export.backward.rectifiers import Rectifier
 
 
 @dataclass(frozen=True)

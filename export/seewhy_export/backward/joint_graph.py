@@ -21,15 +21,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
+from seewhy_export.backward.batch_norm_folding import fold, foldable
+from seewhy_export.backward.constant_folding import compute_constants
+from seewhy_export.backward.gradient_rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
+from seewhy_export.backward.rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph, value_of
 from seewhy_export.capture.in_place_removal import make_functional
 from seewhy_export.capture.node_origins import Origins, described
-from seewhy_export.constants import compute_constants
 from seewhy_export.lowering.forward_operators import FORWARD_LOWERINGS
 from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, decomposition_table
-from seewhy_export.norm_folding import fold, foldable
-from seewhy_export.rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
-from seewhy_export.rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
 from seewhy_export.target_layer.selection import TargetLayer
 
 # What is left in a trace of detaching values and of making constants.
