@@ -15,7 +15,7 @@ from seewhy.contract.metadata import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODE
 from seewhy.errors import ExportError
 from seewhy_export import demo
 from seewhy_export.exporter import ExportReport, check_text, export
-from seewhy_export.model_file import data_path
+from seewhy_export.onnx_writer.model_file import data_path
 from seewhy_export.sources.label_files import load_labels
 from seewhy_export.sources.onnx_import.file_reading import files_of
 from seewhy_export.sources.preprocessing_overrides import Overrides

@@ -19,12 +19,12 @@ from seewhy.contract import metadata as contract
 from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
 from seewhy.runtime.model_file import ModelFile
-from seewhy_export import model_file
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph, example_images, trace_forward
 from seewhy_export.capture.module_preparation import find_output, prepare, returning, traceable
-from seewhy_export.onnx_program import to_onnx
+from seewhy_export.onnx_writer import model_file
+from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
 from seewhy_export.verify import Parity, check_graph, measure, redrawn, untested
 

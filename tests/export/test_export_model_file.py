@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from seewhy.contract import metadata
 from seewhy.errors import ExportError
-from seewhy_export import export, exporter, model_file
+from seewhy_export import export, exporter
+from seewhy_export.onnx_writer import model_file
 
 
 class Fails(nn.Module):
