@@ -20,7 +20,7 @@ from seewhy_export.sources.label_files import load_labels
 from seewhy_export.sources.onnx_import.file_reading import files_of
 from seewhy_export.sources.preprocessing_overrides import Overrides
 from seewhy_export.sources.registry import Source, is_onnx, load_source
-from seewhy_export.verify import table
+from seewhy_export.verification.parity import table
 
 
 class _Command(click.Command):

@@ -26,7 +26,7 @@ from seewhy_export.capture.module_preparation import find_output, prepare, retur
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
-from seewhy_export.verify import Parity, check_graph, measure, redrawn, untested
+from seewhy_export.verification.parity import Parity, check_graph, measure, redrawn, untested
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 import seewhy
-from seewhy_export.verify import relative_error
+from seewhy_export.verification.parity import relative_error
 
 Compute = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

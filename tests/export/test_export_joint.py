@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
-from seewhy_export.reference import reference
 from seewhy_export.target_layer.selection import target_layer
+from seewhy_export.verification.reference import reference
 
 OUTPUTS = ["logits", "activations", "gradients", "input_gradients", "guided_gradients"]
 SIZES = {"alexnet": 96, "vgg11": 64, "resnet18": 64, "mobilenet_v2": 64, "squeezenet1_1": 64, "shufflenet_v2_x0_5": 64}

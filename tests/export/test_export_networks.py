@@ -9,7 +9,7 @@ from networks import torchvision_network
 
 import seewhy
 from seewhy_export import export
-from seewhy_export.verify import agrees, untested
+from seewhy_export.verification.parity import agrees, untested
 
 slow = pytest.mark.slow
 NETWORKS = [

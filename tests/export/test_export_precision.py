@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seewhy_export.precision import computing_in
-from seewhy_export.reference import eager_reference
+from seewhy_export.verification.float64_mode import computing_in
+from seewhy_export.verification.reference import eager_reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -11,7 +11,8 @@ from networks import branches, torchvision_network
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export import export, lowering, verify
+from seewhy_export import export, lowering
+from seewhy_export.verification import parity
 
 aten = torch.ops.aten
 
@@ -110,10 +111,10 @@ def test_a_module_with_its_own_backward_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_zero_reference_is_neither_agreement_nor_disagreement() -> None:
-    zero = {"error": verify.relative_error(torch.ones(3), torch.zeros(3)), "torch_float32": None, "draw": 1}
+    zero = {"error": parity.relative_error(torch.ones(3), torch.zeros(3)), "torch_float32": None, "draw": 1}
     assert zero["error"] is None
-    assert verify.agrees(zero)
-    assert verify.untested(
+    assert parity.agrees(zero)
+    assert parity.untested(
         {"a": {"noise": zero, "picture": zero}, "b": {"noise": zero, "picture": {"error": 0.0}}}
     ) == ["a"]
 
@@ -130,12 +131,12 @@ def test_a_zero_reference_is_neither_agreement_nor_disagreement() -> None:
     ],
 )
 def test_the_measure(error: float, own: float, agrees: bool) -> None:
-    assert verify.agrees({"error": error, "torch_float32": own}) is agrees
+    assert parity.agrees({"error": error, "torch_float32": own}) is agrees
 
 
 def test_the_picture_has_constant_areas() -> None:
     """At least a third of all neighbours tie, and the rest is no single colour."""
-    picture = verify._picture((3, 64, 80), torch.Generator().manual_seed(1))
+    picture = parity._picture((3, 64, 80), torch.Generator().manual_seed(1))
     assert ((picture >= 0) & (picture <= 1)).all()
     ties = (picture[:, :, 1:] == picture[:, :, :-1]).double().mean()
     assert 1 / 3 < ties < 0.9

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy_export import export
-from seewhy_export.verify import relative_error, untested
+from seewhy_export.verification.parity import relative_error, untested
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))

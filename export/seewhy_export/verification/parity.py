@@ -29,8 +29,8 @@ from seewhy.contract import metadata
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.capture.forward_graph import ForwardGraph
-from seewhy_export.reference import eager_reference, reference, traced_reference
 from seewhy_export.target_layer.selection import TargetLayer
+from seewhy_export.verification.reference import eager_reference, reference, traced_reference
 
 Errors = dict[str, float | None]
 Parity = dict[str, dict[str, Errors]]

@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 from seewhy.contract import metadata
 from seewhy_export.backward.rectifiers import in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph
-from seewhy_export.precision import computing_in
 from seewhy_export.target_layer.selection import TargetLayer
+from seewhy_export.verification.float64_mode import computing_in
 
 aten: Any = torch.ops.aten
 
