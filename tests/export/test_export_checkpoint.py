@@ -265,7 +265,7 @@ REFUSED_FILES = """
 import sys
 from pathlib import Path
 from seewhy.errors import ExportError
-from seewhy_export.checkpoint_file import read_checkpoint
+from seewhy_export.sources.checkpoint_reading import read_checkpoint
 for path in sys.argv[1:]:
     try:
         read_checkpoint(Path(path))

@@ -105,7 +105,7 @@ REFUSED = """
 import sys
 from pathlib import Path
 from seewhy.errors import ExportError
-from seewhy_export.labels import load_labels
+from seewhy_export.sources.label_files import load_labels
 for path in sys.argv[1:]:
     try:
         load_labels(Path(path))

@@ -357,7 +357,7 @@ def test_the_file_itself_is_regular_and_not_enormous(tmp_path: Path) -> None:
 REFUSED_SOURCES = """
 import sys
 from seewhy.errors import ExportError
-from seewhy_export.sources import load_source
+from seewhy_export.sources.registry import load_source
 for path in sys.argv[1:]:
     try:
         load_source(path)
