@@ -280,7 +280,7 @@ they make, for any number of images.
 | --- | --- | --- | --- | --- |
 {rows}
 Neither was built to be traced: a shape that is an input of a node is a tensor there, whose numbers a trace does not
-know. Here such values are kept apart from tensors, with symbolic sizes in them (`onnx_values.py`).
+know. Here such values are kept apart from tensors, with symbolic sizes in them (`onnx_import/values.py`).
 """
 
 

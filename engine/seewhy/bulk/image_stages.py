@@ -1,4 +1,4 @@
-"""What happens to an image: it is read, explained and saved. Stages of `pipeline.py`."""
+"""What happens to an image: it is read, explained and saved. Stages of `thread_pipeline.py`."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Question:
     size: Size
 
     reduced: bool = False
-    """Whether the graph makes the maps that it can make; see `reduction.py`."""
+    """Whether the graph makes the maps that it can make; see `seewhy.runtime.in_graph_maps`."""
 
     @property
     def outputs(self) -> frozenset[str]:

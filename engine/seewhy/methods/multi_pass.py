@@ -1,6 +1,6 @@
 """What methods of many passes share: a batch of images and classes, and ways to run the graph for it again.
 
-Such a method is made of runs that its module plans, and of a rule in `combine.py` for what comes of them. Results are
+Such a method is made of runs that its module plans, and of a rule in `cam_rules.py` or `gradient_rules.py` for what comes of them. Results are
 class-major, (K,n,...) for n images with K classes each, so that one class's part is one piece of memory.
 """
 
@@ -92,7 +92,7 @@ class Passes:
     """How a method of many passes runs."""
 
     run: Callable[[Batch, Options], Outputs]
-    """Returns what its rule in `combine.py` needs, each value (K,n,...)."""
+    """Returns what its rule needs, each value (K,n,...)."""
     count: Callable[[Batch, Options], int]
     """How many passes it takes for one image."""
     options: tuple[Option, ...] = ()

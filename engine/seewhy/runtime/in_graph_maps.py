@@ -4,7 +4,7 @@ Activations and their gradients are large beside the map that comes of them (2,0
 and sending them from a GPU to the host's memory takes longer than adding them up there. So these methods' nodes are put
 behind the file's outputs when a session is made, and only maps come back. On the CPU the kernels in csrc do it.
 
-The maps are those of `combine.py`, before ReLU and upsampling, summed in float32.
+The maps are those of `seewhy.methods`, before ReLU and upsampling, summed in float32.
 """
 
 from __future__ import annotations

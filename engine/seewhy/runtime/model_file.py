@@ -194,7 +194,7 @@ def _parse(data: bytes, file: str) -> onnx.ModelProto:
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[object]:
-    """Yield every name that is read here or in `graph.py`. protobuf returns bytes where one is not UTF-8."""
+    """Yield every name that is read here or in `graph_pruning.py`. protobuf returns bytes where one is not UTF-8."""
     for entry in proto.metadata_props:
         yield from (entry.key, entry.value)
     yield from (opset.domain for opset in proto.opset_import)

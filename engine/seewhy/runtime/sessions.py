@@ -83,7 +83,7 @@ class Sessions:
 
     Attributes:
         providers: names of the execution providers in use, in order of preference.
-        reduces: whether maps are best left to the graph (`reduction.py`), since its values lie on another device.
+        reduces: whether maps are best left to the graph (`in_graph_maps.py`), since its values lie on another device.
     """
 
     def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
@@ -96,7 +96,7 @@ class Sessions:
         weights = model.proto.graph.initializer
         self._matrices = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
         self._small = sum(map(_size, weights)) <= batch_splitting.IN_CACHE
-        # Always said, since onnxruntime's own choice looks past affinity and quotas; see `cpus.py`.
+        # Always said, since onnxruntime's own choice looks past affinity and quotas; see `_shared/cpu_count.py`.
         self._threads = check_threads(threads) or usable_cores()
         self._asked, self.providers = _settle(providers)
         self._device = _device(*self._asked[0])
@@ -107,7 +107,7 @@ class Sessions:
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return the named outputs for `feeds`: values of N rows by name.
 
-        Outputs are those of the file, and maps of `reduction.py`. Besides the graph's inputs `images` (N,Cin,H,W) and
+        Outputs are those of the file, and maps of `in_graph_maps.py`. Besides the graph's inputs `images` (N,Cin,H,W) and
         `targets` (N,), feeds may be outputs of the file, such as `activations`: then the graph starts there, and
         `images` may be left out where nothing else needs them.
 
