@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 
 from seewhy import Explainer
-from seewhy.contract import metadata as contract
+from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Sessions
 

@@ -41,7 +41,7 @@ import onnxruntime
 
 from seewhy import _core
 from seewhy._shared.cpu_count import usable_cores
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.methods.registry import METHODS
 from seewhy.runtime.graph_pruning import prune
 from seewhy.runtime.model_file import ModelFile
@@ -108,8 +108,8 @@ def session(graph: bytes, threads: int, spin: str = "on", **changes: Any) -> onn
 def feeds(model: ModelFile, graph: onnxruntime.InferenceSession, batch: int) -> dict[str, Any]:
     data = model.metadata
     given = {
-        metadata.IMAGES: np.random.default_rng(0).standard_normal((batch, data.channels, *data.image_size), np.float32),
-        metadata.TARGETS: np.full(batch, metadata.PREDICTED, np.int64),
+        contract.IMAGES: np.random.default_rng(0).standard_normal((batch, data.channels, *data.image_size), np.float32),
+        contract.TARGETS: np.full(batch, contract.PREDICTED, np.int64),
     }
     return {value.name: given[value.name] for value in graph.get_inputs()}
 
@@ -164,7 +164,7 @@ def everybody() -> float:
 def split(
     model: ModelFile, method: str, batches: list[int], cores: int, rounds: int, seconds: float, quiet: float
 ) -> list[dict]:
-    graph = prune(model.proto, [metadata.LOGITS, *METHODS[method].outputs]).SerializeToString()
+    graph = prune(model.proto, [contract.LOGITS, *METHODS[method].outputs]).SerializeToString()
     rows = []
     for batch in batches:
         calls = {}
@@ -200,7 +200,7 @@ def remember(path: str, method: str, setting: str, runs: int, largest: int) -> d
     options = onnxruntime.RunOptions()
     if changes.pop("shrink", False):
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    graph = prune(model.proto, [metadata.LOGITS, *METHODS[method].outputs]).SerializeToString()
+    graph = prune(model.proto, [contract.LOGITS, *METHODS[method].outputs]).SerializeToString()
     made = session(graph, 1, **changes)
     given = feeds(model, made, largest)
     sizes = np.random.default_rng(1).integers(1, largest + 1, runs)

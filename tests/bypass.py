@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from seewhy.contract import checksum, metadata
+from seewhy.contract import checksum
+from seewhy.contract import constants as contract
 from tiny_model import Tiny, set_property
 
 WEIGHT = np.random.default_rng(5).standard_normal((6, 3)).astype(np.float32)
@@ -24,7 +25,7 @@ def around(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def proto(separates: bool = False) -> onnx.ModelProto:
     """The graph, with metadata that says whether the layer `separates`; it does not."""
-    outputs = (metadata.LOGITS, metadata.ACTIVATIONS, metadata.GRADIENTS)
+    outputs = (contract.LOGITS, contract.ACTIVATIONS, contract.GRADIENTS)
     model = replace(Tiny(), outputs=outputs).proto()
     graph = model.graph
     last = next(node for node in graph.node if "logits" in node.output)

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from seewhy import ModelFileError
-from seewhy.contract import metadata
-from seewhy.contract.metadata import Metadata, check_text, first_repeated
+from seewhy.contract import constants as contract
+from seewhy.contract.metadata import Metadata, Rectifiers
+from seewhy.contract.validation import check_text, first_repeated
 from tiny_model import Tiny
 
 
 def properties(**changes: Any) -> dict[str, str]:
     found = Tiny().metadata().to_properties()
-    return {**found, **{metadata.KEY_PREFIX + key: json.dumps(value) for key, value in changes.items()}}
+    return {**found, **{contract.KEY_PREFIX + key: json.dumps(value) for key, value in changes.items()}}
 
 
 def test_round_trip() -> None:
@@ -24,7 +25,7 @@ def test_round_trip() -> None:
         Tiny().metadata(),
         labels=("chat", "犬", "a\tb", ""),
         classes=4,
-        rectifiers=metadata.Rectifiers({"relu6": 3}, 1, ("features",), {"silu": 2}),
+        rectifiers=Rectifiers({"relu6": 3}, 1, ("features",), {"silu": 2}),
         parity={"gradients": {"picture": {"error": None, "torch_float32": 1.5e-7}}},
         external_data={"file": "m.onnx.data", "sha256": "ab" * 32},
     )
@@ -35,7 +36,7 @@ def test_round_trip() -> None:
 
 def test_values_are_json() -> None:
     for key, value in Tiny().metadata().to_properties().items():
-        assert key.startswith(metadata.KEY_PREFIX)
+        assert key.startswith(contract.KEY_PREFIX)
         json.loads(value)
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from seewhy import ImageError
-from seewhy.contract.metadata import MAX_PIXELS
+from seewhy.contract.constants import MAX_PIXELS
 from seewhy.images.decoding import _WithoutWarnings, decode_file, decode_image, extensions
 
 Photo = Callable[..., Image.Image]

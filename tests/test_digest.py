@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from seewhy.contract.checksum import file_digests, seal
-from seewhy.contract.metadata import DIGEST_KEY, DIGEST_PLACEHOLDER
+from seewhy.contract.constants import DIGEST_KEY, DIGEST_PLACEHOLDER
 from tiny_model import Tiny
 
 

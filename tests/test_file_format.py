@@ -18,7 +18,7 @@ import pytest
 from checkout import ROOT
 from documents import Block, blocks, table
 from seewhy import Explainer, ModelFileError
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Metadata
 
 DOCUMENT = "docs/file-format.md"
@@ -44,7 +44,7 @@ def described() -> Iterator[Row]:
             yield Row((key,), kind, example)
 
 
-ROWS = [row for row in described() if row.path != (metadata.DIGEST_KEY,)]
+ROWS = [row for row in described() if row.path != (contract.DIGEST_KEY,)]
 
 
 def values(rows: list[Row]) -> dict[str, Any]:
@@ -97,10 +97,10 @@ def test_examples_have_the_type_named(row: Row) -> None:
 @pytest.mark.parametrize(
     ("field", "choices"),
     [
-        (("seewhy.preprocessing", "resize"), metadata.RESIZE_MODES),
-        (("seewhy.preprocessing", "interpolation"), metadata.INTERPOLATIONS),
-        (("seewhy.preprocessing", "channel_order"), metadata.CHANNEL_ORDERS),
-        (("seewhy.score",), metadata.SCORES),
+        (("seewhy.preprocessing", "resize"), contract.RESIZE_MODES),
+        (("seewhy.preprocessing", "interpolation"), contract.INTERPOLATIONS),
+        (("seewhy.preprocessing", "channel_order"), contract.CHANNEL_ORDERS),
+        (("seewhy.score",), contract.SCORES),
     ],
 )
 def test_the_table_lists_every_choice(field: tuple[str, ...], choices: tuple[str, ...]) -> None:
@@ -110,24 +110,24 @@ def test_the_table_lists_every_choice(field: tuple[str, ...], choices: tuple[str
 
 
 def test_the_digest_is_described() -> None:
-    (row,) = (row for row in described() if row.path == (metadata.DIGEST_KEY,))
-    assert len(row.example) == len(metadata.DIGEST_PLACEHOLDER)
-    assert row.type == f"{len(metadata.DIGEST_PLACEHOLDER)} digits"
+    (row,) = (row for row in described() if row.path == (contract.DIGEST_KEY,))
+    assert len(row.example) == len(contract.DIGEST_PLACEHOLDER)
+    assert row.type == f"{len(contract.DIGEST_PLACEHOLDER)} digits"
 
 
 def test_the_graph_tables_hold_every_value() -> None:
-    assert tuple(row[0].strip("`") for row in table(DOCUMENT, "input")) == metadata.INPUTS
+    assert tuple(row[0].strip("`") for row in table(DOCUMENT, "input")) == contract.INPUTS
     outputs = table(DOCUMENT, "output")
-    assert tuple(row[0].strip("`") for row in outputs) == metadata.OUTPUTS
+    assert tuple(row[0].strip("`") for row in outputs) == contract.OUTPUTS
     optional = [row[0].strip("`") for row in outputs if row[2].startswith("optional")]
-    assert tuple(optional) == metadata.OPTIONAL_OUTPUTS
+    assert tuple(optional) == contract.OPTIONAL_OUTPUTS
 
 
 def test_numbers_in_the_text() -> None:
     text = " ".join((ROOT / DOCUMENT).read_text(encoding="utf-8").split())
-    assert f"Opset {metadata.OPSET} " in text and f"IR version {metadata.IR_VERSION}." in text
-    assert f"({metadata.EXTERNAL_DATA_THRESHOLD:,} bytes)" in text
-    assert f"{metadata.PREDICTED} is the class that the model predicts" in text
+    assert f"Opset {contract.OPSET} " in text and f"IR version {contract.IR_VERSION}." in text
+    assert f"({contract.EXTERNAL_DATA_THRESHOLD:,} bytes)" in text
+    assert f"{contract.PREDICTED} is the class that the model predicts" in text
 
 
 EXPORT = """

@@ -19,7 +19,7 @@ import forked
 from damage import DAMAGES
 from image_files import HEIGHT, WIDTH, image_files, png, resized
 from seewhy import Explainer, ImageError, Settings, explain_folder
-from seewhy.contract.metadata import MAX_PIXELS
+from seewhy.contract.constants import MAX_PIXELS
 from seewhy.images.decoding import Decoded, decode_bytes, decode_file
 
 CASES = 2000

@@ -26,7 +26,8 @@ from common import pixels
 from damage import DAMAGES
 from seewhy import Explainer, SeewhyError, Settings, explain_folder
 from seewhy.cli.model_report import facts, report
-from seewhy.contract import checksum, metadata
+from seewhy.contract import checksum
+from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
 from tiny_model import Tiny, set_property
 
@@ -166,7 +167,7 @@ _LINES = ("", "{", "[" * 5000, "[" * 100_000, "1" * 5000, "NaN", "1e999", "-", '
 
 def edit_value(model: onnx.ModelProto, chance: random.Random) -> str:
     """Put something else into the JSON of one key."""
-    entry = chance.choice([entry for entry in model.metadata_props if entry.key != metadata.DIGEST_KEY])
+    entry = chance.choice([entry for entry in model.metadata_props if entry.key != contract.DIGEST_KEY])
     try:
         value = json.loads(entry.value)
     except ValueError:  # there was another edit before
@@ -192,7 +193,7 @@ def edit_value(model: onnx.ModelProto, chance: random.Random) -> str:
 
 def edit_text(model: onnx.ModelProto, chance: random.Random) -> str:
     """Put something into a key that is not JSON, perhaps, or take a key away, or give it twice."""
-    entry = chance.choice([entry for entry in model.metadata_props if entry.key != metadata.DIGEST_KEY])
+    entry = chance.choice([entry for entry in model.metadata_props if entry.key != contract.DIGEST_KEY])
     what = chance.randrange(4)
     if what == 0:
         entry.value = chance.choice(_LINES)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common import pixels, relative_error, write
 from reference import MAPS, WEIGHTS, Reference, minmax, upsample
 from seewhy import Explainer, MethodError
-from seewhy.contract.metadata import ACTIVATIONS, GRADIENTS
+from seewhy.contract.constants import ACTIVATIONS, GRADIENTS
 from seewhy.methods.base import full_size
 from seewhy.methods.registry import METHODS, Attribution, Size
 from tiny_model import DEFAULT_OUTPUTS, Tiny

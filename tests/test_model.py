@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from common import write
 from seewhy import Explainer, ModelFileError
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
 from tiny_model import Tiny, set_property
 
@@ -211,7 +211,7 @@ def _function(model: onnx.ModelProto) -> None:
             onnx.helper.make_node("Constant", [], ["t"], value=tensor),
             onnx.helper.make_node("Add", ["x", "t"], ["y"]),
         ],
-        [onnx.helper.make_opsetid("", metadata.OPSET)],
+        [onnx.helper.make_opsetid("", contract.OPSET)],
     )
     model.functions.append(function)
     model.opset_import.append(onnx.helper.make_opsetid("local", 1))
@@ -304,7 +304,7 @@ def test_the_hash_is_that_of_the_bytes_that_were_parsed(tmp_path: Path, tiny: Ti
 
 
 def test_contract_names_are_what_the_tests_assume() -> None:
-    assert metadata.INPUTS == ("images", "targets")
+    assert contract.INPUTS == ("images", "targets")
 
 
 # What fuzzing brought out.

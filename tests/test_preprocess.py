@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError
-from seewhy.contract import metadata as contract
+from seewhy.contract import constants as contract
+from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.images.decoding import decode_bytes
 from seewhy.images.preprocessing import Encoded, Photograph, batch, fit, normalise, photograph
 from tiny_model import Tiny
@@ -37,7 +38,7 @@ def transforms() -> ModuleType:
 
 
 def view(image: Image.Image, wanted: tuple[int, int], **how: Any) -> np.ndarray:
-    return np.asarray(fit(image, contract.Preprocessing(**how), wanted, "x")[0])
+    return np.asarray(fit(image, Preprocessing(**how), wanted, "x")[0])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -72,7 +73,7 @@ def test_random_sizes_equal_torchvision(transforms: ModuleType, photo: Photo) ->
 
 
 def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, photo: Photo) -> None:
-    tiny = Tiny(size=(24, 24), preprocessing=contract.Preprocessing("shorter-side", 28, "bilinear"))
+    tiny = Tiny(size=(24, 24), preprocessing=Preprocessing("shorter-side", 28, "bilinear"))
     image = photo(50, 40)
     steps = [transforms.Resize(28), transforms.CenterCrop(24), transforms.ToTensor()]
     normal = transforms.Normalize(tiny.metadata().preprocessing.mean, tiny.metadata().preprocessing.std)  # type: ignore[union-attr]
@@ -84,7 +85,7 @@ def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, photo: Phot
 
 
 def test_normalise_by_hand() -> None:
-    how = contract.Preprocessing("squash", None, "nearest", True, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "BGR")
+    how = Preprocessing("squash", None, "nearest", True, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "BGR")
     tiny = Tiny(size=(2, 2), preprocessing=how)
     rgb = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
     found = normalise([photograph(rgb, tiny.metadata())], tiny.metadata())[0]
@@ -94,7 +95,7 @@ def test_normalise_by_hand() -> None:
 
 def test_placement_maps_the_view_onto_the_photograph(photo: Photo) -> None:
     """A single bright block is found in the photograph where the placement says that the view saw it."""
-    how = contract.Preprocessing("shorter-side", 32, "bilinear")
+    how = Preprocessing("shorter-side", 32, "bilinear")
     array = np.zeros((120, 200, 3), np.uint8)
     array[60:68, 120:128] = 255
     found, placement = fit(Image.fromarray(array), how, (24, 28), "x")
@@ -141,7 +142,7 @@ def test_grey_array(explainer: Explainer, photo: Photo) -> None:
 
 
 def test_one_channel_network(tmp_path: Path, photo: Photo) -> None:
-    how = contract.Preprocessing(mean=(0.5,), std=(0.5,))
+    how = Preprocessing(mean=(0.5,), std=(0.5,))
     explainer = Explainer(Tiny(channels=1, preprocessing=how).save(tmp_path / "grey.onnx"))
     result = explainer.explain([photo(), photo().convert("L")], method="backprop")
     assert result.attributions.shape == (2, 1, 12, 16)
@@ -151,7 +152,7 @@ def test_one_channel_network(tmp_path: Path, photo: Photo) -> None:
 
 
 def test_network_of_other_channels_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
-    how = contract.Preprocessing(mean=(0,) * 4, std=(1,) * 4)
+    how = Preprocessing(mean=(0,) * 4, std=(1,) * 4)
     explainer = Explainer(Tiny(channels=4, preprocessing=how).save(tmp_path / "four.onnx"))
     with pytest.raises(ImageError, match=r"takes 4 channels, .* float32 array \(N,4,H,W\)"):
         explainer.explain(photo())
@@ -254,7 +255,7 @@ def smooth(width: int, height: int) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def both(image: Any, metadata: contract.Metadata) -> tuple[Photograph, Photograph]:
+def both(image: Any, metadata: Metadata) -> tuple[Photograph, Photograph]:
     exact, fast = photograph(image, metadata), photograph(image, metadata, fast=True)
     assert (fast.placement, fast.size, fast.view.shape) == (exact.placement, exact.size, exact.view.shape)
     return exact, fast
@@ -273,7 +274,7 @@ def test_fast_decoding_moves_nothing(size: tuple[int, int], how: str, channels: 
     within the 29 of 255 that were measured on photographs; hard edges need not."""
     mode, _, interpolation = how.partition(" ")
     length = 40 if mode == "shorter-side" else None
-    preprocessing = contract.Preprocessing(
+    preprocessing = Preprocessing(
         mode, length, interpolation or "bilinear", mean=(0.5,) * channels, std=(0.5,) * channels
     )
     metadata = Tiny(size=(36, 44), channels=channels, preprocessing=preprocessing).metadata()
@@ -288,7 +289,7 @@ def test_fast_decoding_moves_nothing(size: tuple[int, int], how: str, channels: 
 def test_fast_decoding_of_every_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    metadata = Tiny(size=(36, 60), preprocessing=contract.Preprocessing("shorter-side", 60)).metadata()
+    metadata = Tiny(size=(36, 60), preprocessing=Preprocessing("shorter-side", 60)).metadata()
     exact, fast = both(jpeg(smooth(900, 500), exif=exif), metadata)
     most, mean = how_different(exact, fast)
     assert 0 < most <= 29 and mean < 2

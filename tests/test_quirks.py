@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from seewhy import Explainer
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.runtime.provider_workarounds import OPENVINO, adapt
 from tiny_model import Tiny
 
@@ -28,9 +28,9 @@ def masks(*betas: float | None) -> onnx.ModelProto:
     ]
     nodes.append(helper.make_node("Sum", [node.output[0] for node in nodes], ["y"]))
     floats = [value("x", onnx.TensorProto.FLOAT, ["n"])], [value("y", onnx.TensorProto.FLOAT, ["n"])]
-    opset = helper.make_opsetid("", metadata.OPSET)
+    opset = helper.make_opsetid("", contract.OPSET)
     return helper.make_model(
-        helper.make_graph(nodes, "masks", *floats), ir_version=metadata.IR_VERSION, opset_imports=[opset]
+        helper.make_graph(nodes, "masks", *floats), ir_version=contract.IR_VERSION, opset_imports=[opset]
     )
 
 

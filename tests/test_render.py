@@ -14,7 +14,7 @@ from PIL import Image
 
 import common
 from seewhy import Explainer, ImageError, OutputError
-from seewhy.contract import metadata
+from seewhy.contract.metadata import Preprocessing
 from seewhy.images.preprocessing import Placement, photograph
 from seewhy.visualization.colormaps import PALETTES, palette
 from seewhy.visualization.contact_sheet import contact_sheet
@@ -22,7 +22,7 @@ from seewhy.visualization.overlays import clip_gradients, gradient_pictures, ove
 from tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]
-CROPPING = metadata.Preprocessing("shorter-side", 20, "bilinear")
+CROPPING = Preprocessing("shorter-side", 20, "bilinear")
 
 
 @pytest.mark.parametrize("name", [name for name in PALETTES if name != "grey"])
@@ -171,7 +171,7 @@ def test_squashed_view_covers_everything(explainer: Explainer, photo: Photo) -> 
 
 def test_padded_view_stays_on_the_photograph(tmp_path: Path, photo: Photo) -> None:
     """A photograph smaller than the crop: the view has a black rim that is not there to draw on."""
-    explainer = Explainer(Tiny(preprocessing=metadata.Preprocessing("none")).save(tmp_path / "pad.onnx"))
+    explainer = Explainer(Tiny(preprocessing=Preprocessing("none")).save(tmp_path / "pad.onnx"))
     image = photo(9, 5)
     result = explainer.explain(image)
     assert result.photographs[0].placement == Placement(-3, -3, 1, 1)

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from seewhy.contract import checksum
-from seewhy.contract import metadata as contract
+from seewhy.contract import constants as contract
+from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 
 LABELS = ("tabby, tabby cat", "espresso", "crane", "moped", "crane", "Tiger cat")
 DEFAULT_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.GRADCAM_MAP)
@@ -42,7 +43,7 @@ class Tiny:
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     labels: tuple[str, ...] | None = LABELS
     score: str = "softmax"
-    preprocessing: contract.Preprocessing | None = field(default_factory=lambda: contract.Preprocessing())
+    preprocessing: Preprocessing | None = field(default_factory=lambda: Preprocessing())
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Float32 weights, drawn so that every rectifier is on for some values and off for others."""
@@ -60,17 +61,17 @@ class Tiny:
             "fc.bias": draw(self.classes),
         }
 
-    def metadata(self) -> contract.Metadata:
-        return contract.Metadata(
-            model=contract.ModelInfo("tiny", "tests.tiny_model:Tiny", "0f" * 32),
+    def metadata(self) -> Metadata:
+        return Metadata(
+            model=ModelInfo("tiny", "tests.tiny_model:Tiny", "0f" * 32),
             image_size=self.size,
             channels=self.channels,
             classes=self.classes,
             labels=self.labels,
             preprocessing=self.preprocessing,
-            layer=contract.Layer("features.4", "automatic", True, "activations"),
+            layer=Layer("features.4", "automatic", True, "activations"),
             score=self.score,
-            rectifiers=contract.Rectifiers({"relu": 2}, 2, None, {}),
+            rectifiers=Rectifiers({"relu": 2}, 2, None, {}),
             parity={"logits": {"noise": {"error": 1e-7, "torch_float32": 2e-7}}},
             versions={"seewhy": "0.1.0", "torch": "2.13.0"},
         )

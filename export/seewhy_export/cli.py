@@ -10,8 +10,8 @@ import click
 
 from seewhy._shared.text import printable, safe_name
 from seewhy.cli.click_types import NonEmptyPath
-from seewhy.contract import metadata
-from seewhy.contract.metadata import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
+from seewhy.contract import constants as contract
+from seewhy.contract.constants import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
 from seewhy.errors import ExportError
 from seewhy_export import demo
 from seewhy_export.exporter import ExportReport, check_text, export
@@ -88,7 +88,7 @@ def _choice(values: Sequence[str]) -> click.Choice[str]:
 @click.option("--size", callback=_size, metavar="S|HxW", help="Input size in pixels, instead of the source's own.")
 @click.option("--head", metavar="NAME|INDEX", help="Which output holds the logits, where there are several.")
 @click.option("--layer", metavar="MODULE", help="Module path of the target layer [the last map before pooling].")
-@click.option("--outputs", metavar="A,B,...", help=f"Outputs besides logits, of: {', '.join(metadata.OUTPUTS[1:])}.")
+@click.option("--outputs", metavar="A,B,...", help=f"Outputs besides logits, of: {', '.join(contract.OUTPUTS[1:])}.")
 @click.option("--guided-scope", multiple=True, metavar="PREFIX", help="Guide only rectifiers in these modules.")
 @click.option("--labels", type=NonEmptyPath(path_type=Path), metavar="FILE", help="Class names: a line each, or JSON.")
 @click.option("--score", type=_choice(SCORES), help="What makes probabilities of the logits [softmax].")
@@ -266,4 +266,4 @@ def _print(report: ExportReport, notes: Sequence[str] = ()) -> None:
         click.echo(f"\n{table(report.parity)}\n")
     else:
         click.echo("parity:       not checked")
-    click.echo(f"{report.path}: {report.size / 1e6:.1f} MB, schema {metadata.SCHEMA}, in {report.seconds:.0f} s")
+    click.echo(f"{report.path}: {report.size / 1e6:.1f} MB, schema {contract.SCHEMA}, in {report.seconds:.0f} s")

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from seewhy.contract import metadata as contract
-from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
+from seewhy.contract import constants as contract
+from seewhy.contract import validation
+from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers, check_preprocessing
 from seewhy.errors import ExportError
 from seewhy.runtime.model_file import ModelFile
 from seewhy_export.backward.joint_graph import build_joint
@@ -192,7 +193,7 @@ def check_text(what: str, text: Any) -> None:
         ExportError: The file contract does not allow it.
     """
     try:
-        contract.check_text(text)
+        validation.check_text(text)
     except ValueError as error:
         raise ExportError(f"{what}: {error}") from None
 
@@ -226,7 +227,7 @@ def _check_arguments(
         raise ExportError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
     if preprocessing is not None:
         try:
-            contract.check_preprocessing(preprocessing)
+            check_preprocessing(preprocessing)
         except ValueError as error:
             raise ExportError(f"preprocessing is not valid: {error}") from error
     unknown = [name for name in outputs or () if name not in contract.OUTPUTS]

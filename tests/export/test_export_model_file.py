@@ -12,7 +12,7 @@ import pytest
 from networks import branches
 from torch import Tensor, nn
 
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export import export, exporter
 from seewhy_export.onnx_writer import model_file
@@ -43,7 +43,7 @@ def test_somebody_elses_weights_file_is_kept(old: str | None, tmp_path: Path) ->
 def test_a_failed_publish_puts_the_old_pair_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    monkeypatch.setattr(metadata, "EXTERNAL_DATA_THRESHOLD", 4096)
+    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
     path = tmp_path / "model.onnx"
     export(branches(), path, image_size=(40, 40), verify=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -92,7 +92,7 @@ def test_an_interrupted_publish_puts_the_old_pair_back(
     error: type[BaseException], moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each publish moves the old weights away, the new ones in, and the model in."""
-    monkeypatch.setattr(metadata, "EXTERNAL_DATA_THRESHOLD", 4096)
+    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
     path = tmp_path / "model.onnx"
     export(branches(), path, image_size=(40, 40), verify=False)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import seewhy
-from seewhy.contract import metadata as contract
-from seewhy.contract.metadata import Preprocessing
+from seewhy.contract import constants as contract
+from seewhy.contract.metadata import Layer, Preprocessing
 from seewhy.errors import ExportError, ModelFileError
 from seewhy_export import export
 
@@ -69,7 +69,7 @@ def test_what_the_file_holds(tmp_path: Path) -> None:
     metadata = seewhy.Explainer(path).metadata
     assert metadata.labels == tuple(labels) and metadata.preprocessing == preprocessing
     assert (metadata.model.name, metadata.score, metadata.image_size, metadata.classes) == ("b", "sigmoid", (40, 48), 7)
-    assert metadata.layer == contract.Layer("act", "automatic", True, "activations")
+    assert metadata.layer == Layer("act", "automatic", True, "activations")
     assert metadata.rectifiers.kinds == {"relu": 3, "relu6": 1, "clamp": 1} and metadata.rectifiers.guided == 5
     assert set(metadata.parity) == set(report.outputs) and metadata.parity == report.parity
     assert metadata.versions["torch"] == torch.__version__

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from seewhy.bench.protocol import FORWARD, Case, Order
-from seewhy.contract.metadata import IMAGES, LOGITS, PREDICTED, TARGETS
+from seewhy.contract.constants import IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import SeewhyError
 from seewhy.methods.registry import METHODS
 from seewhy.runtime.graph_pruning import needed_nodes

@@ -20,7 +20,7 @@ import onnxruntime
 
 from seewhy.bench import operator_profile
 from seewhy.bench.protocol import FORWARD, Case, Order
-from seewhy.contract.metadata import IMAGES, LOGITS
+from seewhy.contract.constants import IMAGES, LOGITS
 from seewhy.errors import SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile

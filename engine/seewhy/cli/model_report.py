@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from seewhy._shared.text import printable
-from seewhy.contract.metadata import SCHEMA, Layer, Preprocessing, Rectifiers
+from seewhy.contract.constants import SCHEMA
+from seewhy.contract.metadata import Layer, Preprocessing, Rectifiers
 from seewhy.methods import registry
 from seewhy.runtime.checked_runs import why_repeated
 from seewhy.runtime.model_file import ModelFile

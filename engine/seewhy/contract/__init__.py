@@ -1,1 +1,1 @@
-"""The file contract, which exporter and engine share."""
+"""The file contract between exporter and engine. This package uses the standard library alone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from seewhy.contract.metadata import DIGEST_KEY, DIGEST_PLACEHOLDER
+from seewhy.contract.constants import DIGEST_KEY, DIGEST_PLACEHOLDER
 
 DIGITS = len(DIGEST_PLACEHOLDER)
 # A metadata entry is a protobuf message: the key, then field 2 (0x12) with its length, then the value. Searching for

@@ -1,75 +1,55 @@
-"""The file contract: graph value names, and the metadata that the exporter writes and the engine reads.
+"""The metadata of a model file, which the exporter writes and the engine reads.
 
-This is the one module that both halves share. It uses the standard library alone. `docs/file-format.md` describes the
-same contract for third parties.
+`docs/file-format.md` describes it for third parties.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-from seewhy.errors import ModelFileError
-
-SCHEMA = 1
-OPSET = 20
-IR_VERSION = 10
-
-IMAGES = "images"
-TARGETS = "targets"
-LOGITS = "logits"
-ACTIVATIONS = "activations"
-GRADIENTS = "gradients"
-INPUT_GRADIENTS = "input_gradients"
-GUIDED_GRADIENTS = "guided_gradients"
-CLASS_WEIGHTS = "class_weights"
-DECONVNET_GRADIENTS = "deconvnet_gradients"
-GRADCAM_MAP = "gradcam_map"
-
-INPUTS = (IMAGES, TARGETS)
-OUTPUTS = (
-    LOGITS,
+from seewhy.contract.constants import (
     ACTIVATIONS,
-    GRADIENTS,
-    INPUT_GRADIENTS,
-    GUIDED_GRADIENTS,
+    CHANNEL_ORDERS,
     CLASS_WEIGHTS,
     DECONVNET_GRADIENTS,
     GRADCAM_MAP,
+    GRADIENTS,
+    GUIDED_GRADIENTS,
+    IMAGES,
+    INPUT_GRADIENTS,
+    INTERPOLATIONS,
+    KEY_PREFIX,
+    LAYER_FORMS,
+    LOGITS,
+    RESIZE_MODES,
+    SCHEMA,
+    SCORES,
+    TARGETS,
+    Shape,
 )
-OPTIONAL_OUTPUTS = (DECONVNET_GRADIENTS, GRADCAM_MAP)
+from seewhy.contract.validation import (
+    count,
+    dict_of,
+    fields,
+    flag,
+    image_size,
+    number,
+    object_without_repeats,
+    one_of,
+    optional,
+    positive,
+    require,
+    sha256_digits,
+    text,
+    tuple_of,
+)
+from seewhy.errors import ModelFileError
 
-PREDICTED = -1
-"""The value of `targets` that asks for the class that the model predicts."""
-
-EXTERNAL_DATA_THRESHOLD = int(1.8 * 2**30)
-"""Bytes of weights beyond which they go to the sibling file `NAME.onnx.data` (protobuf stops at 2 GiB)."""
-
-KEY_PREFIX = "seewhy."
-DIGEST_KEY = "seewhy.sha256"
-"""SHA-256 over every byte of the file, with the 64 digits of this value themselves read as zeros."""
-DIGEST_PLACEHOLDER = "0" * 64
-
-RESIZE_MODES = ("shorter-side", "squash", "none")
-INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-CHANNEL_ORDERS = ("RGB", "BGR")
-SCORES = ("softmax", "sigmoid", "none")
-LAYER_FORMS = ("map", "channels-last", "tokens")
-
-MAX_PIXELS = 178_956_970
-"""Pixels beyond which a picture is refused as a decompression bomb: where Pillow draws its own line."""
-LONGEST_TEXT = 8192
-"""Length of the longest name, label or other string in bytes of UTF-8; no path of Linux is longer than 4096."""
-# Of any count; the next number does not fit into 32 bits.
-_MOST = 2**31 - 1
 # What float32 still holds, as a number that is not zero.
 _SMALLEST, _LARGEST = 1e-37, 3e38
-
-Shape: TypeAlias = "tuple[int | str, ...]"
 
 
 @dataclass(frozen=True)
@@ -203,17 +183,17 @@ class Metadata:
         """
         read = _Reader(properties, file)
         read.check_schema()
-        sizes = read("input", _fields(image_size=_size, channels=_positive, classes=_positive))
+        sizes = read("input", fields(image_size=image_size, channels=positive, classes=positive))
         return cls(
-            model=ModelInfo(**read("model", _fields(name=_text, source=_text, weights_sha256=_text))),
-            labels=read("labels", _optional(_tuple(_text))),
-            preprocessing=read("preprocessing", _optional(_preprocessing)),
-            layer=read("layer", _optional(_layer)),
-            score=read("score", _one_of(SCORES)),
+            model=ModelInfo(**read("model", fields(name=text, source=text, weights_sha256=text))),
+            labels=read("labels", optional(tuple_of(text))),
+            preprocessing=read("preprocessing", optional(_preprocessing)),
+            layer=read("layer", optional(_layer)),
+            score=read("score", one_of(SCORES)),
             rectifiers=read("rectifiers", _rectifiers),
-            parity=read("parity", _dict(_dict(_dict(_optional(_number))))),
-            versions=read("versions", _dict(_text)),
-            external_data=read("external_data", _optional(_fields(file=_text, sha256=_digest))),
+            parity=read("parity", dict_of(dict_of(dict_of(optional(number))))),
+            versions=read("versions", dict_of(text)),
+            external_data=read("external_data", optional(fields(file=text, sha256=sha256_digits))),
             **sizes,
         )
 
@@ -230,7 +210,7 @@ class _Reader:
             raise ModelFileError(
                 f"{self.file}: an ONNX file without SeeWhy's metadata; export the network with `seewhy export`"
             )
-        schema = self("schema", _positive)
+        schema = self("schema", positive)
         if schema > SCHEMA:
             raise ModelFileError(
                 f"{self.file}: written in schema {schema}, but this version of SeeWhy reads schema {SCHEMA} and older; "
@@ -251,138 +231,22 @@ class _Reader:
 # Converters: each takes a decoded JSON value and returns it checked, or raises ValueError.
 
 
-def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object, for `json.loads`, in which no name may stand twice: readers would take different values.
-
-    Raises:
-        ValueError: A name stands there twice.
-    """
-    twice = first_repeated(name for name, _ in pairs)
-    if twice is not None:
-        raise ValueError(f"{twice[:60]!r} stands there twice")
-    return dict(pairs)
-
-
-def first_repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that stood there before, or None if all differ."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
-
-
-def _require(condition: bool, wanted: str, value: Any) -> None:
-    if not condition:
-        raise ValueError(f"expected {wanted}, not {json.dumps(value)[:60]}")
-
-
-def _text(value: Any) -> str:
-    # JSON may hold half of a character, which no file and no terminal takes.
-    whole = isinstance(value, str) and value.encode(errors="replace").decode() == value
-    _require(whole, "a string", value)
-    _require(len(value.encode()) <= LONGEST_TEXT, f"a string of at most {LONGEST_TEXT} bytes", value)
-    return str(value)
-
-
-def _digest(value: Any) -> str:
-    _require(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None, "64 hexadecimal digits", value)
-    return str(value)
-
-
-def _is_integer(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MOST
-
-
-def _flag(value: Any) -> bool:
-    _require(isinstance(value, bool), "true or false", value)
-    return bool(value)
-
-
-def _count(value: Any) -> int:
-    _require(_is_integer(value, 0), "a count", value)
-    return int(value)
-
-
-def _positive(value: Any) -> int:
-    _require(_is_integer(value, 1), "a positive integer of 32 bits", value)
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    # json reads NaN and Infinity, which JSON does not have.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    _require(number, "a finite number", value)
-    return float(value)
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
-    def convert(value: Any) -> str:
-        _require(value in choices, "one of " + ", ".join(choices), value)
-        return str(value)
-
-    return convert
-
-
-def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else convert(value)
-
-
-def _tuple(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    def converted(value: Any) -> tuple[Any, ...]:
-        _require(isinstance(value, list), "a list", value)
-        return tuple(convert(item) for item in value)
-
-    return converted
-
-
-def _size(value: Any) -> tuple[int, int]:
-    _require(isinstance(value, list) and len(value) == 2, "two integers", value)
-    height, width = _positive(value[0]), _positive(value[1])
-    _require(height * width <= MAX_PIXELS, f"at most {MAX_PIXELS} pixels", value)
-    return height, width
-
-
-def _dict(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    def converted(value: Any) -> dict[str, Any]:
-        _require(isinstance(value, dict), "an object", value)
-        return {_text(key): convert(item) for key, item in value.items()}
-
-    return converted
-
-
-def _fields(
-    added: Mapping[str, Callable[[Any], Any]] | None = None, **converters: Callable[[Any], Any]
-) -> Callable[[Any], dict[str, Any]]:
-    """An object with these keys, and perhaps those `added` to the schema later. Others are ignored."""
-
-    def converted(value: Any) -> dict[str, Any]:
-        _require(isinstance(value, dict), "an object", value)
-        missing = [key for key in converters if key not in value]
-        _require(not missing, f"an object with {', '.join(converters)}", value)
-        late = {key: convert for key, convert in (added or {}).items() if key in value}
-        return {key: convert(value[key]) for key, convert in {**converters, **late}.items()}
-
-    return converted
-
-
 def _preprocessing(value: Any) -> Preprocessing:
-    converted = _fields(
-        resize=_one_of(RESIZE_MODES),
-        size=_optional(_positive),
-        interpolation=_one_of(INTERPOLATIONS),
-        crop=_flag,
-        mean=_tuple(_number),
-        std=_tuple(_number),
-        channel_order=_one_of(CHANNEL_ORDERS),
+    converted = fields(
+        resize=one_of(RESIZE_MODES),
+        size=optional(positive),
+        interpolation=one_of(INTERPOLATIONS),
+        crop=flag,
+        mean=tuple_of(number),
+        std=tuple_of(number),
+        channel_order=one_of(CHANNEL_ORDERS),
     )(value)
-    _require(all(abs(mean) <= _LARGEST for mean in converted["mean"]), "means that float32 holds", value["mean"])
-    _require(
+    require(all(abs(mean) <= _LARGEST for mean in converted["mean"]), "means that float32 holds", value["mean"])
+    require(
         all(_SMALLEST <= std <= _LARGEST for std in converted["std"]), "positive stds that float32 holds", value["std"]
     )
-    _require(len(converted["mean"]) == len(converted["std"]), "as many means as stds", value)
-    _require(converted["resize"] != "shorter-side" or converted["size"] is not None, "a size to resize to", value)
+    require(len(converted["mean"]) == len(converted["std"]), "as many means as stds", value)
+    require(converted["resize"] != "shorter-side" or converted["size"] is not None, "a size to resize to", value)
     return Preprocessing(**converted)
 
 
@@ -395,26 +259,21 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
     _preprocessing(json.loads(json.dumps(asdict(preprocessing))))
 
 
-def check_text(value: Any) -> None:
-    """Raise a ValueError unless `value` is a string of UTF-8 of at most `LONGEST_TEXT` bytes."""
-    _text(value)
-
-
 def _layer(value: Any) -> Layer:
     return Layer(
-        **_fields(
-            {"form": _one_of(LAYER_FORMS), "dropped_tokens": _count},
-            name=_text,
-            chosen=_one_of(("automatic", "named")),
-            separates=_flag,
-            cut=_optional(_text),
+        **fields(
+            {"form": one_of(LAYER_FORMS), "dropped_tokens": count},
+            name=text,
+            chosen=one_of(("automatic", "named")),
+            separates=flag,
+            cut=optional(text),
         )(value)
     )
 
 
 def _rectifiers(value: Any) -> Rectifiers:
     return Rectifiers(
-        **_fields(kinds=_dict(_count), guided=_count, guided_scope=_optional(_tuple(_text)), smooth=_dict(_count))(
+        **fields(kinds=dict_of(count), guided=count, guided_scope=optional(tuple_of(text)), smooth=dict_of(count))(
             value
         )
     )

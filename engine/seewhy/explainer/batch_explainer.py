@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seewhy._shared.arrays import Floats, Integers
-from seewhy.contract.metadata import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
+from seewhy.contract.constants import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import OutputError
 from seewhy.methods.base import COMPLETENESS, Attribution, Size, Values
 from seewhy.methods.multi_pass import Batch, Count, Passes, slices

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from seewhy._shared.regular_files import FileStamp, open_regular
 from seewhy._shared.text import short
-from seewhy.contract.metadata import MAX_PIXELS
+from seewhy.contract.constants import MAX_PIXELS
 from seewhy.errors import ImageError
 from seewhy.images.jpeg2000_bits import refuse_misread_jpeg2000
 from seewhy.images.pixel_depth import float_to_byte, integer_to_byte

@@ -15,7 +15,8 @@ from PIL import Image
 import seewhy._core as _core
 from seewhy._shared.arrays import Bytes, Floats, first_not_finite
 from seewhy._shared.regular_files import FileStamp
-from seewhy.contract.metadata import MAX_PIXELS, Metadata, Preprocessing
+from seewhy.contract.constants import MAX_PIXELS
+from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.errors import ImageError
 from seewhy.images.decoding import Decoded, Smaller, decode_bytes, decode_file, decode_image
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from seewhy._shared.regular_files import FileStamp, file_stamp
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy._shared.text import short
-from seewhy.contract.metadata import LONGEST_TEXT
+from seewhy.contract.constants import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
 from seewhy.images.preprocessing import Encoded
 from seewhy.inputs import tar_archives

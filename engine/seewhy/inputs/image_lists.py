@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from seewhy._shared.text import brief, short
-from seewhy.contract.metadata import LONGEST_TEXT
+from seewhy.contract.constants import LONGEST_TEXT
 from seewhy.errors import ImageError
 
 STANDARD_INPUT = "-"

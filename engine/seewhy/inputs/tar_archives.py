@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import short
-from seewhy.contract.metadata import LONGEST_TEXT
+from seewhy.contract.constants import LONGEST_TEXT
 from seewhy.errors import ImageError
 from seewhy.images.decoding import extensions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seewhy.contract.metadata import ACTIVATIONS
+from seewhy.contract.constants import ACTIVATIONS
 from seewhy.methods.base import CHANNEL_WEIGHTS
 from seewhy.methods.multi_pass import Batch, Passes
 from seewhy.methods.options import Options

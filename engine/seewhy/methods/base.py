@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import seewhy._core as _core
 from seewhy._shared.arrays import Floats, first_not_finite
-from seewhy.contract.metadata import (
+from seewhy.contract.constants import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
     DECONVNET_GRADIENTS,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats
-from seewhy.contract.metadata import LOGITS
+from seewhy.contract.constants import LOGITS
 from seewhy.errors import MethodError
 from seewhy.methods.base import ATTRIBUTIONS, COMPLETENESS
 from seewhy.methods.multi_pass import Batch, Passes, sum_gradients

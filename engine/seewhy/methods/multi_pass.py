@@ -1,7 +1,8 @@
 """What methods of many passes share: a batch of images and classes, and ways to run the graph for it again.
 
-Such a method is made of runs that its module plans, and of a rule in `cam_rules.py` or `gradient_rules.py` for what comes of them. Results are
-class-major, (K,n,...) for n images with K classes each, so that one class's part is one piece of memory.
+Such a method is made of runs that its module plans, and of a rule in `cam_rules.py` or `gradient_rules.py` for what
+comes of them. Results are class-major, (K,n,...) for n images with K classes each, so that one class's part is one
+piece of memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats, Integers
-from seewhy.contract.metadata import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS, Preprocessing
+from seewhy.contract.constants import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS
+from seewhy.contract.metadata import Preprocessing
 from seewhy.methods.base import Size
 from seewhy.methods.options import Option, Options
 from seewhy.runtime.checked_runs import Runs, why_repeated

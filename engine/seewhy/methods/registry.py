@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import seewhy._core as _core
 from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
-from seewhy.contract.metadata import (
+from seewhy.contract.constants import (
     ACTIVATIONS,
     CLASS_WEIGHTS,
     DECONVNET_GRADIENTS,

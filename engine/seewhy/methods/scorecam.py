@@ -6,7 +6,7 @@ import numpy as np
 
 import seewhy._core as _core
 from seewhy._shared.arrays import softmax
-from seewhy.contract.metadata import ACTIVATIONS
+from seewhy.contract.constants import ACTIVATIONS
 from seewhy.methods.base import CHANNEL_WEIGHTS
 from seewhy.methods.multi_pass import Batch, Passes
 from seewhy.methods.options import Options

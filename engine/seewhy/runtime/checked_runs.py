@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Integers, first_not_finite
-from seewhy.contract.metadata import ACTIVATIONS
+from seewhy.contract.constants import ACTIVATIONS
 from seewhy.errors import ModelFileError, OutputError
 from seewhy.runtime import in_graph_maps
 from seewhy.runtime.model_file import ModelFile

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from seewhy.contract.metadata import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
+from seewhy.contract.constants import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
 
 SHAPE: Shape = ("N", "h", "w")
 """Of every map, in the letters of `Metadata.shapes`."""

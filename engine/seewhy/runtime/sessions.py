@@ -18,7 +18,7 @@ from seewhy._shared.arrays import Floats
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief, first_line
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.errors import ModelFileError, ProviderError, SeewhyError
 from seewhy.runtime import batch_splitting
 from seewhy.runtime.device_binding import Bound
@@ -44,7 +44,7 @@ _CACHED_SESSIONS = 8
 # And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
 _CACHED_BYTES, _ALWAYS_CACHED = 2 * 2**30, 2
 # Outputs that a backward pass through the whole network makes.
-_OF_THE_IMAGE = frozenset({metadata.INPUT_GRADIENTS, metadata.GUIDED_GRADIENTS, metadata.DECONVNET_GRADIENTS})
+_OF_THE_IMAGE = frozenset({contract.INPUT_GRADIENTS, contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS})
 # onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
 
@@ -107,15 +107,15 @@ class Sessions:
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Return the named outputs for `feeds`: values of N rows by name.
 
-        Outputs are those of the file, and maps of `in_graph_maps.py`. Besides the graph's inputs `images` (N,Cin,H,W) and
-        `targets` (N,), feeds may be outputs of the file, such as `activations`: then the graph starts there, and
-        `images` may be left out where nothing else needs them.
+        Outputs are those of the file, and maps of `in_graph_maps.py`. Besides the graph's inputs `images`
+        (N,Cin,H,W) and `targets` (N,), feeds may be outputs of the file, such as `activations`: then the graph starts
+        there, and `images` may be left out where nothing else needs them.
 
         Raises:
             ModelFileError: onnxruntime cannot load the graph, or it needs an input that is not among `feeds`.
             ProviderError: onnxruntime fails to run it, for lack of memory for instance.
         """
-        given = tuple(name for name in metadata.OUTPUTS if name in feeds)
+        given = tuple(name for name in contract.OUTPUTS if name in feeds)
         rows = len(next(iter(feeds.values())))
         cached = self._session((outputs, given, self._threads_for(outputs, given, rows)))
         names, inputs = cached.outputs, cached.inputs
@@ -191,7 +191,7 @@ class Sessions:
         # Copied into the graph they would be written out and read again, which takes longer than all the rest.
         external = self._model.weights
         weights: dict[str, NDArray[Any]] | None = {} if self.providers == (CPU,) or external else None
-        wanted = [name for name in metadata.OUTPUTS if name in needed]
+        wanted = [name for name in contract.OUTPUTS if name in needed]
         pruned = prune(self._model.proto, wanted, given, weights, external)
         add_maps(pruned, outputs)
         adapt(pruned, self.providers)
@@ -307,8 +307,8 @@ def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
         [value("x", onnx.TensorProto.FLOAT, [1])],
         [value("y", onnx.TensorProto.FLOAT, [1])],
     )
-    opset = onnx.helper.make_opsetid("", metadata.OPSET)
-    model = onnx.helper.make_model(graph, ir_version=metadata.IR_VERSION, opset_imports=[opset])
+    opset = onnx.helper.make_opsetid("", contract.OPSET)
+    model = onnx.helper.make_model(graph, ir_version=contract.IR_VERSION, opset_imports=[opset])
     options = _options()
     options.intra_op_num_threads = 1
     try:

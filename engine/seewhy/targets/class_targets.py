@@ -11,7 +11,7 @@ import numpy as np
 from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.contract.metadata import PREDICTED
+from seewhy.contract.constants import PREDICTED
 from seewhy.errors import TargetError
 
 Target: TypeAlias = int | str

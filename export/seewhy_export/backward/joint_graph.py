@@ -18,7 +18,7 @@ from torch.fx.graph import CodeGen
 from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.backward.batch_norm_folding import fold, foldable
@@ -39,7 +39,7 @@ IDENTITIES = {
     torch.ops.aten.lift_fresh_copy.default,
 }
 
-RULES: dict[str, Rule] = {metadata.GUIDED_GRADIENTS: guided, metadata.DECONVNET_GRADIENTS: deconvnet}
+RULES: dict[str, Rule] = {contract.GUIDED_GRADIENTS: guided, contract.DECONVNET_GRADIENTS: deconvnet}
 """Outputs that are the input's gradient by another rule than the chain rule."""
 
 
@@ -193,23 +193,23 @@ def _compute(
         activations, logits = run.activations, run.kept[forward.logits]
         index = torch.where(targets < 0, logits.argmax(1), targets)
         start, seed = _start(run, forward.logits, index)
-        values: dict[str, Tensor] = {metadata.LOGITS: logits}
+        values: dict[str, Tensor] = {contract.LOGITS: logits}
         if activations is not None:
-            values[metadata.ACTIVATIONS] = activations
-        if metadata.CLASS_WEIGHTS in outputs and head is not None:
-            values[metadata.CLASS_WEIGHTS] = run.kept[head].index_select(0, index)
+            values[contract.ACTIVATIONS] = activations
+        if contract.CLASS_WEIGHTS in outputs and head is not None:
+            values[contract.CLASS_WEIGHTS] = run.kept[head].index_select(0, index)
         values |= _plain_gradients(outputs, start, activations, images, seed)
         for name in [name for name in RULES if name in outputs]:
-            if not run.ruled and metadata.INPUT_GRADIENTS in values:
+            if not run.ruled and contract.INPUT_GRADIENTS in values:
                 # No rectifier, no difference: tracing the same backward pass again would only take time.
-                values[name] = values[metadata.INPUT_GRADIENTS]
+                values[name] = values[contract.INPUT_GRADIENTS]
                 continue
             run.in_force.rule = RULES[name]
             values[name] = torch.autograd.grad(start, images, seed, retain_graph=True)[0]
             run.in_force.rule = plain
-    if metadata.GRADCAM_MAP in outputs:
-        weighted = values[metadata.GRADIENTS].mean((2, 3), keepdim=True) * values[metadata.ACTIVATIONS]
-        values[metadata.GRADCAM_MAP] = torch.relu(weighted.sum(1))
+    if contract.GRADCAM_MAP in outputs:
+        weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * values[contract.ACTIVATIONS]
+        values[contract.GRADCAM_MAP] = torch.relu(weighted.sum(1))
     return [values[name].detach() for name in outputs]
 
 
@@ -239,10 +239,10 @@ def _plain_gradients(
     outputs: Sequence[str], start: Tensor, activations: Tensor | None, images: Tensor, seed: Tensor
 ) -> dict[str, Tensor]:
     wanted: dict[str, Tensor] = {}
-    if activations is not None and (metadata.GRADIENTS in outputs or metadata.GRADCAM_MAP in outputs):
-        wanted[metadata.GRADIENTS] = activations
-    if metadata.INPUT_GRADIENTS in outputs:
-        wanted[metadata.INPUT_GRADIENTS] = images
+    if activations is not None and (contract.GRADIENTS in outputs or contract.GRADCAM_MAP in outputs):
+        wanted[contract.GRADIENTS] = activations
+    if contract.INPUT_GRADIENTS in outputs:
+        wanted[contract.INPUT_GRADIENTS] = images
     if not wanted:
         return {}
     gradients = torch.autograd.grad(start, list(wanted.values()), seed, retain_graph=True)
@@ -287,7 +287,7 @@ def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
         else:
             del weights[name]
             graph.erase_node(node)
-    for node, name in zip(placeholders[-2:], metadata.INPUTS, strict=True):
+    for node, name in zip(placeholders[-2:], contract.INPUTS, strict=True):
         node.name = node.target = name
     for node in [n for n in graph.nodes if n.op == "get_attr"]:
         constant = getattr(traced, node.target)

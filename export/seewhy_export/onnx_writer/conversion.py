@@ -26,7 +26,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.backward.joint_graph import JointGraph
@@ -54,7 +54,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
             model = _convert(joint, ExportedProgram)
         except Exception as error:
             raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error, joint)}") from error
-    model.ir_version = metadata.IR_VERSION
+    model.ir_version = contract.IR_VERSION
     _tidy(model, joint.outputs)
     _refuse_what_no_file_holds(model)
     _name_batch(model)
@@ -117,8 +117,8 @@ def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
         program = torch.onnx.export(
             _exported_program(joint, kind),
             dynamo=True,
-            opset_version=metadata.OPSET,
-            input_names=list(metadata.INPUTS),
+            opset_version=contract.OPSET,
+            input_names=list(contract.INPUTS),
             custom_translation_table={**TRANSLATIONS, **_TRANSLATIONS},
             optimize=False,
             verbose=False,
@@ -167,7 +167,7 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
         outputs=list(arguments),
         in_spec=pytree.tree_structure(((0, 0), {})),
         out_spec=pytree.tree_structure([0] * len(results)),
-        forward_arg_names=list(metadata.INPUTS),
+        forward_arg_names=list(contract.INPUTS),
     )
     shape_env = placeholders[-2].meta["val"].fake_mode.shape_env
     program = kind(
@@ -204,7 +204,7 @@ def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
         ]
     )(model)
     # The converter renames an input that is an output as well.
-    for values, names in ((model.graph.inputs, metadata.INPUTS), (model.graph.outputs, outputs)):
+    for values, names in ((model.graph.inputs, contract.INPUTS), (model.graph.outputs, outputs)):
         for value, name in zip(values, names, strict=True):
             value.name = name
     model.graph.name = "seewhy"

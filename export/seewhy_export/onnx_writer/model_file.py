@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir
 
 from seewhy._shared.regular_files import sha256_of
-from seewhy.contract import metadata as contract
+from seewhy.contract import constants as contract
 from seewhy.contract.checksum import seal
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ExportError

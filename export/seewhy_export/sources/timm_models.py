@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from seewhy.contract.metadata import INTERPOLATIONS, Preprocessing
+from seewhy.contract.constants import INTERPOLATIONS
+from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError, MissingExtraError
 from seewhy_export.sources.downloads import own_weights
 from seewhy_export.sources.source import Source, Wanted, close_names

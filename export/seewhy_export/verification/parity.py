@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter
 
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.capture.forward_graph import ForwardGraph
@@ -143,13 +143,13 @@ def measure(
 
     def run_file(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         try:
-            values = session.run(list(outputs), {metadata.IMAGES: images.numpy(), metadata.TARGETS: targets.numpy()})
+            values = session.run(list(outputs), {contract.IMAGES: images.numpy(), contract.TARGETS: targets.numpy()})
         except Exception as error:
             raise ExportError(f"onnxruntime cannot run the exported file: {one_line(error)}") from error
         return {name: torch.from_numpy(value) for name, value in zip(outputs, values, strict=True)}
 
     # The gradient that has to be there for anything to be explained.
-    telling = metadata.INPUT_GRADIENTS if layer is None else metadata.GRADIENTS
+    telling = contract.INPUT_GRADIENTS if layer is None else contract.GRADIENTS
     run_pytorch = partial(_reference, forward, layer, tuple(dict.fromkeys([*outputs, telling])), scope)
     draw = partial(draw_input, forward=forward, mean=mean, std=std)
     parity: Parity = {name: {} for name in outputs}
@@ -175,7 +175,7 @@ def _measure_kind(
     for number in range(1, DRAWS + 1):
         images = draw(kind, number)
         # The predicted class, and another one.
-        targets = torch.tensor([metadata.PREDICTED, classes // 2][: images.shape[0]])
+        targets = torch.tensor([contract.PREDICTED, classes // 2][: images.shape[0]])
         ours, exact = run_file(images, targets), run_pytorch(images.double(), targets)
         errors: dict[str, Errors] = {
             name: {"error": relative_error(value, exact[name]), "torch_float32": None, "draw": number}

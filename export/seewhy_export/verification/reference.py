@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy_export.backward.rectifiers import in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph
 from seewhy_export.target_layer.selection import TargetLayer
@@ -46,13 +46,13 @@ class _Ruled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        if ctx.switch.rule == metadata.DECONVNET_GRADIENTS:
+        if ctx.switch.rule == contract.DECONVNET_GRADIENTS:
             # The rectifier itself, unless it also cuts at the top, which is no part of rectifying.
             return (ctx.call(gradient) if ctx.damps else gradient.clamp(min=0)), None, None, None
         with torch.enable_grad():
             again = x.detach().requires_grad_(True)
             value = ctx.call(again)
-        if ctx.switch.rule == metadata.GUIDED_GRADIENTS:
+        if ctx.switch.rule == contract.GUIDED_GRADIENTS:
             gradient = gradient.clamp(min=0)
         return torch.autograd.grad(value, again, gradient)[0], None, None, None
 
@@ -107,23 +107,23 @@ def reference(
         logits = run.kept[forward.logits]
         index = torch.where(targets < 0, logits.argmax(1), targets)
         score = logits.gather(1, index[:, None]).sum()
-        values = {metadata.LOGITS: logits}
+        values = {contract.LOGITS: logits}
         if head is not None:
-            values[metadata.CLASS_WEIGHTS] = run.kept[head][index]
-        behind = {metadata.INPUT_GRADIENTS: images}
+            values[contract.CLASS_WEIGHTS] = run.kept[head][index]
+        behind = {contract.INPUT_GRADIENTS: images}
         if at is not None:
-            behind[metadata.GRADIENTS] = values[metadata.ACTIVATIONS] = run.kept[at]
+            behind[contract.GRADIENTS] = values[contract.ACTIVATIONS] = run.kept[at]
         gradients = torch.autograd.grad(score, list(behind.values()), retain_graph=True)
         values |= dict(zip(behind, gradients, strict=True))
-        for name in (metadata.GUIDED_GRADIENTS, metadata.DECONVNET_GRADIENTS):
+        for name in (contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS):
             if name in outputs:
                 run.switch.rule = name
                 values[name] = torch.autograd.grad(score, images, retain_graph=True)[0]
     if layer is not None:
-        for name in (metadata.ACTIVATIONS, metadata.GRADIENTS):
+        for name in (contract.ACTIVATIONS, contract.GRADIENTS):
             values[name] = layer.layout.to_map(values[name])
-        weights = values[metadata.GRADIENTS].mean((2, 3), keepdim=True)
-        values[metadata.GRADCAM_MAP] = (weights * values[metadata.ACTIVATIONS]).sum(1).clamp(min=0)
+        weights = values[contract.GRADIENTS].mean((2, 3), keepdim=True)
+        values[contract.GRADCAM_MAP] = (weights * values[contract.ACTIVATIONS]).sum(1).clamp(min=0)
     return {name: values[name].detach() for name in outputs}
 
 

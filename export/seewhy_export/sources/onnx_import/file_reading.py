@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner
 
 from seewhy._shared.regular_files import open_regular
-from seewhy.contract import metadata
+from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.sources.onnx_import.tensors import (
@@ -92,7 +92,7 @@ def read_onnx(path: Path, head: str | int | None = None) -> OnnxFile:
     model = parse(path)
     if not all(isinstance(text, str) for text in _texts(model)):
         raise ExportError(f"{path}: not an ONNX file, or a damaged one: a name in it is not UTF-8")
-    if any(entry.key.startswith(metadata.KEY_PREFIX) for entry in model.metadata_props):
+    if any(entry.key.startswith(contract.KEY_PREFIX) for entry in model.metadata_props):
         raise ExportError(f"{path}: already a SeeWhy file; it explains itself, with `seewhy explain {path}`")
     opset = _opset(path, model)
     check_external(path, model)
