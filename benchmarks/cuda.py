@@ -33,7 +33,7 @@ import onnxruntime
 
 from seewhy import Explainer, __version__
 from seewhy.runtime.device_binding import Bound
-from seewhy.runtime.sessions import CPU, CUDA, _parse
+from seewhy.runtime.providers import CPU, CUDA, _parse
 
 FORWARD = "onnxruntime forward"
 AIMS = {"gradcam": 1.05, "guided-backprop": 2.2}

@@ -42,8 +42,8 @@ from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy._shared.cpu_count import usable_cores
 from seewhy.bulk.parallel_plan import share
 from seewhy.images.preprocessing import normalise, photograph
-from seewhy.runtime.sessions import CPU
-from seewhy.storage.output_folder import Encoding
+from seewhy.runtime.providers import CPU
+from seewhy.storage.image_encoding import Encoding
 
 _REST = 0.2
 _PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")

@@ -60,7 +60,7 @@ def resident() -> dict[str, int]:
 def one(model: str, photos: Path, folder: Path, form: str, threads: int | None) -> dict[str, Any]:
     """Run in this process, and say what it took."""
     from seewhy import Explainer, Settings, explain_folder
-    from seewhy.storage.output_folder import FORMATS, Encoding
+    from seewhy.storage.image_encoding import FORMATS, Encoding
 
     settings = Settings(encoding=Encoding(form)) if form in FORMATS else Settings(shards=form)
     explainer = Explainer(model, threads=threads)

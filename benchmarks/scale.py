@@ -31,8 +31,9 @@ from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.bulk.commit import Shards
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray.worker import Worker, blocks, outcomes
+from seewhy.storage.image_encoding import Encoding
 from seewhy.storage.manifest import Manifest
-from seewhy.storage.output_folder import Encoding, Folder
+from seewhy.storage.output_folder import Folder
 from seewhy.tables.shard_files import About
 
 _FORMATS = {"parquet": {"shards": "parquet"}, "jpg": {"encoding": Encoding("jpg", 90)}}

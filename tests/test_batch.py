@@ -20,8 +20,8 @@ from seewhy.bulk import explain_files as batch
 from seewhy.bulk.explain_files import Outcome, Settings
 from seewhy.contract import checksum
 from seewhy.inputs.image_inputs import Input, Inputs
-from seewhy.storage import output_folder
-from seewhy.storage.output_folder import Encoding
+from seewhy.storage import image_encoding, output_folder
+from seewhy.storage.image_encoding import Encoding
 from tiny_model import Tiny, load
 
 Photo = Callable[..., Image.Image]
@@ -383,10 +383,10 @@ def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_p
         "alpha": np.float32(0.5),
         "batch_size": np.uint64(2),
         "raw": np.bool_(True),
-        "encoding": output_folder.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
+        "encoding": image_encoding.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
     }
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**chosen)).done == 1
-    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": output_folder.Encoding("jpg", 80)}
+    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": image_encoding.Encoding("jpg", 80)}
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).before == 1
     assert len(explainer.explain(tmp_path / "a.png", top=np.uint64(2)).targets[0]) == 2  # type: ignore[call-overload]
 

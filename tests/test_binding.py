@@ -12,7 +12,7 @@ import pytest
 
 from common import pixels, write
 from seewhy import Explainer, OutputError, ProviderError
-from seewhy.runtime import device_binding, sessions
+from seewhy.runtime import device_binding, providers, sessions
 from seewhy.runtime.device_binding import Bound
 from seewhy.runtime.in_graph_maps import REDUCTIONS, is_map, sources
 from seewhy.runtime.model_file import ModelFile
@@ -80,7 +80,7 @@ def test_threads_share_no_outputs(session: onnxruntime.InferenceSession) -> None
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU provider is treated as one whose values lie elsewhere."""
-    monkeypatch.setitem(sessions._MEMORY, CPU, ("cpu", "device_id"))
+    monkeypatch.setitem(providers._MEMORY, CPU, ("cpu", "device_id"))
 
 
 @pytest.mark.parametrize("size", [(12, 16), (32, 32)])
@@ -146,11 +146,14 @@ class Started:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-        monkeypatch.setattr(sessions, "_start", self)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", self)
 
-    def __call__(self, model: Any, options: Any, asked: Any) -> Any:
-        self.asked.append(asked)
+    def __call__(self, content: bytes, options: Any, providers: Any) -> Any:
+        self.asked.append(providers)
         return self
+
+    def disable_fallback(self) -> None:
+        pass
 
     def get_providers(self) -> list[str]:
         return [CUDA, CPU]

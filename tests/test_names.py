@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seewhy.methods.registry import METHODS
+from seewhy.storage.image_encoding import FORMATS
 from seewhy.storage.manifest import NAME as MANIFEST
-from seewhy.storage.output_folder import FORMATS
 from seewhy.storage.provenance import NAME as RUN
 from seewhy.storage.result_names import Names, plan
 

@@ -17,7 +17,9 @@ from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError
 from seewhy._shared.text import printable, safe_folder_name, safe_name, short
-from seewhy.storage.output_folder import FORMATS, Encoding, Folder, save_picture
+from seewhy.storage.image_encoding import FORMATS, Encoding
+from seewhy.storage.output_folder import Folder
+from seewhy.storage.result_files import save_picture
 from seewhy.storage.result_names import plan
 from tiny_model import load
 

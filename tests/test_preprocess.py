@@ -19,7 +19,8 @@ from seewhy import Explainer, ImageError
 from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.images.decoding import decode_bytes
-from seewhy.images.preprocessing import Encoded, Photograph, batch, fit, normalise, photograph
+from seewhy.images.preprocessing import Encoded, Photograph, batch, normalise, photograph
+from seewhy.images.resizing import fit
 from tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]

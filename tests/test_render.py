@@ -15,7 +15,8 @@ from PIL import Image
 import common
 from seewhy import Explainer, ImageError, OutputError
 from seewhy.contract.metadata import Preprocessing
-from seewhy.images.preprocessing import Placement, photograph
+from seewhy.images.preprocessing import photograph
+from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import PALETTES, palette
 from seewhy.visualization.contact_sheet import contact_sheet
 from seewhy.visualization.overlays import clip_gradients, gradient_pictures, overlays

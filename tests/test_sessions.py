@@ -14,7 +14,7 @@ import pytest
 
 from seewhy import Explainer, ModelFileError, ProviderError
 from seewhy._shared.cpu_count import most_threads
-from seewhy.runtime import graph_pruning, sessions
+from seewhy.runtime import batch_splitting, graph_pruning, sessions
 from seewhy.runtime.model_file import ModelFile
 from test_external_weights import external
 from tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -53,10 +53,10 @@ def test_no_provider(model_path: Path) -> None:
 
 
 def test_provider_that_fails_to_start(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("Unknown provider option: devise_id\nin cuda_provider.cc")
 
-    monkeypatch.setattr(sessions, "_start", fail)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(ProviderError, match=f"{CPU} did not start: Unknown provider option: devise_id$"):
         Explainer(model_path, [(CPU, {"devise_id": 0})])
 
@@ -67,10 +67,13 @@ class Fallen:
     def get_providers(self) -> list[str]:
         return [CPU]
 
+    def disable_fallback(self) -> None:
+        pass
+
 
 def test_quiet_fallback_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
-    monkeypatch.setattr(sessions, "_start", lambda *_: Fallen())
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Fallen())
     with pytest.raises(ProviderError, match="CUDAExecutionProvider did not start: onnxruntime fell back to CPU"):
         Explainer(model_path, ["cuda"])
     assert Explainer(model_path).providers == (CPU,)  # None means CUDA only where it is usable
@@ -133,10 +136,13 @@ def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
     """The same bits, whether or not; and it is not given them twice."""
     images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
     written: list[int] = []
-    start = sessions._start
-    monkeypatch.setattr(
-        sessions, "_start", lambda model, *others: (written.append(model.ByteSize()), start(model, *others))[1]
-    )
+    start = onnxruntime.InferenceSession
+
+    def counted(content: bytes, *others: Any, **named: Any) -> onnxruntime.InferenceSession:
+        written.append(len(content))
+        return start(content, *others, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
     found, sizes = [], []
     for large in (2**16, 4):
         written.clear()
@@ -151,11 +157,11 @@ def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
 def test_pieces_of_networks_that_stay_in_a_cache_are_small(
     in_cache: int, sizes: list[int], model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions.pieces, "IN_CACHE", in_cache)
+    monkeypatch.setattr(batch_splitting, "IN_CACHE", in_cache)
     seen: list[list[slice]] = []
-    run = sessions.pieces.run
+    run = batch_splitting.run
     monkeypatch.setattr(
-        sessions.pieces, "run", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
+        batch_splitting, "run", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
     )
     Explainer(model_path, ["cpu"], threads=2).explain(np.zeros((4, 3, 12, 16), np.float32), "gradcam")
     assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]

@@ -11,7 +11,8 @@ from networks import branches, torchvision_network
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export import export, lowering
+from seewhy_export import export
+from seewhy_export.lowering import convolution, table
 from seewhy_export.verification import parity
 
 aten = torch.ops.aten
@@ -23,7 +24,7 @@ def sign_flipped_in_call(number: int) -> Callable[..., tuple]:
 
     def faulty(*args: object) -> tuple:
         calls.append(None)
-        gradient, *rest = lowering.convolution.convolution_backward(*args)
+        gradient, *rest = convolution.convolution_backward(*args)
         return (-gradient if len(calls) == number else gradient, *rest)
 
     return faulty
@@ -55,14 +56,14 @@ class Pooled(nn.Module):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
 def test_a_sign_flipped_in_one_branch_fails(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lowering.LOWERINGS, aten.convolution_backward.default, sign_flipped_in_call(number))
+    monkeypatch.setitem(table.LOWERINGS, aten.convolution_backward.default, sign_flipped_in_call(number))
     with pytest.raises(ExportError, match=r"disagrees with PyTorch.*input_gradients on (noise|picture)"):
         export(branches(), tmp_path / "model.onnx", image_size=(40, 40))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sign_flipped_in_a_shortcut_of_resnet_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lowering.LOWERINGS, aten.convolution_backward.default, sign_flipped_in_call(4))
+    monkeypatch.setitem(table.LOWERINGS, aten.convolution_backward.default, sign_flipped_in_call(4))
     with pytest.raises(ExportError, match="disagrees with PyTorch"):
         export(torchvision_network("resnet18"), tmp_path / "model.onnx", image_size=(64, 64))
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +73,7 @@ def test_an_equality_mask_for_max_pooling_fails_on_the_picture(tmp_path: Path, m
     torch.manual_seed(0)
     module = Pooled().eval()
     export(module, tmp_path / "right.onnx", image_size=(32, 32))
-    monkeypatch.setitem(lowering.LOWERINGS, aten.max_pool2d_with_indices_backward.default, by_equality)
+    monkeypatch.setitem(table.LOWERINGS, aten.max_pool2d_with_indices_backward.default, by_equality)
     with pytest.raises(ExportError, match="disagrees with PyTorch.*input_gradients on picture"):
         export(module, tmp_path / "wrong.onnx", image_size=(32, 32))
     assert [path.name for path in tmp_path.iterdir()] == ["right.onnx"]

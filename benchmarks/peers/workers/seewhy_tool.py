@@ -13,7 +13,7 @@ from job import Job, Task
 
 import seewhy
 from seewhy import _core
-from seewhy.storage.output_folder import Encoding
+from seewhy.storage.image_encoding import Encoding
 from seewhy.visualization.colormaps import palette
 
 

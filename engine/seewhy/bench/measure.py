@@ -29,7 +29,8 @@ from seewhy.bench.protocol import FORWARD, Case, Order
 from seewhy.errors import MethodError
 from seewhy.methods import registry as methods
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import CPU, Provider, Sessions
+from seewhy.runtime.providers import CPU, Provider
+from seewhy.runtime.sessions import Sessions
 
 __all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from seewhy.errors import ModelFileError
 from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Provider
+from seewhy.runtime.providers import Provider
 
 FORWARD = "forward"
 """What a case runs where it runs no method: the model alone, up to its logits."""

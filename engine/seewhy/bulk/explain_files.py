@@ -16,7 +16,7 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.images.preprocessing import check_photographs
 from seewhy.inputs.image_inputs import Input
 from seewhy.methods.registry import METHODS
-from seewhy.runtime.sessions import CPU
+from seewhy.runtime.providers import CPU
 from seewhy.storage import output_folder
 from seewhy.tables import shard_files
 from seewhy.targets.class_targets import check_top, resolve

@@ -21,7 +21,7 @@ from seewhy.explainer.explanation import Explanation, class_name
 from seewhy.images.preprocessing import Photograph, photograph
 from seewhy.inputs.image_inputs import Input
 from seewhy.methods.registry import METHODS
-from seewhy.storage import output_folder
+from seewhy.storage import image_encoding, output_folder, result_files
 from seewhy.storage.manifest_lines import Record
 from seewhy.tables import result_rows
 from seewhy.tables.result_rows import Row
@@ -44,7 +44,7 @@ class Settings:
     canvas: str = "model"
     batch_size: int = BATCH_SIZE
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    encoding: output_folder.Encoding = output_folder.PNG
+    encoding: image_encoding.Encoding = image_encoding.PNG
     """Of pictures."""
     shards: str | None = None
     """One of `shards.FORMATS`: no pictures, but maps in shards of that format."""
@@ -234,7 +234,7 @@ class Steps:
             pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
             arrays = result.arrays_of(image) if settings.raw else None
             own = result.with_classes(image, pictures)
-            written[method] = output_folder.save_method(
+            written[method] = result_files.save_method(
                 self.folder, item.input.name, method, own, arrays, settings.encoding
             )
         first = next(iter(results.values()))
@@ -247,7 +247,7 @@ class Steps:
                 note = f"{self.explainer.metadata.model.name} · {item.input.short}"
                 suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
                 sheet = contact_sheet(tiles, label, score, note)
-                picture = output_folder.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
+                picture = result_files.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
                 files.append(picture)
             answers.append(Answer(label, score + _completeness(results, image, k), picture.path))
         return files, answers

@@ -17,8 +17,8 @@ from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
 from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
+from seewhy.storage.image_encoding import FORMATS
 from seewhy.storage.manifest_lines import DONE, NAME, Result, damaged, groups, problem
-from seewhy.storage.output_folder import FORMATS
 from seewhy.tables import shard_files
 
 _SCHEMA = """

@@ -24,7 +24,7 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT
 from seewhy.methods.options import parse
-from seewhy.storage.output_folder import FORMATS, Encoding
+from seewhy.storage.image_encoding import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
 from seewhy.visualization.colormaps import palette
 

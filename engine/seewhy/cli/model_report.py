@@ -9,8 +9,7 @@ from seewhy._shared.text import printable
 from seewhy.contract.constants import SCHEMA
 from seewhy.contract.metadata import Layer, Preprocessing, Rectifiers
 from seewhy.methods import registry
-from seewhy.runtime.checked_runs import why_repeated
-from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.model_file import ModelFile, why_repeated
 
 _WIDTH = 15
 """Of the column of names."""

@@ -20,8 +20,9 @@ from seewhy.methods.base import COMPLETENESS, Attribution, Size, Values
 from seewhy.methods.multi_pass import Batch, Count, Passes, slices
 from seewhy.methods.options import Options
 from seewhy.methods.registry import Method
-from seewhy.runtime.checked_runs import Runs, why_repeated
+from seewhy.runtime.checked_runs import Runs
 from seewhy.runtime.in_graph_maps import REDUCTIONS, Reduction
+from seewhy.runtime.model_file import why_repeated
 from seewhy.runtime.sessions import Outputs
 from seewhy.targets.class_targets import highest
 

@@ -24,7 +24,8 @@ from seewhy.methods.options import settle
 from seewhy.methods.registry import METHODS, Size
 from seewhy.runtime.checked_runs import Runs
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Provider, Sessions, check_threads
+from seewhy.runtime.providers import Provider
+from seewhy.runtime.sessions import Sessions, check_threads
 from seewhy.targets.class_targets import check_top, resolve
 
 Images: TypeAlias = Any

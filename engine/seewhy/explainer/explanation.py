@@ -17,7 +17,7 @@ from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
 from seewhy.images.preprocessing import Picture
 from seewhy.methods.base import Size, full_size
 from seewhy.methods.registry import METHODS
-from seewhy.storage import output_folder
+from seewhy.storage import output_folder, result_files
 from seewhy.storage.result_names import plan
 from seewhy.visualization import overlays as render
 
@@ -139,7 +139,7 @@ class Explanation:
         for i, name in enumerate(names):
             own = self.with_classes(i, pictures[i * self._each : (i + 1) * self._each])
             arrays = self.arrays_of(i) if raw else None
-            written += [file.path for file in output_folder.save_method(target, name, self.method, own, arrays)]
+            written += [file.path for file in result_files.save_method(target, name, self.method, own, arrays)]
         return written
 
     def only(self, image: int) -> Explanation:

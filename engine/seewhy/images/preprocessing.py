@@ -15,34 +15,17 @@ from PIL import Image
 import seewhy._core as _core
 from seewhy._shared.arrays import Bytes, Floats, first_not_finite
 from seewhy._shared.regular_files import FileStamp
-from seewhy.contract.constants import MAX_PIXELS
 from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.errors import ImageError
 from seewhy.images.decoding import Decoded, Smaller, decode_bytes, decode_file, decode_image
+from seewhy.images.resizing import Placement, fit, resized_size
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "hamming": Image.Resampling.HAMMING,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _MODES = {1: "L", 3: "RGB"}
+_WHOLE = Placement(0, 0, 1, 1)
 _NOT_SAID = (
     "the model file does not say how to preprocess a photograph; give a preprocessed float32 array (N,C,H,W), or "
     "export again with preprocessing"
 )
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the model's view lies on the photograph: view (x, y) is at ((x + left) * scale_x, (y + top) * scale_y)."""
-
-    left: float
-    top: float
-    scale_x: float
-    scale_y: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +78,7 @@ class PreprocessedImage:
     source: Floats = field(repr=False)
     """Pixels of shape (C, H, W); a copy, because the caller may use the array again."""
     preprocessing: Preprocessing | None = field(repr=False)
-    placement: Placement = Placement(0, 0, 1, 1)
+    placement: Placement = _WHOLE
 
     @property
     def view(self) -> Bytes:
@@ -193,7 +176,7 @@ def photograph(
         return image
     how, wanted = check_photographs(metadata), metadata.image_size[::-1]
     name = _name(image, name)
-    smaller = (lambda whole: _resized_size(whole, how, wanted)) if fast else None
+    smaller = (lambda whole: resized_size(whole, how, wanted)) if fast else None
     decoded = _decode(image, _MODES[metadata.channels], name, smaller)
     view, placement = fit(decoded.image, how, metadata.image_size, name, decoded.size)
     pixels = np.array(view)
@@ -256,57 +239,6 @@ def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
     return np.ascontiguousarray(images)
 
 
-def fit(
-    image: Image.Image,
-    preprocessing: Preprocessing,
-    size: tuple[int, int],
-    name: str,
-    whole: tuple[int, int] | None = None,
-) -> tuple[Image.Image, Placement]:
-    """Resize and crop `image` to `size` (H, W), with the pixels that torchvision's Resize and CenterCrop give.
-
-    `whole` is the (width, height) of the photograph, where `image` was decoded smaller than that.
-
-    Raises:
-        ImageError: the result would not have the model's size, or resizing would take too much memory.
-    """
-    height, width = size
-    before = image.size if whole is None else whole
-    resized = _resized_size(before, preprocessing, (width, height))
-    if resized[0] * resized[1] > MAX_PIXELS:
-        raise ImageError(f"{name}: {_size(before)} pixels would be resized to {_size(resized)}; crop it first")
-    if resized != image.size:
-        image = image.resize(resized, _FILTERS[preprocessing.interpolation])
-    left = top = 0
-    if preprocessing.crop:
-        left, top = _crop_start(resized[0], width), _crop_start(resized[1], height)
-        image = image.crop((left, top, left + width, top + height))
-    if image.size != (width, height):
-        raise ImageError(
-            f"{name}: {_size(image.size)} pixels after preprocessing, but the model takes {width}x{height} and its "
-            f"preprocessing does not crop; resize the image first"
-        )
-    return image, Placement(left, top, before[0] / resized[0], before[1] / resized[1])
-
-
-def _resized_size(before: tuple[int, int], preprocessing: Preprocessing, wanted: tuple[int, int]) -> tuple[int, int]:
-    if preprocessing.resize == "none":
-        return before
-    if preprocessing.resize == "squash" or preprocessing.size is None:
-        return wanted
-    width, height = before
-    size = preprocessing.size
-    # torchvision truncates the longer side instead of rounding it.
-    if width <= height:
-        return size, int(size * height / width)
-    return int(size * width / height), size
-
-
-def _crop_start(have: int, want: int) -> int:
-    """Where torchvision's CenterCrop starts; negative where it pads (Pillow's crop fills with black, as it does)."""
-    return round((have - want) / 2.0) if have >= want else -((want - have) // 2)
-
-
 def _decode(image: Any, mode: str, name: str, smaller: Smaller | None = None) -> Decoded:
     if isinstance(image, (str, os.PathLike)):
         return decode_file(image, mode, smaller)
@@ -340,7 +272,3 @@ def _name(image: Any, fallback: str) -> str:
         return str(Path(image))
     filename = image.name if isinstance(image, Encoded) else getattr(image, "filename", None)
     return filename if isinstance(filename, str) and filename else fallback
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -19,7 +19,8 @@ from seewhy.contract.constants import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGI
 from seewhy.contract.metadata import Preprocessing
 from seewhy.methods.base import Size
 from seewhy.methods.options import Option, Options
-from seewhy.runtime.checked_runs import Runs, why_repeated
+from seewhy.runtime.checked_runs import Runs
+from seewhy.runtime.model_file import why_repeated
 from seewhy.runtime.sessions import Outputs
 
 

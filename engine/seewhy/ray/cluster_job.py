@@ -27,7 +27,7 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.methods.registry import METHODS
 from seewhy.ray.worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
-from seewhy.runtime.sessions import Provider
+from seewhy.runtime.providers import Provider
 from seewhy.storage import output_folder, provenance
 
 # Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.

@@ -36,7 +36,7 @@ from seewhy.bulk.parallel_plan import BATCH_SIZE
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import Input
-from seewhy.runtime.sessions import Provider
+from seewhy.runtime.providers import Provider
 from seewhy.tables import arrow_tables
 from seewhy.tables.arrow_tables import Entry
 from seewhy.targets.class_targets import Target, read_target

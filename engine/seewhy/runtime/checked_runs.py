@@ -9,7 +9,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Integers, first_not_finite
-from seewhy.contract.constants import ACTIVATIONS
 from seewhy.errors import ModelFileError, OutputError
 from seewhy.runtime import in_graph_maps
 from seewhy.runtime.model_file import ModelFile
@@ -72,15 +71,3 @@ class Runs:
 
 def _listed(lengths: Iterable[object]) -> str:
     return ", ".join(map(str, lengths))
-
-
-def why_repeated(model: ModelFile) -> str | None:
-    """Why the graph cannot start at the target layer, in words that follow "since"; None where it can."""
-    layer = model.metadata.layer
-    if layer is None or ACTIVATIONS not in model.outputs:
-        return "the file holds no activations to start from"
-    if not layer.separates or layer.cut is None:
-        return f"not every path from the image to the logits passes through {layer.name}"
-    if layer.cut != ACTIVATIONS:
-        return f"the graph could only be cut at {layer.cut}, which is not an output"
-    return None

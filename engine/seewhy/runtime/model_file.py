@@ -17,7 +17,7 @@ from seewhy._shared.text import short
 from seewhy.contract import constants as contract
 from seewhy.contract import validation
 from seewhy.contract.checksum import file_digests
-from seewhy.contract.constants import Shape
+from seewhy.contract.constants import ACTIVATIONS, Shape
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ModelFileError
 from seewhy.runtime.external_weights import ExternalWeights, tensors
@@ -269,3 +269,15 @@ def _dim_fits(have: int | str, want: int | str) -> bool:
 
 def _show(dims: Shape) -> str:
     return "(" + short(", ".join(map(str, dims))) + ")"
+
+
+def why_repeated(model: ModelFile) -> str | None:
+    """Why the graph cannot start at the target layer, in words that follow "since"; None where it can."""
+    layer = model.metadata.layer
+    if layer is None or ACTIVATIONS not in model.outputs:
+        return "the file holds no activations to start from"
+    if not layer.separates or layer.cut is None:
+        return f"not every path from the image to the logits passes through {layer.name}"
+    if layer.cut != ACTIVATIONS:
+        return f"the graph could only be cut at {layer.cut}, which is not an output"
+    return None

@@ -6,92 +6,15 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from PIL import Image
 
-from seewhy._shared.checks import is_integer
-from seewhy._shared.text import brief
-from seewhy.errors import ImageError, OutputError
-
-QUALITY = 90
-"""Of JPEG and WebP pictures, where nobody says otherwise."""
-
-# Of overlays of 224x224, level 1 takes a quarter of the default level's time for files 14% larger, level 4 half of the
-# time for 1%. At level 6, writing a picture may take a third of what ResNet-50 takes to explain it.
-_PNG_LEVEL = 1
-
-
-@dataclass(frozen=True)
-class _Format:
-    pillow: str
-    """Pillow's name of it."""
-    side: int
-    """The most pixels that a picture of it may be wide or high."""
-    options: Mapping[str, Any]
-    has_quality: bool
-
-
-_FORMATS = {
-    "png": _Format("PNG", 2**31 - 1, {"compress_level": _PNG_LEVEL}, False),
-    "jpg": _Format("JPEG", 65500, {}, True),  # libjpeg's limit; the format itself would hold 65535
-    "webp": _Format("WEBP", 16383, {}, True),
-}
-FORMATS = tuple(_FORMATS)
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How pictures are written: `format` is one of FORMATS, and `quality` (1 to 100) is for those that lose something.
-
-    Raises:
-        OutputError: an unknown format, one that this Pillow cannot write, or a quality out of range or out of place.
-    """
-
-    format: str = "png"
-    quality: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.format not in _FORMATS:
-            raise OutputError(f"no picture format {brief(self.format)}; there are {', '.join(FORMATS)}")
-        known = _FORMATS[self.format]
-        Image.init()
-        if known.pillow not in Image.SAVE:
-            raise OutputError(f"this installation of Pillow cannot write {self.format}; choose another format")
-        if self.quality is None:
-            return
-        if not known.has_quality:
-            raise OutputError(
-                f"{self.format} loses nothing and has no quality; leave the quality out, or choose jpg or webp"
-            )
-        if not is_integer(self.quality) or not 1 <= self.quality <= 100:
-            raise OutputError(f"quality must be an integer from 1 to 100, not {brief(self.quality)}")
-        object.__setattr__(self, "quality", int(self.quality))  # a NumPy integer could not be written to run.json
-
-    def save(self, picture: Image.Image, file: IO[bytes]) -> None:
-        known = _FORMATS[self.format]
-        options = dict(known.options)
-        if known.has_quality:
-            options["quality"] = QUALITY if self.quality is None else self.quality
-        picture.save(file, known.pillow, **options)
-
-    def check(self, size: tuple[int, int], path: PurePath) -> None:
-        """Raises:
-        ImageError: a picture of this size cannot be written in this format.
-        """
-        side = _FORMATS[self.format].side
-        if max(size) > side:
-            raise ImageError(
-                f"{path}: {size[0]}x{size[1]} pixels, but {self.format} takes at most {side} a side; choose png"
-            )
-
-
-PNG = Encoding()
+from seewhy.errors import OutputError
 
 
 @dataclass(frozen=True)
@@ -238,48 +161,3 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def save_picture(
-    folder: Folder, name: PurePath, suffix: str, picture: Image.Image, encoding: Encoding = PNG
-) -> WrittenFile:
-    """Write `picture` as NAME.SUFFIX.FORMAT.
-
-    Raises:
-        ImageError: the picture is too large for the format.
-        OutputError: as `Folder.write`.
-    """
-    path = name.with_name(f"{name.name}.{suffix}.{encoding.format}")
-    encoding.check(picture.size, folder.path / path)
-    return folder.write(path, lambda file: encoding.save(picture, file))
-
-
-def save_method(
-    folder: Folder,
-    name: PurePath,
-    method: str,
-    pictures: Iterable[tuple[int | None, Image.Image]],
-    arrays: Mapping[str, Any] | None,
-    encoding: Encoding = PNG,
-) -> list[WrittenFile]:
-    """Write one image's results of one method: NAME.METHOD.png, or NAME.METHOD.CLASS.png, and NAME.METHOD.npz.
-
-    Args:
-        folder: The output folder.
-        name: Path of the results below it, without an extension.
-        method: Name of the method.
-        pictures: The pictures, each with its class index, or with None where the file name holds no class.
-        arrays: Content of the npz file, as `Explanation.arrays_of` returns it; None writes no such file.
-        encoding: Format and quality of the pictures.
-
-    Raises:
-        ImageError: If a picture is too large for the format.
-        OutputError: As `Folder.write`.
-    """
-    written = []
-    for target, picture in pictures:
-        suffix = method if target is None else f"{method}.{target}"
-        written.append(save_picture(folder, name, suffix, picture, encoding))
-    if arrays is not None:
-        written.append(folder.write(name.with_name(f"{name.name}.{method}.npz"), lambda file: np.savez(file, **arrays)))
-    return written

@@ -13,7 +13,8 @@ import seewhy._core as _core
 from seewhy._shared.arrays import Bytes, Floats
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
-from seewhy.images.preprocessing import Picture, Placement
+from seewhy.images.preprocessing import Picture
+from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
 
 CANVASES = ("model", "original")
