@@ -20,7 +20,7 @@ from seewhy.contract.constants import (
     OUTPUTS,
 )
 from seewhy.errors import MethodError
-from seewhy.methods import base as combine
+from seewhy.methods import cam_rules, gradient_rules
 from seewhy.methods.ablationcam import ABLATIONCAM
 from seewhy.methods.base import Attribution, Size, Values
 from seewhy.methods.integrated_gradients import INTEGRATED_GRADIENTS
@@ -67,7 +67,7 @@ METHODS: dict[str, Method] = {
             "Backprop",
             (INPUT_GRADIENTS,),
             False,
-            combine.backprop,
+            gradient_rules.backprop,
             "Simonyan et al. 2013, Deep inside convolutional networks, section 3",
         ),
         Method(
@@ -75,7 +75,7 @@ METHODS: dict[str, Method] = {
             "Guided backprop",
             (GUIDED_GRADIENTS,),
             False,
-            combine.guided_backprop,
+            gradient_rules.guided_backprop,
             "Springenberg et al. 2014, Striving for simplicity, section 3.4",
         ),
         Method(
@@ -83,7 +83,7 @@ METHODS: dict[str, Method] = {
             "Deconvnet",
             (DECONVNET_GRADIENTS,),
             False,
-            combine.deconvnet,
+            gradient_rules.deconvnet,
             "Zeiler and Fergus 2013, Visualizing and understanding convolutional networks, section 2.1",
         ),
         Method(
@@ -91,7 +91,7 @@ METHODS: dict[str, Method] = {
             "Input x gradient",
             (INPUT_GRADIENTS,),
             False,
-            combine.input_x_gradient,
+            gradient_rules.input_x_gradient,
             "Shrikumar et al. 2016, Not just a black box",
         ),
         Method(
@@ -99,7 +99,7 @@ METHODS: dict[str, Method] = {
             "CAM",
             (ACTIVATIONS, CLASS_WEIGHTS),
             True,
-            combine.cam,
+            cam_rules.cam,
             "Zhou et al. 2016, Learning deep features for discriminative localization, equation 2",
             rectified=False,
         ),
@@ -108,7 +108,7 @@ METHODS: dict[str, Method] = {
             "Grad-CAM",
             (ACTIVATIONS, GRADIENTS),
             True,
-            combine.gradcam,
+            cam_rules.gradcam,
             "Selvaraju et al. 2017, Grad-CAM, equations 1 and 2",
         ),
         Method(
@@ -116,7 +116,7 @@ METHODS: dict[str, Method] = {
             "Guided Grad-CAM",
             (ACTIVATIONS, GRADIENTS, GUIDED_GRADIENTS),
             False,
-            combine.guided_gradcam,
+            cam_rules.guided_gradcam,
             "Selvaraju et al. 2017, Grad-CAM, section 3.2",
         ),
         Method(
@@ -124,7 +124,7 @@ METHODS: dict[str, Method] = {
             "Grad-CAM++",
             (ACTIVATIONS, GRADIENTS),
             True,
-            combine.gradcam_plus_plus,
+            cam_rules.gradcam_plus_plus,
             "Chattopadhay et al. 2018, Grad-CAM++, equations 7 and 19",
         ),
         Method(
@@ -132,7 +132,7 @@ METHODS: dict[str, Method] = {
             "HiResCAM",
             (ACTIVATIONS, GRADIENTS),
             True,
-            combine.hirescam,
+            cam_rules.hirescam,
             "Draelos and Carin 2020, Use HiResCAM instead of Grad-CAM",
         ),
         Method(
@@ -140,7 +140,7 @@ METHODS: dict[str, Method] = {
             "LayerCAM",
             (ACTIVATIONS, GRADIENTS),
             True,
-            combine.layercam,
+            cam_rules.layercam,
             "Jiang et al. 2021, LayerCAM, equations 7 and 8",
         ),
         Method(
@@ -148,7 +148,7 @@ METHODS: dict[str, Method] = {
             "XGrad-CAM",
             (ACTIVATIONS, GRADIENTS),
             True,
-            combine.xgradcam,
+            cam_rules.xgradcam,
             "Fu et al. 2020, Axiom-based Grad-CAM",
         ),
         Method(
@@ -156,7 +156,7 @@ METHODS: dict[str, Method] = {
             "Eigen-CAM",
             (ACTIVATIONS,),
             True,
-            combine.eigencam,
+            cam_rules.eigencam,
             "Muhammad and Yeasin 2020, Eigen-CAM",
         ),
         Method(
@@ -164,7 +164,7 @@ METHODS: dict[str, Method] = {
             "SmoothGrad",
             (INPUT_GRADIENTS,),
             False,
-            combine.finished,
+            gradient_rules.finished,
             "Smilkov et al. 2017, SmoothGrad, section 2",
             SMOOTHGRAD,
         ),
@@ -173,7 +173,7 @@ METHODS: dict[str, Method] = {
             "Integrated gradients",
             (INPUT_GRADIENTS,),
             False,
-            combine.finished,
+            gradient_rules.finished,
             "Sundararajan et al. 2017, Axiomatic attribution for deep networks, equations 1 and 3",
             INTEGRATED_GRADIENTS,
         ),
@@ -182,7 +182,7 @@ METHODS: dict[str, Method] = {
             "Score-CAM",
             (ACTIVATIONS,),
             True,
-            combine.channel_weighted,
+            cam_rules.channel_weighted,
             "Wang et al. 2020, Score-CAM, section 3 and algorithm 1",
             SCORECAM,
         ),
@@ -191,7 +191,7 @@ METHODS: dict[str, Method] = {
             "Ablation-CAM",
             (ACTIVATIONS,),
             True,
-            combine.channel_weighted,
+            cam_rules.channel_weighted,
             "Desai and Ramaswamy 2020, Ablation-CAM, equations 2 and 3",
             ABLATIONCAM,
         ),

@@ -1,0 +1,44 @@
+"""Rules of the gradient methods, each with its paper's equation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seewhy.contract.constants import (
+    DECONVNET_GRADIENTS,
+    GUIDED_GRADIENTS,
+    IMAGES,
+    INPUT_GRADIENTS,
+)
+from seewhy.methods.base import ATTRIBUTIONS, Attribution, Size, Values
+
+
+def backprop(values: Values, size: Size) -> Attribution:
+    """dy/dx, x being the preprocessed pixels (Simonyan et al. 2013, section 3)."""
+    return Attribution(values=values[INPUT_GRADIENTS])
+
+
+def guided_backprop(values: Values, size: Size) -> Attribution:
+    """dy/dx where a rectifier passes relu(g) f'(x) back (Springenberg et al. 2014, section 3.4)."""
+    return Attribution(values=values[GUIDED_GRADIENTS])
+
+
+def deconvnet(values: Values, size: Size) -> Attribution:
+    """dy/dx where a rectifier is applied to the gradient, relu(g) for a ReLU, whatever its own input was (Zeiler and
+    Fergus 2013, section 2.1).
+    """
+    return Attribution(values=values[DECONVNET_GRADIENTS])
+
+
+def input_x_gradient(values: Values, size: Size) -> Attribution:
+    """x * dy/dx, place by place and channel by channel (Shrikumar et al. 2016).
+
+    x are the preprocessed pixels, so a channel that has the mean of the preprocessing counts nothing.
+    """
+    with np.errstate(over="ignore"):  # what overflows is found below
+        return Attribution(values=values[IMAGES] * values[INPUT_GRADIENTS])
+
+
+def finished(values: Values, size: Size) -> Attribution:
+    """What a method of many passes found."""
+    return Attribution(values=values[ATTRIBUTIONS])
