@@ -1,5 +1,5 @@
 // Sums in double, in an order that is part of the result: eight lanes, then their sum.
-#include "numeric.h"
+#include "loops/numeric.h"
 
 namespace seewhy {
 namespace SEEWHY_ISA {

@@ -1,4 +1,4 @@
-// The innermost loops, which are compiled once for each instruction set; isa.cpp chooses between them.
+// The innermost loops, which are compiled once for each instruction set; cpu_dispatch.cpp chooses between them.
 //
 // Each file of this folder is compiled several times, with SEEWHY_ISA naming the namespace. What it defines lies in
 // that namespace or has internal linkage, and it uses no templates or inline functions of the standard library: the
@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "../index.h"
+#include "index.h"
 
 namespace seewhy {
 

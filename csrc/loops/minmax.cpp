@@ -1,4 +1,4 @@
-#include "numeric.h"
+#include "loops/numeric.h"
 
 namespace seewhy {
 namespace SEEWHY_ISA {

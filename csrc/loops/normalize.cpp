@@ -1,4 +1,4 @@
-#include "numeric.h"
+#include "loops/numeric.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "loops.h"
+#include "loops/loops.h"
 
 namespace seewhy {
 namespace SEEWHY_ISA {

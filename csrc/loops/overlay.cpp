@@ -1,5 +1,5 @@
 // Colour map and blend. Where compilers make little of a loop, it is written out for the instruction set.
-#include "numeric.h"
+#include "loops/numeric.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>

@@ -1,9 +1,9 @@
-#include "upsample.h"
+#include "kernels/upsample.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "isa.h"
+#include "cpu_dispatch.h"
 
 namespace seewhy {
 

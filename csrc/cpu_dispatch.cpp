@@ -1,4 +1,4 @@
-#include "isa.h"
+#include "cpu_dispatch.h"
 
 #include <atomic>
 #include <stdexcept>

@@ -1,8 +1,8 @@
-#include "normalize.h"
+#include "kernels/normalize.h"
 
 #include <vector>
 
-#include "isa.h"
+#include "cpu_dispatch.h"
 
 namespace seewhy {
 

@@ -1,8 +1,8 @@
-#include "cam.h"
+#include "kernels/cam.h"
 
 #include <algorithm>
 
-#include "isa.h"
+#include "cpu_dispatch.h"
 
 namespace seewhy {
 

@@ -1,10 +1,10 @@
-#include "gradients.h"
+#include "kernels/gradients.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "isa.h"
-#include "minmax.h"
+#include "cpu_dispatch.h"
+#include "kernels/minmax.h"
 
 namespace seewhy {
 

@@ -1,11 +1,11 @@
-#include "minmax.h"
+#include "kernels/minmax.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-#include "isa.h"
+#include "cpu_dispatch.h"
 
 namespace seewhy {
 

@@ -13,13 +13,13 @@
 #include <string>
 #include <vector>
 
-#include "cam.h"
-#include "gradients.h"
-#include "isa.h"
-#include "minmax.h"
-#include "normalize.h"
-#include "overlay.h"
-#include "upsample.h"
+#include "cpu_dispatch.h"
+#include "kernels/cam.h"
+#include "kernels/gradients.h"
+#include "kernels/minmax.h"
+#include "kernels/normalize.h"
+#include "kernels/overlay.h"
+#include "kernels/upsample.h"
 
 namespace py = pybind11;
 

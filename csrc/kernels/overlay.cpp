@@ -1,11 +1,11 @@
-#include "overlay.h"
+#include "kernels/overlay.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "isa.h"
-#include "minmax.h"
-#include "upsample.h"
+#include "cpu_dispatch.h"
+#include "kernels/minmax.h"
+#include "kernels/upsample.h"
 
 namespace seewhy {
 
