@@ -21,10 +21,10 @@ struct Isa {
     bool (*supported)();
 };
 
-// Two steps, so that the name of the baseline is replaced before it is made a string.
+// Expands the name of the baseline before SEEWHY_LOOPS makes it a string.
 #define SEEWHY_BASELINE_LOOPS(isa) SEEWHY_LOOPS(isa)
 
-// The plainest first.
+// The baseline first, the best last.
 const Isa kIsas[] = {
     {SEEWHY_BASELINE_LOOPS(SEEWHY_BASELINE), [] { return true; }},
 #ifdef SEEWHY_HAS_AVX2
@@ -55,7 +55,7 @@ std::string listed(const std::vector<std::string>& names) {
     return result;
 }
 
-// What stands in an environment variable may be anything, and goes to a terminal.
+// Replaces what is not printable: an environment variable may hold any bytes, and the message goes to a terminal.
 std::string quoted(const std::string& text) {
     std::string result = "'";
     for (const char c : text) result += c >= ' ' && c <= '~' ? c : '?';

@@ -1,4 +1,4 @@
-// Which instruction set the kernels use: the best that both this build and this processor have, unless told otherwise.
+// Choice of the instruction set. The default is the best one that both this build and this processor support.
 #pragma once
 
 #include <string>
@@ -8,13 +8,13 @@
 
 namespace seewhy {
 
-// The loops now in use. May change between two calls; the bits of results do not.
+// Returns the loops in use. They may change between two calls; the bits of results do not.
 const Loops& loops();
 
-// Names of the instruction sets that this processor can run, the plainest first.
+// Returns the names of the instruction sets that this processor can run, the baseline first.
 std::vector<std::string> isas();
 
-// Use one of them from now on. Throws std::invalid_argument where it is none of them.
+// Switches to one of them. Throws std::invalid_argument for any other name.
 void use_isa(const std::string& name);
 
 }  // namespace seewhy

@@ -1,4 +1,4 @@
-// What every file of the kernels, compiled for whichever instruction set, may share.
+// Definitions that every file may use, including those compiled for one instruction set.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,7 @@ int available_threads() {
 #ifdef __linux__
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
-    // Fails where the machine has more processors than the set holds; the count below then serves.
+    // This fails if the machine has more processors than the set can hold.
     if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return std::max(1, CPU_COUNT(&allowed));
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -32,7 +32,7 @@ void parallel_for(Index begin, Index end, Index grain, int threads, const std::f
         return;
     }
 
-    std::vector<std::exception_ptr> failures(static_cast<std::size_t>(parts));
+    std::vector<std::exception_ptr> failures(parts);
     const Index size = count / parts;
     const Index larger = count % parts;  // the first `larger` parts hold one item more
     const auto run = [&](Index part) {
@@ -40,17 +40,17 @@ void parallel_for(Index begin, Index end, Index grain, int threads, const std::f
         try {
             work(first, first + size + (part < larger ? 1 : 0));
         } catch (...) {
-            failures[static_cast<std::size_t>(part)] = std::current_exception();
+            failures[part] = std::current_exception();
         }
     };
 
     std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(parts - 1));
+    others.reserve(parts - 1);
     for (Index part = 1; part < parts; ++part) {
         try {
             others.emplace_back(run, part);
         } catch (const std::system_error&) {
-            run(part);  // the system refuses another thread: the result is the same on this one
+            run(part);  // the system refuses another thread, so use this one
         }
     }
     run(0);

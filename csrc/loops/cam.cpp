@@ -1,14 +1,13 @@
-// Sums in double, in an order that is part of the result: eight lanes, then their sum.
+// Sums in double. The order of additions is fixed, because it decides the bits: eight lanes, then their sum.
 #include "loops/numeric.h"
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
 namespace {
 
 constexpr Index kLanes = 8;
 
-// The sum of term(0) to term(size - 1).
+// Returns the sum of term(0) to term(size - 1).
 template <typename Term>
 double sum_of(Index size, Term term) {
     double lanes[kLanes] = {};
@@ -82,5 +81,4 @@ void product(const float* activations, const float* gradients, Index channels, I
 
 const CamLoops cam_loops = {sum, gradcam_plus_plus_weight, xgradcam_weight, weighted, product<false>, product<true>};
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA

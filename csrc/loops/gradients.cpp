@@ -1,11 +1,10 @@
 #include "loops/numeric.h"
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
 namespace {
 
-// Magnitudes are compared as integers: without the sign bit floats order like their bits, and NaN is above infinity.
+// Returns the magnitude as an integer. These integers have the order of the floats, and NaN is above infinity.
 std::int32_t magnitude_bits(float value) {
     std::int32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
@@ -53,5 +52,4 @@ void multiply(const float* SEEWHY_RESTRICT gradients, const float* SEEWHY_RESTRI
 
 const GradientLoops gradient_loops = {max_abs, rgb, multiply};
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA

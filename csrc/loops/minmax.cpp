@@ -1,7 +1,6 @@
 #include "loops/numeric.h"
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
 namespace {
 
@@ -10,7 +9,7 @@ Extremes extremes(const float* values, Index size) {
     for (Index i = 0; i < size; ++i) {
         std::int32_t bits;
         std::memcpy(&bits, values + i, sizeof bits);
-        const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);  // turns the order of the negative ones around
+        const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);  // reverses the order of negative values
         low = key < low ? key : low;
         high = key > high ? key : high;
     }
@@ -26,5 +25,4 @@ void rescale(const float* SEEWHY_RESTRICT values, const Span& span, Index size, 
 
 const MinmaxLoops minmax_loops = {extremes, rescale};
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA

@@ -4,8 +4,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
 namespace {
 
@@ -25,5 +24,4 @@ void look_up(const std::uint8_t* SEEWHY_RESTRICT pixels, Index step, const float
 
 const NormalizeLoops normalize_loops = {look_up};
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA

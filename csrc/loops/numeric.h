@@ -1,4 +1,4 @@
-// Small helpers that the loops share. All of them vectorise.
+// Helpers that the loops share. All of them vectorise.
 #pragma once
 
 #include <cstdint>
@@ -6,11 +6,10 @@
 
 #include "loops/loops.h"
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
-// The nearest integer to 0 <= value <= 255, halves to even. Adding 1.5 * 2^23 leaves no bits for a fraction, so the
-// addition itself rounds exactly and the integer stands in the low bits; value + 0.5 would round 0.49999997 up.
+// Rounds 0 <= value <= 255 to the nearest integer, halves to even. Adding 1.5 * 2^23 leaves no bits for a fraction, so
+// the addition rounds and puts the integer into the low bits. Adding 0.5 instead would round 0.49999997 up.
 inline std::uint8_t round_to_byte(float value) {
     const float shifted = value + 12582912.0f;
     std::uint32_t bits;
@@ -21,5 +20,4 @@ inline std::uint8_t round_to_byte(float value) {
 // a + share * (b - a), unlike (1 - share) * a + share * b, keeps a constant map exactly constant.
 inline float between(float a, float b, float share) { return a + share * (b - a); }
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA

@@ -1,7 +1,6 @@
 #include "loops/numeric.h"
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
 namespace {
 
@@ -19,5 +18,4 @@ void blend(const float* SEEWHY_RESTRICT above, const float* SEEWHY_RESTRICT belo
 
 const UpsampleLoops upsample_loops = {stretch, blend};
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA
