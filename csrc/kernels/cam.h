@@ -1,28 +1,24 @@
-// The sums of the CAM family. Accumulated in double, in an order that depends on the sizes of one image only.
+// Sums of the CAM family. They accumulate in double, in an order that depends only on the sizes of one image.
 #pragma once
 
-#include "parallel.h"
+#include "kernels/views.h"
 
 namespace seewhy {
 
-// gradients (maps, size) -> result (maps): the mean of each map.
-void channel_means(const float* gradients, Index maps, Index size, int threads, float* result);
+// Writes the mean of each map to result (count, channels).
+void channel_means(const Maps& gradients, int threads, float* result);
 
-// activations, gradients (maps, size) -> result (maps): Grad-CAM++'s weights. A term whose denominator is zero is 0.
-void gradcam_plus_plus_weights(const float* activations, const float* gradients, Index maps, Index size, int threads,
-                               float* result);
+// Writes Grad-CAM++'s weights to result (count, channels). A term whose denominator is zero counts as 0.
+void gradcam_plus_plus_weights(const Maps& activations, const Maps& gradients, int threads, float* result);
 
-// activations, gradients (maps, size) -> result (maps): XGrad-CAM's weights; 0 where a map sums to zero.
-void xgradcam_weights(const float* activations, const float* gradients, Index maps, Index size, int threads,
-                      float* result);
+// Writes XGrad-CAM's weights to result (count, channels). A map that sums to zero gets weight 0.
+void xgradcam_weights(const Maps& activations, const Maps& gradients, int threads, float* result);
 
-// activations (count, channels, size), weights (count, channels) -> result (count, size).
-void weighted_sum(const float* activations, const float* weights, Index count, Index channels, Index size, int threads,
-                  float* result);
+// Writes the sum over channels of weight times map to result (count, height, width). `weights` is (count, channels).
+void weighted_sum(const Maps& activations, const float* weights, int threads, float* result);
 
-// activations, gradients (count, channels, size) -> result (count, size): the sum over channels of their product, with
-// max(0, gradient) if `positive`.
-void product_sum(const float* activations, const float* gradients, bool positive, Index count, Index channels,
-                 Index size, int threads, float* result);
+// Writes the sum over channels of activation times gradient to result (count, height, width). If `positive`, negative
+// gradients count as 0.
+void product_sum(const Maps& activations, const Maps& gradients, bool positive, int threads, float* result);
 
 }  // namespace seewhy

@@ -1,21 +1,21 @@
-// What is shown of an input gradient.
+// Images and maps made of input gradients.
 #pragma once
 
 #include <cstdint>
 
-#include "parallel.h"
+#include "kernels/minmax.h"
+#include "kernels/views.h"
 
 namespace seewhy {
 
-// gradients (count, channels, size) -> result (count, size): the maximum of |g|; NaN stays NaN.
-void max_abs(const float* gradients, Index count, Index channels, Index size, int threads, float* result);
+// Writes the maximum over channels of |gradient| to result (count, height, width). NaN stays NaN.
+void max_abs(const Maps& gradients, int threads, float* result);
 
-// gradients (count, channels, size), channels 1 or 3 -> result (count, size, 3). Returns -1, or the index of the first
-// image that holds NaN or infinity, and then leaves the result unwritten.
-Index gradient_rgb(const float* gradients, Index count, Index channels, Index size, int threads, std::uint8_t* result);
+// Writes gradients of 1 or 3 channels, scaled to 0..255 over each image, to result (count, height, width, 3). If an
+// image is not finite, the result stays unwritten.
+FirstNotFinite gradient_rgb(const Maps& gradients, int threads, std::uint8_t* result);
 
-// gradients (count, channels, size), maps (count, size) -> result (count, channels, size).
-void multiply_by_map(const float* gradients, const float* maps, Index count, Index channels, Index size, int threads,
-                     float* result);
+// Writes each channel times the map of its image to result (count, channels, height, width). `maps` has one channel.
+void multiply_by_map(const Maps& gradients, const Maps& maps, int threads, float* result);
 
 }  // namespace seewhy

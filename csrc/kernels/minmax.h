@@ -1,22 +1,26 @@
+// Scaling of maps to [0, 1].
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "kernels/views.h"
 #include "loops/loops.h"
-#include "parallel.h"
 
 namespace seewhy {
 
-Span span_of(const Extremes& found);
+// Index of the first image of a batch that holds NaN or infinity, if any does.
+using FirstNotFinite = std::optional<Index>;
 
-// The span of each of `count` maps of `size` values; a map with NaN or infinity is marked as not finite.
-std::vector<Span> spans(const float* maps, Index count, Index size, int threads);
+Span span_of(const Extremes& extremes);
 
-// The first map that is not finite, or -1.
-Index first_not_finite(const std::vector<Span>& spans);
+// Returns the span of each image over all of its channels.
+std::vector<Span> spans_of(const Maps& maps, int threads);
 
-// maps (count, size) -> result (count, size) in [0, 1]; a constant map becomes zeros. Returns -1, or the index of the
-// first map that holds NaN or infinity, and then leaves the result unwritten.
-Index minmax(const float* maps, Index count, Index size, int threads, float* result);
+FirstNotFinite first_not_finite(const std::vector<Span>& spans);
+
+// Writes each map, scaled to [0, 1], to result (count, height, width). `maps` has one channel. A constant map becomes
+// zeros. If a map is not finite, the result stays unwritten.
+FirstNotFinite minmax(const Maps& maps, int threads, float* result);
 
 }  // namespace seewhy

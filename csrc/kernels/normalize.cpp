@@ -3,28 +3,30 @@
 #include <vector>
 
 #include "cpu_dispatch.h"
+#include "parallel.h"
 
 namespace seewhy {
 
-void normalize(const std::uint8_t* pixels, const float* mean, const float* std, bool reverse_channels, Index count,
-               Index height, Index width, Index channels, int threads, float* result) {
-    // A byte has 256 values, so every quotient is computed once per channel, in the order of operations (and so to the
-    // bit) of torchvision's ToTensor and Normalize.
-    std::vector<float> table(static_cast<std::size_t>(channels) * 256);
+void normalize(const Images& images, const Normalization& normalization, int threads, float* result) {
+    const Index channels = images.channels, width = images.width, size = images.size();
+    // A byte has 256 values, so compute each result once per channel. The order of operations is that of torchvision's
+    // ToTensor and Normalize, which makes the bits the same.
+    std::vector<float> table(channels * 256);
     for (Index c = 0; c < channels; ++c) {
-        float* values = table.data() + c * 256;
-        for (int byte = 0; byte < 256; ++byte) values[byte] = (static_cast<float>(byte) / 255.0f - mean[c]) / std[c];
+        for (int byte = 0; byte < 256; ++byte) {
+            const float value = static_cast<float>(byte) / 255.0f;
+            table[c * 256 + byte] = (value - normalization.mean[c]) / normalization.std[c];
+        }
     }
 
     const auto look_up = loops().normalize.look_up;
-    const Index plane = height * width;
-    parallel_for(0, count * height, grain_for(width * channels), threads, [&](Index first, Index last) {
+    parallel_for(0, images.count * images.height, grain_for(width * channels), threads, [&](Index first, Index last) {
         for (Index row = first; row < last; ++row) {
-            const std::uint8_t* source = pixels + row * width * channels;
-            float* target = result + (row / height) * channels * plane + (row % height) * width;
+            const std::uint8_t* source = images.data + row * width * channels;
+            float* target = result + (row / images.height) * channels * size + (row % images.height) * width;
             for (Index c = 0; c < channels; ++c) {
-                const std::uint8_t* in = source + (reverse_channels ? channels - 1 - c : c);
-                look_up(in, channels, table.data() + c * 256, width, target + c * plane);
+                const Index channel = normalization.reverse_channels ? channels - 1 - c : c;
+                look_up(source + channel, channels, table.data() + c * 256, width, target + c * size);
             }
         }
     });

@@ -1,13 +1,18 @@
+// Pixels to network input.
 #pragma once
 
-#include <cstdint>
-
-#include "parallel.h"
+#include "kernels/views.h"
 
 namespace seewhy {
 
-// pixels (count, height, width, channels) -> result (count, channels, height, width): (pixel / 255 - mean) / std.
-void normalize(const std::uint8_t* pixels, const float* mean, const float* std, bool reverse_channels, Index count,
-               Index height, Index width, Index channels, int threads, float* result);
+// Mean and standard deviation of each channel of the result, for values in [0, 1].
+struct Normalization {
+    const float* mean;
+    const float* std;
+    bool reverse_channels;
+};
+
+// Writes (image / 255 - mean) / std to result (count, channels, height, width).
+void normalize(const Images& images, const Normalization& normalization, int threads, float* result);
 
 }  // namespace seewhy

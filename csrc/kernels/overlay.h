@@ -1,22 +1,31 @@
+// Heatmaps blended onto images of three channels.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
-#include "parallel.h"
+#include "kernels/minmax.h"
+#include "kernels/views.h"
 
 namespace seewhy {
 
-// photographs (count, size, 3), heatmaps (count, size), palette (256, 3) -> result (count, size, 3). Returns -1, or the
-// index of the first heatmap that holds NaN; the result is then meaningless.
-Index overlay(const std::uint8_t* photographs, const float* heatmaps, const std::uint8_t* palette, double alpha,
-              Index count, Index size, int threads, std::uint8_t* result);
+// The colormap (256, 3), and the opacity of its colours in [0, 1].
+struct Style {
+    const std::uint8_t* colormap;
+    double alpha;
+};
 
-// photographs (count, height, width, 3), maps (count, in_height, in_width), palette (256, 3) -> result (count, height,
-// width, 3): what ReLU (if `relu`), upsample, minmax and overlay give one after the other, in one pass over the
-// photographs. Returns -1, or the index of the first map that has NaN or infinity once it is upsampled; the result is
-// then left unwritten.
-Index overlay_maps(const std::uint8_t* photographs, const float* maps, const std::uint8_t* palette, double alpha,
-                   bool relu, Index count, Index in_height, Index in_width, Index height, Index width, int threads,
-                   std::uint8_t* result);
+// Index of the first map of a batch that holds NaN, if any does.
+using FirstNan = std::optional<Index>;
+
+// Writes overlays to result (count, height, width, 3). Heatmaps have one channel and the size of the images. The result
+// has no meaning if a heatmap holds NaN.
+FirstNan overlay(const Images& images, const Maps& heatmaps, const Style& style, int threads, std::uint8_t* result);
+
+// Writes to result (count, height, width, 3) what ReLU (if `relu`), upsample, minmax and overlay give one after the
+// other, in one pass over the images. Maps have one channel and any size. If an upsampled map is not finite, the result
+// stays unwritten.
+FirstNotFinite overlay_maps(const Images& images, const Maps& maps, const Style& style, bool relu, int threads,
+                            std::uint8_t* result);
 
 }  // namespace seewhy

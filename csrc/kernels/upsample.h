@@ -1,39 +1,46 @@
+// Bilinear interpolation with half-pixel centres and clamped edges.
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "kernels/views.h"
 #include "loops/loops.h"
-#include "parallel.h"
 
 namespace seewhy {
 
-// maps (count, in_height, in_width) -> result (count, height, width), bilinear, half-pixel centres, edges clamped.
-void upsample(const float* maps, Index count, Index in_height, Index in_width, Index height, Index width, int threads,
-              float* result);
+// Writes the maps, of one channel, to result (count, height, width).
+void upsample(const Maps& maps, Index height, Index width, int threads, float* result);
 
-// Where the rows (or the columns) of the result lie between those of the map.
-std::vector<Sample> samples(Index in, Index out);
+// Positions of the rows and columns of a result among those of a map.
+struct Grid {
+    Grid(const Maps& maps, Index height, Index width);
 
-// Hands out pairs of map rows stretched to the result's width. Neighbouring result rows share their map rows, so each
-// is stretched once where rows are asked for in order.
+    std::vector<Sample> rows;
+    std::vector<Sample> columns;
+};
+
+// The two map rows around a row of the result, stretched to the result's width. Neighbouring rows of the result share
+// map rows, so a map row is stretched once if the rows of the result are visited in order.
 class RowPair {
   public:
-    RowPair(const float* maps, Index in_width, const std::vector<Sample>& columns);
+    RowPair(const Maps& maps, const std::vector<Sample>& columns);
 
-    // Rows `first` and `second` of all maps put one below the other; valid until the next call.
-    void move_to(Index first, Index second);
+    // Moves to the rows around `row` in map `map`.
+    void move_to(Index map, const Sample& row);
+
+    // Valid until the next move.
     const float* above() const { return above_.values.data(); }
     const float* below() const { return below_.values.data(); }
 
   private:
     struct Row {
-        Index source = -1;
+        std::optional<Index> source;  // its index in the batch
         std::vector<float> values;
     };
     void stretch(Row& row, Index source);
 
-    const float* maps_;
-    Index in_width_;
+    const Maps& maps_;
     const std::vector<Sample>& columns_;
     Row above_, below_;
 };

@@ -1,8 +1,8 @@
-// The innermost loops, which are compiled once for each instruction set; cpu_dispatch.cpp chooses between them.
+// The innermost loops, compiled once for each instruction set. cpu_dispatch.cpp chooses between them.
 //
-// Each file of this folder is compiled several times, with SEEWHY_ISA naming the namespace. What it defines lies in
-// that namespace or has internal linkage, and it uses no templates or inline functions of the standard library: the
-// linker keeps one copy of those, which might be one that older processors cannot run.
+// Each source file in this folder is compiled several times, and SEEWHY_ISA names the namespace. All definitions are in
+// that namespace or have internal linkage. The files use no templates or inline functions of the standard library: the
+// linker keeps one copy of those, which could be a copy that older processors cannot run.
 //
 // Every instruction set gives the same bits: each loop does the same roundings in the same order.
 #pragma once
@@ -14,12 +14,12 @@
 namespace seewhy {
 
 struct CamLoops {
-    static constexpr Index kBlock = 256;  // pixels whose sums stay in the first-level cache over all channels
+    static constexpr Index kBlock = 256;  // pixels whose sums stay in the L1 cache over all channels
 
     double (*sum)(const float* values, Index size);
     double (*gradcam_plus_plus_weight)(const float* activations, const float* gradients, Index size);
     double (*xgradcam_weight)(const float* activations, const float* gradients, Index size);
-    // One block, of at most kBlock pixels, of one image's map; channels lie `stride` apart.
+    // One block of at most kBlock pixels of one image, whose channels are `stride` values apart.
     void (*weighted)(const float* activations, const float* weights, Index channels, Index stride, Index size,
                      float* result);
     void (*product)(const float* activations, const float* gradients, Index channels, Index stride, Index size,
@@ -28,7 +28,7 @@ struct CamLoops {
                              float* result);
 };
 
-// How to bring the values of one map to [0, 1]: (value * scale - low) / range, or zero where range is zero.
+// Scaling of one map to [0, 1]: (value * scale - low) / range, or zeros if the range is zero.
 struct Span {
     float scale = 1.0f;
     float low = 0.0f;
@@ -36,8 +36,8 @@ struct Span {
     bool finite = true;
 };
 
-// The extremes of some values as integers that order like the floats, with NaN of either sign beyond infinity. So NaN
-// cannot get lost in a comparison, and compilers vectorise the reduction, which they do not for floats.
+// The extremes of some values, as integers in the order of the floats. NaN of either sign is beyond infinity, so that
+// no comparison loses it. Compilers vectorise this reduction for integers but not for floats.
 struct Extremes {
     std::int32_t low = INT32_MAX;
     std::int32_t high = INT32_MIN;
@@ -54,16 +54,16 @@ struct MinmaxLoops {
 };
 
 struct GradientLoops {
-    static constexpr Index kBlock = 1024;  // pixels: one item of work, small enough for the first-level cache
+    static constexpr Index kBlock = 1024;  // pixels that fit the L1 cache
 
-    // One block, of at most kBlock pixels, of one image's; channels lie `stride` apart.
+    // One block of at most kBlock pixels of one image, whose channels are `stride` values apart.
     void (*max_abs)(const float* gradients, Index channels, Index stride, Index size, float* result);
     void (*rgb)(const float* gradients, const Span& span, Index channels, Index stride, Index size,
                 std::uint8_t* result);
     void (*multiply)(const float* gradients, const float* map, Index size, float* result);
 };
 
-// Where one result coordinate lies between two source coordinates.
+// Position of a result coordinate between two source coordinates.
 struct Sample {
     Index near;
     Index far;
@@ -80,24 +80,24 @@ struct NormalizeLoops {
     void (*look_up)(const std::uint8_t* pixels, Index step, const float* table, Index width, float* result);
 };
 
-// A palette, and the shares that its colours and the photograph have in the result.
-struct Palette {
-    std::uint8_t colours[256][4];  // the fourth byte is there to copy four at once
+// A colormap and its weights in the overlay, alpha * colour + rest * image.
+struct Blend {
+    std::uint8_t colours[256][4];  // the fourth byte is padding: four bytes are copied at once
     float shares[256][4];          // alpha * colour
     float alpha;
     float rest;
 };
 
 struct OverlayLoops {
-    static constexpr Index kBlock = 1024;  // pixels: one item of work, small enough for the first-level cache
+    static constexpr Index kBlock = 1024;  // pixels that fit the L1 cache
 
-    // Heat to palette entries. Returns whether a value is NaN; its entry is then arbitrary, but in range.
+    // Heat to colormap entries. Returns whether a value is NaN; its entry is then arbitrary, but in range.
     bool (*entries)(const float* heat, Index size, std::uint8_t* entries);
-    // The same for a row between two others, brought to [0, 1] by a span whose range is not zero.
+    // The same for a row between two others, scaled to [0, 1] by a span whose range is not zero.
     void (*entries_between)(const float* above, const float* below, float share, const Span& span, Index size,
                             std::uint8_t* entries);
-    // At most kBlock pixels: round(alpha * colour + rest * photograph).
-    void (*paint)(const std::uint8_t* entries, const Palette& palette, const std::uint8_t* photograph, Index size,
+    // At most kBlock pixels: round(alpha * colour + rest * image).
+    void (*paint)(const std::uint8_t* entries, const Blend& blend, const std::uint8_t* image, Index size,
                   std::uint8_t* result);
 };
 

@@ -1,4 +1,4 @@
-// Colour map and blend. Where compilers make little of a loop, it is written out for the instruction set.
+// Colormap and blend. Loops that compilers do not vectorise well are written with intrinsics.
 #include "loops/numeric.h"
 
 #if defined(__AVX2__)
@@ -7,8 +7,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace seewhy {
-namespace SEEWHY_ISA {
+namespace seewhy::SEEWHY_ISA {
 
 namespace {
 
@@ -33,13 +32,13 @@ void entries_between(const float* SEEWHY_RESTRICT above, const float* SEEWHY_RES
 }
 
 #if defined(__AVX2__)
-// For shuffles: the first three bytes of every four.
+// Shuffle mask that keeps the first three of every four bytes.
 __m128i without_fourth() { return _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1); }
 #endif
 
-constexpr Index kSlack = 16;  // bytes that may be written behind the last colour
+constexpr Index kSlack = 16;  // bytes that may be written after the last colour
 
-// Entries of four bytes copy in one store each; the next pixel overwrites the fourth byte.
+// Each colour is copied with one store of four bytes; the next pixel overwrites the fourth.
 void look_up(const std::uint8_t* SEEWHY_RESTRICT entries, const std::uint8_t (*SEEWHY_RESTRICT colours)[4], Index size,
              std::uint8_t* SEEWHY_RESTRICT result) {
     Index i = 0;
@@ -60,19 +59,19 @@ void look_up(const std::uint8_t* SEEWHY_RESTRICT entries, const std::uint8_t (*S
     for (; i < size; ++i) std::memcpy(result + 3 * i, colours[entries[i]], 4);
 }
 
-// Half of each is exact in float, so this is the general rule: the average, halves to the even neighbour.
-void blend_halves(const std::uint8_t* SEEWHY_RESTRICT colours, const std::uint8_t* SEEWHY_RESTRICT photograph,
+// The average, with halves rounded to even. It equals the general rule, because half of a byte is exact in float.
+void blend_halves(const std::uint8_t* SEEWHY_RESTRICT colours, const std::uint8_t* SEEWHY_RESTRICT image,
                   Index bytes, std::uint8_t* SEEWHY_RESTRICT result) {
     for (Index i = 0; i < bytes; ++i) {
-        const std::uint8_t up = static_cast<std::uint8_t>((colours[i] + photograph[i] + 1) >> 1);
-        result[i] = static_cast<std::uint8_t>(up - ((colours[i] ^ photograph[i]) & up & 1));
+        const std::uint8_t up = static_cast<std::uint8_t>((colours[i] + image[i] + 1) >> 1);
+        result[i] = static_cast<std::uint8_t>(up - ((colours[i] ^ image[i]) & up & 1));
     }
 }
 
 // Conversions to integers round as round_to_byte does, to nearest, halves to even.
 #if defined(__AVX2__)
 
-// Pixel kPixel of each half's four, three bytes to a pixel, as floats; the fourth is 0.
+// Returns pixel kPixel of the four in each half, three bytes to a pixel, as floats. The fourth float is 0.
 template <int kPixel>
 __m256 pixel_of(__m256i bytes) {
     constexpr int b = 3 * kPixel;
@@ -82,28 +81,28 @@ __m256 pixel_of(__m256i bytes) {
 }
 
 template <int kPixel>
-__m256i mixed(const std::uint8_t* entries, const float (*shares)[4], __m256i photograph, __m256 rest) {
+__m256i mixed(const std::uint8_t* entries, const float (*shares)[4], __m256i image, __m256 rest) {
     const __m256 colours = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(shares[entries[kPixel]])),
                                                 _mm_loadu_ps(shares[entries[kPixel + 4]]), 1);
-    return _mm256_cvtps_epi32(_mm256_add_ps(colours, _mm256_mul_ps(rest, pixel_of<kPixel>(photograph))));
+    return _mm256_cvtps_epi32(_mm256_add_ps(colours, _mm256_mul_ps(rest, pixel_of<kPixel>(image))));
 }
 
-// Returns how many pixels it has done.
-Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Palette& palette,
-                 const std::uint8_t* SEEWHY_RESTRICT photograph, Index size, std::uint8_t* SEEWHY_RESTRICT result) {
-    const __m256 rest = _mm256_set1_ps(palette.rest);
+// Returns the number of pixels that are done.
+Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Blend& blend,
+                 const std::uint8_t* SEEWHY_RESTRICT image, Index size, std::uint8_t* SEEWHY_RESTRICT result) {
+    const __m256 rest = _mm256_set1_ps(blend.rest);
     const __m256i three_of_four = _mm256_broadcastsi128_si256(without_fourth());
     Index i = 0;
-    // Eight pixels, four to a half. The last four bytes that are read and written belong to the pixels behind them.
+    // Eight pixels, four in each half. The last four bytes read and written belong to the next pixels.
     for (; i + 10 <= size; i += 8) {
-        const std::uint8_t* in = photograph + 3 * i;
+        const std::uint8_t* in = image + 3 * i;
         const __m256i pixels =
             _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in))),
                                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 12)), 1);
-        const __m256i low = _mm256_packs_epi32(mixed<0>(entries + i, palette.shares, pixels, rest),
-                                               mixed<1>(entries + i, palette.shares, pixels, rest));
-        const __m256i high = _mm256_packs_epi32(mixed<2>(entries + i, palette.shares, pixels, rest),
-                                                mixed<3>(entries + i, palette.shares, pixels, rest));
+        const __m256i low = _mm256_packs_epi32(mixed<0>(entries + i, blend.shares, pixels, rest),
+                                               mixed<1>(entries + i, blend.shares, pixels, rest));
+        const __m256i high = _mm256_packs_epi32(mixed<2>(entries + i, blend.shares, pixels, rest),
+                                                mixed<3>(entries + i, blend.shares, pixels, rest));
         const __m256i bytes = _mm256_shuffle_epi8(_mm256_packus_epi16(low, high), three_of_four);
         std::uint8_t* out = result + 3 * i;
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(bytes));
@@ -114,11 +113,11 @@ Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Palette& pal
 
 #elif defined(__SSE2__)
 
-Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Palette& palette,
-                 const std::uint8_t* SEEWHY_RESTRICT photograph, Index size, std::uint8_t* SEEWHY_RESTRICT result) {
+Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Blend& blend,
+                 const std::uint8_t* SEEWHY_RESTRICT image, Index size, std::uint8_t* SEEWHY_RESTRICT result) {
     std::uint8_t colours[3 * OverlayLoops::kBlock + kSlack];
-    look_up(entries, palette.colours, size, colours);
-    const __m128 alpha = _mm_set1_ps(palette.alpha), rest = _mm_set1_ps(palette.rest);
+    look_up(entries, blend.colours, size, colours);
+    const __m128 alpha = _mm_set1_ps(blend.alpha), rest = _mm_set1_ps(blend.rest);
     const __m128i zero = _mm_setzero_si128();
     const auto four = [&](__m128i colour, __m128i pixel) {
         return _mm_cvtps_epi32(
@@ -132,7 +131,7 @@ Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Palette& pal
     for (; i + 16 <= size; i += 16) {  // pixels, so 48 bytes
         for (Index at = 3 * i; at < 3 * i + 48; at += 16) {
             const __m128i colour = _mm_loadu_si128(reinterpret_cast<const __m128i*>(colours + at));
-            const __m128i pixel = _mm_loadu_si128(reinterpret_cast<const __m128i*>(photograph + at));
+            const __m128i pixel = _mm_loadu_si128(reinterpret_cast<const __m128i*>(image + at));
             const __m128i low = eight(_mm_unpacklo_epi8(colour, zero), _mm_unpacklo_epi8(pixel, zero));
             const __m128i high = eight(_mm_unpackhi_epi8(colour, zero), _mm_unpackhi_epi8(pixel, zero));
             _mm_storeu_si128(reinterpret_cast<__m128i*>(result + at), _mm_packus_epi16(low, high));
@@ -143,22 +142,22 @@ Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Palette& pal
 
 #else
 
-Index blend_wide(const std::uint8_t*, const Palette&, const std::uint8_t*, Index, std::uint8_t*) { return 0; }
+Index blend_wide(const std::uint8_t*, const Blend&, const std::uint8_t*, Index, std::uint8_t*) { return 0; }
 
 #endif
 
-void paint(const std::uint8_t* entries, const Palette& palette, const std::uint8_t* photograph, Index size,
+void paint(const std::uint8_t* entries, const Blend& blend, const std::uint8_t* image, Index size,
            std::uint8_t* result) {
-    if (palette.alpha == 0.5f && palette.rest == 0.5f) {
+    if (blend.alpha == 0.5f && blend.rest == 0.5f) {
         std::uint8_t colours[3 * OverlayLoops::kBlock + kSlack];
-        look_up(entries, palette.colours, size, colours);
-        blend_halves(colours, photograph, 3 * size, result);
+        look_up(entries, blend.colours, size, colours);
+        blend_halves(colours, image, 3 * size, result);
         return;
     }
-    for (Index i = blend_wide(entries, palette, photograph, size, result); i < size; ++i) {
-        const float* share = palette.shares[entries[i]];
+    for (Index i = blend_wide(entries, blend, image, size, result); i < size; ++i) {
+        const float* share = blend.shares[entries[i]];
         for (int c = 0; c < 3; ++c) {
-            result[3 * i + c] = round_to_byte(share[c] + palette.rest * static_cast<float>(photograph[3 * i + c]));
+            result[3 * i + c] = round_to_byte(share[c] + blend.rest * static_cast<float>(image[3 * i + c]));
         }
     }
 }
@@ -167,5 +166,4 @@ void paint(const std::uint8_t* entries, const Palette& palette, const std::uint8
 
 const OverlayLoops overlay_loops = {entries, entries_between, paint};
 
-}  // namespace SEEWHY_ISA
-}  // namespace seewhy
+}  // namespace seewhy::SEEWHY_ISA
