@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, explain_folder
-from seewhy.bulk.image_stages import Settings
+from seewhy.bulk.settings import Settings
 
 OWN = {"manifest.jsonl", "run.json", ".seewhy.lock"}
 FORMATS = ("png", "npz", "parquet")

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from seewhy.bulk import commit
-from seewhy.bulk.folder_job import explain_folder
-from seewhy.bulk.image_stages import Settings
+from seewhy.bulk.explain_folder import explain_folder
+from seewhy.bulk.settings import Settings
 from seewhy.explainer.explainer import Explainer
 
 CALLS = ("fsync", "replace", "pwrite", "ftruncate", "unlink", "mkdir", "rmdir")

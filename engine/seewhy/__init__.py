@@ -25,8 +25,9 @@ from seewhy.errors import (
 )
 
 if TYPE_CHECKING:
-    from seewhy.bulk.folder_job import Summary, explain_folder
-    from seewhy.bulk.image_stages import Settings
+    from seewhy.bulk.explain_folder import explain_folder
+    from seewhy.bulk.folder_job import Summary
+    from seewhy.bulk.settings import Settings
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
 
@@ -54,9 +55,9 @@ __all__ = [
 _LATER = {
     "Explainer": "explainer.explainer",
     "Explanation": "explainer.explanation",
-    "Settings": "bulk.image_stages",
+    "Settings": "bulk.settings",
     "Summary": "bulk.folder_job",
-    "explain_folder": "bulk.folder_job",
+    "explain_folder": "bulk.explain_folder",
 }
 
 

@@ -21,7 +21,7 @@ import faults
 from faults import FORMATS, assert_complete, assert_same, contents, lines, pictures
 from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.bulk.folder_job import Run
-from seewhy.bulk.image_stages import Settings
+from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.folder_lock import locked
 from tiny_model import Tiny

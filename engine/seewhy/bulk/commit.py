@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from seewhy.bulk.image_stages import Outcome
+from seewhy.bulk.outcomes import Outcome
 from seewhy.errors import OutputError
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import Record

@@ -8,8 +8,10 @@ from dataclasses import replace
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.bulk import thread_pipeline
-from seewhy.bulk.image_stages import Answer, Item, Outcome, Settings, Steps
+from seewhy.bulk.image_stages import Steps
+from seewhy.bulk.outcomes import Answer, Item, Outcome
 from seewhy.bulk.parallel_plan import Layout, share
+from seewhy.bulk.settings import Settings
 from seewhy.bulk.thread_pipeline import Stage
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer.explainer import Explainer

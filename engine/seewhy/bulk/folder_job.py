@@ -6,20 +6,19 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
-from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
 
 from seewhy._shared.temp_tables import explained
-from seewhy._shared.text import brief
 from seewhy.bulk.commit import Commit, Pictures, Shards, sync
 from seewhy.bulk.explain_files import check, classes, explain_files
-from seewhy.bulk.image_stages import Outcome, Settings
+from seewhy.bulk.outcomes import Outcome
 from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
+from seewhy.bulk.settings import Settings
 from seewhy.errors import MethodError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs
@@ -32,8 +31,6 @@ from seewhy.tables.shard_files import About
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # who wants to see it adds another
-# Fewer images say little about how many of a million will fail.
-_RATE_COUNTS_FROM = 100
 _TEMPORARY = ".seewhy-unfinished"
 
 
@@ -298,74 +295,3 @@ class Run:
         with suppress(OutputError):  # not everybody may read the folders above
             sync(self._made)
         self._made = []
-
-
-class FailureLimit:
-    """Stops a run in which too much fails.
-
-    Attributes:
-        why: why the run was stopped, in words; None as long as it was not.
-    """
-
-    def __init__(self, fail_fast: bool = False, rate: float | None = None) -> None:
-        """Raises:
-        OutputError: the rate is not a share.
-        """
-        if rate is not None and not (isinstance(rate, Real) and 0 <= rate <= 1):
-            raise OutputError(f"the failure rate must be from 0 to 1, not {brief(rate)}")
-        self.why: str | None = None
-        self._fail_fast, self._rate = fail_fast, rate
-
-    def look(self, run: Run, outcome: Outcome) -> None:
-        """Let the run finish if it has gone too far."""
-        if self.why is not None:
-            return
-        count = run.done + run.failed
-        if self._fail_fast and outcome.error is not None:
-            self.why = "an image failed"
-        elif self._rate is not None and count >= _RATE_COUNTS_FROM and run.failed > self._rate * count:
-            self.why = f"{run.failed} of {count} images failed, more than {100 * self._rate:g} %"
-        if self.why is not None:
-            run.finish()
-
-
-def explain_folder(
-    explainer: Explainer | str | os.PathLike[str],
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
-    settings: Settings | None = None,
-    *,
-    lists: Sequence[str | os.PathLike[str]] = (),
-    restart: bool = False,
-    changed: bool = False,
-    fail_fast: bool = False,
-    max_failure_rate: float | None = None,
-    stop: threading.Event | None = None,
-    progress: Callable[[int, int | None], object] | None = None,
-) -> Summary:
-    """Explain many images into a folder, going on where an earlier call stopped; what `seewhy explain` does.
-
-    Args:
-        explainer: an `Explainer`, or a model file.
-        images, lists: as in `Inputs`.
-        folder, settings, restart, changed, stop: as in `Run`; `stop` is only read.
-        fail_fast: stop at the first image that fails.
-        max_failure_rate: stop when a larger share of the images has failed, of the first hundred or more.
-        progress: called as progress(images done or failed, images in all; None where archives are among them).
-
-    Returns:
-        What became of it. Images that failed are in the manifest with the reason.
-
-    Raises:
-        SeewhyError: the run could not be started, or not go on: a wrong method, a full disk, a vanished folder.
-    """
-    paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
-    run = Run(explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, changed=changed, stop=stop)
-    limit = FailureLimit(fail_fast, max_failure_rate)
-    with closing(iter(run)) as outcomes:
-        for outcome in outcomes:
-            limit.look(run, outcome)
-            if progress is not None:
-                progress(run.done + run.failed, run.total)
-    return run.summary(limit.why or ("stopped" if run.stopped else None))

@@ -3,122 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from seewhy._shared.checks import is_integer
 from seewhy._shared.regular_files import file_stamp
-from seewhy._shared.text import brief
-from seewhy.bulk.parallel_plan import BATCH_SIZE, SHARD_IMAGES
+from seewhy.bulk.outcomes import Answer, Item, Outcome
+from seewhy.bulk.settings import Settings
 from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer.explainer import Explainer
 from seewhy.explainer.explanation import Explanation, class_name
-from seewhy.images.preprocessing import Photograph, photograph
-from seewhy.inputs.image_inputs import Input
+from seewhy.images.preprocessing import photograph
 from seewhy.methods.registry import METHODS
-from seewhy.storage import image_encoding, output_folder, result_files
-from seewhy.storage.manifest_lines import Record
+from seewhy.storage import output_folder, result_files
 from seewhy.tables import result_rows
-from seewhy.tables.result_rows import Row
 from seewhy.targets.class_targets import resolve
 from seewhy.visualization.contact_sheet import contact_sheet
 from seewhy.visualization.overlays import clip_gradients, gradient_pictures, rgb
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to make of each image; see `Explainer.explain` and `Explanation.overlays`."""
-
-    methods: Sequence[str] = ("gradcam",)
-    targets: Sequence[int | str] = ()
-    """None given: the predicted class. One: that class. Several: each of them."""
-    top: int | None = None
-    raw: bool = False
-    colormap: str = "jet"
-    alpha: float = 0.5
-    canvas: str = "model"
-    batch_size: int = BATCH_SIZE
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    encoding: image_encoding.Encoding = image_encoding.PNG
-    """Of pictures."""
-    shards: str | None = None
-    """One of `shards.FORMATS`: no pictures, but maps in shards of that format."""
-    shard_images: int = SHARD_IMAGES
-    """Most images in a shard."""
-    full_size: bool = False
-    """Whether shards hold heatmaps of the input's size instead of small maps."""
-    fast_decode: bool = False
-    """Whether JPEGs are decoded with less detail; see `preprocess.photograph`."""
-
-    def __post_init__(self) -> None:
-        """Turn NumPy's numbers into Python's, which JSON can hold; `batch.check` says which numbers are right.
-
-        Raises:
-            OutputError: If a switch is neither True nor False.
-        """
-        for name in ("raw", "full_size", "fast_decode"):
-            value = getattr(self, name)
-            if not isinstance(value, (bool, np.bool_)):
-                raise OutputError(f"{name} must be True or False, not {brief(value)}")
-            object.__setattr__(self, name, bool(value))
-        for name in ("top", "batch_size", "shard_images"):
-            if is_integer(getattr(self, name)):
-                object.__setattr__(self, name, int(getattr(self, name)))
-        if isinstance(self.alpha, Real) and not isinstance(self.alpha, (bool, int, float)):
-            object.__setattr__(self, "alpha", float(self.alpha))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One class explained for one image."""
-
-    label: str
-    score: str
-    """Its probability or logit in words, and how far integrated gradients are from adding up, where they were asked."""
-    picture: Path
-    """The picture to look at first: the contact sheet where there is one."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one image: answers, or an error."""
-
-    path: Path
-    """The image's, or what it is called."""
-    answers: Sequence[Answer] = ()
-    """Where pictures were written."""
-    error: SeewhyError | None = None
-    record: Record = field(default_factory=dict, repr=False)
-    """For the manifest."""
-    files: Sequence[output_folder.WrittenFile] = ()
-    """Files that were written for this image alone."""
-    rows: Sequence[Row] = field(default=(), repr=False)
-    """For a shard."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """An image on its way."""
-
-    input: Input
-    photograph: Photograph | None = None
-    target: int | None = None
-    """The class that a list asks for."""
-    results: Mapping[str, Explanation] = field(default_factory=dict)
-    """By method, for all images of its run; those are the run's alone, and go when its last image is written."""
-    row: int = 0
-    """Which of them it is."""
-    error: SeewhyError | None = None
-    """What is wrong with it; it passes the other steps as it is."""
-
-    def failed(self, error: SeewhyError) -> Item:
-        # What was read of it is of no more use.
-        return Item(replace(self.input, content=None), error=error)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,6 @@ from dataclasses import dataclass
 
 from seewhy._shared.cpu_count import usable_cores
 
-BATCH_SIZE = 8
-"""Images in one run of the graph, where nobody says otherwise.
-
-With one thread a run, 32 took 4 to 9 % less time for each image (ResNet-50, EfficientNet-Lite0) and 2.6 times the
-memory.
-"""
-
-
-SHARD_IMAGES = 1000
-"""Images in a shard, where nobody says otherwise: what an interrupted run does again at most."""
-
 
 @dataclass(frozen=True)
 class Layout:

@@ -15,8 +15,10 @@ from typing import Any
 import click
 
 from seewhy._shared.text import printable
-from seewhy.bulk.folder_job import FailureLimit, Run, Summary
-from seewhy.bulk.image_stages import Outcome, Settings
+from seewhy.bulk.failure_limit import FailureLimit
+from seewhy.bulk.folder_job import Run, Summary
+from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.settings import Settings
 from seewhy.cli.progress import Progress
 from seewhy.cli.signals import EXIT_SIGNALLED, Stopped
 from seewhy.errors import ClusterError, ImageError, OutputError

@@ -21,7 +21,8 @@ from typing import Any
 
 from seewhy._shared.text import first_line
 from seewhy.bulk.folder_job import Run
-from seewhy.bulk.image_stages import Outcome, Settings
+from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.settings import Settings
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input, Inputs

@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.bulk.explain_files import check, classes, explain_rows
-from seewhy.bulk.image_stages import Settings
-from seewhy.bulk.parallel_plan import BATCH_SIZE
+from seewhy.bulk.settings import BATCH_SIZE, Settings
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import Input

@@ -17,7 +17,7 @@ import numpy as np
 
 from seewhy import errors
 from seewhy._shared.text import first_line
-from seewhy.bulk.image_stages import Outcome
+from seewhy.bulk.outcomes import Outcome
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Input

@@ -1,0 +1,63 @@
+"""An image on its way through a job, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from seewhy.errors import SeewhyError
+from seewhy.explainer.explanation import Explanation
+from seewhy.images.preprocessing import Photograph
+from seewhy.inputs.image_inputs import Input
+from seewhy.storage import output_folder
+from seewhy.storage.manifest_lines import Record
+from seewhy.tables.result_rows import Row
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One class explained for one image."""
+
+    label: str
+    score: str
+    """Its probability or logit in words, and how far integrated gradients are from adding up, where they were asked."""
+    picture: Path
+    """The picture to look at first: the contact sheet where there is one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image: answers, or an error."""
+
+    path: Path
+    """The image's, or what it is called."""
+    answers: Sequence[Answer] = ()
+    """Where pictures were written."""
+    error: SeewhyError | None = None
+    record: Record = field(default_factory=dict, repr=False)
+    """For the manifest."""
+    files: Sequence[output_folder.WrittenFile] = ()
+    """Files that were written for this image alone."""
+    rows: Sequence[Row] = field(default=(), repr=False)
+    """For a shard."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image on its way."""
+
+    input: Input
+    photograph: Photograph | None = None
+    target: int | None = None
+    """The class that a list asks for."""
+    results: Mapping[str, Explanation] = field(default_factory=dict)
+    """By method, for all images of its run; those are the run's alone, and go when its last image is written."""
+    row: int = 0
+    """Which of them it is."""
+    error: SeewhyError | None = None
+    """What is wrong with it; it passes the other steps as it is."""
+
+    def failed(self, error: SeewhyError) -> Item:
+        # What was read of it is of no more use.
+        return Item(replace(self.input, content=None), error=error)
