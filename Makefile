@@ -51,10 +51,10 @@ test-all: $(DEV)
 	$(PYTEST)
 
 zoo: $(DEV)
-	$(VENV)/bin/python benchmarks/zoo.py
+	$(VENV)/bin/python benchmarks/compatibility/zoo.py
 
 bench: $(DEV)
-	$(VENV)/bin/python benchmarks/bench.py
+	$(VENV)/bin/python benchmarks/peers/compare_tools.py
 
 lint: $(DEV)
 	$(VENV)/bin/ruff check

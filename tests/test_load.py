@@ -12,7 +12,7 @@ import pytest
 from common import pixels
 from seewhy import Explainer
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "memory.py"
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "micro" / "memory_growth.py"
 THREADS, EXPLANATIONS = 8, 10_000
 METHODS = (
     ["gradcam"],

@@ -1,1 +1,1 @@
-"""The benchmark against other tools; `benchmarks/bench.py` runs it."""
+"""The benchmark against other tools; `compare_tools.py` runs it."""

@@ -1,4 +1,4 @@
-"""Members of docs/models.md, of as many kinds as possible; benchmarks/zoo.py exports them all."""
+"""Members of docs/models.md, of as many kinds as possible; benchmarks/compatibility/zoo.py exports them all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from seewhy_export import export
 from seewhy_export.verification.parity import relative_error, untested
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT))
 
-import zoo  # noqa: E402
-import zoo_table  # noqa: E402
+from benchmarks.compatibility import zoo, zoo_page  # noqa: E402
 
 MEMBERS = [
     "timm:convnextv2_atto",
@@ -122,18 +121,18 @@ def test_the_page_is_written_whatever_happens(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", ["zoo.py"])
     with pytest.raises(RuntimeError, match="the disk is full"):
         zoo.main()
-    assert (tmp_path / "models.md").read_text() == zoo_table.table(zoo.specs(), zoo.read_results())
+    assert (tmp_path / "models.md").read_text() == zoo_page.table(zoo.specs(), zoo.read_results())
 
 
 def test_the_page_is_written_from_the_results() -> None:
     """The page in docs is what the table makes of the results beside it."""
-    assert zoo.TABLE.read_text() == zoo_table.table(zoo.specs(), zoo.read_results())
+    assert zoo.TABLE.read_text() == zoo_page.table(zoo.specs(), zoo.read_results())
 
 
 def test_the_page_tells_what_disagrees_and_what_is_refused() -> None:
     def errors(error: float, own: float) -> dict[str, dict[str, dict[str, float]]]:
         kinds = {"noise": {"error": error, "torch_float32": own, "draw": 1}}
-        return dict.fromkeys(zoo_table.OUTPUTS, kinds)
+        return dict.fromkeys(zoo_page.OUTPUTS, kinds)
 
     exported = {
         "layer": "a",
@@ -150,7 +149,7 @@ def test_the_page_tells_what_disagrees_and_what_is_refused() -> None:
         "timm:refused": {"refused": "operator | x"},
         "timm:broken": {"failed": "exit status -9: no message"},
     }
-    page = zoo_table.table([*results, "timm:absent"], results)
+    page = zoo_page.table([*results, "timm:absent"], results)
     assert "timm: 1 of 5 exported and within the measure, 1 outside of it, 1 refused, 2 not measured" in page
     assert "| good | `a` | 3×2×2 tokens | none; 2 gelu | 1 | 1 | 3e-04 (1e-04) |" in page
     assert "| refused | refused: operator \\| x |" in page and "| broken | exit status -9" in page

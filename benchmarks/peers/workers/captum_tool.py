@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from captum.attr import GuidedBackprop, LayerAttribution, LayerGradCam
-from job import Job, Task
+from tool_job import Job, Task
 from torch_models import formats, freeze, heatmaps, images, layer, network
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from job import Job, Task
 from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from tool_job import Job, Task
 from torch_models import formats, freeze, freeze_before, images, layer, network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import openvino
-from job import Job, Task
+from tool_job import Job, Task
 
 
 def settings(threads: int) -> dict[str, object]:

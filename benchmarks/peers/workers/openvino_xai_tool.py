@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import openvino
 import openvino_xai
-from job import Job, Task
 from openvino_tool import settings
 from openvino_xai.common.parameters import Method
 from openvino_xai.common.parameters import Task as Kind
+from tool_job import Job, Task
 
 
 def with_maps(model: openvino.Model) -> openvino.Model:

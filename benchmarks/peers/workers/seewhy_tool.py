@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from job import Job, Task
+from tool_job import Job, Task
 
 import seewhy
 from seewhy import _core

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from job import Job, Task
+from tool_job import Job, Task
 from torch import Tensor, nn
 
 _LONG = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from job import Job, Task
+from tool_job import Job, Task
 from torch import Tensor, nn
 from torch_models import formats, freeze, halves, heatmaps, images, network
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from job import Job, Task
 from PIL import Image
+from tool_job import Job, Task
 from torch_models import formats, heatmaps, images, layer, network
 from torchcam.methods import GradCAM
 from torchcam.utils import overlay_mask

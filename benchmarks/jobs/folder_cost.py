@@ -1,7 +1,7 @@
 """What does a folder of photographs cost, from files to overlays in files, beside the forward passes alone?
 
-    python benchmarks/folder.py [torchvision:resnet50] [--images 64] [--batch 8] [--rounds 5] [--models FOLDER]
-        [--json FILE]
+    python benchmarks/jobs/folder_cost.py [torchvision:resnet50] [--images 64] [--batch 8] [--rounds 5]
+        [--models FOLDER] [--json FILE]
 
 `forward` is the untouched network as torch.onnx.export writes it, in onnxruntime with its defaults, on images that lie
 in memory ready. `forward, one thread each` is the same on as many single threads at once as there are cores, which is

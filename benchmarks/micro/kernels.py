@@ -1,6 +1,6 @@
 """How fast are the kernels, beside a plain copy of as many bytes, and beside other ways to draw overlays?
 
-    python benchmarks/kernels.py [--batch 8 --batch 32] [--size 224] [--rounds 40] [--alpha 0.5] [--json]
+    python benchmarks/micro/kernels.py [--batch 8 --batch 32] [--size 224] [--rounds 40] [--alpha 0.5] [--json]
 
 The first table has every kernel, with each instruction set that this processor can run, on one thread and on two:
 gigabytes a second, counting each argument read once and the result written once, and that as a share of what one thread

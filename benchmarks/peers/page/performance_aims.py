@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import figures
-from .questions import COLD, FLOOR, FORMS, OURS
-from .results import key
+from benchmarks.peers.benchmark_questions import COLD, FLOOR, FORMS, OURS
+from benchmarks.peers.results_file import key
+from benchmarks.shared import round_statistics
 
 Records = Mapping[str, Mapping[str, Any]]
 GRADCAM, RECIPROCAM = "pytorch-grad-cam", "openvino_xai Recipro-CAM"
@@ -30,15 +30,15 @@ class Bar:
     def value(self, records: Records) -> float | None:
         """The median of the rounds' ratios."""
         pair = self.pair(records)
-        return None if pair is None else figures.ratio(*pair)
+        return None if pair is None else round_statistics.ratio(*pair)
 
     def spread(self, records: Records) -> tuple[float, float] | None:
         """Their tenth and ninetieth percentile."""
         pair = self.pair(records)
         if pair is None:
             return None
-        ratios = figures.ratios(*pair)
-        return figures.percentile(ratios, 0.1), figures.percentile(ratios, 0.9)
+        ratios = round_statistics.ratios(*pair)
+        return round_statistics.percentile(ratios, 0.1), round_statistics.percentile(ratios, 0.9)
 
     def least(self, records: Records) -> float | None:
         """The least time divided by the least: what a machine gives that has nothing else to do."""

@@ -1,6 +1,6 @@
 """From process start to the first heatmap: what a user's own script would do, and nothing else.
 
-    python cold.py TOOL MODEL_FOLDER PHOTOGRAPH THREADS
+    python first_heatmap.py TOOL MODEL_FOLDER PHOTOGRAPH THREADS
 
 Each function imports what it needs and returns a heatmap (224,224). The last line printed holds the process's peak
 memory in bytes; whoever started it takes the time.
@@ -70,8 +70,8 @@ def openvino_xai(folder: Path, photograph: str, threads: int) -> Any:
 
 def _torch(folder: Path, photograph: str, threads: int) -> Any:
     """The module, its target layer and the photograph as a (1,3,224,224) tensor."""
-    from job import Task
     from PIL import Image
+    from tool_job import Task
     from torch_models import import_torchvision, layer, network
 
     import_torchvision()

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from . import agreement, figures
-from .machine import Clock
-from .process import Process, ToolFailure
+from benchmarks.peers import result_agreement
+from benchmarks.peers.worker_process import Process, ToolFailure
+from benchmarks.shared import round_statistics
+from benchmarks.shared.machine_facts import Clock
 
 # Idle thread pools go on spinning for a while, and slow down whatever runs next.
 REST = 0.15
@@ -96,7 +97,7 @@ def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, 
         tool.attempt(tool.process.answer)
     answers = {tool.rival.name: _first(tool, group.scratch) for tool in group.tools}
     agreements = {
-        name: agreement.of(group.compare, answers[group.ours], answer)
+        name: result_agreement.of(group.compare, answers[group.ours], answer)
         for tool in group.tools
         if (name := tool.rival.name) != group.ours and tool.rival.compare
         if (answer := answers[name]) is not None and answers[group.ours] is not None
@@ -105,7 +106,7 @@ def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, 
     quiet = Quiet(clock, limit)
     for turn in range(rounds):
         working = [tool.rival.name for tool in group.tools if tool.failure is None]
-        for name in figures.order(working, turn) if working else []:
+        for name in round_statistics.order(working, turn) if working else []:
             _measure(next(tool for tool in group.tools if tool.rival.name == name), quiet)
     return {
         "rounds": rounds,
@@ -127,7 +128,7 @@ def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
     short = done["seconds"] < 10 * LONG
     again = tool.attempt(lambda: tool.process.ask("run", count=1, warm=False)) if short else None
     tool.seconds = again["times"][0] if again else done["seconds"]
-    tool.calls = figures.repeats(tool.seconds)
+    tool.calls = round_statistics.repeats(tool.seconds)
     return np.load(path)
 
 
@@ -140,7 +141,7 @@ def _measure(tool: Tool, quiet: Quiet) -> None:
         if quiet.stop(tool) or done is None:
             break
     if done is not None:
-        tool.times.append(figures.summary(done["times"])["median"])
+        tool.times.append(round_statistics.summary(done["times"])["median"])
         tool.seconds = tool.times[-1]
 
 
@@ -194,9 +195,10 @@ def _record(tool: Tool, group: Group, agreements: Mapping[str, Mapping[str, Any]
     if tool.failure is not None:
         return {**record, "failed": tool.failure}
     by_name = {other.rival.name: other for other in group.tools}
-    record |= {"calls": tool.calls, "ms": {key: 1e3 * value for key, value in figures.summary(tool.times).items()}}
+    spread = round_statistics.summary(tool.times)
+    record |= {"calls": tool.calls, "ms": {key: 1e3 * value for key, value in spread.items()}}
     record["rounds_ms"] = [round(1e3 * value, 5) for value in tool.times]
     for key, name in (("to_floor", group.floor), ("to_ours", group.ours)):
         if name is not None and name != rival.name and by_name[name].failure is None:
-            record[key] = figures.ratio(tool.times, by_name[name].times)
+            record[key] = round_statistics.ratio(tool.times, by_name[name].times)
     return record

@@ -1,7 +1,8 @@
 """How should a machine's cores be split? One session of many threads, many callers, pinned threads, spinning threads.
 
-    python benchmarks/threads.py MODEL.onnx [--method gradcam] [--batch 1 --batch 8] [--cores 2] [--rounds 7] [--json]
-    python benchmarks/threads.py MODEL.onnx --memory [--runs 200] [--largest 32] [--json]
+    python benchmarks/micro/session_threads.py MODEL.onnx [--method gradcam] [--batch 1 --batch 8] [--cores 2]
+        [--rounds 7] [--json]
+    python benchmarks/micro/session_threads.py MODEL.onnx --memory [--runs 200] [--largest 32] [--json]
 
 The first form measures images a second and processor time per image of these ways, in turns, round after round.
 `outside` is how many cores were busy with other processes meanwhile, in the median; with `--quiet 0.2` only turns count

@@ -1,7 +1,7 @@
 """Does a run take more memory when it has more images?
 
-    python benchmarks/memory.py MODEL.onnx [--images 1000 --images 20000] [--format png --format parquet] [--threads N]
-        [--folder FOLDER] [--json FILE]
+    python benchmarks/micro/memory_growth.py MODEL.onnx [--images 1000 --images 20000] [--format png --format parquet]
+        [--threads N] [--folder FOLDER] [--json FILE]
 
 Each run is `seewhy.explain_folder` in a process of its own, over hard links to a few small photographs, each link an
 image of its own to the run. `peak` is the most memory that the process has had resident (VmHWM), `final` what it has

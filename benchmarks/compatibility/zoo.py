@@ -1,9 +1,9 @@
 """Export every classifier of torchvision and a member of each timm family, and write docs/models.md.
 
-    python benchmarks/zoo.py                 all of them, from scratch (hours on two cores)
-    python benchmarks/zoo.py --missing       those without a result in benchmarks/results/zoo.json
-    python benchmarks/zoo.py --only swin     those whose name holds this, again
-    python benchmarks/zoo.py --table         the table alone, from the results
+    python benchmarks/compatibility/zoo.py                 all of them, from scratch (hours on two cores)
+    python benchmarks/compatibility/zoo.py --missing       those without a result in benchmarks/results/zoo.json
+    python benchmarks/compatibility/zoo.py --only swin     those whose name holds this, again
+    python benchmarks/compatibility/zoo.py --table         the table alone, from the results
 
 Each network gets live random weights (see tests/export/networks.py) and a process of its own; `export` itself compares
 the file under onnxruntime with PyTorch's autograd in float64.
@@ -24,7 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "zoo.json"
 TABLE = ROOT / "docs" / "models.md"
 # Networks in one process, and the most seconds for them.
@@ -181,7 +183,7 @@ def export_wanted(only: list[str] | None, missing: bool) -> None:
 
 
 def write_table() -> None:
-    from zoo_table import table
+    from benchmarks.compatibility.zoo_page import table
 
     TABLE.write_text(table(specs(), read_results()))
     print(f"wrote {TABLE}")

@@ -16,9 +16,9 @@ TOLERANCE, FACTOR, LARGEST = 1e-4, 4.0, 0.1
 
 HEAD = """# Models
 
-Written by `python benchmarks/zoo.py`, which exports every classifier of torchvision and one small member of each timm
-family from scratch; not by hand. Each network has random weights that leave no branch switched off, and its own
-image size.
+Written by `python benchmarks/compatibility/zoo.py`, which exports every classifier of torchvision and one small member
+of each timm family from scratch; not by hand. Each network has random weights that leave no branch switched off, and
+its own image size.
 
 {summary}
 

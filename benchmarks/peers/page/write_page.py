@@ -1,6 +1,6 @@
 """Write docs/benchmarks.md and its plots from benchmarks/results/peers.json.
 
-python benchmarks/report.py [--results FILE] [--page FILE]
+python benchmarks/peers/page/write_page.py [--results FILE] [--page FILE]
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from peers import plots, results, tables
-from peers.questions import QUESTIONS
-from peers.results import SOURCES
+from benchmarks.peers import results_file
+from benchmarks.peers.benchmark_questions import QUESTIONS
+from benchmarks.peers.page import comparison_plots, comparison_tables
+from benchmarks.peers.results_file import SOURCES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
 PLOTTED = ("forward", "gradcam", "guided")
 
@@ -104,7 +105,7 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
             source=source,
             elsewhere=_elsewhere(path),
             machine=_machine(data),
-            bar=tables.bar_table(records),
+            bar=comparison_tables.bar_table(records),
             threads=data["threads"],
             others=_others(records),
             earlier=_earlier(records, data.get(SOURCES)),
@@ -112,16 +113,16 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
     ]
     for name, question in QUESTIONS.items():
         parts.append(f"## {question.title}\n\n{TEXTS[name].lstrip()}")
-        if name in PLOTTED and plots.question_plot(name, records, folder / f"{path.stem}-{name}.png"):
+        if name in PLOTTED and comparison_plots.question_plot(name, records, folder / f"{path.stem}-{name}.png"):
             parts.append(f"![{question.title}, time over the forward pass](images/{path.stem}-{name}.png)\n")
         for batch in question.batches:
-            parts.append(f"Batch {batch}:\n\n{tables.question_table(name, records, batch)}")
+            parts.append(f"Batch {batch}:\n\n{comparison_tables.question_table(name, records, batch)}")
     parts.append(f"## Cold start\n{TEXTS['cold']}")
-    if plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
+    if comparison_plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
         parts.append(f"![Cold start](images/{path.stem}-cold.png)\n")
-    parts.append(tables.cold_table(records))
+    parts.append(comparison_tables.cold_table(records))
     parts.append(f"## CUDA\n\n{_cuda(cuda)}")
-    parts.append(f"## Where answers differ, and what failed\n\n{tables.differences(records)}")
+    parts.append(f"## Where answers differ, and what failed\n\n{comparison_tables.differences(records)}")
     return "\n".join(parts)
 
 
@@ -157,15 +158,15 @@ def _machine(data: dict[str, Any]) -> str:
 
 def _cuda(path: Path) -> str:
     """From what `benchmarks/cuda.py` wrote: `device`, and `rows`, dicts that all have the same keys."""
-    data = results.read(path)
+    data = results_file.read(path)
     if not data:
         return "Not measured.\n"
     rows = [[_text(value) for value in row.values()] for row in data["rows"]]
-    return f"{data['device']}\n\n{tables.table(list(data['rows'][0]), rows)}"
+    return f"{data['device']}\n\n{comparison_tables.table(list(data['rows'][0]), rows)}"
 
 
 def _text(value: Any) -> str:
-    return tables.number(value) if isinstance(value, float) else str(value)
+    return comparison_tables.number(value) if isinstance(value, float) else str(value)
 
 
 def _earlier(records: dict[str, Any], sources: str | None) -> str:
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--page", type=Path, default=ROOT / "docs" / "benchmarks.md", help="plots go to images/ beside it"
     )
     chosen = parser.parse_args(arguments)
-    data = results.read(chosen.results)
+    data = results_file.read(chosen.results)
     if not data:
         raise SystemExit(f"report: {chosen.results}: no results; run `make bench`")
     chosen.page.parent.mkdir(parents=True, exist_ok=True)

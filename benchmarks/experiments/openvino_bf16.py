@@ -1,6 +1,7 @@
 """What OpenVINO's bf16 does to speed and to the maps: `pip install onnxruntime-openvino`, in an environment of its own.
 
-    python benchmarks/bf16.py MODEL.onnx [--images FOLDER] [--batch 1 8] [--threads 2] [--rounds 9] [--json]
+    python benchmarks/experiments/openvino_bf16.py MODEL.onnx [--images FOLDER] [--batch 1 8] [--threads 2]
+        [--rounds 9] [--json]
 
 Three ways in turns: onnxruntime's CPU provider, and its OpenVINO provider in float32 and in bf16. *forward* is the
 pruned graph that gives the logits alone. Times are the least of the rounds. Attributions are compared with the CPU
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     if "OpenVINOExecutionProvider" not in onnxruntime.get_available_providers():
-        raise SystemExit("bf16: this onnxruntime has no OpenVINO provider; pip install onnxruntime-openvino")
+        raise SystemExit("openvino_bf16: this onnxruntime has no OpenVINO provider; pip install onnxruntime-openvino")
     ways = providers(chosen.threads)
     explainers = {way: Explainer(chosen.model, asked, chosen.threads) for way, asked in ways.items()}
     forward = {way: Sessions(ModelFile.read(chosen.model), asked, chosen.threads) for way, asked in ways.items()}

@@ -1,6 +1,7 @@
 """How many images a second does one core explain, from files to Parquet shards and to overlays?
 
-    python benchmarks/scale.py MODEL.onnx [--images 256] [--threads 1 2] [--rounds 3] [--method gradcam] [--json FILE]
+    python benchmarks/jobs/images_per_core.py MODEL.onnx [--images 256] [--threads 1 2] [--rounds 3]
+        [--method gradcam] [--json FILE]
 
 What is measured is `seewhy explain FOLDER` without its start: 640x480 JPEGs are read, decoded, resized and explained,
 and the results made safe on the disk, manifest included. The first round loads and warms up and is not counted. Of the
@@ -17,6 +18,7 @@ import argparse
 import json
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from folder import photographs
 
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.bulk.commit import Shards
@@ -35,6 +36,10 @@ from seewhy.storage.image_encoding import Encoding
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.output_folder import Folder
 from seewhy.tables.shard_files import About
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.jobs.folder_cost import photographs
 
 _FORMATS = {"parquet": {"shards": "parquet"}, "jpg": {"encoding": Encoding("jpg", 90)}}
 

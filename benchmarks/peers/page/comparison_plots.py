@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .bar import Records
-from .cold import TOOLS as COLD_TOOLS
-from .questions import COLD, QUESTIONS
-from .results import key
+from benchmarks.peers.benchmark_questions import COLD, QUESTIONS
+from benchmarks.peers.cold_start import TOOLS as COLD_TOOLS
+from benchmarks.peers.page.performance_aims import Records
+from benchmarks.peers.results_file import key
 
 COLOURS = ("#8c8c8c", "#c8102e", "#1f5fa8", "#3f9c6b", "#d98b19", "#7a5195", "#b59ccf", "#4bb3c4")
 

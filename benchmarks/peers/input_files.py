@@ -1,6 +1,6 @@
 """The files that all tools share: weights, plain exports, SeeWhy's exports, inputs, photographs.
 
-    python models.py FOLDER MODEL
+    python input_files.py FOLDER MODEL
 
 writes one model's files, in a process of its own, with the exporter of this checkout.
 """
@@ -76,9 +76,8 @@ def _photograph(folder: Path, index: int) -> np.ndarray:
 def _write(folder: Path, name: str) -> None:
     import torch
 
-    sys.path[:0] = [str(HERE.parent)]
-    from zoo import build, scenes
-
+    sys.path[:0] = [str(HERE.parents[1])]
+    from benchmarks.compatibility.zoo import build, scenes
     from seewhy.contract.metadata import Preprocessing
     from seewhy_export import export
 

@@ -1,6 +1,6 @@
 """What each way of writing the backward pass is worth: guided gradients with all of them, and with one left out.
 
-    python benchmarks/lowering.py [--models resnet50 mobilenet_v2] [--rounds 9] [--json]
+    python benchmarks/micro/lowering.py [--models resnet50 mobilenet_v2] [--rounds 9] [--json]
 
 Every variant is exported afresh, from the same weights. Rounds alternate between the variants, each time from another
 one on, on one thread and on all; what is kept is the median of a round's ratios to the whole. Reorders are the
@@ -26,7 +26,7 @@ import onnxruntime
 import torch
 from onnxscript import opset20
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "export"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "export"))
 
 from networks import torchvision_network
 

@@ -1,10 +1,10 @@
 """Write classifiers to ONNX as people do, take the files as sources, and write docs/onnx-source.md.
 
-    python benchmarks/onnx_sources.py               all of them, from scratch (an hour on two cores)
-    python benchmarks/onnx_sources.py --missing     those without a result in benchmarks/results/onnx_sources.json
-    python benchmarks/onnx_sources.py --only swin   those whose name holds this, again
-    python benchmarks/onnx_sources.py --peers       what onnx2torch and onnx2pytorch make of the files, where installed
-    python benchmarks/onnx_sources.py --table       the page alone, from the results
+    python benchmarks/compatibility/onnx_sources.py               all of them, from scratch (an hour on two cores)
+    python benchmarks/compatibility/onnx_sources.py --missing     those without a result yet
+    python benchmarks/compatibility/onnx_sources.py --only swin   those whose name holds this, again
+    python benchmarks/compatibility/onnx_sources.py --peers       what onnx2torch and onnx2pytorch make of the files
+    python benchmarks/compatibility/onnx_sources.py --table       the page alone, from the results
 
 Each network has live random weights (tests/export/networks.py). PyTorch's two exporters write it, for one image at a
 time and for any number. Each file is converted, compared with onnxruntime, and traced for any number of images. One
@@ -29,7 +29,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "onnx_sources.json"
 PAGE = ROOT / "docs" / "onnx-source.md"
 SECONDS = 1800
@@ -256,13 +256,13 @@ These operators are converted:
 
 ## What was tried
 
-Written by `python benchmarks/onnx_sources.py`, not by hand: networks with random weights that leave no branch switched
-off, written by PyTorch's TorchScript exporter (`script`) and its present one (`dynamo`), for one image at a time or for
-any number. *Conversion* is the relative L2 difference of the converted network's output from onnxruntime's. Every file
-was then traced for any number of images, which is the exporter's first step, and one of each network was exported:
-*logits* is the difference of the exported file's logits, for three images at once, from those of the file that it came
-from, and *gradients* the largest error of any output against PyTorch's autograd in float64, with PyTorch's own float32
-error in brackets where it was needed ([semantics.md](semantics.md#parity) says what it is for).
+Written by `python benchmarks/compatibility/onnx_sources.py`, not by hand: networks with random weights that leave no
+branch switched off, written by PyTorch's TorchScript exporter (`script`) and its present one (`dynamo`), for one image
+at a time or for any number. *Conversion* is the relative L2 difference of the converted network's output from
+onnxruntime's. Every file was then traced for any number of images, which is the exporter's first step, and one of each
+network was exported: *logits* is the difference of the exported file's logits, for three images at once, from those of
+the file that it came from, and *gradients* the largest error of any output against PyTorch's autograd in float64, with
+PyTorch's own float32 error in brackets where it was needed ([semantics.md](semantics.md#parity) says what it is for).
 
 {summary}
 

@@ -1,6 +1,6 @@
 """Runs one tool in the tool's own environment: JSON lines in, JSON lines out.
 
-    python worker.py MODULE:JOB
+    python run_tool.py MODULE:JOB
 
 `load` makes the job ready. `first` runs it once, unmeasured, and keeps its answer. `run` runs it once unmeasured, where
 asked to, and then `count` times with the clock on. Nothing else happens between two lines, so that an idle worker is
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from job import Job, Task
+from tool_job import Job, Task
 
 warnings.simplefilter("ignore")
 

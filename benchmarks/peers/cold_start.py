@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import figures
-from .environments import Environments
-from .process import WORKERS, environment
-from .rounds import REST
+from benchmarks.peers.measurement_rounds import REST
+from benchmarks.peers.tool_environments import Environments
+from benchmarks.peers.worker_process import WORKERS, environment
+from benchmarks.shared import round_statistics
 
 TOOLS = {
     "SeeWhy": "seewhy",
@@ -33,14 +33,14 @@ def measure(environments: Environments, model: Path, threads: int, rounds: int) 
     seconds: dict[str, list[float]] = {name: [] for name in TOOLS}
     peaks: dict[str, list[int]] = {name: [] for name in TOOLS}
     for turn in range(-1, rounds):
-        for name in figures.order(list(TOOLS), max(turn, 0)):
+        for name in round_statistics.order(list(TOOLS), max(turn, 0)):
             if name in failures:
                 continue
             time.sleep(REST)
             tool = TOOLS[name]
             command = [
                 str(environments.python(tool)),
-                str(WORKERS / "cold.py"),
+                str(WORKERS / "first_heatmap.py"),
                 tool,
                 str(model),
                 photograph,
@@ -90,10 +90,10 @@ def _record(
     record: dict[str, Any] = {"environment": TOOLS[name]}
     if name in failures:
         return {**record, "failed": failures[name]}
-    record["ms"] = {key: 1e3 * value for key, value in figures.summary(seconds[name]).items()}
+    record["ms"] = {key: 1e3 * value for key, value in round_statistics.summary(seconds[name]).items()}
     record["rounds_ms"] = [round(1e3 * value, 3) for value in seconds[name]]
     record["peak_bytes"] = int(statistics.median(peaks[name]))
     record["installed_bytes"] = environments.size(TOOLS[name])
     if name != OURS and OURS not in failures:
-        record["to_ours"] = figures.ratio(seconds[name], seconds[OURS])
+        record["to_ours"] = round_statistics.ratio(seconds[name], seconds[OURS])
     return record

@@ -24,12 +24,12 @@ class ToolFailure(Exception):
 
 
 class Process:
-    """Speaks JSON lines with `workers/worker.py` under another interpreter."""
+    """Speaks JSON lines with `workers/run_tool.py` under another interpreter."""
 
     def __init__(self, python: Path, job: str, threads: int, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("w")
-        command = [str(python), str(WORKERS / "worker.py"), job]
+        command = [str(python), str(WORKERS / "run_tool.py"), job]
         # Compiled once for all runs in this folder.
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(log.parent.parent / "inductor")}
         self._process = subprocess.Popen(

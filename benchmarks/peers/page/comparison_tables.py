@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .bar import Records, bars, quickest
-from .cold import MODELS as COLD_MODELS
-from .cold import TOOLS as COLD_TOOLS
-from .questions import COLD, FLOOR, OURS, QUESTIONS
-from .results import key
+from benchmarks.peers.benchmark_questions import COLD, FLOOR, OURS, QUESTIONS
+from benchmarks.peers.cold_start import MODELS as COLD_MODELS
+from benchmarks.peers.cold_start import TOOLS as COLD_TOOLS
+from benchmarks.peers.page.performance_aims import Records, bars, quickest
+from benchmarks.peers.results_file import key
 
 
 def line(cells: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
 """SeeWhy beside the tools that one would use instead: `make bench`.
 
-    python benchmarks/bench.py                          everything, from scratch, and docs/benchmarks.md
-    python benchmarks/bench.py --missing                what benchmarks/results/peers.json lacks
-    python benchmarks/bench.py --questions gradcam guided --models resnet50 --batches 1 8 --rounds 5
-    python benchmarks/bench.py --install                the tools' environments alone
+    python benchmarks/peers/compare_tools.py                          everything, from scratch, and docs/benchmarks.md
+    python benchmarks/peers/compare_tools.py --missing                what benchmarks/results/peers.json lacks
+    python benchmarks/peers/compare_tools.py --questions gradcam guided --models resnet50 --batches 1 8 --rounds 5
+    python benchmarks/peers/compare_tools.py --install                the tools' environments alone
 
 Needs an interpreter that has SeeWhy with its extras `demo`, `timm` and `dev`, as `make` makes it. Everything else is
 installed below the folder `.bench`, several GiB; what is there already is used again.
@@ -20,13 +20,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from peers import cold, machine, models, results
-from peers.environments import ENVIRONMENTS, ROOT, SEEWHY, EnvironmentFailure, Environments, sources_digest
-from peers.process import KILLED, Process, ToolFailure
-from peers.questions import ALL, COLD, QUESTIONS, ROUNDS, Question
-from peers.rounds import Group, Rival, Tool, measure
+from benchmarks.peers import cold_start, input_files, results_file
+from benchmarks.peers.benchmark_questions import ALL, COLD, QUESTIONS, ROUNDS, Question
+from benchmarks.peers.measurement_rounds import Group, Rival, Tool, measure
+from benchmarks.peers.tool_environments import (
+    ENVIRONMENTS,
+    ROOT,
+    SEEWHY,
+    EnvironmentFailure,
+    Environments,
+    sources_digest,
+)
+from benchmarks.peers.worker_process import KILLED, Process, ToolFailure
+from benchmarks.shared.machine_facts import available_cores, describe
 
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 COLD_ROUNDS = 7
@@ -58,7 +66,7 @@ class Bench:
     def conditions(self) -> dict[str, Any]:
         packages = {name: self.environments.packages(name) for name in ENVIRONMENTS if name not in self.missing_tools}
         return {
-            "machine": machine.describe(),
+            "machine": describe(),
             "threads": self.chosen.threads,
             "sources": self.sources,
             "packages": packages,
@@ -70,10 +78,10 @@ class Bench:
             return
         restricted = self.chosen.models or self.chosen.batches or self.chosen.questions
         keep = bool(self.chosen.missing or self.chosen.keep_earlier or restricted)
-        kept = results.Results(self.chosen.results, self.conditions(), keep, self.chosen.keep_earlier)
-        models.write_inputs(self.inputs)
+        kept = results_file.Results(self.chosen.results, self.conditions(), keep, self.chosen.keep_earlier)
+        input_files.write_inputs(self.inputs)
         for name in self.chosen.questions or ALL:
-            for model in self._models(cold.MODELS if name == COLD else QUESTIONS[name].models):
+            for model in self._models(cold_start.MODELS if name == COLD else QUESTIONS[name].models):
                 start = time.monotonic()
                 if name == COLD:
                     self._cold(kept, model)
@@ -84,33 +92,33 @@ class Bench:
     def _models(self, there: Sequence[str]) -> list[str]:
         return [name for name in there if name == "any" or not self.chosen.models or name in self.chosen.models]
 
-    def _lacks(self, kept: results.Results, key: str) -> bool:
+    def _lacks(self, kept: results_file.Results, key: str) -> bool:
         return not (self.chosen.missing and kept.has(key))
 
     def _prepared(self, model: str) -> Path:
         """The files depend on the exporter of the sources measured."""
-        return self.inputs / model if model == "any" else models.prepare(self.inputs, model, self.sources)
+        return self.inputs / model if model == "any" else input_files.prepare(self.inputs, model, self.sources)
 
-    def _cold(self, kept: results.Results, model: str) -> None:
-        key = results.key(COLD, model, 1)
+    def _cold(self, kept: results_file.Results, model: str) -> None:
+        key = results_file.key(COLD, model, 1)
         if self._lacks(kept, key):
             rounds = self.chosen.rounds or COLD_ROUNDS
-            kept.add(key, cold.measure(self.environments, self._prepared(model), self.chosen.threads, rounds))
+            kept.add(key, cold_start.measure(self.environments, self._prepared(model), self.chosen.threads, rounds))
 
-    def _question(self, kept: results.Results, name: str, question: Question, model: str) -> None:
+    def _question(self, kept: results_file.Results, name: str, question: Question, model: str) -> None:
         batches = [batch for batch in question.batches if not self.chosen.batches or batch in self.chosen.batches]
-        wanted = [batch for batch in batches if self._lacks(kept, results.key(name, model, batch))]
+        wanted = [batch for batch in batches if self._lacks(kept, results_file.key(name, model, batch))]
         if wanted:
             with self._tools(name, model, question, question.rivals) as tools:
                 for batch in wanted:
                     trying = [tool for tool in tools if tool.rival.tries(model, batch)]
-                    kept.add(results.key(name, model, batch), self._measure(question, model, batch, trying))
+                    kept.add(results_file.key(name, model, batch), self._measure(question, model, batch, trying))
         for batch in batches:
             self._apart(kept, name, question, model, batch)
 
-    def _apart(self, kept: results.Results, name: str, question: Question, model: str, batch: int) -> None:
+    def _apart(self, kept: results_file.Results, name: str, question: Question, model: str, batch: int) -> None:
         """Tools for which the memory of all together did not suffice, beside the two that others are divided by."""
-        key = results.key(name, model, batch)
+        key = results_file.key(name, model, batch)
         for rival in question.rivals:
             record = kept.rivals(key).get(rival.name, {})
             if not record.get("failed", "").startswith(KILLED) or record.get("apart"):
@@ -168,13 +176,13 @@ def say(text: str) -> None:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", nargs="+", choices=ALL, metavar="QUESTION", help=f"some of {', '.join(ALL)}")
-    parser.add_argument("--models", nargs="+", choices=models.MODELS, metavar="MODEL", help="some of the networks")
+    parser.add_argument("--models", nargs="+", choices=input_files.MODELS, metavar="MODEL", help="some of the networks")
     parser.add_argument("--batches", nargs="+", type=int, choices=(1, 8, 32), help="some of the batch sizes")
     parser.add_argument("--rounds", type=int, help="rounds of every group, instead of fewer for larger batches")
     parser.add_argument("--missing", action="store_true", help="only what the file of results lacks")
     parser.add_argument("--keep-earlier", action="store_true", help="keep figures of other commits, and mark them")
     parser.add_argument("--quiet", type=float, metavar="CORES", help="measure only while others keep fewer cores busy")
-    parser.add_argument("--threads", type=int, default=machine.available_cores(), help="of every tool (all cores)")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="of every tool (all cores)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for environments and models (.bench)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file to write")
     parser.add_argument("--install", action="store_true", help="install the tools, and measure nothing")
@@ -186,12 +194,12 @@ def main() -> None:
     chosen = arguments().parse_args()
     try:
         Bench(chosen).run()
-    except (EnvironmentFailure, results.OtherConditions, RuntimeError) as error:
+    except (EnvironmentFailure, results_file.OtherConditions, RuntimeError) as error:
         raise SystemExit(f"bench: {error}") from None
     if not chosen.install and chosen.results == RESULTS:
-        import report
+        from benchmarks.peers.page import write_page
 
-        report.main([])
+        write_page.main([])
 
 
 if __name__ == "__main__":

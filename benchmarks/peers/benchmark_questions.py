@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import agreement
-from .models import MEAN, MODELS, PHOTOGRAPHS, STD
-from .rounds import Rival
+from benchmarks.peers import result_agreement
+from benchmarks.peers.input_files import MEAN, MODELS, PHOTOGRAPHS, STD
+from benchmarks.peers.measurement_rounds import Rival
 
 OURS, FLOOR, COMPILED = "SeeWhy", "onnxruntime forward", "torch.compile by hand"
 _FLOOR = Rival(FLOOR, "seewhy", "seewhy_tool:forward", compare=False)
@@ -64,7 +64,7 @@ QUESTIONS: Mapping[str, Question] = {
         ),
         FLOOR,
         FLOOR,
-        agreement.logits,
+        result_agreement.logits,
     ),
     "gradcam": Question(
         "Grad-CAM",
@@ -81,7 +81,7 @@ QUESTIONS: Mapping[str, Question] = {
         ),
         OURS,
         FLOOR,
-        agreement.heatmaps,
+        result_agreement.heatmaps,
     ),
     "guided": Question(
         "Guided backpropagation",
@@ -96,22 +96,22 @@ QUESTIONS: Mapping[str, Question] = {
         ),
         OURS,
         FLOOR,
-        agreement.gradients,
+        result_agreement.gradients,
     ),
     "overlays": _Overlays(
         "Maps and photographs to overlays",
         (
             Rival("SeeWhy, 1 thread", "seewhy", "seewhy_tool:overlays", threads=1),
             Rival("SeeWhy, 2 threads", "seewhy", "seewhy_tool:overlays", threads=2),
-            Rival("OpenCV, 1 thread", "opencv", "arrays_tool:opencv", threads=1),
-            Rival("OpenCV, 2 threads", "opencv", "arrays_tool:opencv", threads=2),
-            Rival("NumPy", "opencv", "arrays_tool:numpy", threads=1),
+            Rival("OpenCV, 1 thread", "opencv", "opencv_numpy_tool:opencv", threads=1),
+            Rival("OpenCV, 2 threads", "opencv", "opencv_numpy_tool:opencv", threads=2),
+            Rival("NumPy", "opencv", "opencv_numpy_tool:numpy", threads=1),
             Rival("PyTorch, 1 thread", "torch", "torch_tool:overlays", threads=1),
             Rival("PyTorch, 2 threads", "torch", "torch_tool:overlays", threads=2),
         ),
         "SeeWhy, 1 thread",
         None,
-        agreement.pictures,
+        result_agreement.pictures,
         models=("any",),
         rounds={1: 15, 8: 15, 32: 15},
     ),
@@ -131,13 +131,13 @@ QUESTIONS: Mapping[str, Question] = {
         ),
         f"{OURS}, {FORMS['jpeg']}",
         FLOOR,
-        agreement.counts,
+        result_agreement.counts,
         models=("resnet50", "mobilenet_v2"),
         batches=(8,),
         rounds={8: 5},
     ),
 }
-# In `bench.py` besides these: `cold`, whose processes live for one measurement.
+# In `compare_tools.py` besides these: `cold`, whose processes live for one measurement.
 COLD = "cold"
 ALL = (*QUESTIONS, COLD)
 ROUNDS = {1: 11, 8: 5, 32: 3}

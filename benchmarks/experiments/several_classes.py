@@ -1,6 +1,7 @@
 """What do K classes of a method cost, beside one?
 
-    python benchmarks/several_classes.py MODEL.onnx [--method gradcam] [--classes 5] [--batch 8] [--threads 2] [--json]
+    python benchmarks/experiments/several_classes.py MODEL.onnx [--method gradcam] [--classes 5] [--batch 8]
+        [--threads 2] [--json]
 
 Rounds of both, one after the other, so that a busy machine hits them alike; the median of each, and of the rounds'
 ratios. Before each measurement the thread pools, which spin for a while after a run, get time to rest, and one run goes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from job import Job, Task
+from tool_job import Job, Task
 
 
 def opencv(task: Task) -> Job:

@@ -1,0 +1,1 @@
+"""Measurements of SeeWhy; README.md says which script answers which question."""

@@ -1,0 +1,1 @@
+"""Which networks and model files SeeWhy takes, and how exactly."""

@@ -1,0 +1,1 @@
+"""Measurements made once to decide something."""

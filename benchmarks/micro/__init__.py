@@ -1,0 +1,1 @@
+"""Measurements of single parts: kernels, rules of the exporter, sessions, memory."""

@@ -1,0 +1,1 @@
+"""The page that `make bench` writes: its tables, plots and text."""
