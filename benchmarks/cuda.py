@@ -18,13 +18,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,14 @@ import onnxruntime
 from seewhy import Explainer, __version__
 from seewhy.runtime.device_binding import Bound
 from seewhy.runtime.providers import CPU, CUDA, _parse
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.shared import markdown_tables
+from benchmarks.shared.forward_pass import export_forward
+from benchmarks.shared.machine_facts import processor_name
+from benchmarks.shared.round_statistics import ratio
+from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
 
 FORWARD = "onnxruntime forward"
 AIMS = {"gradcam": 1.05, "guided-backprop": 2.2}
@@ -182,8 +190,7 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     ours, plain = folder / f"{name}.onnx", folder / f"{name}.plain.onnx"
     if not ours.exists():
         export(model, ours, image_size=(size, size), verify=False)
-        example = torch.zeros(2, 3, size, size)
-        torch.onnx.export(model, (example,), plain, dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},))
+        export_forward(model, plain, (size, size))
     images = np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32)
 
     provider = {"cuda": CUDA, "cpu": CPU}[device]
@@ -234,16 +241,10 @@ def measure(
     found: Sequence[Contender], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[list[float]]:
     """Seconds: for each contender one of each round."""
-    times: list[list[float]] = [[] for _ in found]
     for one in found:
         one.run()  # compiles, and looks for the ways to convolve
-    for _ in range(rounds):
-        for one, own in zip(found, times, strict=True):
-            one.run()
-            start = clock()
-            one.run()
-            own.append(clock() - start)
-    return times
+    measured = {number: partial(rested_seconds, one.run, 0, clock) for number, one in enumerate(found)}
+    return list(in_turns(measured, rounds).values())
 
 
 def rows(found: Sequence[Contender], times: Sequence[Sequence[float]], **facts: Any) -> list[dict[str, Any]]:
@@ -256,7 +257,7 @@ def rows(found: Sequence[Contender], times: Sequence[Sequence[float]], **facts: 
             "ms": round(1000 * statistics.median(own), 3),
             "quickest_ms": round(1000 * min(own), 3),
             "slowest_ms": round(1000 * max(own), 3),
-            "ratio": round(statistics.median(a / b for a, b in zip(own, base, strict=True)), 3),
+            "ratio": round(ratio(own, base), 3),
         }
         for one, own in zip(found, times, strict=True)
     ]
@@ -277,11 +278,9 @@ def agreement(found: Sequence[Contender]) -> dict[str, float]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| model | batch | task | what | ms | from | to | ÷ onnxruntime forward |", "| --- " * 8 + "|"]
-    for row in found:
-        cells = [row[key] for key in ("model", "batch", "task", "what", "ms", "quickest_ms", "slowest_ms", "ratio")]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    keys = ("model", "batch", "task", "what", "ms", "quickest_ms", "slowest_ms", "ratio")
+    head = ["model", "batch", "task", "what", "ms", "from", "to", "÷ onnxruntime forward"]
+    return markdown_tables.table(head, ([row[key] for key in keys] for row in found))
 
 
 def verdicts(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -336,14 +335,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 each = contenders(model, batch, chosen.size, chosen.device, not chosen.no_compile, Path(folder))
                 found += rows(each, measure(each, chosen.rounds), model=model, batch=batch)
                 differences |= {f"{model}, batch {batch}, {what}": far for what, far in agreement(each).items()}
-    device = torch.cuda.get_device_name() if chosen.device == "cuda" else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if chosen.device == "cuda" else processor_name()
     facts = {
         "device": device,
         "versions": {"seewhy": __version__, "onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
         "rows": found,
         "differences": differences,
     }
-    print(json.dumps(facts, indent=2) if chosen.json else "\n".join([device, "", table(found), "", *verdicts(found)]))
+    print(json.dumps(facts, indent=2) if chosen.json else "\n".join([device, "", table(found), *verdicts(found)]))
 
 
 if __name__ == "__main__":

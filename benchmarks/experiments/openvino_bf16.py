@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,12 @@ from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Sessions
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+
 METHODS = ("gradcam", "guided-backprop")
 FORWARD = "forward"
-_REST = 0.15
 
 
 def providers(threads: int) -> dict[str, list[Any] | None]:
@@ -73,16 +76,9 @@ def accuracy(explainers: dict[str, Explainer], images: Any) -> dict[str, dict[st
 
 def times(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """The least milliseconds of each, in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            time.sleep(_REST)
-            call()
-            start = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - start)
+    taken = in_turns({name: partial(rested_seconds, call) for name, call in calls.items()}, rounds)
     return {name: 1e3 * min(values) for name, values in taken.items()}
 
 

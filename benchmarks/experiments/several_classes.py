@@ -13,24 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from seewhy import Explainer, __version__
 
-_REST = 0.15
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-
-def measure(run: Callable[[], object]) -> float:
-    """Seconds of one run."""
-    time.sleep(_REST)
-    run()
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+from benchmarks.shared.round_statistics import ratios
+from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
 
 
 def main() -> None:
@@ -52,17 +48,19 @@ def main() -> None:
     def classes(count: int) -> Callable[[], object]:
         return lambda: explainer.explain(images, chosen.method, top=count, batch_size=chosen.batch).heatmaps
 
-    one, several = classes(1), classes(chosen.classes)
-    rounds = [(measure(one), measure(several)) for _ in range(chosen.rounds)]
+    counts = (1, chosen.classes)
+    times = in_turns({count: partial(rested_seconds, classes(count)) for count in counts}, chosen.rounds)
+    one, several = (times[count] for count in counts)
+    found = ratios(several, one)
     figures = {
         "model": data.model.name,
         "method": chosen.method,
         "batch": chosen.batch,
         "classes": chosen.classes,
-        "one_class_ms": round(1000 * statistics.median(first for first, _ in rounds), 2),
-        "several_classes_ms": round(1000 * statistics.median(second for _, second in rounds), 2),
-        "ratio": round(statistics.median(second / first for first, second in rounds), 4),
-        "ratios": [round(second / first, 4) for first, second in rounds],
+        "one_class_ms": round(1000 * statistics.median(one), 2),
+        "several_classes_ms": round(1000 * statistics.median(several), 2),
+        "ratio": round(statistics.median(found), 4),
+        "ratios": [round(ratio, 4) for ratio in found],
         "threads": chosen.threads,
         "seewhy": __version__,
         "onnxruntime": onnxruntime.__version__,

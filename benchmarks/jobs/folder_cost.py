@@ -23,20 +23,20 @@ import dataclasses
 import json
 import multiprocessing
 import platform
-import resource
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import PIL
-from PIL import Image
 
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy._shared.cpu_count import usable_cores
@@ -45,9 +45,14 @@ from seewhy.images.preprocessing import normalise, photograph
 from seewhy.runtime.providers import CPU
 from seewhy.storage.image_encoding import Encoding
 
-_REST = 0.2
-_PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
-_SIZE = (640, 480)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.forward_pass import cpu_session, export_forward
+from benchmarks.shared.markdown_tables import table
+from benchmarks.shared.photographs import write_photographs
+from benchmarks.shared.round_statistics import ratio, ratios
+from benchmarks.shared.timing_in_turns import REST, clock_and_processor_seconds, in_turns
+
 _OVERLAYS = {
     "jpg": Settings(encoding=Encoding("jpg", 90)),
     "webp": Settings(encoding=Encoding("webp", 90)),
@@ -63,8 +68,6 @@ FORWARD, SINGLE = "forward", "forward, one thread each"
 
 def export(source: str, model: Path, forward: Path) -> None:
     """Write the file that explains and the plain one, of the same weights."""
-    import torch
-
     from seewhy_export import export as export_model
     from seewhy_export.sources.registry import load_source
 
@@ -74,42 +77,15 @@ def export(source: str, model: Path, forward: Path) -> None:
         export_model(
             made.module, model, image_size=size, preprocessing=made.preprocessing, labels=made.labels, name=made.name
         )
-    batch = torch.export.Dim("batch", min=1)
-    torch.onnx.export(
-        made.module.eval(),
-        (torch.randn(2, 3, *size),),
-        forward,
-        dynamo=True,
-        input_names=["images"],
-        dynamic_shapes=({0: batch},),
-        external_data=False,
-    )
-
-
-def photographs(folder: Path, count: int) -> None:
-    """Write 640x480 JPEGs, each cut from another place."""
-    from skimage import data
-
-    places = np.random.default_rng(0)
-    pictures = [Image.open(Path(data.__file__).parent / name).convert("RGB") for name in _PHOTOGRAPHS]
-    folder.mkdir()
-    for number in range(count):
-        picture = pictures[number % len(pictures)]
-        width = int(places.uniform(0.6, 1) * min(picture.width, picture.height * 4 / 3))
-        height = width * 3 // 4
-        left, top = (int(places.integers(0, room + 1)) for room in (picture.width - width, picture.height - height))
-        part = picture.resize(_SIZE, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
-        part.save(folder / f"{number:05}.jpg", quality=90)
+    export_forward(made.module.eval(), forward, size)
 
 
 class Forward:
     """The untouched network on images that lie ready."""
 
-    def __init__(self, model: Path, images: np.ndarray, batch: int, threads: int | None, at_once: int) -> None:
-        options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    def __init__(self, model: Path, images: np.ndarray, batch: int, threads: int, at_once: int) -> None:
+        self._session = cpu_session(model, threads)
+        self._input = self._session.get_inputs()[0].name
         self._batches = [images[start : start + batch] for start in range(0, len(images), batch)]
         self._at_once = at_once
 
@@ -122,21 +98,14 @@ class Forward:
             list(threads.map(self._run, self._batches))
 
     def _run(self, batch: np.ndarray) -> Sequence[Any]:
-        results: Sequence[Any] = self._session.run(None, {"images": batch})
+        results: Sequence[Any] = self._session.run(None, {self._input: batch})
         return results
 
 
 def measure(run: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of one run: by the clock, and of all processors."""
-    time.sleep(_REST)
-    before, start = _processor(), time.perf_counter()
-    run()
-    return time.perf_counter() - start, _processor() - before
-
-
-def _processor() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    """Return the seconds of one run on the clock and of all processors, after a rest."""
+    time.sleep(REST)
+    return clock_and_processor_seconds(run)
 
 
 def explain(explainer: Explainer, photos: Path, out: Path, settings: Settings) -> None:
@@ -159,7 +128,7 @@ def main() -> None:
         figures = compare(chosen, Path(place))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(table(figures))
+    print(text(figures), end="")
 
 
 def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
@@ -172,24 +141,20 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
         process.join()
         if process.exitcode:
             raise SystemExit(f"{chosen.source} could not be exported")
-    photographs(place / "photographs", chosen.images)
+    write_photographs(place / "photographs", chosen.images)
 
     explainer = Explainer(model)
     paths = sorted((place / "photographs").iterdir())
     images = normalise([photograph(path, explainer.metadata) for path in paths], explainer.metadata)
     runs: dict[str, Callable[[], object]] = {
-        FORWARD: Forward(forward, images, chosen.batch, None, 1),
+        FORWARD: Forward(forward, images, chosen.batch, 0, 1),
         SINGLE: Forward(forward, images, chosen.batch, 1, usable_cores()),
     }
     for kind, settings in _OVERLAYS.items():
         settings = dataclasses.replace(settings, batch_size=chosen.batch)
         runs[kind] = lambda settings=settings: explain(explainer, place / "photographs", place / "out", settings)  # type: ignore[misc]
-    rounds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in runs}
-    for number in range(-1, chosen.rounds):
-        for kind, run in runs.items():
-            found = measure(run)
-            if number >= 0:  # the first round loads and warms up
-                rounds[kind].append(found)
+    rounds = in_turns({kind: partial(measure, run) for kind, run in runs.items()}, 1 + chosen.rounds)
+    rounds = {kind: found[1:] for kind, found in rounds.items()}  # the first round loads and warms up
     return {
         "model": explainer.metadata.model.name,
         "images": chosen.images,
@@ -208,47 +173,34 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
 
 def _figures(found: list[tuple[float, float]], floor: list[tuple[float, float]], images: int) -> dict[str, Any]:
     clock, processor = ([1000 * value / images for value in values] for values in zip(*found, strict=True))
-    ratios = [ours[0] / theirs[0] for ours, theirs in zip(found, floor, strict=True)]
+    times, floors = [one[0] for one in found], [one[0] for one in floor]
     least = min(one[0] for one in floor), min(one[1] for one in floor)
     return {
         "ms_an_image": round(statistics.median(clock), 2),
         "least_ms": round(min(clock), 2),
         "core_ms_an_image": round(statistics.median(processor), 2),
         "least_core_ms": round(min(processor), 2),
-        "ratio": round(statistics.median(ratios), 4),
+        "ratio": round(ratio(times, floors), 4),
         "ratio_of_least": round(min(one[0] for one in found) / least[0], 4),
         "core_ratio_of_least": round(min(one[1] for one in found) / least[1], 4),
         "cores_busy": round(statistics.median(one[1] / one[0] for one in found), 3),
-        "ratios": [round(ratio, 4) for ratio in ratios],
+        "ratios": [round(one, 4) for one in ratios(times, floors)],
     }
 
 
-def table(figures: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     head = f"{figures['model']}, {figures['images']} images, batch {figures['batch']}, {figures['cores']} cores"
-    columns = (
-        "ms_an_image",
-        "least_ms",
-        "least_core_ms",
-        "ratio",
-        "ratio_of_least",
-        "core_ratio_of_least",
-        "cores_busy",
-    )
-    rows = [
-        [
-            "",
-            "ms an image",
-            "least",
-            "least core-ms",
-            "ratio to forward",
-            "of the least",
-            "of the least core-ms",
-            "cores busy",
-        ]
-    ]
-    rows += [[kind, *(str(run[column]) for column in columns)] for kind, run in figures["runs"].items()]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "", lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
+    columns = {
+        "ms_an_image": "ms an image",
+        "least_ms": "least",
+        "least_core_ms": "least core-ms",
+        "ratio": "ratio to forward",
+        "ratio_of_least": "of the least",
+        "core_ratio_of_least": "of the least core-ms",
+        "cores_busy": "cores busy",
+    }
+    rows = ([kind, *(run[column] for column in columns)] for kind, run in figures["runs"].items())
+    return f"{head}\n\n{table(['', *columns.values()], rows)}"
 
 
 if __name__ == "__main__":

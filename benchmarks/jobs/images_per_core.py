@@ -20,7 +20,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -39,19 +38,17 @@ from seewhy.tables.shard_files import About
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.jobs.folder_cost import photographs
+from benchmarks.shared.markdown_tables import table
+from benchmarks.shared.photographs import write_photographs
+from benchmarks.shared.timing_in_turns import clock_and_processor_seconds
 
 _FORMATS = {"parquet": {"shards": "parquet"}, "jpg": {"encoding": Encoding("jpg", 90)}}
 
 
 def best(run: Callable[[], object], rounds: int) -> float:
     """Seconds of the quickest round but the first."""
-    taken = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:])
+    run()
+    return min(clock_and_processor_seconds(run)[0] for _ in range(rounds))
 
 
 def folder_rate(explainer: Explainer, place: Path, settings: Settings, images: int, rounds: int) -> float:
@@ -111,11 +108,11 @@ def main() -> None:
         figures = measure(chosen, Path(name))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(table(figures))
+    print(text(figures))
 
 
 def measure(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
-    photographs(place / "photographs", chosen.images)
+    write_photographs(place / "photographs", chosen.images)
     rows = []
     for threads in chosen.threads:
         explainer = Explainer(chosen.model, ["cpu"], threads)
@@ -134,16 +131,14 @@ def measure(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
     }
 
 
-def table(figures: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     head = f"{figures['model']}, {figures['method']}, {figures['images']} images of 640x480"
-    rows = [["model", "to", "threads", "images a second", "in one core"]]
-    rows += [
-        [figures["model"], run["to"], str(run["threads"]), f"{run['rate']:.1f}", f"{run['a_core']:.1f}"]
+    rows = (
+        [figures["model"], run["to"], run["threads"], f"{run['rate']:.1f}", f"{run['a_core']:.1f}"]
         for run in figures["runs"]
-    ]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    text = [head, "", lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]
-    return "\n".join([*text, "", f"driver of --ray: {figures['driver']} images a second"])
+    )
+    rates = table(["model", "to", "threads", "images a second", "in one core"], rows)
+    return "\n".join([head, "", rates, f"driver of --ray: {figures['driver']} images a second"])
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-import platform
 import statistics
-import time
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,11 @@ from numpy.typing import NDArray
 
 from seewhy import __version__, _core
 from seewhy.visualization.colormaps import palette
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.machine_facts import describe
+from benchmarks.shared.timing_in_turns import clock_and_processor_seconds, in_turns
 
 Run = Callable[[], Any]
 _SHORTEST = 2e-3
@@ -46,21 +51,10 @@ def rounds(candidates: dict[str, Run], count: int) -> dict[str, dict[str, float]
     repeats = {}
     for name, run in candidates.items():
         run()
-        shortest = min(_timed(run, 1)[0] for _ in range(3))
+        shortest = min(clock_and_processor_seconds(run)[0] for _ in range(3))
         repeats[name] = max(1, round(_SHORTEST / shortest))
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
-    for _ in range(count):
-        for name, run in candidates.items():
-            taken[name].append(_timed(run, repeats[name]))
-    return {name: _summary(times) for name, times in taken.items()}
-
-
-def _timed(run: Run, repeats: int) -> tuple[float, float]:
-    """Seconds that pass, and seconds of processors, for one run."""
-    start, processors = time.perf_counter(), time.process_time()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats, (time.process_time() - processors) / repeats
+    measured = {name: partial(clock_and_processor_seconds, run, repeats[name]) for name, run in candidates.items()}
+    return {name: _summary(times) for name, times in in_turns(measured, count).items()}
 
 
 def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
@@ -275,12 +269,7 @@ def machine() -> dict[str, Any]:
             versions[name] = importlib.import_module(name).__version__
         except ImportError:
             continue
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "isas": _core.isas(),
-        "versions": versions,
-    }
+    return {**describe(), "isas": _core.isas(), "versions": versions}
 
 
 def print_kernels(found: list[dict[str, Any]]) -> None:

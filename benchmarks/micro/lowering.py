@@ -13,22 +13,17 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnxscript import opset20
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "export"))
-
-from networks import torchvision_network
 
 from seewhy._shared.cpu_count import usable_cores
 from seewhy.runtime.graph_pruning import prune
@@ -36,6 +31,14 @@ from seewhy_export import export
 from seewhy_export.backward import joint_graph
 from seewhy_export.lowering import convolution, forward_operators, onnx_masks, pooling
 from seewhy_export.lowering.shape_helpers import fit, put_zeros_between
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.forward_pass import cpu_session
+from benchmarks.shared.markdown_tables import table
+from benchmarks.shared.random_networks import live_network
+from benchmarks.shared.round_statistics import order
+from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
 
 OUTPUTS = ("logits", "guided_gradients")
 aten: Any = torch.ops.aten
@@ -100,51 +103,28 @@ def make(network: str, name: str, folder: Path) -> tuple[bytes, int]:
     path, optimized = folder / "model.onnx", folder / "optimized.onnx"
     mean = {aten.mean.dim: lambda *args, **options: forward_operators.mean(*args, **options)}
     with _changed(VARIANTS[name]), patch.dict(forward_operators.FORWARD_LOWERINGS, mean):
-        export(torchvision_network(network), path, outputs=list(OUTPUTS), verify=False)
+        export(live_network(f"torchvision:{network}")[0], path, outputs=list(OUTPUTS), verify=False)
     model = prune(onnx.load(path), OUTPUTS).SerializeToString()
-    start(model, 1, optimized)
+    cpu_session(model, 1, optimized_model_filepath=str(optimized))
     nodes = onnx.load(optimized).graph.node
     return model, sum(node.op_type in ("ReorderInput", "ReorderOutput") for node in nodes)
-
-
-def start(model: bytes, threads: int, optimized: Path | None = None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def measure(network: str, rounds: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         made = {name: make(network, name, Path(folder)) for name in VARIANTS}
-    rows = [{"without": name, "reorders": reorders} for name, (_, reorders) in made.items()]
-    for threads in sorted({1, usable_cores()}):
-        times = turns({name: start(model, threads) for name, (model, _) in made.items()}, rounds)
-        for row in rows:
-            of_each = np.array(times[str(row["without"])]) / np.array(times["everything"])
-            row[f"ratio, {threads} threads"] = round(float(np.median(of_each)), 3)
-    return rows
-
-
-def turns(sessions: dict[str, onnxruntime.InferenceSession], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each session in each round."""
     feeds = {
         "images": np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32),
         "targets": np.array([-1]),
     }
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    names = list(sessions)
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            time.sleep(0.15)  # for the threads of the one before to stop spinning
-            sessions[name].run(None, feeds)
-            begun = time.perf_counter()
-            sessions[name].run(None, feeds)
-            times[name].append(time.perf_counter() - begun)
-    return times
+    rows = [{"without": name, "reorders": reorders} for name, (_, reorders) in made.items()]
+    for threads in sorted({1, usable_cores()}):
+        runs = {name: partial(cpu_session(model, threads).run, None, feeds) for name, (model, _) in made.items()}
+        times = in_turns({name: partial(rested_seconds, run) for name, run in runs.items()}, rounds, order)
+        for row in rows:
+            of_each = np.array(times[str(row["without"])]) / np.array(times["everything"])
+            row[f"ratio, {threads} threads"] = round(float(np.median(of_each)), 3)
+    return rows
 
 
 def main() -> None:
@@ -159,9 +139,8 @@ def main() -> None:
         print(json.dumps(found, indent=1))
         return
     for network, rows in found.items():
-        print(f"\n| {network}, {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}")
-        for row in rows:
-            print(f"| {' | '.join(map(str, row.values()))} |")
+        first, *others = rows[0]
+        print("\n" + table([f"{network}, {first}", *others], (row.values() for row in rows)), end="")
 
 
 if __name__ == "__main__":

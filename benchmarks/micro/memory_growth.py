@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.child_processes import json_of_script
+from benchmarks.shared.machine_facts import memory_of_process
 
 _DIFFERENT = 16
 _SIZE = (96, 72)
@@ -47,16 +51,6 @@ def photographs(folder: Path, count: int) -> None:
             path.hardlink_to(originals[number % len(originals)])
 
 
-def resident() -> dict[str, int]:
-    """Bytes: the most so far, and now."""
-    found = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key in ("VmHWM", "VmRSS", "RssAnon"):
-            found[key] = int(value.split()[0]) * 1024
-    return found
-
-
 def one(model: str, photos: Path, folder: Path, form: str, threads: int | None) -> dict[str, Any]:
     """Run in this process, and say what it took."""
     from seewhy import Explainer, Settings, explain_folder
@@ -64,17 +58,17 @@ def one(model: str, photos: Path, folder: Path, form: str, threads: int | None) 
 
     settings = Settings(encoding=Encoding(form)) if form in FORMATS else Settings(shards=form)
     explainer = Explainer(model, threads=threads)
-    start = resident()
+    start = memory_of_process()
     middle: dict[str, int] = {}
 
     def progress(done: int, total: int | None) -> None:
         if total is not None and done == total // 2:
-            middle.update(resident())
+            middle.update(memory_of_process())
 
     began = time.monotonic()
     summary = explain_folder(explainer, photos, folder, settings, progress=progress)
     seconds = time.monotonic() - began
-    end = resident()
+    end = memory_of_process()
     return {
         "images": summary.done,
         "failed": summary.failed,
@@ -90,10 +84,8 @@ def measure(model: str, count: int, form: str, threads: int | None, folder: Path
     """One run in a fresh process."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         photographs(Path(place) / "photos", count)
-        words = [sys.executable, __file__, model, "--worker", place, "--format", form]
-        words += [] if threads is None else ["--threads", str(threads)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
-        found: dict[str, Any] = json.loads(done.stdout)
+        given = [] if threads is None else ["--threads", str(threads)]
+        found = json_of_script(__file__, model, "--worker", place, "--format", form, *given)
     if (found["images"], found["failed"]) != (count, 0):
         raise SystemExit(f"{found['images']} of {count} images were explained, {found['failed']} failed")
     return {"format": form, **found}

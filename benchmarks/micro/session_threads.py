@@ -27,14 +27,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,14 @@ from seewhy.methods.registry import METHODS
 from seewhy.runtime.graph_pruning import prune
 from seewhy.runtime.model_file import ModelFile
 
-_REST = 0.15
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.child_processes import json_of_script
+from benchmarks.shared.forward_pass import cpu_session
+from benchmarks.shared.machine_facts import Clock, memory_of_process
+from benchmarks.shared.timing_in_turns import REST, in_turns
+
+CLOCK = Clock()
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,9 @@ def ways(cores: int) -> dict[str, Way]:
 
 SPIN: dict[str, dict[str, str]] = {
     "on": {},
-    "off": {"intra_op.allow_spinning": "0"},
-    "short": {"intra_op.spin_duration_us": "50"},
-    "stop": {"force_spinning_stop": "1"},
+    "off": {"session.intra_op.allow_spinning": "0"},
+    "short": {"session.intra_op.spin_duration_us": "50"},
+    "stop": {"session.force_spinning_stop": "1"},
 }
 
 MEMORY: dict[str, dict[str, Any]] = {
@@ -93,17 +100,6 @@ MEMORY: dict[str, dict[str, Any]] = {
     "no arena": {"enable_cpu_mem_arena": False},
     "no arena, no pattern": {"enable_cpu_mem_arena": False, "enable_mem_pattern": False},
 }
-
-
-def session(graph: bytes, threads: int, spin: str = "on", **changes: Any) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    for name, value in SPIN[spin].items():
-        options.add_session_config_entry(f"session.{name}", value)
-    for name, value in changes.items():
-        setattr(options, name, value)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def feeds(model: ModelFile, graph: onnxruntime.InferenceSession, batch: int) -> dict[str, Any]:
@@ -133,10 +129,10 @@ def caller(model: ModelFile, made: onnxruntime.InferenceSession, batch: int, ker
 
 def measure(calls: list[Callable[[], object]], seconds: float) -> tuple[int, float, float, float]:
     """Batches run, seconds on the clock, seconds of processor time, cores that others kept busy."""
-    time.sleep(_REST)
+    time.sleep(REST)
     calls[0]()
     counts = [0] * len(calls)
-    begun, spent, all_spent = time.perf_counter(), time.process_time(), everybody()
+    begun, spent, all_spent = time.perf_counter(), time.process_time(), CLOCK.machine()
 
     def work(number: int) -> None:
         while True:
@@ -152,14 +148,7 @@ def measure(calls: list[Callable[[], object]], seconds: float) -> tuple[int, flo
     for worker in workers:
         worker.join()
     clock, own = time.perf_counter() - begun, time.process_time() - spent
-    return sum(counts), clock, own, max(everybody() - all_spent - own, 0) / clock
-
-
-def everybody() -> float:
-    """Seconds of processor time that all processes took since the machine started."""
-    with open("/proc/stat", encoding="ascii") as file:
-        user, nice, system, _, _, interrupts, soft, *_ = map(int, file.readline().split()[1:])
-    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+    return sum(counts), clock, own, max(CLOCK.machine() - all_spent - own, 0) / clock
 
 
 def split(
@@ -170,15 +159,15 @@ def split(
     for batch in batches:
         calls = {}
         for name, way in ways(cores).items():
-            made = [session(graph, way.threads, way.spin) for _ in range(1 if way.shared else way.callers)]
+            made = [cpu_session(graph, way.threads, SPIN[way.spin]) for _ in range(1 if way.shared else way.callers)]
             calls[name] = [caller(model, made[i % len(made)], batch, way.kernels) for i in range(way.callers)]
-        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in calls}
-        for _ in range(rounds):
-            for name, one in calls.items():
-                count, clock, processor, outside = measure(one, seconds)
-                if outside < quiet:
-                    found[name].append((count * batch / clock, 1000 * processor / (count * batch), outside))
-        for name, figures in found.items():
+        measured = {name: partial(measure, one, seconds) for name, one in calls.items()}
+        for name, turns in in_turns(measured, rounds).items():
+            figures = [
+                (count * batch / clock, 1000 * processor / (count * batch), outside)
+                for count, clock, processor, outside in turns
+                if outside < quiet
+            ]
             rates, costs, outsides = zip(*figures, strict=True) if figures else ([math.nan],) * 3
             rows.append(
                 {
@@ -202,7 +191,7 @@ def remember(path: str, method: str, setting: str, runs: int, largest: int) -> d
     if changes.pop("shrink", False):
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     graph = prune(model.proto, [contract.LOGITS, *METHODS[method].outputs]).SerializeToString()
-    made = session(graph, 1, **changes)
+    made = cpu_session(graph, 1, **changes)
     given = feeds(model, made, largest)
     sizes = np.random.default_rng(1).integers(1, largest + 1, runs)
     before = resident()
@@ -225,17 +214,8 @@ def remember(path: str, method: str, setting: str, runs: int, largest: int) -> d
 
 
 def resident() -> int:
-    """MiB."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
-
-
-def memory(chosen: argparse.Namespace) -> list[dict]:
-    rows = []
-    for setting in MEMORY:
-        command = [sys.executable, __file__, *sys.argv[1:], "--setting", setting]
-        rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    return rows
+    """Return the MiB of memory that this process has resident."""
+    return memory_of_process()["VmRSS"] // 2**20
 
 
 def table(rows: list[dict]) -> str:
@@ -265,7 +245,7 @@ def main() -> None:
         return
     model = ModelFile.read(chosen.model)
     if chosen.memory:
-        rows = memory(chosen)
+        rows = [json_of_script(__file__, *sys.argv[1:], "--setting", setting) for setting in MEMORY]
     else:
         rows = split(
             model, chosen.method, chosen.batch or [1, 8], chosen.cores, chosen.rounds, chosen.seconds, chosen.quiet

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 
 def describe() -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": available_cores(),
         "memory_gib": _memory(),
         "system": f"{platform.system()} {platform.release()}",
@@ -18,6 +19,21 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "instructions": _instructions(),
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of installed packages."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def memory_of_process() -> dict[str, int]:
+    """Return bytes of this process by the kernel's names: VmRSS now, VmHWM at most, RssAnon of no file's."""
+    found = {}
+    for line in _read("/proc/self/status").splitlines():
+        key, _, value = line.partition(":")
+        if key in ("VmHWM", "VmRSS", "RssAnon"):
+            found[key] = int(value.split()[0]) * 1024
+    return found
 
 
 def available_cores() -> int:
@@ -49,7 +65,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _processor() -> str:
+def processor_name() -> str:
     names = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line]
     return names[0] if names else platform.processor() or platform.machine()
 

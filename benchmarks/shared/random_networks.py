@@ -1,0 +1,42 @@
+"""Classifiers with the random weights of the exporter's tests, which leave no branch switched off."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "export"))
+
+from networks import live_weights, settle, torchvision_network
+
+
+def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
+    """Return the network that `torchvision:NAME` or `timm:NAME` means, in evaluation mode, and its own image size."""
+    source, _, name = spec.partition(":")
+    if source == "torchvision":
+        return torchvision_network(name), (299, 299) if name == "inception_v3" else (224, 224)
+    import timm
+
+    network = timm.create_model(name, pretrained=False)
+    return live_weights(network).eval(), tuple(network.pretrained_cfg["input_size"][1:])
+
+
+def settled_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
+    """Return the same with batch norms that fit the weights, as training would leave them."""
+    network, image_size = live_network(spec)
+    return settle(network, scenes(8, image_size)), image_size
+
+
+def scenes(count: int, image_size: tuple[int, int]) -> Tensor:
+    """Return noise of all sizes together, each image with a contrast of its own: as varied as photographs are."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(count, 3, *image_size)
+    for size in (2, 5, 12, 30, 75, 180):
+        coarse = torch.randn(count, 3, size, size, generator=generator)
+        contrast = 2 * torch.rand(count, 1, 1, 1, generator=generator)
+        images += contrast * torch.nn.functional.interpolate(coarse, image_size, mode="bilinear")
+    return images
