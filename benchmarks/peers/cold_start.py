@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.measurement_rounds import REST
 from benchmarks.peers.tool_environments import Environments
 from benchmarks.peers.worker_process import WORKERS, environment
 from benchmarks.shared import round_statistics
+from benchmarks.shared.child_processes import last_line
+from benchmarks.shared.timing_in_turns import REST
 
 TOOLS = {
     "SeeWhy": "seewhy",
@@ -73,7 +74,7 @@ def _start(command: list[str], threads: int) -> tuple[float, int] | str:
             process.kill()
             return f"did not end within {SECONDS} s"
     if process.returncode or not line.startswith("{"):
-        return f"exit status {process.returncode}: {(errors.strip().splitlines() or ['no message'])[-1]}"[:300]
+        return f"exit status {process.returncode}: {last_line(errors)}"[:300]
     told = json.loads(line)
     if told["shape"] != SHAPE:
         return f"a heatmap of {told['shape']} instead of {SHAPE}"

@@ -22,21 +22,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks import RESULTS, ROOT
 from benchmarks.peers import cold_start, input_files, results_file
 from benchmarks.peers.benchmark_questions import ALL, COLD, QUESTIONS, ROUNDS, Question
 from benchmarks.peers.measurement_rounds import Group, Rival, Tool, measure
-from benchmarks.peers.tool_environments import (
-    ENVIRONMENTS,
-    ROOT,
-    SEEWHY,
-    EnvironmentFailure,
-    Environments,
-    sources_digest,
-)
+from benchmarks.peers.tool_environments import ENVIRONMENTS, SEEWHY, EnvironmentFailure, Environments, sources_digest
 from benchmarks.peers.worker_process import KILLED, Process, ToolFailure
 from benchmarks.shared.machine_facts import available_cores, describe
 
-RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
+FILE = RESULTS / "peers.json"
 COLD_ROUNDS = 7
 
 
@@ -184,7 +178,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", type=float, metavar="CORES", help="measure only while others keep fewer cores busy")
     parser.add_argument("--threads", type=int, default=available_cores(), help="of every tool (all cores)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for environments and models (.bench)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file to write")
+    parser.add_argument("--results", type=Path, default=FILE, help="the JSON file to write")
     parser.add_argument("--install", action="store_true", help="install the tools, and measure nothing")
     parser.add_argument("--allow-gpu-libraries", action="store_true", help="let pip install gigabytes for GPUs")
     return parser
@@ -196,7 +190,7 @@ def main() -> None:
         Bench(chosen).run()
     except (EnvironmentFailure, results_file.OtherConditions, RuntimeError) as error:
         raise SystemExit(f"bench: {error}") from None
-    if not chosen.install and chosen.results == RESULTS:
+    if not chosen.install and chosen.results == FILE:
         from benchmarks.peers.page import write_page
 
         write_page.main([])

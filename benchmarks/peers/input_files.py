@@ -15,11 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.shared.child_processes import last_line
+from benchmarks.shared.forward_pass import export_forward
+from benchmarks.shared.photographs import cut_photograph
+
 MODELS = ("alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny")
 LARGEST_BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PHOTOGRAPHS, WIDTH, HEIGHT = 32, 640, 480
+PHOTOGRAPHS = 32
 
 
 def prepare(folder: Path, name: str, sources: str) -> Path:
@@ -34,7 +39,7 @@ def prepare(folder: Path, name: str, sources: str) -> Path:
         command = [sys.executable, str(Path(__file__).resolve()), str(folder), name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{name}: {(done.stderr.strip().splitlines() or ['export failed'])[-1]}")
+            raise RuntimeError(f"{name}: {last_line(done.stderr, 'export failed')}")
         stamp.write_text(sources)
     return folder / name
 
@@ -56,19 +61,8 @@ def write_inputs(folder: Path) -> None:
 
 
 def _photograph(folder: Path, index: int) -> np.ndarray:
-    """A part of one of scikit-image's photographs as a 640x480 JPEG; returns a 224x224 part."""
-    from PIL import Image
-    from skimage import data
-
-    generator = np.random.default_rng(index)
-    names = ("chelsea", "coffee", "astronaut", "rocket")
-    image = Image.fromarray(getattr(data, names[index % len(names)])())
-    share = generator.uniform(0.75, 1.0)
-    width = int(share * min(image.width, image.height * WIDTH / HEIGHT))
-    height = width * HEIGHT // WIDTH
-    left = int(generator.integers(0, image.width - width + 1))
-    top = int(generator.integers(0, image.height - height + 1))
-    image = image.crop((left, top, left + width, top + height)).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+    """Write a photograph as JPEG, and return a 224x224 part of it."""
+    image = cut_photograph(index)
     image.save(folder / f"photograph{index:02}.jpg", quality=92)
     return np.asarray(image)[128 : 128 + 224, 208 : 208 + 224]
 
@@ -76,13 +70,12 @@ def _photograph(folder: Path, index: int) -> np.ndarray:
 def _write(folder: Path, name: str) -> None:
     import torch
 
-    sys.path[:0] = [str(HERE.parents[1])]
-    from benchmarks.compatibility.zoo import build, scenes
+    from benchmarks.shared.random_networks import scenes, settled_network
     from seewhy.contract.metadata import Preprocessing
     from seewhy_export import export
 
     torch.set_num_threads(os.cpu_count() or 1)
-    module, size = build(f"torchvision:{name}")
+    module, size = settled_network(f"torchvision:{name}")
     images = scenes(LARGEST_BATCH, size)
     with torch.no_grad():
         targets = torch.cat([module(part).argmax(1) for part in images.split(8)]).tolist()
@@ -90,14 +83,7 @@ def _write(folder: Path, name: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", images.numpy())
     torch.save(module.state_dict(), place / "weights.pt")
-    torch.onnx.export(
-        module,
-        (images[:2],),
-        place / "forward.onnx",
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        external_data=False,
-        verbose=False,
-    )
+    export_forward(module, place / "forward.onnx", size)
     preprocessing = Preprocessing("shorter-side", 256, "bilinear", True, MEAN, STD, "RGB")
     # Held to PyTorch below, by the comparison of every tool's answers.
     report = export(module, place / "seewhy.onnx", size, preprocessing=preprocessing, name=name, verify=False)

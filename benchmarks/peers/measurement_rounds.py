@@ -14,9 +14,8 @@ from benchmarks.peers import result_agreement
 from benchmarks.peers.worker_process import Process, ToolFailure
 from benchmarks.shared import round_statistics
 from benchmarks.shared.machine_facts import Clock
+from benchmarks.shared.timing_in_turns import REST
 
-# Idle thread pools go on spinning for a while, and slow down whatever runs next.
-REST = 0.15
 # A call that takes this long is not preceded by an unmeasured one: waking threads takes microseconds.
 LONG = 0.5
 # Seconds that a machine is watched before it counts as quiet; and what the system's clocks, which tick a hundred times

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks.shared.json_files import read, write
 
 SOURCES = "sources"
 
@@ -54,14 +55,7 @@ class Results:
 
     def add(self, key: str, record: Mapping[str, Any]) -> None:
         self._data["records"][key] = {**record, SOURCES: self._data[SOURCES]}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(self._data, indent=1) + "\n")
-        temporary.replace(self._path)
-
-
-def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+        write(self._path, self._data)
 
 
 def key(question: str, model: str, batch: int) -> str:

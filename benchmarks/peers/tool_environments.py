@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks import ROOT
+
 CONSTRAINTS = ROOT / "constraints.txt"
 SEEWHY = "seewhy"
 # A GPU's libraries: gigabytes that no measurement here uses.

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.shared.child_processes import last_line
+
 WORKERS = Path(__file__).resolve().parent / "workers"
 # torch.compile writes and compiles C++ in its first call.
 SECONDS = 1200.0
@@ -101,8 +103,7 @@ class Process:
     def _how_it_ended(self) -> str:
         status = self._process.wait()
         self._log.flush()
-        last = Path(self._log.name).read_text(errors="replace").strip().splitlines()
-        return f"exit status {status}: {(last or ['no message'])[-1]}"[:300]
+        return f"exit status {status}: {last_line(Path(self._log.name).read_text(errors='replace'))}"[:300]
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.peers.benchmark_questions import COLD, FLOOR, OURS, QUESTIONS
@@ -10,14 +10,7 @@ from benchmarks.peers.cold_start import MODELS as COLD_MODELS
 from benchmarks.peers.cold_start import TOOLS as COLD_TOOLS
 from benchmarks.peers.page.performance_aims import Records, bars, quickest
 from benchmarks.peers.results_file import key
-
-
-def line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)]) + "\n"
+from benchmarks.shared.markdown_tables import table
 
 
 def bar_table(records: Records) -> str:

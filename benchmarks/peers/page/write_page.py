@@ -13,13 +13,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from benchmarks import RESULTS, ROOT
 from benchmarks.peers import results_file
 from benchmarks.peers.benchmark_questions import QUESTIONS
 from benchmarks.peers.page import comparison_plots, comparison_tables
 from benchmarks.peers.results_file import SOURCES
+from benchmarks.shared import markdown_tables
 
-ROOT = Path(__file__).resolve().parents[3]
-RESULTS = ROOT / "benchmarks" / "results"
 PLOTTED = ("forward", "gradcam", "guided")
 
 HEAD = """# Benchmarks
@@ -162,7 +162,7 @@ def _cuda(path: Path) -> str:
     if not data:
         return "Not measured.\n"
     rows = [[_text(value) for value in row.values()] for row in data["rows"]]
-    return f"{data['device']}\n\n{comparison_tables.table(list(data['rows'][0]), rows)}"
+    return f"{data['device']}\n\n{markdown_tables.table(list(data['rows'][0]), rows)}"
 
 
 def _text(value: Any) -> str:
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     data = results_file.read(chosen.results)
     if not data:
-        raise SystemExit(f"report: {chosen.results}: no results; run `make bench`")
+        raise SystemExit(f"write_page: {chosen.results}: no results; run `make bench`")
     chosen.page.parent.mkdir(parents=True, exist_ok=True)
     chosen.page.write_text(page(data, chosen.results.name, chosen.page, RESULTS / "cuda.json"), encoding="utf-8")
     print(f"wrote {chosen.page}")
