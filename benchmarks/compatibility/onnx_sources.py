@@ -17,50 +17,35 @@ import argparse
 import json
 import logging
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import textwrap
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "onnx_sources.json"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks import RESULTS, ROOT
+from benchmarks.compatibility.onnx_sources_page import NETWORKS, PEERS, WAYS, label, page
+from benchmarks.shared import json_files
+from benchmarks.shared.child_processes import last_line
+from benchmarks.shared.machine_facts import versions
+from benchmarks.shared.random_networks import live_network
+
+FILE = RESULTS / "onnx_sources.json"
 PAGE = ROOT / "docs" / "onnx-source.md"
 SECONDS = 1800
-
-NETWORKS = """
-    torchvision:squeezenet1_1 torchvision:mobilenet_v2 torchvision:mobilenet_v3_small torchvision:shufflenet_v2_x0_5
-    torchvision:mnasnet0_5 torchvision:resnet18 torchvision:efficientnet_b0 torchvision:convnext_tiny
-    torchvision:swin_t timm:deit_tiny_patch16_224 timm:edgenext_xx_small timm:mobilevit_xxs
-""".split()
-
-# (exporter, opset, whether the file takes any number of images). The last one is held to autograd as well.
-WAYS = (("script", 11, False), ("script", 17, True), ("dynamo", 20, True), ("dynamo", 18, False))
-
-PEERS = ("onnx2torch", "onnx2pytorch")
+PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnx", "onnxruntime")
 
 
 def write(spec: str, way: tuple[str, int, bool], path: Path) -> tuple[int, int]:
     """Write the network to `path`, and return its image size."""
     import torch
 
-    sys.path.insert(0, str(ROOT / "tests" / "export"))
-    from networks import live_weights, torchvision_network
-
-    source, _, name = spec.partition(":")
-    if source == "torchvision":
-        network, size = torchvision_network(name), (224, 224)
-    else:
-        import timm
-
-        network = live_weights(timm.create_model(name, pretrained=False)).eval()
-        size = tuple(network.pretrained_cfg["input_size"][1:])
+    network, size = live_network(spec)
     exporter, opset, free = way
     # A batch of one is a constant for torch.export.
     images = torch.zeros(2 if free and exporter == "dynamo" else 1, 3, *size)
@@ -89,7 +74,7 @@ def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
     from seewhy_export.sources.registry import load_source
 
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"versions": versions()}
+    record: dict[str, Any] = {"versions": versions(*PACKAGES)}
     with tempfile.TemporaryDirectory() as folder:
         path, exported = Path(folder) / "model.onnx", Path(folder) / "exported.onnx"
         try:
@@ -185,11 +170,6 @@ def converters() -> dict[str, Callable[[Path], Any]]:
     return {"onnx2torch": onnx2torch, "onnx2pytorch": onnx2pytorch}
 
 
-def versions() -> dict[str, str]:
-    packages = ("seewhy", "torch", "torchvision", "timm", "onnx", "onnxruntime")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
 def peer_versions() -> dict[str, str]:
     found = {}
     for peer in PEERS:
@@ -210,164 +190,22 @@ def in_own_process(arguments: list[str]) -> dict[str, Any]:
         return {"failed": f"longer than {SECONDS} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
-        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
+        return {"failed": last_line(done.stderr)[:200]}
     return json.loads(lines[-1])
 
 
-def label(spec: str, way: tuple[str, int, bool]) -> str:
-    exporter, opset, free = way
-    return f"{spec} {exporter} {opset} {'any' if free else 'one'}"
-
-
-def read_results() -> dict[str, dict[str, Any]]:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
 def save(key: str, record: dict[str, Any]) -> None:
-    results = {**read_results(), key: record}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    json_files.write(FILE, dict(sorted({**json_files.read(FILE), key: record}.items())))
 
 
-HEAD = """# ONNX files as sources
-
-    seewhy export model.onnx --labels labels.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-
-is for networks whose PyTorch source nobody has. The graph becomes a PyTorch module, of one child a node, which goes the
-way of every other source. Before that its output is compared with what onnxruntime computes from the file, on noise
-and on a picture with large areas of one value: relative L2 error at most 1e-4, or four times PyTorch's own float32
-error where that is more (2e-2 for a file in half precision), on one of five draws. Labels and preprocessing are not in
-such a file, so flags say them.
-
-What is taken: opsets {opsets}, one input of images (N, C, H, W) or (N, H, W, C) in floating point, weights in the
-file or beside it. `--head` chooses among several outputs, or names a value inside the graph; `--size` says what a file
-leaves open; `--layer` takes a node's name, a value's, or the module path that `seewhy` prints. Where the file is for a
-fixed number of images, the exported one is for any: shapes that hold the file's own batch get the real one back. A
-score at the end (softmax, sigmoid) is taken off as usual. Clip from 0 to 6 counts as ReLU6.
-
-What is refused, by the names of operator and node: control flow (If, Loop, Scan), quantised arithmetic
-(QuantizeLinear, QLinearConv, ...; weights that are only stored in eight bits are fine), operators of other domains
-(com.microsoft, which onnxruntime writes into files that it has optimised), random numbers, shapes that depend on
-pixels, and sizes of more than 64 bits.
-
-These operators are converted:
-
-{operators}
-
-## What was tried
-
-Written by `python benchmarks/compatibility/onnx_sources.py`, not by hand: networks with random weights that leave no
-branch switched off, written by PyTorch's TorchScript exporter (`script`) and its present one (`dynamo`), for one image
-at a time or for any number. *Conversion* is the relative L2 difference of the converted network's output from
-onnxruntime's. Every file was then traced for any number of images, which is the exporter's first step, and one of each
-network was exported: *logits* is the difference of the exported file's logits, for three images at once, from those of
-the file that it came from, and *gradients* the largest error of any output against PyTorch's autograd in float64, with
-PyTorch's own float32 error in brackets where it was needed ([semantics.md](semantics.md#parity) says what it is for).
-
-{summary}
-
-| network | written by | opset | batch | nodes | conversion | then | logits | gradients |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
-"""
-
-TAIL = """
-## Other converters
-
-The converters on PyPI were tried first, on the same files. What matters here is whether `torch.export` can trace what
-they make, for any number of images.
-
-| converter | files | converted | of these, traced | what stops it most often |
-| --- | --- | --- | --- | --- |
-{rows}
-Neither was built to be traced: a shape that is an input of a node is a tensor there, whose numbers a trace does not
-know. Here such values are kept apart from tensors, with symbolic sizes in them (`onnx_import/values.py`).
-"""
-
-
-def page(results: dict[str, dict[str, Any]]) -> str:
+def write_page() -> None:
     sys.path[:0] = [str(ROOT / "export"), str(ROOT / "engine")]
     from seewhy_export.sources.onnx_import.file_reading import OLDEST_OPSET
     from seewhy_export.sources.onnx_import.graph_module import OPERATORS
     from seewhy_export.sources.onnx_import.shape_arithmetic import KNOWN
 
-    names = [f"`{name}`" for name in sorted({*OPERATORS, *KNOWN, "Constant"} - {"Linear"})]
-    text = HEAD.format(
-        opsets=f"{OLDEST_OPSET} and later",
-        operators=textwrap.fill(" ".join(names), 120),
-        summary=summary(results),
-    )
-    for spec in NETWORKS:
-        for way in WAYS:
-            text += row(spec, way, results.get(label(spec, way), {})) + "\n"
-    return text + peers(results)
-
-
-def summary(results: dict[str, dict[str, Any]]) -> str:
-    records = [results.get(label(spec, way), {}) for spec in NETWORKS for way in WAYS]
-    written = [record for record in records if record and "unwritten" not in record]
-    good = sum("file" in record or "traced" in record for record in written)
-    refused = sum("refused" in record for record in written)
-    of = next((record["versions"] for record in written if "versions" in record), {})
-    names = ", ".join(f"{name} {number}" for name, number in of.items())
-    missing = sum(not record for record in records)
-    text = (
-        f"Of {len(written)} files that PyTorch could write, {good} were taken and {refused} refused"
-        + (f"; {missing} were not tried" if missing else "")
-        + f". With {names}."
-    )
-    return textwrap.fill(text, 120, break_on_hyphens=False)
-
-
-def row(spec: str, way: tuple[str, int, bool], record: dict[str, Any]) -> str:
-    exporter, opset, free = way
-    cells = [spec, exporter, str(opset), "any" if free else "one", str(record.get("nodes", "")), *outcome(record)]
-    return "| " + " | ".join(cells) + " |"
-
-
-def outcome(record: dict[str, Any]) -> list[str]:
-    """Conversion, what came then, logits, gradients; or what stopped it."""
-    for key, told in (("unwritten", "PyTorch does not write it"), ("refused", "refused"), ("failed", "failed")):
-        if key in record:
-            reason = record[key].replace("|", "/")
-            return [f"{told}: {reason}", "", "", ""]
-    if not record:
-        return ["not tried", "", "", ""]
-    if "file" not in record:
-        return [f"{record['conversion']:.1e}", "traced", "", ""]
-    return [f"{record['conversion']:.1e}", "exported", f"{record['file']:.1e}", gradients(record["worst"])]
-
-
-def gradients(worst: list[float | None] | None) -> str:
-    if worst is None:
-        return ""
-    own = "" if worst[1] is None else f" ({worst[1]:.1e})"
-    return f"{worst[0]:.1e}{own}"
-
-
-def peers(results: dict[str, dict[str, Any]]) -> str:
-    tried = {key.removeprefix("peers "): record for key, record in results.items() if key.startswith("peers ")}
-    numbers = tried.pop("versions", {})
-    if not tried:
-        return ""
-    rows = ""
-    for peer in PEERS:
-        told = [record[peer] for record in tried.values() if peer in record]
-        traced = sum(text == "traces" for text in told)
-        converted = sum(not text.startswith("does not convert") for text in told)
-        reasons = Counter(reason(text) for text in told if text != "traces").most_common(2)
-        listed = "; ".join(f"{text} ({count})" for text, count in reasons)
-        rows += f"| {peer} {numbers.get(peer, '')} | {len(told)} | {converted} | {traced} | {listed} |\n"
-    return TAIL.format(rows=rows)
-
-
-def reason(text: str) -> str:
-    """A failure without what differs from file to file."""
-    if "operation_type=" in text:
-        operator, number = text.partition("operation_type='")[2].split("', version=")
-        return f"no {operator} of opset {number.rstrip(')')}"
-    if "data-dependent" in text:
-        return "a shape that depends on data"
-    return text.partition(": ")[2].split(":")[0] + (": a name of the file" if "no attribute" in text else "")
+    names = sorted({*OPERATORS, *KNOWN, "Constant"} - {"Linear"})
+    PAGE.write_text(page(json_files.read(FILE), OLDEST_OPSET, names), encoding="utf-8")
 
 
 def main() -> None:
@@ -388,7 +226,7 @@ def main() -> None:
     for spec in NETWORKS if not chosen.table else ():
         for i, way in enumerate(WAYS):
             key = ("peers " if chosen.peers else "") + label(spec, way)
-            if chosen.only not in key or (chosen.missing and key in read_results()):
+            if chosen.only not in key or (chosen.missing and key in json_files.read(FILE)):
                 continue
             record = in_own_process(["--peers-of" if chosen.peers else "--one", spec, str(i)])
             save(key, record)
@@ -396,7 +234,7 @@ def main() -> None:
             print(f"{key}: {json.dumps(told)[:240]}", flush=True)
     if chosen.peers:
         save("peers versions", peer_versions())
-    PAGE.write_text(page(read_results()), encoding="utf-8")
+    write_page()
 
 
 if __name__ == "__main__":

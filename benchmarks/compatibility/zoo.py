@@ -15,7 +15,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,11 +25,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "zoo.json"
+from benchmarks import RESULTS, ROOT
+from benchmarks.compatibility.zoo_page import table
+from benchmarks.shared import json_files
+from benchmarks.shared.child_processes import last_line
+from benchmarks.shared.machine_facts import versions
+from benchmarks.shared.random_networks import settled_network
+
+FILE = RESULTS / "zoo.json"
 TABLE = ROOT / "docs" / "models.md"
 # Networks in one process, and the most seconds for them.
 TOGETHER, SECONDS = 6, 7200
+PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnxruntime", "onnxscript")
 
 # One small member of each family.
 TIMM = """
@@ -56,41 +62,6 @@ def specs() -> list[str]:
     return [f"torchvision:{name}" for name in models.list_models(module=models)] + [f"timm:{name}" for name in TIMM]
 
 
-def build(spec: str) -> tuple[Any, tuple[int, int]]:
-    """The network with live weights, and its own image size."""
-
-    from seewhy_export.sources.torchvision_import import import_torchvision
-
-    models = import_torchvision().models
-    import timm
-
-    sys.path.insert(0, str(ROOT / "tests" / "export"))
-    from networks import live_weights, settle
-
-    source, _, name = spec.partition(":")
-    if source == "torchvision":
-        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        module = models.get_model(name, weights=None, **options)
-        image_size = (299, 299) if name == "inception_v3" else (224, 224)
-    else:
-        module = timm.create_model(name, pretrained=False)
-        image_size = tuple(module.pretrained_cfg["input_size"][1:])
-    return settle(live_weights(module), scenes(8, image_size)), image_size
-
-
-def scenes(count: int, image_size: tuple[int, int]) -> Any:
-    """Noise of all sizes together, each image with a contrast of its own: as varied as photographs are."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    images = torch.zeros(count, 3, *image_size)
-    for size in (2, 5, 12, 30, 75, 180):
-        coarse = torch.randn(count, 3, size, size, generator=generator)
-        contrast = 2 * torch.rand(count, 1, 1, 1, generator=generator)
-        images += contrast * torch.nn.functional.interpolate(coarse, image_size, mode="bilinear")
-    return images
-
-
 def export_one(spec: str) -> dict[str, Any]:
     import torch
 
@@ -98,9 +69,9 @@ def export_one(spec: str) -> dict[str, Any]:
     from seewhy_export import export
 
     torch.set_num_threads(1)
-    module, image_size = build(spec)
+    module, image_size = settled_network(spec)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    record: dict[str, Any] = {"parameters": parameters, "image_size": image_size, "versions": versions()}
+    record: dict[str, Any] = {"parameters": parameters, "image_size": image_size, "versions": versions(*PACKAGES)}
     with tempfile.TemporaryDirectory() as folder:
         try:
             report = export(module, Path(folder) / "model.onnx", image_size=image_size, channels=3)
@@ -119,13 +90,6 @@ def export_one(spec: str) -> dict[str, Any]:
         "parity": report.parity,
         "messages": list(report.messages),
     }
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("seewhy", "torch", "torchvision", "timm", "onnxruntime", "onnxscript")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def export_several(wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,22 +115,12 @@ def export_several(wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             # One that fails with nothing left to try did all its work.
             if group:
                 errors.seek(0)
-                last = (errors.read().strip().splitlines() or ["no message"])[-1]
-                yield group.pop(0), {"failed": f"exit status {process.returncode}: {last}"}
+                yield group.pop(0), {"failed": f"exit status {process.returncode}: {last_line(errors.read())}"}
             waiting = group + waiting
 
 
 def read_results() -> dict[str, dict[str, Any]]:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
-def save(spec: str, record: dict[str, Any]) -> None:
-    # Read again: another run may have written in the meantime.
-    results = {**read_results(), spec: record}
-    RESULTS.parent.mkdir(exist_ok=True)
-    temporary = RESULTS.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    temporary.replace(RESULTS)
+    return json_files.read(FILE)
 
 
 def export_wanted(only: list[str] | None, missing: bool) -> None:
@@ -177,14 +131,13 @@ def export_wanted(only: list[str] | None, missing: bool) -> None:
         if (only is None or any(part in spec for part in only)) and not (missing and "parity" in results.get(spec, {}))
     ]
     for spec, record in export_several(wanted):
-        save(spec, record)
+        # Read again: another run may have written in the meantime.
+        json_files.write(FILE, {**read_results(), spec: record})
         outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
         print(f"{spec}: {outcome}", flush=True)
 
 
 def write_table() -> None:
-    from benchmarks.compatibility.zoo_page import table
-
     TABLE.write_text(table(specs(), read_results()))
     print(f"wrote {TABLE}")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.shared.markdown_tables import table as markdown_table
+
 OUTPUTS = {
     "logits": "logits",
     "activations": "activations",
@@ -67,33 +69,27 @@ def _agrees(errors: dict[str, float | None]) -> bool:
 
 def _rows(specs: Iterable[str], results: dict[str, dict[str, Any]]) -> str:
     head = ["model", "target layer", "maps", "rectifiers", "MiB", "s", *OUTPUTS.values()]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     for spec in specs:
         record = results.get(spec, {"failed": "not measured"})
         name = spec.partition(":")[2]
         if "parity" not in record:
             reason = f"refused: {record['refused']}" if "refused" in record else record["failed"]
-            lines.append(_line([name, reason.replace("|", "\\|"), *[""] * (len(head) - 2)]))
+            rows.append([name, reason, *[""] * (len(head) - 2)])
             continue
         form = "" if record["form"] == "map" else f" {record['form']}"
-        lines.append(
-            _line(
-                [
-                    name,
-                    f"`{record['layer']}`",
-                    "×".join(str(size) for size in record["activations"]) + form,
-                    _rectifiers(record),
-                    f"{record['bytes'] / 2**20:.0f}",
-                    f"{record['seconds']:.0f}",
-                    *(_cell(record["parity"][output]) for output in OUTPUTS),
-                ]
-            )
+        rows.append(
+            [
+                name,
+                f"`{record['layer']}`",
+                "×".join(str(size) for size in record["activations"]) + form,
+                _rectifiers(record),
+                f"{record['bytes'] / 2**20:.0f}",
+                f"{record['seconds']:.0f}",
+                *(_cell(record["parity"][output]) for output in OUTPUTS),
+            ]
         )
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return markdown_table(head, rows)
 
 
 def _rectifiers(record: dict[str, Any]) -> str:

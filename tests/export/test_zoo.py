@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.compatibility import zoo, zoo_page  # noqa: E402
+from benchmarks.shared.random_networks import settled_network  # noqa: E402
 
 MEMBERS = [
     "timm:convnextv2_atto",
@@ -50,7 +51,7 @@ def logits_and_gradient(module: nn.Module, images: Tensor, targets: Tensor) -> l
 @pytest.mark.parametrize("spec", MEMBERS)
 def test_exports_and_agrees(spec: str, tmp_path: Path) -> None:
     assert spec in zoo.specs()
-    module, image_size = zoo.build(spec)
+    module, image_size = settled_network(spec)
     report = export(module, tmp_path / "model.onnx", image_size=image_size)
     assert untested(report.parity) == []
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
