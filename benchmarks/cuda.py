@@ -61,32 +61,19 @@ class Contender:
 # The rivals. Each takes a module in eval mode on its device and gives a function of a host array.
 
 
-def split(model: Any) -> tuple[Any, Any, Any]:
-    """The part of the network up to the target layer, the rest, and that layer."""
-    import torch
-
-    if hasattr(model, "layer4"):
-        names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        trunk = torch.nn.Sequential(*(getattr(model, name) for name in names))
-        return trunk, torch.nn.Sequential(model.avgpool, torch.nn.Flatten(1), model.fc), model.layer4
-    if hasattr(model, "features") and hasattr(model, "avgpool"):
-        return (
-            model.features,
-            torch.nn.Sequential(model.avgpool, torch.nn.Flatten(1), model.classifier),
-            model.features,
-        )
+def target_layer(model: Any) -> str:
+    """Return the name of the last layer with maps."""
+    for name in ("layer4", "features"):
+        if hasattr(model, name) and hasattr(model, "avgpool"):
+            return name
     raise SystemExit(f"cuda.py: error: {type(model).__name__} is not a network that this script can take apart")
-
-
-def scaled(maps: Any) -> Any:
-    """(N,H,W), each to [0,1]."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return ((maps - low) / (high - low).clamp_min(1e-30)).cpu().numpy()
 
 
 def torch_gradcam(trunk: Any, head: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """PyTorch's autograd, back to the layer and no further."""
     import torch
+
+    from benchmarks.peers.workers.torch_by_hand import heatmaps
 
     def run(images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(images).to(device)
@@ -97,50 +84,23 @@ def torch_gradcam(trunk: Any, head: Any, device: str) -> Callable[[np.ndarray], 
         best = logits.max(1).values.sum()
         [gradients] = torch.autograd.grad(best, activations)
         with torch.no_grad():
-            maps = (gradients.mean((2, 3), keepdim=True) * activations).sum(1, keepdim=True).relu()
-            shape = pixels.shape[2:]
-            return scaled(torch.nn.functional.interpolate(maps, shape, mode="bilinear", align_corners=False)[:, 0])
+            maps = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).relu()
+            return heatmaps(maps, pixels.shape[2:]).cpu().numpy()
 
     return run
-
-
-def guided(model: Any) -> Any:
-    """A copy whose ReLUs pass on positive gradients alone."""
-    import torch
-
-    class Rectifier(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, value: Any) -> Any:
-            result = value.clamp_min(0)
-            ctx.save_for_backward(result)
-            return result
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            [result] = ctx.saved_tensors
-            return gradient.clamp_min(0) * (result > 0)
-
-    class Guided(torch.nn.Module):
-        def forward(self, value: Any) -> Any:
-            return Rectifier.apply(value)
-
-    changed = copy.deepcopy(model)
-    for module in list(changed.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, torch.nn.ReLU):
-                setattr(module, name, Guided())
-    return changed
 
 
 def torch_guided(model: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """PyTorch's autograd through a network whose ReLUs are guided."""
     import torch
 
+    from benchmarks.peers.workers.torch_by_hand import scaled
+
     def run(images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(images).to(device).requires_grad_()
         best = model(pixels).max(1).values.sum()
         [gradients] = torch.autograd.grad(best, pixels)
-        return scaled(gradients.abs().amax(1))
+        return scaled(gradients.abs().amax(1)).cpu().numpy()
 
     return run
 
@@ -181,6 +141,7 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     """Everything, for one network and one batch size, with the same images."""
     import torch
 
+    from benchmarks.peers.workers.torch_by_hand import freeze, guide, halves
     from seewhy_export import export
     from seewhy_export.sources.torchvision_import import import_torchvision
 
@@ -205,14 +166,15 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     model = model.to(device)
     # As the library's documentation has it: parameters keep their gradients; and hooks stay on what it was given.
     whole, other = copy.deepcopy(model), copy.deepcopy(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    trunk, head, _ = split(model)
-    rule = guided(model)
+    freeze(model)
+    rule = copy.deepcopy(model)
+    guide(rule)
+    layer = target_layer(model)
+    trunk, head = halves(model, layer)
     rivals: list[tuple[str, str, Callable[[np.ndarray], Any]]] = [
         ("forward", "PyTorch", forward(model, device)),
         ("gradcam", "PyTorch, to the layer only", torch_gradcam(trunk, head, device)),
-        ("gradcam", "pytorch-grad-cam", library_gradcam(whole, split(whole)[2], device)),
+        ("gradcam", "pytorch-grad-cam", library_gradcam(whole, whole.get_submodule(layer), device)),
         ("guided-backprop", "PyTorch, rule by hand", torch_guided(rule, device)),
         ("guided-backprop", "pytorch-grad-cam", library_guided(other, device)),
     ]

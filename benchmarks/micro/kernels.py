@@ -142,8 +142,11 @@ def separately(alpha: float) -> Callable[..., Any]:
     return draw
 
 
-def with_opencv(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
-    """The same steps, each with the function that OpenCV has for it."""
+def with_opencv(alpha: float, shape: tuple[int, ...], coarser: bool = False) -> Callable[..., Any]:
+    """The same steps, each with the function that OpenCV has for it.
+
+    With `coarser`, the small map becomes bytes before it is stretched, which is quicker; whole levels of heat get lost.
+    """
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(1)
     height, width = shape[1:3]
@@ -153,27 +156,13 @@ def with_opencv(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
 
     def draw(maps: Any, photographs: Any) -> Any:
         for one, photograph, target in zip(maps, photographs, result, strict=True):
-            cv2.resize(cv2.max(one, 0.0), (width, height), dst=large, interpolation=cv2.INTER_LINEAR)
-            cv2.normalize(large, heat, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-            cv2.applyColorMap(heat, table, colours)
-            cv2.addWeighted(colours, alpha, photograph, 1 - alpha, 0, dst=target)
-        return result
-
-    return draw
-
-
-def with_opencv_bytes(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
-    """Quicker and coarser: the small map becomes bytes, and these are stretched; whole levels of heat get lost."""
-    cv2 = importlib.import_module("cv2")
-    cv2.setNumThreads(1)
-    height, width = shape[1:3]
-    heat, colours = np.empty((height, width), np.uint8), np.empty((height, width, 3), np.uint8)
-    result, table = np.empty(shape, np.uint8), PALETTE.reshape(256, 1, 3)
-
-    def draw(maps: Any, photographs: Any) -> Any:
-        for one, photograph, target in zip(maps, photographs, result, strict=True):
-            small = cv2.normalize(cv2.max(one, 0.0), None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-            cv2.resize(small, (width, height), dst=heat, interpolation=cv2.INTER_LINEAR)
+            positive = cv2.max(one, 0.0)
+            if coarser:
+                small = cv2.normalize(positive, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+                cv2.resize(small, (width, height), dst=heat, interpolation=cv2.INTER_LINEAR)
+            else:
+                cv2.resize(positive, (width, height), dst=large, interpolation=cv2.INTER_LINEAR)
+                cv2.normalize(large, heat, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
             cv2.applyColorMap(heat, table, colours)
             cv2.addWeighted(colours, alpha, photograph, 1 - alpha, 0, dst=target)
         return result
@@ -220,7 +209,7 @@ def with_torch(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
 
 RIVALS: dict[str, Callable[[float, tuple[int, ...]], Callable[..., Any]]] = {
     "OpenCV": with_opencv,
-    "OpenCV, coarser": with_opencv_bytes,
+    "OpenCV, coarser": partial(with_opencv, coarser=True),
     "NumPy": with_numpy,
     "PyTorch": with_torch,
 }

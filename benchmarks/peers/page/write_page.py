@@ -138,17 +138,7 @@ def _machine(data: dict[str, Any]) -> str:
         f"- machine: {machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
         f"{machine['memory_gib']} GiB, {machine['distribution']}, Python {machine['python']}"
     ]
-    shown = (
-        "seewhy",
-        "onnxruntime",
-        "torch",
-        "grad-cam",
-        "torchcam",
-        "captum",
-        "openvino",
-        "openvino-xai",
-        "openvino_xai",
-    )
+    shown = "seewhy onnxruntime torch grad-cam torchcam captum openvino openvino-xai openvino_xai".split()
     for name, packages in data["packages"].items():
         versions = ", ".join(f"{package} {packages[package]}" for package in shown if package in packages)
         other = ", ".join(f"{p} {packages[p]}" for p in ("opencv-python-headless", "numpy", "pillow") if p in packages)

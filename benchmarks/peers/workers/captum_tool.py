@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from captum.attr import GuidedBackprop, LayerAttribution, LayerGradCam
 from tool_job import Job, Task
-from torch_models import formats, freeze, heatmaps, images, layer, network
+from torch import Tensor, nn
+from torch_by_hand import freeze, heatmaps
+from torch_models import formats, layer
 
 
 def gradcam(task: Task) -> Job:
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x, targets = network(task).to(memory_format=form), images(task).to(memory_format=form), task.targets
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
+        targets = task.targets
         method = LayerGradCam(module, layer(task, module))
 
         def run() -> Any:
@@ -24,14 +25,14 @@ def gradcam(task: Task) -> Job:
 
         return run
 
-    return formats(make)
+    return formats(task, make)
 
 
 def guided(task: Task) -> Job:
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x, targets = network(task).to(memory_format=form), images(task).to(memory_format=form), task.targets
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
+        targets = task.targets
         freeze(module)
         method = GuidedBackprop(module)
         return lambda: method.attribute(x, target=targets).detach().numpy()
 
-    return formats(make)
+    return formats(task, make)

@@ -13,12 +13,13 @@ from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from tool_job import Job, Task
-from torch_models import formats, freeze, freeze_before, images, layer, network
+from torch import Tensor, nn
+from torch_by_hand import freeze
+from torch_models import formats, freeze_before, images, layer, network
 
 
 def gradcam(task: Task, frozen: bool = False) -> Job:
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
         target_layer = layer(task, module)
         if frozen:
             freeze_before(module, target_layer, x)
@@ -26,7 +27,7 @@ def gradcam(task: Task, frozen: bool = False) -> Job:
         targets = [ClassifierOutputTarget(target) for target in task.targets]
         return lambda: cam(input_tensor=x, targets=targets)
 
-    return formats(make)
+    return formats(task, make)
 
 
 def gradcam_frozen(task: Task) -> Job:

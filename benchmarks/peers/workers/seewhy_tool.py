@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,25 +15,29 @@ from seewhy import _core
 from seewhy.storage.image_encoding import Encoding
 from seewhy.visualization.colormaps import palette
 
+_FORMS = {"jpeg": ("jpg", "model"), "png": ("png", "model"), "original": ("png", "original")}
+
 
 def _explainer(task: Task) -> seewhy.Explainer:
     return seewhy.Explainer(task.model / "seewhy.onnx", threads=task.threads)
 
 
+def _session(task: Task, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(task.model / "forward.onnx", options, providers=["CPUExecutionProvider"])
+
+
 def forward(task: Task) -> Job:
     """A plain export of the untouched model, with onnxruntime's default optimisation."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = task.threads
-    session = onnxruntime.InferenceSession(task.model / "forward.onnx", options, providers=["CPUExecutionProvider"])
+    session = _session(task, task.threads)
     feeds = {session.get_inputs()[0].name: task.images}
     return Job(lambda: session.run(None, feeds)[0])
 
 
 def forward_pieces(task: Task) -> Job:
     """The same on one thread each, which share the batch: how SeeWhy runs some batches."""
-    alone = onnxruntime.SessionOptions()
-    alone.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(task.model / "forward.onnx", alone, providers=["CPUExecutionProvider"])
+    session = _session(task, 1)
     name = session.get_inputs()[0].name
     parts = np.array_split(task.images, task.threads)
     pool = ThreadPoolExecutor(task.threads)
@@ -80,22 +83,12 @@ def overlays(task: Task) -> Job:
 def folder(task: Task) -> Job:
     explainer = _explainer(task)
     source, out = Path(task.options["photographs"]), Path(task.options["out"])
-    write = _WRITERS[task.options["form"]]
+    kind, canvas = _FORMS[task.options["form"]]
+    settings = seewhy.Settings(batch_size=task.batch, canvas=canvas, encoding=Encoding(kind))
     few = sorted(source.iterdir())[: task.batch]
 
     def run(paths: list[Path]) -> int:
         shutil.rmtree(out, ignore_errors=True)
-        return write(explainer, paths, out, task.batch)
-
-    return Job(lambda: run([source]), answer=lambda count: [count], warm=lambda: run(few))
-
-
-def _folder(form: str, canvas: str) -> Callable[[seewhy.Explainer, list[Path], Path, int], int]:
-    def write(explainer: seewhy.Explainer, paths: list[Path], out: Path, batch: int) -> int:
-        settings = seewhy.Settings(batch_size=batch, canvas=canvas, encoding=Encoding(form))
         return seewhy.explain_folder(explainer, paths, out, settings).done
 
-    return write
-
-
-_WRITERS = {"jpeg": _folder("jpg", "model"), "png": _folder("png", "model"), "original": _folder("png", "original")}
+    return Job(lambda: run([source]), answer=lambda count: [count], warm=lambda: run(few))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from tool_job import Job, Task
 from torch import Tensor, nn
+from torch_by_hand import freeze
 
 _LONG = 2.0
 """Seconds."""
@@ -48,36 +49,6 @@ def layer(task: Task, module: nn.Module) -> nn.Module:
     return module.get_submodule(task.facts["module"])
 
 
-def halves(task: Task, module: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
-    """The network up to the target layer, and from there to the logits."""
-    name, _, index = task.facts["module"].partition(".")
-    parts = dict(module.named_children())
-    if index:
-        features, cut = list(parts["features"]), int(index) + 1
-        return _sequential(features[:cut]), _sequential(features[cut:], _pool(parts), [parts["classifier"]])
-    if name == "layer4":
-        names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
-        return _sequential(parts[each] for each in names), _sequential(_pool(parts), [parts["fc"]])
-    # DenseNet ends its features in a function.
-    last = [nn.ReLU()] if task.name.startswith("densenet") else []
-    keeps_maps = task.name.startswith("convnext")
-    pool = [parts["avgpool"]] if keeps_maps else _pool(parts)
-    return _sequential([parts["features"]], last), _sequential(pool, [parts["classifier"]])
-
-
-def _pool(parts: dict[str, nn.Module]) -> list[nn.Module]:
-    return [parts.get("avgpool", nn.AdaptiveAvgPool2d(1)), nn.Flatten()]
-
-
-def _sequential(*parts: Iterable[nn.Module]) -> nn.Sequential:
-    return nn.Sequential(*(module for part in parts for module in part))
-
-
-def freeze(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-
-
 def freeze_before(module: nn.Module, target: nn.Module, x: Tensor) -> None:
     """Let only the last parameters that the target layer's output depends on take gradients.
 
@@ -98,20 +69,16 @@ def freeze_before(module: nn.Module, target: nn.Module, x: Tensor) -> None:
         parameter.requires_grad_(True)
 
 
-def heatmaps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N,h,w) of at least 0 -> (N,H,W) in [0,1]."""
-    heat = nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    low = heat.amin((1, 2), keepdim=True)
-    span = heat.amax((1, 2), keepdim=True) - low
-    return (heat - low) / span.clamp_min(1e-30)
+def formats(task: Task, make: Callable[[nn.Module, Tensor], Callable[[], Any]], note: str = "") -> Job:
+    """Make a run of the network and its images in both memory formats that PyTorch's guide for CPUs names.
 
-
-def formats(make: Callable[[torch.memory_format], Callable[[], Any]], note: str = "") -> Job:
-    """Both memory formats that PyTorch's guide for CPUs names; the quicker one is measured."""
+    The quicker one is measured.
+    """
     named = f"{note}, " if note else ""
+    kinds = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     ways = {
-        f"{named}contiguous": make(torch.contiguous_format),
-        f"{named}channels_last": make(torch.channels_last),
+        f"{named}{kind}": make(network(task).to(memory_format=form), images(task).to(memory_format=form))
+        for kind, form in kinds.items()
     }
     return Job(next(iter(ways.values())), settle=_fastest(ways))
 

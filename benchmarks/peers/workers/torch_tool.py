@@ -9,27 +9,26 @@ import numpy as np
 import torch
 from tool_job import Job, Task
 from torch import Tensor, nn
-from torch_models import formats, freeze, halves, heatmaps, images, network
+from torch_by_hand import freeze, guide, halves, heatmaps
+from torch_models import formats
 
 
 def forward(task: Task) -> Job:
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
-
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
         def run() -> Any:
             with torch.inference_mode():
                 return module(x).numpy()
 
         return run
 
-    return formats(make)
+    return formats(task, make)
 
 
 def forward_compiled(task: Task) -> Job:
     """With frozen weights, as PyTorch's guide for inductor on CPUs says."""
 
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x = _compiled(network(task).to(memory_format=form)), images(task).to(memory_format=form)
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
+        module = _compiled(module)
 
         def run() -> Any:
             with torch.no_grad():
@@ -37,7 +36,7 @@ def forward_compiled(task: Task) -> Job:
 
         return run
 
-    return formats(make, "inductor, frozen weights")
+    return formats(task, make, "inductor, frozen weights")
 
 
 def _compiled(module: nn.Module) -> nn.Module:
@@ -51,10 +50,9 @@ def _compiled(module: nn.Module) -> nn.Module:
 def gradcam(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: module, note: str = "") -> Job:
     """No graph up to the target layer, and a backward pass from the logits to there."""
 
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
         freeze(module)
-        backbone, head = halves(task, module)
+        backbone, head = halves(module, task.facts["module"])
         backbone = wrap(backbone)
         rows, targets = torch.arange(task.batch), torch.tensor(task.targets)
 
@@ -69,7 +67,7 @@ def gradcam(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: 
 
         return run
 
-    return formats(make, note)
+    return formats(task, make, note)
 
 
 def gradcam_compiled(task: Task) -> Job:
@@ -77,72 +75,26 @@ def gradcam_compiled(task: Task) -> Job:
     return gradcam(task, _compiled, "inductor, frozen weights")
 
 
-class _GuidedReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp_min(0)
-        ctx.save_for_backward(y)
-        return y
+def guided(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: module, note: str = "") -> Job:
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
+        whole = nn.Sequential(*halves(module, task.facts["module"]))
+        freeze(whole)
+        guide(whole)
+        whole = wrap(whole)
+        x.requires_grad_(True)
+        rows, targets = torch.arange(task.batch), torch.tensor(task.targets)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return torch.ops.aten.threshold_backward(gradient.clamp_min(0), ctx.saved_tensors[0], 0)
+        def run() -> Any:
+            (gradient,) = torch.autograd.grad(whole(x)[rows, targets].sum(), x)
+            return gradient.numpy()
 
+        return run
 
-class _GuidedReLU6(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.clamp(0, 6)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return torch.ops.aten.hardtanh_backward(gradient.clamp_min(0), ctx.saved_tensors[0], 0, 6)
-
-
-class _Guided(nn.Module):
-    def __init__(self, rule: type[torch.autograd.Function]) -> None:
-        super().__init__()
-        self.rule = rule
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rule.apply(x)
-
-
-_RULES = {nn.ReLU: _GuidedReLU, nn.ReLU6: _GuidedReLU6}
-
-
-def _guide(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if type(child) in _RULES:
-            setattr(module, name, _Guided(_RULES[type(child)]))
-        else:
-            _guide(child)
-
-
-def _guided(
-    task: Task, form: torch.memory_format, wrap: Callable[[nn.Module], nn.Module] = lambda module: module
-) -> Callable[[], Any]:
-    whole = nn.Sequential(*halves(task, network(task)))
-    freeze(whole)
-    _guide(whole)
-    module = wrap(whole.to(memory_format=form))
-    x = images(task).to(memory_format=form).requires_grad_(True)
-    rows, targets = torch.arange(task.batch), torch.tensor(task.targets)
-
-    def run() -> Any:
-        (gradient,) = torch.autograd.grad(module(x)[rows, targets].sum(), x)
-        return gradient.numpy()
-
-    return run
-
-
-def guided(task: Task) -> Job:
-    return formats(lambda form: _guided(task, form))
+    return formats(task, make, note)
 
 
 def guided_compiled(task: Task) -> Job:
-    return formats(lambda form: _guided(task, form, _compiled), "inductor")
+    return guided(task, _compiled, "inductor")
 
 
 def overlays(task: Task) -> Job:

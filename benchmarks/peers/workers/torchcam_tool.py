@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from PIL import Image
 from tool_job import Job, Task
-from torch_models import formats, heatmaps, images, layer, network
+from torch import Tensor, nn
+from torch_by_hand import heatmaps
+from torch_models import formats, layer, network
 from torchcam.methods import GradCAM
 from torchcam.utils import overlay_mask
 from torchvision.transforms import v2
 
 
 def gradcam(task: Task) -> Job:
-    def make(form: torch.memory_format) -> Callable[[], Any]:
-        module, x = network(task).to(memory_format=form), images(task).to(memory_format=form)
+    def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
         extractor = GradCAM(module, layer(task, module))
         targets = task.targets
 
@@ -27,7 +28,7 @@ def gradcam(task: Task) -> Job:
 
         return run
 
-    return formats(make)
+    return formats(task, make)
 
 
 def folder(task: Task) -> Job:
