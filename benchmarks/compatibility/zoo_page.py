@@ -1,4 +1,4 @@
-"""docs/models.md from the results of zoo.py."""
+"""The page docs/models.md, from the results of zoo.py."""
 
 from __future__ import annotations
 

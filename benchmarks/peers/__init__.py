@@ -1,1 +1,1 @@
-"""The benchmark against other tools; `compare_tools.py` runs it."""
+"""SeeWhy beside other tools; `compare_tools.py` measures them."""

@@ -1,4 +1,4 @@
-"""The questions, and who answers each."""
+"""The questions of the comparison, and the tools that take part in each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SeeWhy beside the tools that one would use instead: `make bench`.
+"""Measure SeeWhy beside the tools that one would use instead (`make bench`).
 
     python benchmarks/peers/compare_tools.py                          everything, from scratch, and docs/benchmarks.md
     python benchmarks/peers/compare_tools.py --missing                what benchmarks/results/peers.json lacks

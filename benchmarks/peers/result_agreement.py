@@ -1,4 +1,4 @@
-"""Whether two tools' answers are the same."""
+"""Compare the results of two tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks do with processes of their own."""
+"""Read what a child process prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and whether anything else ran."""
+"""Facts about the machine and this process, and the processor time of other programs."""
 
 from __future__ import annotations
 

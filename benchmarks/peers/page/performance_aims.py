@@ -1,4 +1,4 @@
-"""What was to be reached, and whether it was."""
+"""The aims for speed, and whether the measurements reach them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one tool in the tool's own environment: JSON lines in, JSON lines out.
+"""Run one tool in the tool's own environment: JSON lines in, JSON lines out.
 
     python run_tool.py MODULE:JOB
 

@@ -1,4 +1,4 @@
-"""What a worker is asked for, and what it makes of it."""
+"""The task that a worker gets, and the job that it makes of it."""
 
 from __future__ import annotations
 
