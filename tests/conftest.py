@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer
-from tiny_model import Tiny
+from support.tiny_model import Tiny
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +38,21 @@ def photo() -> Callable[..., Image.Image]:
         smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
         noisy = smooth + random.integers(-20, 21, smooth.shape)
         return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Exports a network once a session: (name, module, **options) -> path."""
+    from seewhy_export import export
+
+    folder = tmp_path_factory.mktemp("exported")
+
+    def make(name: str, module: object, **options: object) -> Path:
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            export(module, path, **options)
+        return path
 
     return make

@@ -6,9 +6,10 @@
     python benchmarks/compatibility/onnx_sources.py --peers       what onnx2torch and onnx2pytorch make of the files
     python benchmarks/compatibility/onnx_sources.py --table       the page alone, from the results
 
-Each network has live random weights (tests/export/networks.py). PyTorch's two exporters write it, for one image at a
-time and for any number. Each file is converted, compared with onnxruntime, and traced for any number of images. One
-of each network is exported and held to PyTorch's autograd in float64, and its logits to those of the first file.
+Each network has live random weights (tests/support/exporting/networks.py). PyTorch's two exporters write it, for one
+image at a time and for any number. Each file is converted, compared with onnxruntime, and traced for any number of
+images. One of each network is exported and held to PyTorch's autograd in float64, and its logits to those of the first
+file.
 """
 
 from __future__ import annotations

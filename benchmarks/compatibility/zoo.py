@@ -5,8 +5,8 @@
     python benchmarks/compatibility/zoo.py --only swin     those whose name holds this, again
     python benchmarks/compatibility/zoo.py --table         the table alone, from the results
 
-Each network gets live random weights (see tests/export/networks.py) and a process of its own; `export` itself compares
-the file under onnxruntime with PyTorch's autograd in float64.
+Each network gets live random weights (see tests/support/exporting/networks.py) and a process of its own; `export`
+itself compares the file under onnxruntime with PyTorch's autograd in float64.
 """
 
 from __future__ import annotations

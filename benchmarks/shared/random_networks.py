@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from benchmarks import ROOT
 
-sys.path.insert(0, str(ROOT / "tests" / "export"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from networks import live_weights, settle, torchvision_network
+from support.exporting.networks import live_weights, settle, torchvision_network
 
 
 def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import branches, live_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +19,7 @@ from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Layer, Preprocessing
 from seewhy.errors import ExportError, ModelFileError
 from seewhy_export import export
+from support.exporting.networks import branches, live_weights
 
 
 def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import copy
 import importlib
 from pathlib import Path
 
-import hooks
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from torch import nn
 import seewhy
 from seewhy.contract.metadata import Preprocessing
 from seewhy_export import export
+from support.exporting import module_hooks as hooks
 
 pytestmark = pytest.mark.slow
 # The authors' sizes: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import ChannelsLast, Transformer, branches, live_weights
 from torch import Tensor, nn
 
 import seewhy
+from support.exporting.networks import ChannelsLast, Transformer, branches, live_weights
 
 METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
 Exported = Callable[..., Path]

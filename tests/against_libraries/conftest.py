@@ -1,0 +1,3 @@
+"""These tests need PyTorch."""
+
+import support.exporting.torch_setup  # noqa: F401

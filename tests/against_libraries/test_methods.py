@@ -1,0 +1,312 @@
+"""Each method against Captum and pytorch-grad-cam: the same numbers where the definition is the same, and where
+docs/semantics.md says that a library differs, how.
+
+The libraries compute in float64, from module hooks; the engine in float32 from an exported file.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import captum.attr
+import numpy as np
+import pytest
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+import seewhy
+from seewhy.methods.base import Size
+from seewhy.methods.registry import METHODS
+from support.exporting.module_hooks import activations_and_gradients, gradient
+from support.exporting.networks import live_weights
+from support.references.methods import WEIGHTS
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
+
+TARGETS = [1, 4]
+# float32 against float64, over sums of some hundred products: a hundred roundings leave room on these few layers.
+RELATIVE = 1e-5
+
+OUTPUTS = "activations,gradients,input_gradients,guided_gradients,deconvnet_gradients".split(",")
+
+
+def network(rectifier: Callable[[], nn.Module] = nn.ReLU, gain: float = 1.0) -> nn.Module:
+    """Convolutions with rectifiers behind them, and a head that makes the gradient vary over each map."""
+    module = nn.Sequential(
+        OrderedDict(
+            first=nn.Conv2d(3, 8, 3, padding=1),
+            first_act=rectifier(),
+            pool=nn.MaxPool2d(2),
+            second=nn.Conv2d(8, 12, 3, padding=1),
+            second_act=rectifier(),
+            third=nn.Conv2d(12, 8, 3, stride=2),
+            third_act=rectifier(),
+            flat=nn.Flatten(),
+            head=nn.Linear(8 * 9, 6),
+        )
+    )
+    live_weights(module)
+    with torch.no_grad():
+        module.get_submodule("head").weight *= gain
+    return module.eval()
+
+
+class Functional(nn.Module):
+    """The same network without a module for its rectifiers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network(nn.Identity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.inner
+        x = inner.pool(torch.relu(inner.first(x)))
+        x = torch.relu(inner.third(torch.relu(inner.second(x))))
+        return inner.head(x.flatten(1))
+
+
+Exported = Callable[..., Path]
+
+
+def explainer(exported: Exported, name: str, module: nn.Module, layer: str = "second_act") -> seewhy.Explainer:
+    path = exported(f"{name}-{layer}", module, image_size=(16, 16), layer=layer, outputs=OUTPUTS)
+    return seewhy.Explainer(path)
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape and np.linalg.norm(expected) > 0
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def maps(explainer: seewhy.Explainer, method: str) -> np.ndarray:
+    found = explainer.explain(images().numpy(), method, target=TARGETS).maps
+    assert found is not None
+    return found
+
+
+def attributions(explainer: seewhy.Explainer, method: str) -> np.ndarray:
+    return explainer.explain(images().numpy(), method, target=TARGETS).attributions
+
+
+def hooked(module: nn.Module, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """The layer's activations and gradients, in float64."""
+    found = activations_and_gradients(
+        module.double(), module.get_submodule(layer), images().double(), torch.tensor(TARGETS)
+    )
+    return found[0].numpy(), found[1].numpy()
+
+
+def library_map(name: str, module: nn.Module, layer: str) -> np.ndarray:
+    """A CAM of pytorch-grad-cam before its ReLU, resizing and scaling."""
+    activations, gradients = hooked(module, layer)
+    with getattr(pytorch_grad_cam, name)(model=module, target_layers=[module.get_submodule(layer)]) as cam:
+        return np.asarray(cam.get_cam_image(None, None, None, activations, gradients, False))
+
+
+# The CAM family. `second` is in front of its rectifier, so its activations are of both signs.
+
+SAME = {"gradcam": "GradCAM", "hirescam": "HiResCAM", "layercam": "LayerCAM", "xgradcam": "XGradCAM"}
+LAYERS = ["second", "second_act"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("method", SAME)
+def test_maps_are_pytorch_grad_cams(exported: Exported, method: str, layer: str) -> None:
+    module = network()
+    theirs = library_map(SAME[method], module, layer)
+    assert relative_error(maps(explainer(exported, "relu", module.float(), layer), method), theirs) <= RELATIVE
+
+
+def test_the_methods_differ_on_this_network(exported: Exported) -> None:
+    """Otherwise the tests above could not tell one from another."""
+    ours = {name: maps(explainer(exported, "relu", network()), name) for name in (*SAME, "gradcam++", "eigencam")}
+    scaled = {name: values / np.abs(values).max() for name, values in ours.items()}
+    for one in scaled:
+        for other in scaled:
+            assert one == other or np.abs(scaled[one] - scaled[other]).max() > 0.01
+
+
+@pytest.mark.parametrize("method", SAME)
+def test_heatmaps_are_pytorch_grad_cams_but_for_its_scaling(exported: Exported, method: str) -> None:
+    """To 2e-3 on [0,1]: it scales by max + 1e-7 before it resizes, by OpenCV, and scales again."""
+    module = network()
+    ours = explainer(exported, "relu", module).explain(images().numpy(), method, target=TARGETS).heatmaps
+    with getattr(pytorch_grad_cam, SAME[method])(model=module, target_layers=[module.second_act]) as cam:
+        theirs = cam(input_tensor=images(), targets=[ClassifierOutputTarget(target) for target in TARGETS])
+    assert theirs.max() > 0.99
+    assert np.abs(ours - theirs).max() <= 2e-3
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("gain", "low", "high"), [(1e4, 0.0, 1e-5), (1e-3, 0.5, np.inf)])
+def test_gradcam_plus_plus_is_equation_19_and_pytorch_grad_cams_is_where_gradients_are_large(
+    exported: Exported, layer: str, gain: float, low: float, high: float
+) -> None:
+    """It adds 1e-6 to the denominator 2 g^2 + ..., which for gradients below 1e-3 is most of it."""
+    module = network(gain=gain)
+    activations, gradients = hooked(module, layer)
+    literal = np.array(
+        [
+            (WEIGHTS["gradcam++"](a, g)[:, None, None] * a).sum(axis=0)
+            for a, g in zip(activations, gradients, strict=True)
+        ]
+    )
+    theirs = library_map("GradCAMPlusPlus", module, layer)
+    ours = maps(explainer(exported, f"gain{gain}", module.float(), layer), "gradcam++")
+    assert (
+        relative_error(ours, literal) <= 10 * RELATIVE
+    )  # denominators come close to zero where a map's sum is negative
+    assert low <= relative_error(theirs, literal) <= high
+
+
+def test_xgradcam_where_a_channel_sums_to_zero() -> None:
+    """pytorch-grad-cam adds 1e-7 to the sum; here such a channel has no weight."""
+    activations, gradients = np.array([[[[3.0, -3.0]]]]), np.array([[[[2.0, 1.0]]]])
+    with pytorch_grad_cam.XGradCAM(model=network(), target_layers=[]) as cam:
+        theirs = cam.get_cam_weights(None, None, None, activations, gradients)
+    assert theirs[0, 0] == pytest.approx(3e7)
+    values = {"activations": activations.astype(np.float32), "gradients": gradients.astype(np.float32)}
+    maps = METHODS["xgradcam"].combine(values, Size(1, 2, 1)).maps
+    assert maps is not None and not maps.any()
+
+
+def test_eigencam_is_pytorch_grad_cams_of_centred_activations(exported: Exported) -> None:
+    module = network()
+    activations, _ = hooked(module, "second_act")
+    centred = activations - activations.mean(axis=(2, 3), keepdims=True)
+    theirs = library_map("EigenCAM", module, "second_act")
+    values = {"activations": centred.astype(np.float32)}
+    ours = METHODS["eigencam"].combine(values, Size(16, 16, 1)).maps
+    assert ours is not None
+    for mine, other in zip(ours, theirs, strict=True):
+        # A float32 copy of what the other gets in float64: a singular vector turns by the rounding over the gap.
+        assert min(relative_error(mine, other), relative_error(mine, -other)) <= 10 * RELATIVE
+    # Of the activations as they are, ours is never negative, and theirs has the mean zero.
+    plain = maps(explainer(exported, "relu", module.float()), "eigencam")
+    assert plain.min() >= 0 and plain.max() > 1
+    assert theirs.min() < -1 and np.abs(theirs.mean(axis=(1, 2))).max() < 1e-5
+
+
+# Gradients of the input.
+
+
+def captum_of(name: str, module: nn.Module, **options: object) -> np.ndarray:
+    attribute = getattr(captum.attr, name)(module.double()).attribute
+    inputs = images().double().requires_grad_(True)
+    found: np.ndarray = attribute(inputs, torch.tensor(TARGETS), **options).detach().numpy()
+    return found
+
+
+def plain_gradient(module: nn.Module) -> np.ndarray:
+    return gradient(module.double(), images().double(), torch.tensor(TARGETS)).numpy()
+
+
+def test_inputxgradient_is_captums(exported: Exported) -> None:
+    module = network()
+    ours = attributions(explainer(exported, "relu", module), "inputxgradient")
+    assert relative_error(ours, captum_of("InputXGradient", module)) <= RELATIVE
+
+
+def test_backprop_is_captums_saliency_with_its_sign(exported: Exported) -> None:
+    module = network()
+    ours = attributions(explainer(exported, "relu", module), "backprop")
+    assert relative_error(ours, captum_of("Saliency", module, abs=False)) <= RELATIVE
+    assert relative_error(np.abs(ours), captum_of("Saliency", module)) <= RELATIVE
+
+
+CAPTUM_RULES = {"guided-backprop": "GuidedBackprop", "deconvnet": "Deconvolution"}
+
+
+@pytest.mark.parametrize("method", CAPTUM_RULES)
+def test_rules_are_captums_on_relu_modules(exported: Exported, method: str) -> None:
+    module = network()
+    ours = attributions(explainer(exported, "relu", module), method)
+    theirs = captum_of(CAPTUM_RULES[method], module)
+    assert relative_error(ours, theirs) <= RELATIVE
+    assert relative_error(theirs, plain_gradient(module)) > 0.1
+
+
+@pytest.mark.parametrize("method", CAPTUM_RULES)
+@pytest.mark.parametrize("name", ["relu6", "functional"])
+def test_captum_applies_no_rule_where_a_rectifier_is_no_relu_module(exported: Exported, method: str, name: str) -> None:
+    module = Functional().eval() if name == "functional" else network(nn.ReLU6)
+    layer = "inner.second" if name == "functional" else "second_act"
+    ours = attributions(explainer(exported, name, module, layer), method)
+    theirs = captum_of(CAPTUM_RULES[method], module)
+    assert relative_error(theirs, plain_gradient(module)) == 0
+    assert relative_error(ours, theirs) > 0.1
+    if name == "functional":  # the same network with modules, which Captum does see
+        assert relative_error(ours, captum_of(CAPTUM_RULES[method], network())) <= RELATIVE
+
+
+@pytest.mark.parametrize("rectifier", [nn.ReLU, nn.ReLU6])
+def test_guided_backprop_is_pytorch_grad_cams_on_relu_modules_alone(
+    exported: Exported, rectifier: Callable[[], nn.Module]
+) -> None:
+    module = network(rectifier)
+    ours = attributions(explainer(exported, rectifier.__name__.lower(), module), "guided-backprop")
+    plain = plain_gradient(module)
+    library = pytorch_grad_cam.GuidedBackpropReLUModel(model=module.double(), device="cpu")
+    theirs = np.stack(
+        [
+            library(image[None].double(), target).transpose(2, 0, 1)
+            for image, target in zip(images(), TARGETS, strict=True)
+        ]
+    )
+    if rectifier is nn.ReLU:
+        assert relative_error(ours, theirs) <= RELATIVE
+        assert relative_error(theirs, plain) > 0.1
+    else:
+        assert relative_error(theirs, plain) <= 1e-12
+        assert relative_error(ours, theirs) > 0.1
+
+
+def test_deconvnet_without_max_pooling_does_not_see_the_image(exported: Exported) -> None:
+    """In float64 by Captum it is the same answer for all images, bit by bit; so it is here but for rounding."""
+    module = network()
+    module.pool = nn.AvgPool2d(2)
+    theirs = captum.attr.Deconvolution(module.double())
+    targets = torch.tensor([1, 1])
+    one, other = theirs.attribute(images().double().requires_grad_(True), targets).detach().numpy()
+    assert np.array_equal(one, other) and np.abs(one).max() > 0.01
+    found = explainer(exported, "average", module).explain(images().numpy(), "deconvnet", target=1).attributions
+    assert relative_error(found[0], one) <= RELATIVE and relative_error(found[1], one) <= RELATIVE
+    # With max pooling they differ.
+    found = explainer(exported, "relu", network()).explain(images().numpy(), "deconvnet", target=1).attributions
+    assert relative_error(found[0], found[1]) > 0.1
+
+
+def test_captums_grad_cam_has_no_relu(exported: Exported) -> None:
+    module = network()
+    ours = maps(explainer(exported, "relu", module), "gradcam")
+    library = captum.attr.LayerGradCam(module.double(), module.second_act)
+    inputs, targets = images().double(), torch.tensor(TARGETS)
+    theirs = library.attribute(inputs, targets).detach().numpy()[:, 0]
+    assert theirs.min() < 0 and relative_error(ours, theirs) <= RELATIVE
+    rectified = library.attribute(inputs, targets, relu_attributions=True).detach().numpy()[:, 0]
+    assert relative_error(np.maximum(ours, 0), rectified) <= RELATIVE
+
+
+def test_captums_guided_grad_cam_is_not_scaled_and_upsampled_to_nearest(exported: Exported) -> None:
+    module = network()
+    found = explainer(exported, "relu", module)
+    guided, heat = attributions(found, "guided-backprop"), attributions(found, "gradcam")
+    library = captum.attr.GuidedGradCam(module.double(), module.second_act)
+    inputs, targets = images().double().requires_grad_(True), torch.tensor(TARGETS)
+    bilinear = library.attribute(inputs, targets, interpolate_mode="bilinear").detach().numpy()
+    assert relative_error(guided * heat[:, None], bilinear) <= RELATIVE
+    nearest = library.attribute(inputs, targets).detach().numpy()
+    blocks = np.maximum(maps(found, "gradcam"), 0).repeat(2, axis=1).repeat(2, axis=2)
+    assert relative_error(guided * blocks[:, None], nearest) <= RELATIVE
+    # Ours is scaled to [0,1] in between.
+    low, high = heat.min(axis=(1, 2)), heat.max(axis=(1, 2))
+    scaled = (heat - low[:, None, None]) / (high - low)[:, None, None]
+    assert relative_error(attributions(found, "guided-gradcam"), guided * scaled[:, None]) <= RELATIVE

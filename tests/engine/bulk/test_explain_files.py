@@ -1,0 +1,404 @@
+"""Folders of images: which files are found, where results go, and what one bad image does to the others."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, ImageError, OutputError, TargetError, explain_folder
+from seewhy.bulk import explain_files as batch
+from seewhy.bulk.explain_files import Outcome, Settings
+from seewhy.contract import checksum
+from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.storage import image_encoding, output_folder
+from seewhy.storage.image_encoding import Encoding
+from support.tiny_model import Tiny, load
+
+Photo = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: Photo) -> Path:
+    """photos/{a.jpg, B.PNG, notes.txt, deep/er/c.webp, deep/a.jpg}, each picture another."""
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for seed, name in enumerate(["a.jpg", "B.PNG", "deep/er/c.webp", "deep/a.jpg"]):
+        photo(seed=seed).save(folder / name)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[Input]:
+    return list(Inputs(paths, folder))
+
+
+def explain_files(
+    explainer: Explainer,
+    found: list[Input],
+    folder: Path,
+    settings: Settings,
+    progress: Callable[[int, int], object] | None = None,
+) -> Iterator[Outcome]:
+    place = output_folder.Folder(folder, [item.path for item in found])
+    return batch.explain_files(explainer, found, place, settings, progress, len(found))
+
+
+def run(explainer: Explainer, found: list[Input], folder: Path, settings: Settings) -> list[Outcome]:
+    return list(explain_files(explainer, found, folder, settings))
+
+
+def test_find(photos: Path) -> None:
+    found = find_images([photos], photos / "out")
+    expected = ["B.PNG", "a.jpg", "deep/a.jpg", "deep/er/c.webp"]
+    assert [item.path for item in found] == [str(photos / name) for name in expected]
+    assert [item.name.as_posix() for item in found] == ["B", "a", "deep/a", "deep/er/c"]
+
+
+def test_files_named_are_always_tried(photos: Path) -> None:
+    paths = [photos / "notes.txt", photos / "none.jpg", photos / "a.jpg"]
+    assert [item.path for item in find_images(paths, "out")] == [str(path) for path in paths]
+    assert [item.name for item in find_images(paths, "out")] == [PurePath(path.stem) for path in paths]
+
+
+def test_each_file_once(photos: Path) -> None:
+    (photos / "link.jpg").symlink_to(photos / "a.jpg")
+    found = find_images([photos / "a.jpg", photos, photos / "deep"], "out")
+    assert len({Path(item.path).resolve() for item in found}) == len(found) == 4
+
+
+def test_links_to_folders_are_not_followed(photos: Path) -> None:
+    (photos / "deep" / "loop").symlink_to(photos)
+    assert len(find_images([photos], "out")) == 4
+
+
+def test_output_folder_inside_is_left_out(photos: Path, explainer: Explainer) -> None:
+    out = photos / "deep" / "out"
+    for _ in range(2):
+        found = find_images([photos], out)
+        assert len(found) == 4
+        run(explainer, found, out, Settings())
+    assert len(names(out)) == 4
+
+
+def test_output_folder_must_not_be_an_input(photos: Path) -> None:
+    with pytest.raises(OutputError, match="the output folder is an input folder too"):
+        find_images([photos], photos / "deep" / "..")
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="the folder holds no images"):
+        find_images([tmp_path], "out")
+
+
+def test_results_mirror_the_inputs(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    outcomes = run(explainer, find_images([photos], out), out, Settings(batch_size=3))
+    assert names(out) == ["B.gradcam.png", "a.gradcam.png", "deep/a.gradcam.png", "deep/er/c.gradcam.png"]
+    assert [o.path.name for o in outcomes] == ["B.PNG", "a.jpg", "a.jpg", "c.webp"]
+    assert [o.answers[0].picture.relative_to(out).as_posix() for o in outcomes] == names(out)
+    for outcome in outcomes:
+        expected = explainer.explain(outcome.path)
+        drawn = load(outcome.answers[0].picture).astype(int)
+        # A batch of three may differ from a batch of one in a last digit of float32, so in one step of a colour.
+        assert np.abs(drawn - np.asarray(expected.overlays()[0])).max() <= 4
+        assert outcome.answers[0].label == expected.labels[0]
+        assert outcome.answers[0].score == expected.score(0, int(expected.targets[0]))
+
+
+def test_same_names_from_two_folders(photo: Photo, explainer: Explainer, tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        photo(seed=len(folder)).save(tmp_path / folder / "a.png")
+    found = find_images([tmp_path / "x", tmp_path / "y"], tmp_path / "out")
+    run(explainer, found, tmp_path / "out", Settings())
+    assert names(tmp_path / "out") == ["a.png.gradcam.png", "a.png~2.gradcam.png"]
+
+
+def test_everything_at_once(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    settings = Settings(["gradcam", "backprop"], top=2, raw=True)
+    [outcome] = run(explainer, find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
+    first, second = explainer.explain(photos / "a.jpg", top=2).targets[0]
+    expected = [f"a.{method}.{index}.png" for method in ("backprop", "gradcam", "sheet") for index in (first, second)]
+    assert names(tmp_path / "out") == sorted([*expected, "a.backprop.npz", "a.gradcam.npz"])
+    assert [answer.picture.name for answer in outcome.answers] == [f"a.sheet.{first}.png", f"a.sheet.{second}.png"]
+    assert load(outcome.answers[0].picture).shape[1] == 40 + 3 * 224 + 2 * 12  # photograph and two methods
+
+
+@pytest.mark.parametrize(("targets", "expected"), [([], None), ([2], [2]), (["moped"], [3]), ([4, "espresso"], [4, 1])])
+def test_targets(photos: Path, explainer: Explainer, tmp_path: Path, targets: list, expected: list | None) -> None:
+    settings = Settings(targets=targets, raw=True)
+    run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
+    with np.load(tmp_path / "out" / "a.gradcam.npz") as saved:
+        assert np.atleast_1d(saved["target"]).tolist() == (expected or [saved["logits"].argmax()])
+
+
+def test_a_class_named_twice_is_explained_once(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    found, out = find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out"
+    [outcome] = run(explainer, found, out, Settings(targets=[1, 4, 1, "espresso"]))
+    assert [answer.picture.name for answer in outcome.answers] == ["a.gradcam.1.png", "a.gradcam.4.png"]
+    [outcome] = run(explainer, found, out, Settings(targets=[1, "espresso"]))
+    assert [answer.picture.name for answer in outcome.answers] == ["a.gradcam.png"]
+
+
+def test_bad_images_do_not_stop_the_others(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    (photos / "b.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
+    (photos / "zero.png").touch()
+    for batch_size in (1, 2, 32):
+        out = tmp_path / f"out{batch_size}"
+        outcomes = run(explainer, find_images([photos], out), out, Settings(batch_size=batch_size))
+        assert [o.path.name for o in outcomes if o.error] == ["b.jpg", "zero.png"]
+        assert all(str(o.path) in str(o.error) and not o.answers for o in outcomes if o.error)
+        assert len(names(out)) == 4
+
+
+def test_only_bad_images(explainer: Explainer, tmp_path: Path) -> None:
+    found = find_images([tmp_path / "x.png", tmp_path / "y.png"], tmp_path / "out")
+    outcomes = run(explainer, found, tmp_path / "out", Settings())
+    assert [str(o.error) for o in outcomes] == [
+        f"{o.path}: cannot be read: No such file or directory" for o in outcomes
+    ]
+
+
+def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: Path) -> None:
+    """A network whose logits overflow on a bright picture, and on no other."""
+    tiny = Tiny()
+    weights = {name: np.abs(value) for name, value in tiny.weights().items()}
+    weights["conv1.bias"][...] = -9
+    weights["conv2.bias"][...] = 0
+    weights["fc.weight"][...] = 3e38
+    (tmp_path / "m.onnx").write_bytes(checksum.seal(tiny.proto(weights).SerializeToString()))
+    for name, value in [("a", 0), ("b", 255), ("c", 0)]:
+        Image.new("RGB", (16, 12), (value,) * 3).save(tmp_path / f"{name}.png")
+    found = find_images([tmp_path / f"{name}.png" for name in "abc"], tmp_path / "out")
+    outcomes = run(Explainer(tmp_path / "m.onnx"), found, tmp_path / "out", Settings())
+    assert [o.error is None for o in outcomes] == [True, False, True]
+    assert "b.png" in str(outcomes[1].error) and "NaN or infinity" in str(outcomes[1].error)
+
+
+def test_an_image_alone_is_not_explained_twice(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its numbers are not finite, there is nobody else whose fault that could be."""
+    explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
+    run = explainer._sessions.run
+    calls = []
+
+    def spoiled(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        calls.append(outputs)
+        return {name: value * (np.nan if len(calls) % 2 == 0 else 1) for name, value in run(outputs, feeds).items()}
+
+    monkeypatch.setattr(explainer._sessions, "run", spoiled)
+    found = find_images([photos / "a.jpg", photos / "B.PNG"], tmp_path / "out")
+    outcomes = list(explain_files(explainer, found, tmp_path / "out", Settings(["smoothgrad"])))
+    assert len(calls) == 4  # for each image the plain run, and the one that fails
+    words = r"m\.onnx: input_gradients of image 0 holds NaN"
+    assert all(re.match(f"{re.escape(str(o.path))}: .*{words}", str(o.error)) for o in outcomes)
+
+
+def test_methods_of_many_passes_finish_image_by_image(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    """An image's results are there before the next one begins, and progress counts each image's passes."""
+    passes: list[tuple[int, int]] = []
+    settings = Settings(["scorecam", "smoothgrad"], options={"smoothgrad": {"samples": 3}}, batch_size=4)
+    found = find_images([photos], tmp_path / "out")
+    outcomes = explain_files(explainer, found, tmp_path / "out", settings, lambda *done: passes.append(done))
+    for done in range(1, len(found) + 1):
+        assert next(outcomes).error is None
+        assert len(names(tmp_path / "out")) == 3 * done
+        assert sum(step == (8, 8) for step in passes) == done
+    together = explainer.explain([item.path for item in found], "scorecam")
+    picture = load(tmp_path / "out" / "deep" / "a.scorecam.png").astype(int)
+    assert np.abs(picture - np.asarray(together.overlays()[2])).max() <= 4
+
+
+def test_a_wrong_target_stops_everything(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="out of range"):
+        run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", Settings(targets=[99]))
+    assert not names(tmp_path / "out")
+
+
+def test_canvas_original(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    settings = Settings(["gradcam", "backprop"], canvas="original")
+    run(explainer, find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
+    assert load(tmp_path / "out" / "a.gradcam.png").shape == (30, 40, 3)
+    assert load(tmp_path / "out" / "a.backprop.png").shape == (12, 16, 3)
+
+
+# Many images at once.
+
+
+@pytest.fixture
+def many(tmp_path: Path, photo: Photo) -> Path:
+    """23 pictures, and two files that are none."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for seed in range(23):
+        photo(40 + seed, 30, seed).save(folder / f"{seed:02}.png")
+    (folder / "05.jpg").write_bytes(b"hello")
+    (folder / "22.webp").touch()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names(folder)}
+
+
+def test_the_same_bytes_for_any_number_of_threads(many: Path, model_path: Path, tmp_path: Path) -> None:
+    """And for any size of the batches: each image's result is its own."""
+    found: list[dict[str, bytes]] = []
+    for threads, size in [(1, 1), (1, 8), (2, 8), (3, 4), (5, 32), (None, 8)]:
+        out = tmp_path / f"out-{threads}-{size}"
+        settings = Settings(["gradcam", "guided-backprop"], top=2, batch_size=size, encoding=Encoding("jpg"))
+        outcomes = run(Explainer(model_path, threads=threads), find_images([many], out), out, settings)
+        assert [outcome.path for outcome in outcomes] == sorted(many.iterdir())
+        assert [outcome.path.name for outcome in outcomes if outcome.error] == ["05.jpg", "22.webp"]
+        found.append(contents(out))
+    assert len(found[0]) == 23 * 2 * 3
+    assert all(other == found[0] for other in found)
+
+
+def test_two_runs_at_the_same_time(many: Path, model_path: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Each waits for the other: one after the other they would never come to an end."""
+    meeting = threading.Barrier(2, timeout=30)
+    explain = Explainer.explain
+    calls = itertools.count()
+    threads = set()
+
+    def meet(self: Explainer, *rest: Any, **more: Any) -> Any:
+        threads.add(self.threads)
+        if next(calls) < 2:
+            meeting.wait()
+        return explain(self, *rest, **more)
+
+    monkeypatch.setattr(Explainer, "explain", meet)
+    out = tmp_path / "out"
+    outcomes = run(Explainer(model_path, threads=2), find_images([many], out), out, Settings(batch_size=7))
+    assert sum(outcome.error is None for outcome in outcomes) == 23
+    assert threads == {1}  # each has one thread of its own
+
+
+def test_closing_early_leaves_whole_files_and_no_threads(many: Path, model_path: Path, tmp_path: Path) -> None:
+    found = find_images([many], tmp_path / "out")
+    outcomes = explain_files(Explainer(model_path, threads=2), found, tmp_path / "out", Settings(batch_size=2))
+    assert next(outcomes).error is None
+    outcomes.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
+    written = list((tmp_path / "out").iterdir())
+    assert 1 <= len(written) <= 2 * 2 * 2 + 1  # the window
+    assert all(load(path).shape == (12, 16, 3) for path in written)
+
+
+def test_a_folder_that_cannot_be_written_stops_everything(many: Path, model_path: Path, tmp_path: Path) -> None:
+    """What came before is yielded, and nothing is left running."""
+    out = tmp_path / "out"
+    found = find_images([many], out)
+    (out / "10.gradcam.png").mkdir(parents=True)  # a folder in place of a result
+    outcomes = []
+    with pytest.raises(OutputError, match=r"10\.gradcam\.png: cannot be written"):
+        for outcome in explain_files(Explainer(model_path, threads=2), found, out, Settings(batch_size=2)):
+            outcomes.append(outcome.path.name)
+    assert outcomes == [item.short for item in found[:11]]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
+
+
+def test_a_photograph_that_goes_away_costs_itself_alone(
+    photos: Path, explainer: Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole photograph is read again to be drawn on; by then it may be gone."""
+    explain = Explainer.explain
+
+    def meanwhile(*arguments: Any, **more: Any) -> Any:
+        result = explain(*arguments, **more)
+        (photos / "a.jpg").unlink()
+        return result
+
+    monkeypatch.setattr(Explainer, "explain", meanwhile)
+    found = find_images([photos], tmp_path / "out")
+    outcomes = run(explainer, found, tmp_path / "out", Settings(canvas="original"))
+    assert [str(outcome.error) for outcome in outcomes if outcome.error] == [
+        f"{photos / 'a.jpg'}: cannot be read: No such file or directory"
+    ]
+    assert len(names(tmp_path / "out")) == 3
+
+
+def test_a_file_that_changes_its_kind_while_it_is_listed(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    found = find_images([photos], tmp_path / "out")
+    os.unlink(photos / "B.PNG")
+    (photos / "a.jpg").unlink()
+    (photos / "a.jpg").mkdir()
+    outcomes = run(explainer, found, tmp_path / "out", Settings())
+    assert ["No such file" in str(outcomes[0].error), "a folder, not an image" in str(outcomes[1].error)] == [
+        True,
+        True,
+    ]
+    assert [outcome.error for outcome in outcomes[2:]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pillow", "options"),
+    [("jpg", "JPEG", {"quality": 90}), ("webp", "WEBP", {"quality": 90}), ("png", "PNG", {"compress_level": 1})],
+)
+def test_formats(
+    photos: Path, explainer: Explainer, tmp_path: Path, kind: str, pillow: str, options: dict[str, int]
+) -> None:
+    """Every picture is of that format, the contact sheet as well, and shows what the PNG shows."""
+    found = find_images([photos], tmp_path / "out")
+    methods = ["gradcam", "backprop"]
+    outcomes = run(explainer, found, tmp_path / "out", Settings(methods, encoding=Encoding(kind)))
+    run(explainer, found, tmp_path / "plain", Settings(methods))
+    assert outcomes[0].answers[0].picture.suffix == f".{kind}"
+    written = names(tmp_path / "out")
+    assert len(written) == 12 and all(name.endswith(f".{kind}") for name in written)
+    for name in written:
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.format == pillow
+        file = io.BytesIO()
+        Image.open((tmp_path / "plain" / name).with_suffix(".png")).save(file, pillow, **options)
+        assert (tmp_path / "out" / name).read_bytes() == file.getvalue()
+
+
+def test_a_picture_too_large_for_its_format(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+    Image.new("RGB", (16384, 8)).save(photos / "wide.png")
+    settings = Settings(canvas="original", encoding=Encoding("webp"))
+    outcomes = run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
+    assert [outcome.path.name for outcome in outcomes if outcome.error] == ["wide.png"]
+    assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp takes at most 16383", str(outcomes[-1].error))
+
+
+def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    photo().save(tmp_path / "a.png")
+    chosen: Any = {
+        "top": np.uint64(2),
+        "alpha": np.float32(0.5),
+        "batch_size": np.uint64(2),
+        "raw": np.bool_(True),
+        "encoding": image_encoding.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
+    }
+    assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**chosen)).done == 1
+    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": image_encoding.Encoding("jpg", 80)}
+    assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).before == 1
+    assert len(explainer.explain(tmp_path / "a.png", top=np.uint64(2)).targets[0]) == 2  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("name", ["raw", "full_size", "fast_decode"])
+@pytest.mark.parametrize("value", [2.0, "yes", None, float("nan")])
+def test_switches_are_true_or_false(name: str, value: Any) -> None:
+    with pytest.raises(OutputError, match=f"{name} must be True or False, not"):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
+def test_a_colour_map_is_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
+    with pytest.raises(OutputError, match="no colour map"):
+        explainer.explain(photo()).overlays(colormap)

@@ -1,0 +1,532 @@
+"""The command line: what it prints and writes, and one line with exit status 2 for everything that is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, __version__
+from seewhy.cli import main
+from seewhy.contract import checksum
+from seewhy.errors import ExportError
+from seewhy.methods.registry import METHODS
+from support.command_line import failed, run
+from support.tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
+
+Photo = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def cat(tmp_path: Path, photo: Photo) -> Path:
+    path = tmp_path / "cat.jpg"
+    photo().save(path)
+    return path
+
+
+def results(folder: Path) -> list[str]:
+    """Names of the files below, but for what a run writes about itself."""
+    own = {"manifest.jsonl", "run.json", ".seewhy.lock"}
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name not in own)
+
+
+def test_version() -> None:
+    assert run("--version").output == f"seewhy {__version__}\n"
+
+
+def test_module_and_script() -> None:
+    done = subprocess.run([sys.executable, "-m", "seewhy", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"seewhy {__version__}\n"
+
+
+def test_explain(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out")
+    assert result.exit_code == 0 and result.stderr == ""
+    expected = Explainer(model_path).explain(cat)
+    picture = tmp_path / "out" / "cat.gradcam.png"
+    score = 100 * expected.probabilities[0, expected.targets[0]]  # type: ignore[index]
+    assert result.stdout == f"{cat}: {expected.labels[0]} ({score:.1f} %) -> {picture}\n"
+    assert np.array_equal(load(picture), np.asarray(expected.overlays()[0]))
+
+
+def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--method", "backprop", "--method", "gradcam", "--target", "espresso", "--target", "3", "--save-raw"]
+    options += ["--colormap", "viridis", "--alpha", "0.7", "--canvas", "original", "--provider", "cpu"]
+    result = run("explain", model_path, cat, "-o", out, *options, "--threads", 1, "--batch-size", 2, "--no-verify")
+    assert result.exit_code == 0, result.stderr
+    assert [line.split(": ")[1].split(" (")[0] for line in result.stdout.splitlines()] == ["espresso", "moped"]
+    assert results(out) == [
+        *("cat.backprop.1.png", "cat.backprop.3.png", "cat.backprop.npz"),
+        *("cat.gradcam.1.png", "cat.gradcam.3.png", "cat.gradcam.npz", "cat.sheet.1.png", "cat.sheet.3.png"),
+    ]
+    expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
+    assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("options", [["--format", "jpg"], ["--format", "jpg", "--quality", "30"], ["--format", "webp"]])
+def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    [picture] = (tmp_path / "out").glob("cat*")
+    assert result.stdout.endswith(f"-> {picture}\n") and picture.name == f"cat.gradcam.{options[1]}"
+    file = io.BytesIO()
+    expected = Explainer(model_path).explain(cat).overlays()[0]
+    expected.save(file, {"jpg": "JPEG", "webp": "WEBP"}[options[1]], quality=int(options[3]) if options[2:] else 90)
+    assert picture.read_bytes() == file.getvalue()
+
+
+def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_path: Path) -> None:
+    arguments = ["explain", model_path, tmp_path, "-o", tmp_path / "out"]
+    failed(run(*arguments), "the folder holds no images")
+    failed(run(*arguments, "--method", "magic"), "no method 'magic'")
+    failed(run(*arguments, "--method", "smoothgrad", "--option", "smoothgrad.samples=0"), "samples must be an integer")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_named_twice(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *("--target", 1, "--target", "espresso"))
+    assert len(result.stdout.splitlines()) == 1
+    assert results(tmp_path / "out") == ["cat.gradcam.png"]
+
+
+def test_options_of_methods(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """They reach the method, and the numbers say with which they were made."""
+    out = tmp_path / "out"
+    options = ["--method", "smoothgrad", "--option", "smoothgrad.samples=3", "--option", "smoothgrad.noise=0.3"]
+    result = run("explain", model_path, cat, "-o", out, *options, "--save-raw")
+    assert result.exit_code == 0, result.stderr
+    used = {"samples": 3, "noise": 0.3, "seed": 0}
+    expected = Explainer(model_path).explain(cat, "smoothgrad", options={"smoothgrad": {"samples": 3, "noise": 0.3}})
+    with np.load(out / "cat.smoothgrad.npz") as saved:
+        assert np.array_equal(saved["attributions"], expected.attributions[0])
+        assert json.loads(str(saved["options"])) == used == expected.options
+        assert "completeness" not in saved
+
+
+def test_completeness_is_shown(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    methods = ["--method", "gradcam", "--method", "integrated-gradients", "--option", "integrated-gradients.steps=2"]
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", *methods, "--top", 2, "--save-raw")
+    assert result.exit_code == 0, result.stderr
+    with np.load(tmp_path / "out" / "cat.integrated-gradients.npz") as saved:
+        errors = saved["completeness"]
+    assert errors.shape == (2,)
+    shown = re.findall(r" %, completeness error ([^)]+)\) -> ", result.stdout)
+    assert shown == [f"{error:.2g}" for error in errors]
+
+
+def test_help_lists_the_options() -> None:
+    help_text = run("explain", "--help").stdout
+    for method in METHODS.values():
+        for option in method.options:
+            assert f"{method.name}.{option.name}={option.default}" in help_text
+
+
+def test_top(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    result = run("explain", model_path, cat, "-o", tmp_path / "out", "--top", 6)
+    shares = [float(re.findall(r"\(([\d.]+) %\)", line)[0]) for line in result.stdout.splitlines()]
+    assert len(shares) == 6 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.4)
+
+
+def test_folder_with_a_bad_image(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "c.jpg"):
+        (folder / name).write_bytes(cat.read_bytes())
+    (folder / "b.jpg").write_bytes(cat.read_bytes()[:200])
+    out = tmp_path / "out"
+    result = run("explain", model_path, folder, "-o", out)
+    assert result.exit_code == 1
+    error, summary = result.stderr.splitlines()
+    assert error.startswith(f"seewhy: error: {folder / 'b.jpg'}: ")
+    assert summary == f"seewhy: 3 images, 1 failed; see {out / 'manifest.jsonl'}"
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [str(folder / "a.jpg"), str(folder / "c.jpg")]
+    assert results(out) == ["a.gradcam.png", "c.gradcam.png"]
+
+
+def test_text_from_files_cannot_command_the_terminal(tmp_path: Path, photo: Photo) -> None:
+    labels = ("\x1b]0;owned\x07", "b\r\nfake: line", "\u202ec", "\x9bd", "e", "f")
+    model = Tiny(labels=labels).save(tmp_path / "m\x1b[2J.onnx")
+    path = tmp_path / "evil\x1b[31m\nname.png"
+    photo().save(path)
+    for result in [
+        run("explain", model, path, "-o", tmp_path / "out", "--top", 6, "--method", "gradcam", "--method", "cam"),
+        run("explain", model, tmp_path / "no\x1b\n.png", "-o", tmp_path / "out"),
+        run("explain", tmp_path / "no\x1b\n.onnx", path, "-o", tmp_path / "out"),
+        run("inspect", model),
+    ]:
+        text = result.stdout + result.stderr
+        assert text and all(character.isprintable() or character == "\n" for character in text)
+        assert not any(line.startswith("fake") for line in text.splitlines())
+    assert all(path.name.isprintable() for path in (tmp_path / "out").iterdir())
+    assert json.loads(run("inspect", model, "--json").stdout)["labels"] == list(labels)
+
+
+def test_output_encoding_without_the_characters(tmp_path: Path, cat: Path) -> None:
+    model = Tiny(labels=("犬",) * 6).save(tmp_path / "m.onnx")
+    command = [sys.executable, "-m", "seewhy", "explain", str(model), str(cat), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        command, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u72ac" in done.stdout
+
+
+# Everything that is wrong.
+
+
+def variants(tmp_path: Path) -> dict[str, Path]:
+    tiny = Tiny()
+    good = tiny.save(tmp_path / "good.onnx")
+    bare = tiny.proto()
+    del bare.metadata_props[:]
+    files = {
+        "text": b"hello",
+        "empty": b"",
+        "bare": bare.SerializeToString(),
+        "newer": checksum.seal(set_property(tiny.proto(), "schema", 99).SerializeToString()),
+        "cut": good.read_bytes()[:-500],
+        "damaged": good.read_bytes().replace(tiny.weights()["fc.bias"].tobytes(), bytes(24)),
+        "nan": checksum.seal(
+            tiny.proto({**tiny.weights(), "fc.bias": np.full(6, np.nan, np.float32)}).SerializeToString()
+        ),
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+    tiny.save(tmp_path / "nocam.onnx", outputs=tuple(n for n in DEFAULT_OUTPUTS if n != "class_weights"))
+    tiny.save(tmp_path / "nolabels.onnx", labels=None)
+    return {path.stem: path for path in tmp_path.glob("*.onnx")}
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("none", [], r"none\.onnx: cannot be read: No such file"),
+        ("text", [], r"text\.onnx: not an ONNX file"),
+        ("empty", [], r"empty\.onnx: the file is empty"),
+        ("bare", [], r"bare\.onnx: an ONNX file without SeeWhy's metadata; export the network with `seewhy export`"),
+        ("newer", [], r"newer\.onnx: written in schema 99, but this version of SeeWhy reads schema 1"),
+        ("cut", [], r"cut\.onnx: not an ONNX file, or a truncated one"),
+        ("damaged", [], r"damaged\.onnx: damaged or changed since it was exported"),
+        ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
+        ("nocam", ["--method", "cam"], "cam needs a network that ends in global average pooling .* use gradcam"),
+        ("good", ["--method", "magic"], "no method 'magic'; there are backprop"),
+        ("good", ["--option", "samples=3"], "an option is METHOD.NAME=VALUE, .* not 'samples=3'"),
+        ("good", ["--option", "smoothgrad.samples=3"], "for smoothgrad, but the methods asked for are gradcam"),
+        ("good", ["--option", "gradcam.samples=3"], "gradcam has no option 'samples'; it has none"),
+        ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=x\x1b"], "from 1 to .*, not 'x.x1b'"),
+        # Before the file is read.
+        ("none", ["--option", "samples=3"], "an option is METHOD.NAME=VALUE"),
+        ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=5e0"], "from 1 to 100000, not 5e0"),
+        ("good", ["--target", "6"], "target 6 is out of range: the model has classes 0 to 5"),
+        ("good", ["--target", "-1"], "target -1 is out of range"),
+        ("good", ["--target", "expresso"], "no label 'expresso' .* close: espresso"),
+        ("good", ["--target", "crane"], "ambiguous: classes 2, 4"),
+        ("nolabels", ["--target", "cat"], "holds no labels; give a class index"),
+        ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
+        ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
+        ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
+        ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
+        ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
+    ],
+)
+def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: list[str], words: str) -> None:
+    path = variants(tmp_path).get(model, tmp_path / "none.onnx")
+    failed(run("explain", path, cat, "-o", tmp_path / "out", *options), words)
+    assert not results(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "the file is empty"),
+        (b"hello", "not an image in a format"),
+        (b"\x89PNG\r\n\x1a\n", "x.png: "),
+    ],
+)
+def test_wrong_image(model_path: Path, tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "x.png"
+    if content is not None:
+        path.write_bytes(content)
+    failed(run("explain", model_path, path, "-o", tmp_path / "out"), words)
+
+
+def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
+    from support.image_files import bomb
+
+    # Between the size at which Pillow warns and the one at which it raises, a warning must not be printed either.
+    for side, words in [(60_000, "decompression bomb"), (12_000, "damaged image")]:
+        (tmp_path / "bomb.png").write_bytes(bomb(side, side))
+        command = [sys.executable, "-m", "seewhy", "explain", str(model_path), str(tmp_path / "bomb.png"), "-o"]
+        done = subprocess.run([*command, str(tmp_path / f"{side}")], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert re.fullmatch(f"seewhy: error: .*{words}.*\n", done.stderr), done.stderr
+
+
+def test_output_that_cannot_be_written(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    failed(run("explain", model_path, cat, "-o", tmp_path / "file"), "not a folder")
+    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be made: Not a directory")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_no_permission_to_write(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+    failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "Permission denied")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        return original(Path("/dev/full"), "wb") if mode == "xb" else original(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
+
+
+def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
+    photo = cat.with_name("cat.gradcam.png")
+    Image.fromarray(load(cat)).save(photo)
+    before = photo.read_bytes()
+    failed(run("explain", model_path, cat, photo, "-o", cat.parent), "would replace an input image")
+    failed(run("explain", model_path, cat.parent, "-o", cat.parent), "the output folder is an input folder too")
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain"],
+        ["explain", "m.onnx"],
+        ["explain", "m.onnx", "x.png"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--alpha", "2"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--canvas", "wall"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--threads", "0"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--batch-size", "0"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--top", "two"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "gif"],
+        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "jpg", "--quality", "0"],
+        ["nothing"],
+        ["inspect"],
+    ],
+)
+def test_usage_errors(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2 and "Error: " in result.stderr
+
+
+# Plug-ins.
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, name: str = "export") -> None:
+    (tmp_path / "plugged.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plugged", raising=False)
+    monkeypatch.setattr(main, "_plugins", lambda: {name: EntryPoint(name, "plugged:command", "seewhy.commands")})
+
+
+@pytest.mark.parametrize(("name", "extra"), [("export", "export"), ("demo", "demo")])
+def test_plug_in_without_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, extra: str) -> None:
+    plug_in(monkeypatch, tmp_path, "import torch_that_is_not_there.nn", name)
+    listed = run("--help")
+    assert listed.exit_code == 0 and f"  {name} " in listed.stdout and listed.stderr == ""
+    words = (
+        rf'seewhy {name} cannot start: torch_that_is_not_there is not installed; run: pip install "seewhy\[{extra}\]"'
+    )
+    for arguments in ([], ["resnet50", "-o", "x.onnx", "--size", "9"], ["--help"]):
+        failed(run(name, *arguments), words)
+
+
+def test_plug_in_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, "raise ImportError('libtorch.so: cannot open\\nshared object')")
+    failed(run("export"), r"cannot start: libtorch\.so: cannot open")
+
+
+WORKING = """
+import click
+from seewhy.errors import ExportError
+
+@click.command("export")
+@click.argument("source")
+def command(source):
+    if source == "wrong":
+        raise ExportError("no network called wrong")
+    if source == "unwritable":
+        raise PermissionError(13, "Permission denied", "/x/model.onnx")
+    if source == "large":
+        raise MemoryError
+    if source == "bug":
+        raise ZeroDivisionError
+    click.echo(f"exported {source}")
+"""
+
+
+def test_plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, WORKING)
+    assert run("export", "resnet50").stdout == "exported resnet50\n"
+    assert "SOURCE" in run("export", "--help").stdout
+    failed(run("export", "wrong"), "no network called wrong")
+    failed(run("export", "unwritable"), "/x/model.onnx: Permission denied")
+    failed(run("export", "large"), "not enough memory$")
+    # A bug is not dressed up as bad input.
+    assert isinstance(run("export", "bug").exception, ZeroDivisionError)
+    assert ExportError.__mro__[1].__name__ == "SeewhyError"
+
+
+def test_plug_ins_are_found() -> None:
+    assert {"export", "demo"} <= set(main._plugins())
+
+
+def test_help_does_not_import_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plug_in(monkeypatch, tmp_path, "raise SystemError('imported')")
+    assert run("--help").exit_code == 0
+
+
+def test_quiet_when_piped(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seewhy.cli.progress._DELAY", -1.0)
+    result = run("explain", model_path, cat, "-o", tmp_path / "out")
+    assert result.stderr == "" and "\r" not in result.stdout and len(result.stdout.splitlines()) == 1
+
+
+def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Explainer, "explain", interrupt)
+    result = run("explain", model_path, cat, "-o", tmp_path / "out")
+    assert result.exit_code == 128 + signal.SIGINT
+    assert result.stderr == "seewhy: stopped by SIGINT at once; the same command goes on from there\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """What is in work is finished, no half-written file stays, and the process ends by itself."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2000):
+        (folder / f"{number}.jpg").write_bytes(cat.read_bytes())
+    command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out"]
+    # Without a buffer, in which `readline` would keep lines that `communicate` does not see.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None and b"0.jpg: " in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = (text.decode() for text in process.communicate(timeout=60))
+    assert process.returncode == 128 + signal.SIGINT
+    written = results(tmp_path / "out")
+    assert len(rest.splitlines()) + 1 == len(written) < 2000
+    expected = f"stopped by SIGINT: {len(written)} of 2000 images; the same command goes on from there"
+    assert "finishing what is in work" in errors and errors.endswith(f"seewhy: {expected}\n")
+    assert all(load(tmp_path / "out" / name).shape == (12, 16, 3) for name in written)
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == len(written)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+@pytest.mark.parametrize("reader", ["full", "gone"])
+def test_standard_output_that_takes_nothing(reader: str, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """It is not the output folder, and the run is as safe as one that was stopped."""
+    command = [sys.executable, "-m", "seewhy", "explain", model_path, cat, "-o", tmp_path / "out"]
+    ends = os.pipe()
+    os.close(ends[0])
+    with open("/dev/full", "wb") if reader == "full" else open(ends[1], "wb", closefd=False) as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(ends[1])
+    reason = "No space left on device" if reader == "full" else "Broken pipe"
+    goes_on = "with -q nothing is printed, and the same command goes on from there"
+    assert (done.returncode, done.stderr) == (2, f"seewhy: error: standard output: {reason}; {goes_on}\n")
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_without_standard_streams(closed: str, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    command = f'"$0" -m seewhy explain "$1" "$2" -o "$3" {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable, model_path, cat, tmp_path / "out"], timeout=60)
+    assert done.returncode == 0
+    assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_interrupt_before_there_is_anything_to_finish(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not click's own way, whose exit status means here that some images failed."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seewhy.runtime.model_file.ModelFile.inspect", interrupt)
+    result = run("inspect", model_path)
+    assert (result.exit_code, result.stderr) == (130, "seewhy: stopped by SIGINT\n")
+
+
+def test_memory_that_runs_out(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only a command that has --batch-size says to lower it."""
+
+    def exhaust(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("seewhy.runtime.model_file.ModelFile._load", exhaust)
+    failed(run("inspect", model_path), "not enough memory")
+    assert "batch-size" not in run("inspect", model_path).stderr + run("bench", model_path).stderr
+    result = run("explain", model_path, model_path, "-o", tmp_path / "out")
+    failed(result, "not enough memory; try a smaller --batch-size")
+
+
+def test_an_empty_name_of_the_output_folder(
+    model_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An unset variable would write into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    photo().save("a.png")
+    failed(run("explain", model_path, "a.png", "-o", ""), "-o / --output is empty; is a variable not set")
+    failed(run("explain", "", "a.png", "-o", "out"), "MODEL is empty; is a variable not set")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "explain --help", "verify --help"])
+def test_a_full_disk_takes_no_help(arguments: str) -> None:
+    """Status 1 would mean that some images failed."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "seewhy", *arguments.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch("seewhy: error: (standard output: )?No space left on device\n", done.stderr), done.stderr
+
+
+def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:
+    photo(seed=1).save(tmp_path / "a.png")
+    photo(seed=2).save(tmp_path / "b.png")
+    command = ("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out")
+    assert run(*command).exit_code == 0
+    photo(60, 50, seed=3).save(tmp_path / "a.png")
+    result = run(*command)
+    assert result.exit_code == 0 and result.stderr.splitlines()[0] == (
+        "seewhy: images whose files have changed since they were explained: 1; --changed explains them again"
+    )
+    result = run(*command, "--changed")
+    assert "a.png: " in result.stdout and "b.png: " not in result.stdout
+    assert "2 images, 1 of them before" in result.stderr
+    assert run("verify", tmp_path / "out").exit_code == 0
+
+
+def test_a_run_that_was_stopped_by_its_last_image(model_path: Path, photo: Photo, tmp_path: Path) -> None:
+    """There is nothing to go on with."""
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--fail-fast")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        f"seewhy: an image failed: 2 images, 1 failed; see {tmp_path / 'out'}/manifest.jsonl\n"
+    )

@@ -1,0 +1,181 @@
+"""docs/file-format.md describes what the program does: every key and type, and code that runs as printed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from seewhy import Explainer, ModelFileError
+from seewhy.contract import constants as contract
+from seewhy.contract.metadata import Metadata
+from support.markdown import Block, blocks, table
+from support.repository import ROOT
+
+DOCUMENT = "docs/file-format.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A key, or a field of one: `("seewhy.model", "name")`."""
+
+    path: tuple[str, ...]
+    type: str
+    example: str
+
+
+def described() -> Iterator[Row]:
+    key = ""
+    for name, kind, _, example in table(DOCUMENT, "key"):
+        name, example = name.strip("`"), example.strip("`")
+        if name.startswith("."):
+            yield Row((key, name[1:]), kind, example)
+        else:
+            key = name
+            yield Row((key,), kind, example)
+
+
+ROWS = [row for row in described() if row.path != (contract.DIGEST_KEY,)]
+
+
+def values(rows: list[Row]) -> dict[str, Any]:
+    """The table's examples, put together to the metadata of one file."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        if len(row.path) == 2:
+            found[row.path[0]][row.path[1]] = json.loads(row.example)
+        else:
+            found[row.path[0]] = json.loads(row.example) if row.example else {}
+    return found
+
+
+def properties(found: dict[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in found.items()}
+
+
+def test_the_table_holds_every_key_and_field() -> None:
+    read = Metadata.from_properties(properties(values(ROWS)), "m.onnx")
+    written = {key: json.loads(value) for key, value in read.to_properties().items()}
+    # Free-form objects and the examples in them come back as they were; all else is named by the contract.
+    assert written == values(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: ".".join(row.path))
+def test_null_is_allowed_where_the_table_says_so(row: Row) -> None:
+    found = values(ROWS)
+    holder = found if len(row.path) == 1 else found[row.path[0]]
+    # A size may be null where the mode of resizing has no use for it.
+    if row.path == ("seewhy.preprocessing", "size"):
+        holder["resize"] = "squash"
+    holder[row.path[-1]] = None
+    if row.type.endswith(", or null"):
+        Metadata.from_properties(properties(found), "m.onnx")
+    else:
+        with pytest.raises(ModelFileError, match=row.path[0]):
+            Metadata.from_properties(properties(found), "m.onnx")
+
+
+TYPES: dict[str, type] = {"integer": int, "string": str, "boolean": bool, "object": dict, "list": list, "two": list}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: ".".join(row.path))
+def test_examples_have_the_type_named(row: Row) -> None:
+    example = json.loads(row.example) if row.example else {}
+    word = row.type.partition(":")[0].split(",")[0].split(" ")[0]
+    assert isinstance(example, TYPES[word])
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        (("seewhy.preprocessing", "resize"), contract.RESIZE_MODES),
+        (("seewhy.preprocessing", "interpolation"), contract.INTERPOLATIONS),
+        (("seewhy.preprocessing", "channel_order"), contract.CHANNEL_ORDERS),
+        (("seewhy.score",), contract.SCORES),
+    ],
+)
+def test_the_table_lists_every_choice(field: tuple[str, ...], choices: tuple[str, ...]) -> None:
+    names = [row.path for row in described()]
+    meaning = table(DOCUMENT, "key")[names.index(field)][2]
+    assert all(f"`{choice}`" in meaning for choice in choices)
+
+
+def test_the_digest_is_described() -> None:
+    (row,) = (row for row in described() if row.path == (contract.DIGEST_KEY,))
+    assert len(row.example) == len(contract.DIGEST_PLACEHOLDER)
+    assert row.type == f"{len(contract.DIGEST_PLACEHOLDER)} digits"
+
+
+def test_the_graph_tables_hold_every_value() -> None:
+    assert tuple(row[0].strip("`") for row in table(DOCUMENT, "input")) == contract.INPUTS
+    outputs = table(DOCUMENT, "output")
+    assert tuple(row[0].strip("`") for row in outputs) == contract.OUTPUTS
+    optional = [row[0].strip("`") for row in outputs if row[2].startswith("optional")]
+    assert tuple(optional) == contract.OPTIONAL_OUTPUTS
+
+
+def test_numbers_in_the_text() -> None:
+    text = " ".join((ROOT / DOCUMENT).read_text(encoding="utf-8").split())
+    assert f"Opset {contract.OPSET} " in text and f"IR version {contract.IR_VERSION}." in text
+    assert f"({contract.EXTERNAL_DATA_THRESHOLD:,} bytes)" in text
+    assert f"{contract.PREDICTED} is the class that the model predicts" in text
+
+
+EXPORT = """
+import torch
+from torch import nn
+from seewhy_export import export
+torch.manual_seed(0)  # with other weights the map may be zero all over
+network = nn.Sequential(
+    nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+)
+export(network, "model.onnx", image_size=(9, 11))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("format")
+    subprocess.run([sys.executable, "-c", EXPORT], cwd=folder, check=True, timeout=300)
+    return folder
+
+
+@pytest.mark.parametrize("block", blocks(DOCUMENT, "python"), ids=lambda block: block.name)
+def test_code_runs_as_printed(exported: Path, block: Block) -> None:
+    done = subprocess.run([sys.executable, "-c", block.code], cwd=exported, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [b for b in blocks(DOCUMENT, "python") if "sha256" in b.code], ids=lambda b: b.name)
+def test_code_that_checks_a_hash_finds_a_change(exported: Path, tmp_path: Path, block: Block) -> None:
+    data = bytearray((exported / "model.onnx").read_bytes())
+    weights = onnx.ModelProto.FromString(bytes(data)).graph.initializer[0].raw_data
+    assert data.count(weights) == 1
+    data[data.index(weights)] ^= 1
+    (tmp_path / "model.onnx").write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", block.code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "AssertionError" in done.stderr
+
+
+def test_gradcam_by_hand_is_gradcam(exported: Path, tmp_path: Path) -> None:
+    block = next(b for b in blocks(DOCUMENT, "python") if "onnxruntime" in b.code)
+    shutil.copy(exported / "model.onnx", tmp_path)
+    random = "np.random.default_rng(0).standard_normal((1, *session.get_inputs()[0].shape[1:])).astype(np.float32)"
+    code = block.code.replace("np.zeros((1, *session.get_inputs()[0].shape[1:]), np.float32)", random)
+    assert code != block.code
+    subprocess.run([sys.executable, "-c", f"{code}\nnp.save('map.npy', gradcam)"], cwd=tmp_path, check=True, timeout=60)
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 9, 11)).astype(np.float32)
+    maps = Explainer(tmp_path / "model.onnx").explain(pixels, "gradcam").maps
+    assert maps is not None and maps.max() > 0
+    # float32 sums of 4 channels in another order.
+    np.testing.assert_allclose(np.load(tmp_path / "map.npy"), np.maximum(maps, 0), rtol=1e-5, atol=1e-7)

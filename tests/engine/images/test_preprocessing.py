@@ -1,0 +1,350 @@
+"""The model's view equals torchvision's transforms of the same picture, pixel by pixel."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, ImageError
+from seewhy.contract import constants as contract
+from seewhy.contract.metadata import Metadata, Preprocessing
+from seewhy.images.decoding import decode_bytes
+from seewhy.images.preprocessing import Encoded, Photograph, batch, normalise, photograph
+from seewhy.images.resizing import fit
+from support.tiny_model import Tiny
+
+Photo = Callable[..., Image.Image]
+SIZES = [(40, 30), (30, 40), (33, 33), (17, 61), (61, 17), (8, 5), (1, 1), (300, 200), (24, 24), (25, 24)]
+
+
+@pytest.fixture(scope="module")
+def transforms() -> ModuleType:
+    """torchvision.transforms, as the exporter imports it: a CPU-only torch needs a remedy first."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    from seewhy_export.sources.torchvision_import import import_torchvision
+
+    import_torchvision()
+    return importlib.import_module("torchvision.transforms")
+
+
+def view(image: Image.Image, wanted: tuple[int, int], **how: Any) -> np.ndarray:
+    return np.asarray(fit(image, Preprocessing(**how), wanted, "x")[0])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("interpolation", contract.INTERPOLATIONS)
+def test_shorter_side_and_crop_equal_torchvision(
+    transforms: ModuleType, photo: Photo, size: tuple[int, int], interpolation: str
+) -> None:
+    image = photo(*size, seed=sum(size))
+    mode = transforms.InterpolationMode(interpolation)
+    for shorter, wanted in [(32, (28, 28)), (24, (24, 24)), (27, (20, 27)), (16, (24, 21))]:
+        expected = transforms.Compose([transforms.Resize(shorter, mode), transforms.CenterCrop(wanted)])(image)
+        found = view(image, wanted, resize="shorter-side", size=shorter, interpolation=interpolation)
+        assert np.array_equal(found, np.asarray(expected)), (shorter, wanted)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_and_crop_alone_equal_torchvision(transforms: ModuleType, photo: Photo, size: tuple[int, int]) -> None:
+    image = photo(*size, seed=sum(size))
+    squashed = transforms.Resize((20, 31), transforms.InterpolationMode.BICUBIC)(image)
+    assert np.array_equal(view(image, (20, 31), resize="squash", interpolation="bicubic"), np.asarray(squashed))
+    cropped = transforms.CenterCrop((20, 31))(image)
+    assert np.array_equal(view(image, (20, 31), resize="none"), np.asarray(cropped))
+
+
+def test_random_sizes_equal_torchvision(transforms: ModuleType, photo: Photo) -> None:
+    random = np.random.default_rng(1)
+    for seed in range(60):
+        width, height, shorter, crop_h, crop_w = (int(n) for n in random.integers(1, 90, 5))
+        image = photo(width, height, seed)
+        expected = transforms.Compose([transforms.Resize(shorter), transforms.CenterCrop((crop_h, crop_w))])(image)
+        assert np.array_equal(view(image, (crop_h, crop_w), resize="shorter-side", size=shorter), np.asarray(expected))
+
+
+def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, photo: Photo) -> None:
+    tiny = Tiny(size=(24, 24), preprocessing=Preprocessing("shorter-side", 28, "bilinear"))
+    image = photo(50, 40)
+    steps = [transforms.Resize(28), transforms.CenterCrop(24), transforms.ToTensor()]
+    normal = transforms.Normalize(tiny.metadata().preprocessing.mean, tiny.metadata().preprocessing.std)  # type: ignore[union-attr]
+    expected = transforms.Compose([*steps, normal])(image).numpy()
+    found = normalise([photograph(image, tiny.metadata())], tiny.metadata())
+    assert found.shape == (1, 3, 24, 24) and found.dtype == np.float32
+    # Three float32 operations on values up to 3, in another order.
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-6)
+
+
+def test_normalise_by_hand() -> None:
+    how = Preprocessing("squash", None, "nearest", True, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "BGR")
+    tiny = Tiny(size=(2, 2), preprocessing=how)
+    rgb = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
+    found = normalise([photograph(rgb, tiny.metadata())], tiny.metadata())[0]
+    for c, (mean, std) in enumerate(zip(how.mean, how.std, strict=True)):
+        np.testing.assert_allclose(found[c], (rgb[..., 2 - c] / 255 - mean) / std, atol=1e-6)
+
+
+def test_placement_maps_the_view_onto_the_photograph(photo: Photo) -> None:
+    """A single bright block is found in the photograph where the placement says that the view saw it."""
+    how = Preprocessing("shorter-side", 32, "bilinear")
+    array = np.zeros((120, 200, 3), np.uint8)
+    array[60:68, 120:128] = 255
+    found, placement = fit(Image.fromarray(array), how, (24, 28), "x")
+    y, x = (np.average(np.arange(n), weights=np.asarray(found)[..., 0].sum(axis=1 - i)) for i, n in enumerate((24, 28)))
+    assert (x + 0.5 + placement.left) * placement.scale_x == pytest.approx(124, abs=0.5)
+    assert (y + 0.5 + placement.top) * placement.scale_y == pytest.approx(64, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "how", [{"resize": "none", "crop": False}, {"resize": "shorter-side", "size": 9, "crop": False}]
+)
+def test_size_that_does_not_fit(photo: Photo, how: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match=r"x: \d+x9 pixels after preprocessing, but the model takes 12x9"):
+        view(photo(20, 9), (9, 12), **how)
+    assert view(photo(12, 9), (9, 12), **how).shape == (9, 12, 3)
+
+
+def test_thin_picture_is_not_blown_up() -> None:
+    with pytest.raises(ImageError, match="x: 40000x1 pixels would be resized to 10240000x256"):
+        view(Image.new("RGB", (40_000, 1)), (224, 224), resize="shorter-side", size=256)
+
+
+# What counts as an image.
+
+
+def test_path_pil_and_array_are_the_same(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    image = photo()
+    path = tmp_path / "x.png"
+    image.save(path)
+    kinds = [path, str(path), image, Image.open(path), np.asarray(image), np.asarray(image)[:, ::-1][:, ::-1]]
+    results = [explainer.explain(kind).attributions for kind in kinds]
+    together = explainer.explain(kinds)
+    for i, result in enumerate(results):
+        assert result.shape == (1, 12, 16)
+        assert np.array_equal(result, results[0])
+        np.testing.assert_allclose(together.attributions[i], result[0], rtol=1e-5, atol=1e-7)
+    assert [p.name for p in together.photographs] == [str(path)] * 2 + ["image 2", str(path), "image 4", "image 5"]
+
+
+def test_grey_array(explainer: Explainer, photo: Photo) -> None:
+    grey = np.asarray(photo().convert("L"))
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    assert np.array_equal(explainer.explain(grey).logits, explainer.explain(rgb).logits)
+
+
+def test_one_channel_network(tmp_path: Path, photo: Photo) -> None:
+    how = Preprocessing(mean=(0.5,), std=(0.5,))
+    explainer = Explainer(Tiny(channels=1, preprocessing=how).save(tmp_path / "grey.onnx"))
+    result = explainer.explain([photo(), photo().convert("L")], method="backprop")
+    assert result.attributions.shape == (2, 1, 12, 16)
+    assert np.array_equal(result.photographs[0].view, result.photographs[1].view)
+    assert result.photographs[0].view.shape == (12, 16, 1)
+    assert result.overlays()[0].mode == result.pictures()[0].mode == "RGB"
+
+
+def test_network_of_other_channels_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
+    how = Preprocessing(mean=(0,) * 4, std=(1,) * 4)
+    explainer = Explainer(Tiny(channels=4, preprocessing=how).save(tmp_path / "four.onnx"))
+    with pytest.raises(ImageError, match=r"takes 4 channels, .* float32 array \(N,4,H,W\)"):
+        explainer.explain(photo())
+    result = explainer.explain(np.ones((2, 4, 12, 16), np.float32))
+    assert result.heatmaps.shape == (2, 12, 16)
+    with pytest.raises(ImageError, match="4 channels cannot be turned back into a photograph"):
+        result.overlays()
+
+
+def test_file_without_preprocessing_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
+    explainer = Explainer(Tiny(preprocessing=None).save(tmp_path / "bare.onnx"))
+    with pytest.raises(ImageError, match="does not say how to preprocess a photograph"):
+        explainer.explain(photo())
+    result = explainer.explain(np.ones((1, 3, 12, 16), np.float32))
+    with pytest.raises(ImageError, match="cannot be turned back"):
+        result.overlays()
+
+
+def test_preprocessed_pixels_are_taken_as_they_are(explainer: Explainer, photo: Photo) -> None:
+    images = [photo(seed=1), photo(30, 50, seed=2)]
+    result = explainer.explain(images)
+    pixels = normalise([p for p in result.photographs if isinstance(p, Photograph)], explainer.metadata)
+    again = explainer.explain(pixels)
+    assert np.array_equal(again.logits, result.logits)
+    assert np.array_equal(again.attributions, result.attributions)
+    # Undoing the normalisation gives the view back, so overlays are the same pictures.
+    for mine, theirs in zip(again.overlays(), result.overlays(), strict=True):
+        assert np.array_equal(np.asarray(mine), np.asarray(theirs))
+    strided = np.repeat(pixels, 2, axis=0)[::2]
+    assert np.array_equal(explainer.explain(strided).logits, result.logits)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([], "no images given"),
+        ((), "no images given"),
+        (np.zeros((0, 3, 12, 16), np.float32), "no images given"),
+        (np.zeros((1, 3, 12, 16)), r"must be float32 \(N,3,12,16\), not float64"),
+        (np.zeros((1, 3, 16, 12), np.float32), r"must have the shape \(N,3,12,16\), not \(1, 3, 16, 12\)"),
+        (np.zeros((3, 12, 16), np.float32), r"must have the shape \(N,3,12,16\)"),
+        (np.full((2, 3, 12, 16), np.nan, np.float32), "preprocessed image 0 holds NaN"),
+        (
+            np.zeros((2, 12, 16, 3), np.uint8),
+            r"must be float32 .* not uint8 \(2, 12, 16, 3\); .* a list of uint8 arrays",
+        ),
+        (np.zeros((12, 16, 4), np.uint8), r"a photograph is a uint8 array HxWx3 or HxW, not uint8 \(12, 16, 4\)"),
+        (np.zeros((0, 16, 3), np.uint8), "holds no pixels"),
+        ([np.zeros((12, 16, 3), np.float32)], "image 0: a photograph is a uint8 array"),
+        (None, "image 0: an image is a path, a PIL image or a uint8 array, not NoneType"),
+        (7, "not int"),
+        (b"bytes", "not bytes"),
+        ([[]], "not list"),
+    ],
+)
+def test_what_is_not_an_image(explainer: Explainer, images: Any, words: str) -> None:
+    with pytest.raises(ImageError, match=words) as raised:
+        explainer.explain(images)
+    assert "\n" not in str(raised.value)
+
+
+def test_last_preprocessed_image_not_finite(explainer: Explainer) -> None:
+    images = np.zeros((4, 3, 12, 16), np.float32)
+    images[3, 2, 11, 15] = np.inf
+    with pytest.raises(ImageError, match="preprocessed image 3 holds NaN or infinity"):
+        explainer.explain(images)
+
+
+def test_images_are_decoded_batch_by_batch(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+    photo().save(tmp_path / "a.png")
+    loading = batch([tmp_path / "a.png", tmp_path / "b.png"], explainer.metadata)
+    assert len(loading) == 2
+    photos, pixels = loading.load(0, 1, 1)
+    assert len(photos) == 1 and pixels.shape == (1, 3, 12, 16)
+    with pytest.raises(ImageError, match=r"b\.png: cannot be read"):
+        loading.load(1, 2, 1)
+
+
+def test_original_is_decoded_again(explainer: Explainer, photo: Photo) -> None:
+    image = photo()
+    found = photograph(image, explainer.metadata)
+    assert found.view.shape == (12, 16, 3)
+    assert np.array_equal(found.original(), np.asarray(image))
+    assert photograph(found, explainer.metadata) is found
+    assert replace(found, name="y").name == "y"
+
+
+# Fast decoding of JPEGs.
+
+
+def jpeg(image: Image.Image, **options: Any) -> Encoded:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90, **options)
+    return Encoded("x.jpg", file.getvalue())
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Colours that change over many pixels, as most of a photograph does."""
+    coarse = np.random.default_rng(width).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def both(image: Any, metadata: Metadata) -> tuple[Photograph, Photograph]:
+    exact, fast = photograph(image, metadata), photograph(image, metadata, fast=True)
+    assert (fast.placement, fast.size, fast.view.shape) == (exact.placement, exact.size, exact.view.shape)
+    return exact, fast
+
+
+def how_different(exact: Photograph, fast: Photograph) -> tuple[int, float]:
+    difference = np.abs(exact.view.astype(int) - fast.view)
+    return int(difference.max()), float(difference.mean())
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1000, 700), (480, 641), (1999, 1333), (800, 90), (100, 80), (12, 9)])
+@pytest.mark.parametrize("how", ["squash", "shorter-side", "shorter-side nearest", "none"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fast_decoding_moves_nothing(size: tuple[int, int], how: str, channels: int) -> None:
+    """The decoder averages 2x2, 4x4 or 8x8 pixels before they are resized. Colours that change over many pixels stay
+    within the 29 of 255 that were measured on photographs; hard edges need not."""
+    mode, _, interpolation = how.partition(" ")
+    length = 40 if mode == "shorter-side" else None
+    preprocessing = Preprocessing(
+        mode, length, interpolation or "bilinear", mean=(0.5,) * channels, std=(0.5,) * channels
+    )
+    metadata = Tiny(size=(36, 44), channels=channels, preprocessing=preprocessing).metadata()
+    exact, fast = both(jpeg(smooth(*size)), metadata)
+    most, mean = how_different(exact, fast)
+    assert most <= 29 and mean < 4
+    if channels == 3 and (mode == "none" or min(size) < 80):
+        assert most == 0  # there is nothing to leave out
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_of_every_orientation(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    metadata = Tiny(size=(36, 60), preprocessing=Preprocessing("shorter-side", 60)).metadata()
+    exact, fast = both(jpeg(smooth(900, 500), exif=exif), metadata)
+    most, mean = how_different(exact, fast)
+    assert 0 < most <= 29 and mean < 2
+    assert exact.size == ((900, 500) if orientation < 5 else (500, 900))
+    # Pictures that lie another way would differ in nearly every pixel.
+    others = [exact.view[::-1], exact.view[:, ::-1], exact.view[::-1, ::-1]]
+    assert all(np.abs(other.astype(int) - fast.view).mean() > 10 for other in others)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_leaves_out_as_much_when_a_photograph_lies_on_its_side(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = (800, 640) if orientation < 5 else (640, 800)
+    content = jpeg(smooth(*stored), exif=exif).content
+    decoded = decode_bytes(content, "RGB", "x", lambda whole: (whole[0] // 8, whole[1] // 2))
+    assert decoded.size == (800, 640) and decoded.image.size == (400, 320)
+
+
+def test_fast_decoding_never_enlarges() -> None:
+    """What is decoded is at least as large as what it is resized to, and its shape is that of the whole photograph."""
+    content = jpeg(smooth(1000, 700)).content
+    for wanted in [(1000, 700), (999, 699), (501, 351), (500, 350), (300, 20), (20, 300), (125, 88), (30, 30), (1, 1)]:
+        decoded = decode_bytes(content, "RGB", "x", lambda _, wanted=wanted: wanted)
+        width, height = decoded.image.size
+        assert decoded.size == (1000, 700) and width >= wanted[0] and height >= wanted[1]
+        scale = next(scale for scale in (8, 4, 2, 1) if -(-1000 // scale) == width)
+        assert height == -(-700 // scale)
+        assert scale == max(s for s in (1, 2, 4, 8) if 1000 / s >= wanted[0] and 700 / s >= wanted[1]), wanted
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "TIFF", "MPO"])
+def test_fast_decoding_is_for_jpegs(form: str) -> None:
+    file = io.BytesIO()
+    smooth(900, 500).save(file, form)
+    exact, fast = both(Encoded("x.jpg", file.getvalue()), Tiny().metadata())
+    assert form == "MPO" or np.array_equal(exact.view, fast.view)  # one of a single picture is a JPEG
+
+
+def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
+    encoded = jpeg(photo(800, 600))
+    (tmp_path / "x.jpg").write_bytes(encoded.content)
+    metadata = Tiny().metadata()
+    with Image.open(tmp_path / "x.jpg") as image:
+        expected = photograph(np.asarray(image), metadata).view
+    for source in (encoded, tmp_path / "x.jpg"):
+        assert np.array_equal(photograph(source, metadata).view, expected)
+        assert not np.array_equal(photograph(source, metadata, fast=True).view, expected)
+        # The whole photograph is exact either way.
+        assert np.array_equal(
+            photograph(source, metadata, fast=True).original(), photograph(source, metadata).original()
+        )
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert np.array_equal(photograph(image, metadata, fast=True).view, expected)
+    assert np.array_equal(
+        photograph(np.asarray(photo(800, 600)), metadata, fast=True).view, photograph(photo(800, 600), metadata).view
+    )

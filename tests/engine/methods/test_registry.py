@@ -1,0 +1,306 @@
+"""Every method against the literal NumPy float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seewhy import Explainer, MethodError
+from seewhy.contract.constants import ACTIVATIONS, GRADIENTS
+from seewhy.methods.base import full_size
+from seewhy.methods.registry import METHODS, Attribution, Size
+from support.references import relative_error
+from support.references.methods import MAPS, WEIGHTS, Reference, minmax, upsample
+from support.tiny_model import DEFAULT_OUTPUTS, Tiny
+from support.tiny_model_files import pixels, write
+
+# float32 sums of about 200 products of size one: eps 1.2e-7 times the square root of that, with room.
+RELATIVE = 5e-6
+# Heatmaps lie in [0,1], and dividing by a small range can enlarge the error.
+HEATMAP = 2e-5
+
+
+def test_reference_gradient_is_the_slope(tiny: Tiny) -> None:
+    """The reference itself, against central differences of its forward pass."""
+    reference, image = Reference(tiny), pixels(1)[0].astype(np.float64)
+    gradient = reference.backprop(reference.forward(image), target=2)
+    step = 1e-6
+    for place in [(0, 0, 0), (1, 5, 7), (2, 11, 15), (0, 3, 12)]:
+        moved = [image.copy(), image.copy()]
+        moved[0][place] -= step
+        moved[1][place] += step
+        low, high = (reference.logits(m)[2] for m in moved)
+        assert (high - low) / (2 * step) == pytest.approx(gradient[place], abs=1e-8)
+
+
+# Methods of many passes have a reference and tests of their own, in test_passes.py.
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].passes is None])
+def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
+    batch, reference = pixels(), Reference(tiny)
+    targets = [0, 5, 2]
+    result = explainer.explain(batch, method=method, target=targets)
+    assert result.method == method
+    assert result.heatmaps.dtype == result.attributions.dtype == result.logits.dtype == np.float32
+    for i, target in enumerate(targets):
+        trace = reference.forward(batch[i])
+        raw, values, heatmap = reference.attribution(method, trace, target)
+        assert relative_error(result.logits[i], trace.logits) < RELATIVE
+        assert relative_error(result.attributions[i], values) < RELATIVE
+        assert np.abs(result.heatmaps[i] - heatmap).max() < HEATMAP
+        if raw is None:
+            assert result.maps is None
+        else:
+            assert result.maps is not None
+            assert relative_error(result.maps[i], raw) < RELATIVE
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_default_target_is_the_predicted_class(explainer: Explainer, tiny: Tiny, method: str) -> None:
+    batch = pixels()
+    predicted = [int(Reference(tiny).logits(image).argmax()) for image in batch]
+    result = explainer.explain(batch, method=method)
+    assert result.targets.tolist() == predicted
+    assert np.array_equal(result.attributions, explainer.explain(batch, method=method, target=predicted).attributions)
+
+
+def test_cam_is_area_times_gradcam_before_its_relu(explainer: Explainer, tiny: Tiny) -> None:
+    results = explainer.explain(pixels(), method=["cam", "gradcam"], target=3)
+    area = tiny.size[0] // 2 * (tiny.size[1] // 2)
+    cam, gradcam = results["cam"].maps, results["gradcam"].maps
+    assert cam is not None and gradcam is not None
+    assert (gradcam < 0).any(), "the test needs values that a ReLU would change"
+    assert relative_error(cam, gradcam.astype(np.float64) * area) < RELATIVE
+
+
+def test_heatmaps_are_minmax_of_the_attributions(explainer: Explainer, tiny: Tiny) -> None:
+    results = explainer.explain(pixels(), method=list(METHODS))
+    for name, result in results.items():
+        values = result.attributions.astype(np.float64)
+        if not METHODS[name].is_map:
+            values = np.abs(values).max(axis=1)
+        expected = np.array([minmax(value) for value in values])
+        assert np.abs(result.heatmaps - expected).max() < 1e-6, name
+        assert result.heatmaps.min() == 0 and result.heatmaps.max() == 1
+
+
+# The CAM family's rules on activations and gradients of any kind. In the tiny model gradients are the same all over a
+# map, and activations never negative.
+
+EPSILON = float(np.finfo(np.float32).eps)
+RULES = sorted(MAPS)
+ACTIVATION_KINDS = {
+    "signed": lambda random, shape: random.standard_normal(shape),
+    "rectified": lambda random, shape: np.maximum(random.standard_normal(shape), 0),
+    "zeros": lambda random, shape: np.zeros(shape),
+    "constant": lambda random, shape: np.full(shape, random.standard_normal()),
+    # Sums of zero and, with quarters as gradients, zero denominators are frequent, and exact in every order.
+    "integers": lambda random, shape: random.integers(-3, 4, shape),
+}
+GRADIENT_KINDS = {
+    "signed": lambda random, shape: random.standard_normal(shape),
+    "small": lambda random, shape: random.standard_normal(shape) * 1e-5,
+    "zeros": lambda random, shape: np.zeros(shape),
+    "negative": lambda random, shape: -np.abs(random.standard_normal(shape)),
+    "quarters": lambda random, shape: random.integers(-8, 9, shape) / 4,
+}
+
+
+def apply(method: str, activations: np.ndarray, gradients: np.ndarray) -> Attribution:
+    """One of the CAM family on (N,C,h,w) activations and gradients, for pictures of 6x5."""
+    return METHODS[method].combine({ACTIVATIONS: activations, GRADIENTS: gradients}, Size(6, 5, 1))
+
+
+def one(method: str, activations: object, gradients: object) -> np.ndarray:
+    """The map that it makes for one image of (C,h,w)."""
+    batch = [np.array(values, np.float32)[None] for values in (activations, gradients)]
+    maps = apply(method, *batch).maps
+    assert maps is not None
+    return maps[0]
+
+
+def terms(method: str, activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """(C,h,w): the size of what a map is summed from."""
+    if method in WEIGHTS:
+        return np.abs(WEIGHTS[method](activations, gradients)[:, None, None] * activations)
+    return np.abs(gradients * activations)
+
+
+def assert_first_component(found: np.ndarray, activations: np.ndarray) -> None:
+    """Eigen-CAM by what defines it, and by the reference where the first component is a single one."""
+    places = activations.reshape(len(activations), -1).T
+    singular = np.linalg.svd(places, compute_uv=False)
+    largest, second = singular[0], singular[1] if len(singular) > 1 else 0.0
+    component = found.astype(np.float64).ravel()
+    assert np.linalg.norm(component) == pytest.approx(largest, rel=2 * EPSILON)
+    turned = places @ (places.T @ component)
+    assert np.linalg.norm(turned - largest**2 * component) <= 4 * EPSILON * largest**3
+    lean = (component * places.sum(axis=1)).sum() / (largest**2 or 1)
+    assert lean >= -4 * EPSILON * places.shape[1]
+    if largest - second > 1e-3 * largest and lean > 1e-3:
+        expected = MAPS["eigencam"](activations, activations)
+        assert np.abs(found - expected).max() <= 4 * EPSILON * largest
+
+
+@pytest.mark.parametrize("method", RULES)
+@settings(deadline=None, max_examples=100)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 6), st.integers(1, 5), st.integers(1, 5)),
+    kinds=st.tuples(st.sampled_from(sorted(ACTIVATION_KINDS)), st.sampled_from(sorted(GRADIENT_KINDS))),
+    seed=st.integers(0, 2**32),
+)
+def test_rules_against_the_reference(
+    method: str, shape: tuple[int, int, int, int], kinds: tuple[str, str], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    activations = ACTIVATION_KINDS[kinds[0]](random, shape).astype(np.float32)
+    gradients = GRADIENT_KINDS[kinds[1]](random, shape).astype(np.float32)
+    found = apply(method, activations, gradients)
+    assert found.maps is not None and found.maps.shape == (shape[0], *shape[2:]) and found.maps.dtype == np.float32
+    assert found.values is None
+    full = full_size(found.maps, True, Size(6, 5, 1))
+    assert full.shape == (shape[0], 6, 5) and full.dtype == np.float32
+    for n in range(shape[0]):
+        exact = activations[n].astype(np.float64), gradients[n].astype(np.float64)
+        if method == "eigencam":
+            assert_first_component(found.maps[n], exact[0])
+        else:
+            # Weights and sums are taken in float64 and rounded once each: two roundings of the terms.
+            bound = EPSILON * terms(method, *exact).sum(axis=0) + 1e-37
+            assert (np.abs(found.maps[n] - MAPS[method](*exact)) <= bound).all()
+        rectified = np.maximum(found.maps[n].astype(np.float64), 0)
+        assert np.abs(full[n] - upsample(rectified, (6, 5))).max() <= 4 * EPSILON * rectified.max()
+
+
+@pytest.mark.parametrize("method", sorted(set(RULES) - {"eigencam"}))
+def test_gradients_that_are_the_same_all_over_a_map(method: str) -> None:
+    """Then each weight is the gradient itself, and the family is one method but for its rectified members."""
+    random = np.random.default_rng(3)
+    activations = random.random((4, 3, 5)).astype(np.float32)
+    gradients = np.broadcast_to(random.standard_normal((4, 1, 1)), (4, 3, 5)).astype(np.float32)
+    weights = gradients[:, 0, 0].astype(np.float64)
+    if method == "layercam":
+        weights = np.maximum(weights, 0)
+    if method == "gradcam++":
+        weights = np.array([15 * max(g, 0) / (2 + g * a.sum()) for g, a in zip(weights, activations, strict=True)])
+    expected = (weights[:, None, None] * activations).sum(axis=0)
+    assert np.abs(one(method, activations, gradients) - expected).max() <= 1e-6
+    assert np.abs(expected).max() > 0.1
+
+
+def test_gradcam_plus_plus_by_hand() -> None:
+    """The map sums to 10, so the weight is 1/12 + 0.5/7; negative and zero gradients add nothing."""
+    found = one("gradcam++", [[[1, 2], [3, 4]]], [[[1, -1], [0.5, 0]]])
+    assert found == pytest.approx((1 / 12 + 0.5 / 7) * np.array([[1, 2], [3, 4]]), rel=1e-6)
+
+
+def test_gradcam_plus_plus_at_a_zero_denominator() -> None:
+    """The map sums to -4: 2 - 4 g is zero for g = 0.5, which then adds nothing, and negative for g = 1."""
+    assert one("gradcam++", [[[-3, -1]]], [[[0.5, 0]]]).tolist() == [[0, 0]]
+    assert one("gradcam++", [[[-3, -1]]], [[[0.5, 1]]]).tolist() == [[1.5, 0.5]]
+    assert one("gradcam++", [[[-3, -1]]], [[[0.5, 0.25]]]).tolist() == [[-0.75, -0.25]]
+
+
+def test_xgradcam_by_hand() -> None:
+    """Weights (1*1 + 3*2) / 4 and, for a channel that sums to zero, 0."""
+    found = one("xgradcam", [[[1, 3]], [[5, -5]]], [[[1, 2]], [[7, 8]]])
+    assert found.tolist() == [[1.75, 5.25]]
+
+
+def test_hirescam_and_layercam_by_hand() -> None:
+    activations, gradients = [[[1, -2, 3]], [[10, 20, 30]]], [[[2, -3, 1]], [[-1, 1, 0.5]]]
+    assert one("hirescam", activations, gradients).tolist() == [[-8, 26, 18]]
+    assert one("layercam", activations, gradients).tolist() == [[2, 20, 18]]
+
+
+def test_eigencam_by_hand() -> None:
+    """Rows 3 and 4 times the direction (0.6, 0.8): a matrix of rank one."""
+    assert one("eigencam", [[[1.8, 2.4]], [[2.4, 3.2]]], np.zeros((2, 1, 2))) == pytest.approx(np.array([[3, 4]]))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (40, 2, 3)])
+def test_eigencam_is_positive_where_activations_are(shape: tuple[int, int, int]) -> None:
+    """Without negative activations the first component has one sign (Perron and Frobenius): never negative here."""
+    for seed in range(20):
+        activations = np.random.default_rng(seed).random(shape).astype(np.float32)
+        assert one("eigencam", activations, activations).min() > 0
+        # Of activations that are all negative, the map is all negative.
+        assert one("eigencam", -activations, activations).max() < 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("values", [[2.0], [1.0, -3.0, 0.5]])
+def test_eigencam_where_channels_cancel(sign: int, values: list[float]) -> None:
+    """Opposite channels sum to zero everywhere; then the value of the largest magnitude is positive."""
+    channel = sign * np.array([values])
+    found = one("eigencam", [channel, -channel], [channel, channel])
+    expected = np.sqrt(2) * np.array([values]) * np.sign(max(values, key=abs))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_eigencam_is_the_same_for_every_class(explainer: Explainer, tiny: Tiny) -> None:
+    result = explainer.explain(pixels(), method="eigencam", target=[[0, 5]] * 3)
+    assert np.array_equal(result.attributions[:, 0], result.attributions[:, 1])
+    assert result.heatmaps.max() == 1
+
+
+def test_inputxgradient_is_the_product(explainer: Explainer, tiny: Tiny) -> None:
+    batch = pixels()
+    results = explainer.explain(batch, method=["backprop", "inputxgradient"], target=[[0, 4]] * 3)
+    expected = results["backprop"].attributions * batch[:, None]
+    assert np.array_equal(results["inputxgradient"].attributions, expected)
+
+
+def test_constant_map_becomes_zeros(tiny: Tiny, tmp_path) -> None:
+    """A target whose every Grad-CAM weight is negative has nothing left after the ReLU."""
+    weights = tiny.weights()
+    weights["fc.weight"][1] = -np.abs(weights["fc.weight"][1])
+    path = write(tmp_path / "negative.onnx", tiny.proto(weights))
+    result = Explainer(path).explain(pixels(), target=1)
+    assert result.maps is not None and result.maps.max() <= 0
+    assert not result.attributions.any() and not result.heatmaps.any()
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "GRADCAM", "", None, 3])
+def test_unknown_method(explainer: Explainer, tiny: Tiny, name: object) -> None:
+    with pytest.raises(MethodError, match=r"no method .*gradcam"):
+        explainer.explain(pixels(), method=[name])  # type: ignore[list-item]
+
+
+def test_no_method(explainer: Explainer, tiny: Tiny) -> None:
+    with pytest.raises(MethodError, match="no method given"):
+        explainer.explain(pixels(), method=[])
+
+
+@pytest.mark.parametrize(
+    ("missing", "method", "words"),
+    [
+        ("input_gradients", "backprop", "backprop needs input_gradients, .*--outputs"),
+        ("guided_gradients", "guided-gradcam", "guided-gradcam needs guided_gradients, .*--outputs"),
+        (
+            "gradients",
+            "gradcam",
+            "gradcam needs gradients, .* without --outputs, or with --outputs activations,gradients",
+        ),
+        ("activations", "eigencam", "eigencam needs activations, .*--outputs"),
+        (
+            "deconvnet_gradients",
+            "deconvnet",
+            "deconvnet needs deconvnet_gradients, which the file does not hold; export it again with --outputs "
+            "activations,gradients,input_gradients,guided_gradients,class_weights,deconvnet_gradients$",
+        ),
+        ("class_weights", "cam", "cam needs a network that ends in global average pooling .* use gradcam"),
+    ],
+)
+def test_file_without_an_output(tiny: Tiny, tmp_path, missing: str, method: str, words: str) -> None:
+    outputs = tuple(name for name in DEFAULT_OUTPUTS if name != missing)
+    explainer = Explainer(tiny.save(tmp_path / "part.onnx", outputs=outputs))
+    assert method not in explainer.methods
+    with pytest.raises(MethodError, match=words) as raised:
+        explainer.explain(pixels(), method=method)
+    assert "\n" not in str(raised.value) and "part.onnx" in str(raised.value)
+
+
+def test_all_methods_are_available_in_a_full_file(explainer: Explainer) -> None:
+    assert explainer.methods == tuple(METHODS)

@@ -1,0 +1,316 @@
+"""Runs on a Ray cluster of two workers: the rows of one machine, whatever dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import ClusterError, OutputError, Settings, explain_folder
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.ray import cluster_job
+from support.command_line import run
+from support.markdown import blocks
+from support.ray_rows import PHOTOS, manifest, one_machine, pa, parquet, read, write_photos
+from support.tiny_model import Tiny
+
+MANY, BAD = 200, range(0, 200, 23)
+# Of runs that are killed.
+SLOW = Settings(
+    ("smoothgrad",), options={"smoothgrad": {"samples": 15}}, shards="parquet", shard_images=10, full_size=True
+)
+QUIET = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def on_a_cluster(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in QUIET:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two CPUs, and memory for few results."""
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would leave a token in the home folder
+        start(ray)
+        yield ray
+        ray.shutdown()
+
+
+def start(ray: Any) -> None:
+    """A cluster of this test's own. Ray gives its processes some seconds, too few for a busy machine at times."""
+    for tries_left in reversed(range(5)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=100 * 2**20,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Image]) -> Path:
+    """A folder of images and a list of the same with targets and ids; some images are damaged, one name is strange."""
+    folder = tmp_path_factory.mktemp("many") / "photos"
+    folder.mkdir()
+    for number in range(MANY):
+        path = folder / f"{number:04}.png"
+        photo(seed=number).save(path)
+        if number in BAD:
+            path.write_bytes(path.read_bytes()[:number])
+    os.rename(folder / "0005.png", os.fsencode(folder) + b"/0005 \xff\n.png")
+    return folder
+
+
+def job_of(model: Path, inputs: Sequence[object], out: Path, **settings: Any) -> Any:
+    paths = [str(path) for path in inputs]
+    return cluster_job.RayRun(
+        model, Inputs(paths, out), out, Settings(shards="parquet", shard_images=64, **settings), cluster_job.Workers(2)
+    )
+
+
+def assert_same(out: Path, expected: Path) -> None:
+    """Shard by shard and line by line; `run.json` but for its times."""
+    for name in ["manifest.jsonl", *(f"shards/{shard.name}" for shard in (expected / "shards").iterdir())]:
+        assert (out / name).read_bytes() == (expected / name).read_bytes(), name
+    assert len(list((out / "shards").iterdir())) == len(list((expected / "shards").iterdir()))
+    ours, theirs = (json.loads((folder / "run.json").read_text()) for folder in (out, expected))
+    assert {**ours, "started": 0, "ended": 0} == {**theirs, "started": 0, "ended": 0}
+
+
+@on_a_cluster
+def test_the_command_on_two_workers(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """Paths, ids and targets of a list, also relative ones: the same bytes as from one machine."""
+    listed = tmp_path / "list.csv"
+    with listed.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "id", "target"])
+        named = enumerate(sorted(path.name for path in many.glob("01*.png")))
+        rows.writerows([name, f"id {place}", ["", "1", "moped", "wombat"][place % 4]] for place, name in named)
+    common = ["--list", listed, "--format", "parquet", "--shard-size", 64, "-q"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(many)
+        there = run("explain", model_path, many, "-o", tmp_path / "there", *common, "--ray", "--ray-workers", 2)
+        here = run("explain", model_path, many, "-o", tmp_path / "here", *common)
+        again = run("explain", model_path, many, "-o", tmp_path / "there", *common)
+    assert (there.exit_code, here.exit_code) == (1, 1), there.output
+    assert there.stderr.replace("/there/", "/here/") == here.stderr
+    assert_same(tmp_path / "there", tmp_path / "here")
+    assert f"{MANY + 100} images, {MANY + 100} of them before" in again.stderr
+
+
+@on_a_cluster
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_a_worker_is_killed(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    job = job_of(model_path, [many], tmp_path / "there", methods=("gradcam", "cam"))
+    killed = None
+    for count, _ in enumerate(job, 1):
+        if count == MANY // 4:
+            killed = workers()[0]
+            os.kill(killed, signal.SIGKILL)
+    explain_folder(model_path, many, tmp_path / "here", Settings(("gradcam", "cam"), shards="parquet", shard_images=64))
+    assert killed is not None
+    assert job.done + job.failed == MANY and job.failed == len(BAD)
+    assert_same(tmp_path / "there", tmp_path / "here")
+
+
+def workers() -> list[int]:
+    """Processes of Ray Data's actors that this process has started."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(folder.name)] = parent, (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    ours = {one for one, (parent, _) in found.items() if parent == os.getpid()}
+    return [one for one, (parent, line) in found.items() if b"ray::Map" in line and parent in ours]
+
+
+@on_a_cluster
+def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """By an error in its consumer; another run on the cluster goes on, and one on this machine finds nothing to do."""
+    out = tmp_path / "there"
+    broken = job_of(model_path, [many], out)
+    for count, _ in enumerate(broken):  # noqa: B007
+        if broken.done + broken.failed == 70:
+            break
+    assert count == 69
+    del broken
+    settled = len(manifest(out))
+    assert 64 <= settled <= 70
+    job = job_of(model_path, [many], out)
+    assert len(list(job)) == MANY - settled and job.before == settled
+    explain_folder(model_path, many, tmp_path / "here", Settings(shards="parquet", shard_images=64))
+    assert read(out).equals(read(tmp_path / "here"))
+    assert explain_folder(model_path, many, out, Settings(shards="parquet", shard_images=64)).before == MANY
+
+
+@on_a_cluster
+def test_the_driver_is_killed(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """One machine goes on where it was."""
+    out = tmp_path / "there"
+    address = cluster.get_runtime_context().gcs_address
+    with begun(model_path, many, out, address) as process:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL  # not at its end yet
+    while processes(process.pid):  # the driver, whose supervisor was killed
+        time.sleep(0.01)
+    assert 10 <= len(manifest(out)) < MANY
+    before = len(manifest(out))
+    assert explain_folder(model_path, many, out, SLOW).before == before
+    explain_folder(model_path, many, tmp_path / "here", SLOW)
+    assert_same(out, tmp_path / "here")
+
+
+@on_a_cluster
+@pytest.mark.skipif(sys.platform != "linux", reason="the command is supervised on Linux")
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_process_of_the_cluster_is_killed(
+    name: str, cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray then ends the driver. The command says so, and leaves no process."""
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    out = tmp_path / "there"
+    with begun(model_path, many, out, "local") as process:
+        (killed,) = [one for one, line in processes(process.pid).items() if line[0].endswith(f"/{name}".encode())]
+        os.kill(killed, signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    expected = "Ray ended the driver process (exit status 1); a process of the cluster has probably died"
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == f"seewhy: error: {expected}; the same command resumes the job"
+    assert processes(process.pid) == {}
+    before = len(manifest(out))
+    assert 10 <= before < MANY
+    assert explain_folder(model_path, many, out, SLOW).before == before
+    explain_folder(model_path, many, tmp_path / "here", SLOW)
+    assert_same(out, tmp_path / "here")
+
+
+def begun(model: Path, images: Path, out: Path, address: str) -> subprocess.Popen[str]:
+    """The command with the settings SLOW, in a session of its own, when it has recorded images."""
+    words = [sys.executable, "-m", "seewhy", "explain", model, images, "-o", out, "-q", "--method", "smoothgrad"]
+    words += ["--option", "smoothgrad.samples=15", "--format", "parquet", "--shard-size", 10, "--full-size"]
+    words += ["--ray", "--ray-workers", 1, "--ray-address", address]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(list(map(str, words)), **pipes, start_new_session=True)
+    lines = out / "manifest.jsonl"
+    while not (lines.exists() and lines.stat().st_size) and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+def processes(session: int) -> dict[int, list[bytes]]:
+    """The processes of a session that have not ended, with their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().split(b"\0")
+    return found
+
+
+@on_a_cluster
+def test_the_cluster_goes_on(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """With what one machine has begun."""
+    out, settings = tmp_path / "there", Settings(shards="parquet", shard_images=64)
+    stop = threading.Event()
+    begun = explain_folder(model_path, many, out, settings, stop=stop, progress=lambda done, _: stop.set())
+    assert 0 < begun.done + begun.failed < MANY
+    job = job_of(model_path, [many], out)
+    assert len(list(job)) == MANY - job.before and job.before == begun.done + begun.failed
+    explain_folder(model_path, many, tmp_path / "here", settings)
+    assert read(out).equals(read(tmp_path / "here"))
+
+
+@on_a_cluster
+def test_more_images_than_are_handed_out_at_once(
+    cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New workers start when those of the images before have ended."""
+    monkeypatch.setattr("seewhy.ray.cluster_job._WAVE", 3 * MANY // 4)
+    job = job_of(model_path, [many], tmp_path / "there", full_size=True)
+    assert len(list(job)) == MANY
+    here = Settings(shards="parquet", shard_images=64, full_size=True)
+    explain_folder(model_path, many, tmp_path / "here", here)
+    assert_same(tmp_path / "there", tmp_path / "here")
+
+
+@on_a_cluster
+def test_errors_of_workers(
+    cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line each, by the name that they have on one machine."""
+    job = job_of(model_path, [many], tmp_path / "out")
+    monkeypatch.setitem(job._found, "sha256", "0" * 64)
+    with pytest.raises(ClusterError, match="a Ray worker has sha256 [0-9a-f]{64} where 0{64} is expected"):
+        list(job)
+    assert manifest(tmp_path / "out") == []
+    other = Tiny().save(tmp_path / "other.onnx", seed=1)
+    list(job_of(model_path, sorted(many.iterdir())[:2], tmp_path / "out"))
+    with pytest.raises(OutputError, match="holds results of another run: model.sha256 was"):
+        list(job_of(other, [many], tmp_path / "out"))
+
+
+@on_a_cluster
+@pytest.mark.parametrize("block", blocks("docs/scale.md", "python"), ids=lambda block: block.name)
+def test_the_examples_run_as_printed(
+    cluster: Any, block: Any, model_path: Path, photo: Callable[..., Image.Image], tmp_path: Path
+) -> None:
+    """With files of this test's in the place of those on a shared disk."""
+    (tmp_path / "photos").mkdir()
+    folder = str(Path(write_photos(tmp_path / "photos", photo)[0]).parent)
+    code = block.code
+    put = {
+        "/shared/model.onnx": str(model_path),
+        "/shared/photographs": folder,
+        "/shared": str(tmp_path),
+        "size=64": "size=2",
+        "size=56": "size=1",
+    }
+    for printed, here in put.items():
+        code = code.replace(printed, here)
+    exec(compile(code, block.name, "exec"), {})
+    rows = pa.concat_tables([parquet.read_table(path) for path in (tmp_path / "rows").glob("*.parquet")])
+    expected = {row["path"]: row for row in one_machine(model_path, [folder], tmp_path / "out").to_pylist()}
+    assert len(rows) == PHOTOS and sorted(rows["path"].to_pylist()) == sorted(expected)
+    for row in rows.to_pylist():
+        wanted = expected[row["path"]]
+        assert {name: row[name] for name in wanted if name != "heatmap"} == {
+            name: wanted[name] for name in wanted if name != "heatmap"
+        }
+        if wanted["heatmap"] is not None:
+            stored = np.array(row["heatmap"], np.float64) * row.get("scale", 1) + row.get("offset", 0)
+            np.testing.assert_allclose(stored, wanted["heatmap"], atol=np.ptp(wanted["heatmap"]) / 500, rtol=0)

@@ -1,0 +1,113 @@
+"""Batches cut into pieces: what is cut, that every piece is run once, and that answers do not change."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seewhy import Explainer
+from seewhy.runtime import batch_splitting
+from support.tiny_model_files import pixels
+
+MANY = 10**9
+"""Bytes that want large pieces."""
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, MANY), st.booleans())
+def test_pieces_make_up_the_batch(rows: int, threads: int, matrices: int, small: bool) -> None:
+    parts = batch_splitting.pieces(rows, threads, matrices, small)
+    assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
+    sizes = [part.stop - part.start for part in parts]
+    assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "matrices", "sizes"),
+    [
+        (8, 2, 10_000_000, [1] * 8),
+        (8, 2, 30_000_000, [2, 2, 2, 2]),
+        (8, 2, 80_000_000, [4, 4]),
+        (32, 2, 150_000_000, [8, 8, 8, 8]),
+        (8, 1, 30_000_000, [2, 2, 2, 2]),
+        (7, 2, 30_000_000, [1, 2, 2, 2]),
+        (1, 1, 0, [1]),
+    ],
+)
+def test_sizes_of_pieces(rows: int, threads: int, matrices: int, sizes: list[int]) -> None:
+    assert [part.stop - part.start for part in batch_splitting.pieces(rows, threads, matrices, True)] == sizes
+
+
+@pytest.mark.parametrize(("threads", "sizes"), [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (9, [1] * 8)])
+def test_a_forward_pass_is_cut_once_for_each_thread(threads: int, sizes: list[int]) -> None:
+    assert [part.stop - part.start for part in batch_splitting.pieces(8, threads, 0, False)] == sizes
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "matrices", "worth"),
+    [
+        (1, 2, 0, False),
+        (2, 2, 0, True),
+        (3, 2, 0, False),
+        (8, 2, 0, True),
+        (8, 16, 0, False),
+        (31, 16, 0, True),
+        (8, 2, 80_000_000, True),
+        (8, 2, 90_000_000, False),
+        (16, 2, 90_000_000, True),
+    ],
+)
+def test_pieces_are_worth_it_where_no_core_idles(rows: int, threads: int, matrices: int, worth: bool) -> None:
+    assert batch_splitting.worthwhile(rows, threads, matrices) is worth
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_results_come_in_order(threads: int) -> None:
+    parts = batch_splitting.pieces(23, threads, 0, True)
+    assert batch_splitting.run(lambda part: part, parts, threads) == parts
+
+
+def test_parts_run_at_the_same_time() -> None:
+    meeting = threading.Barrier(3, timeout=30)
+    assert batch_splitting.run(lambda part: meeting.wait() >= 0, batch_splitting.pieces(3, 3, 0, True), 3) == [True] * 3
+
+
+def test_the_first_failure_is_raised_and_no_thread_is_left() -> None:
+    def fail(part: slice) -> None:
+        if part.start >= 4:
+            raise ValueError(part.start)
+
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="4"):
+        batch_splitting.run(fail, batch_splitting.pieces(8, 1, 0, True), 1)
+    with pytest.raises(ValueError):
+        batch_splitting.run(fail, batch_splitting.pieces(8, 3, 0, True), 3)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
+def test_answers_are_the_same_bits(model_path: Path, threads: int, count: int) -> None:
+    whole, cut = Explainer(model_path, threads=1), Explainer(model_path, threads=threads)
+    images = pixels(count)
+    methods = [name for name in ("gradcam", "backprop", "guided-backprop", "cam") if name in whole.methods]
+    found = cut.explain(images, methods)
+    for row in range(count):
+        alone = whole.explain(images[row : row + 1], methods)
+        for method in methods:
+            np.testing.assert_array_equal(found[method].logits[row], alone[method].logits[0])
+            np.testing.assert_array_equal(found[method].attributions[row], alone[method].attributions[0])
+
+
+def test_a_session_that_is_there_serves_uneven_batches(model_path: Path) -> None:
+    explainer = Explainer(model_path, threads=2)
+    images = pixels(4)
+    for rows in (4, 3, 2):
+        explainer.explain(images[:rows])
+    assert len(explainer._sessions._cache) == 1
+    explainer.explain(images[:1])  # one image takes all threads
+    assert len(explainer._sessions._cache) == 2

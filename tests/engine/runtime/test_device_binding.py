@@ -1,0 +1,195 @@
+"""Values on a device, and maps that the graph sums up: everything that can be tried on the CPU provider."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from seewhy import Explainer, OutputError, ProviderError
+from seewhy.runtime import device_binding, providers, sessions
+from seewhy.runtime.device_binding import Bound
+from seewhy.runtime.in_graph_maps import REDUCTIONS, is_map, sources
+from seewhy.runtime.model_file import ModelFile
+from support.tiny_model import DEFAULT_OUTPUTS, Tiny
+from support.tiny_model_files import pixels, write
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+NAMES = ["logits", "activations", "guided_gradients"]
+
+
+@pytest.fixture
+def session(model_path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model_path, providers=[CPU])
+
+
+def feeds(rows: int, seed: int = 0) -> dict[str, Any]:
+    return {"images": pixels(rows, seed), "targets": np.arange(rows) % 6}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["shapes in the file", "shapes unknown"])
+def test_bound_runs_give_what_plain_runs_give(session: onnxruntime.InferenceSession, known: bool) -> None:
+    bound = Bound(session, "cpu", 0)
+    if not known:
+        bound._shapes = dict.fromkeys(bound._shapes, ("N", "C", "h", "w"))
+    found = [(rows, bound.run(NAMES, feeds(rows, seed))) for seed, rows in enumerate((3, 3, 1, 5, 3, 4, 1))]
+    # Looked at only now: no run has written over what an earlier one gave.
+    for seed, (rows, values) in enumerate(found):
+        for value, expected in zip(values, session.run(NAMES, feeds(rows, seed)), strict=True):
+            np.testing.assert_array_equal(value, expected)
+            value[...] = 0  # and it is the caller's
+
+
+def test_outputs_are_allocated_once_for_a_batch_size(session: onnxruntime.InferenceSession) -> None:
+    bound = Bound(session, "cpu", 0)
+    bound.run(NAMES, feeds(3))
+    first = bound._outputs(3)["logits"]
+    bound.run(NAMES, feeds(3))
+    assert bound._outputs(3)["logits"] is first
+    bound.run(NAMES, feeds(2))
+    assert bound._outputs(3)["logits"] is first  # the last batch of a folder does not cost the others theirs
+    for rows in (1, 4, 5):
+        bound.run(NAMES, feeds(rows))
+        assert len(bound._own.sizes) <= device_binding._KEPT_SIZES
+
+
+def test_outputs_that_are_not_whole_arrays_of_rows(session: onnxruntime.InferenceSession) -> None:
+    """Inputs may be views."""
+    bound = Bound(session, "cpu", 0)
+    given = feeds(6)
+    every_other = {name: value[::2] for name, value in given.items()}
+    for value, expected in zip(bound.run(NAMES, every_other), session.run(NAMES, every_other), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_threads_share_no_outputs(session: onnxruntime.InferenceSession) -> None:
+    bound = Bound(session, "cpu", 0)
+    expected = [session.run(NAMES, feeds(3, seed)) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(
+            pool.map(lambda i: bound.run(NAMES, feeds(3, i % 8)), range(200)), expected * 25, strict=True
+        ):
+            for value, other in zip(found, right, strict=True):
+                np.testing.assert_array_equal(value, other)
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU provider is treated as one whose values lie elsewhere."""
+    monkeypatch.setitem(providers._MEMORY, CPU, ("cpu", "device_id"))
+
+
+@pytest.mark.parametrize("size", [(12, 16), (32, 32)])
+@pytest.mark.parametrize("how", [{}, {"target": 2}, {"top": 3}, {"top": 3, "batch_size": 2}])
+@pytest.mark.parametrize("method", [*REDUCTIONS, "guided-backprop", "gradcam++"])
+def test_explanations_are_the_same(
+    tmp_path: Path, tiny: Tiny, request: pytest.FixtureRequest, method: str, how: dict[str, Any], size: tuple[int, int]
+) -> None:
+    """But for the order of float32 sums: over 5 channels and at most 256 places, rounded to 2^-24 each."""
+    path = tiny.save(tmp_path / "m.onnx", size=size)
+    images = np.random.default_rng(3).standard_normal((5, 3, *size)).astype(np.float32)
+    expected = Explainer(path, threads=1).explain(images, method, **how)
+    request.getfixturevalue("on_device")
+    explainer = Explainer(path, threads=1)
+    assert explainer._sessions.reduces
+    found = explainer.explain(images, method, **how)
+    np.testing.assert_array_equal(found.targets, expected.targets)
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    for name in ("maps", "attributions", "heatmaps"):
+        value, right = getattr(found, name), getattr(expected, name)
+        if right is None:
+            assert value is None
+        else:
+            assert np.abs(right).max() > 0
+            np.testing.assert_allclose(value, right, rtol=0, atol=1e-5 * np.abs(right).max())
+    if method in ("gradcam", "hirescam"):
+        assert (found.maps < 0).any()  # still before the ReLU
+
+
+@pytest.mark.usefixtures("on_device")
+def test_only_maps_come_back(model_path: Path) -> None:
+    explainer = Explainer(model_path, threads=1)
+    asked: list[frozenset[str]] = []
+    own = explainer._sessions.run
+
+    def run(outputs: frozenset[str], feeds: Any) -> Any:
+        asked.append(outputs)
+        return own(outputs, feeds)
+
+    explainer._sessions.run = run  # type: ignore[method-assign]
+    explainer.explain(pixels(), list(REDUCTIONS))
+    assert asked == [frozenset({"logits", *(one.output for one in REDUCTIONS.values())})]
+
+
+@pytest.mark.usefixtures("on_device")
+def test_map_that_overflows(tmp_path: Path, tiny: Tiny) -> None:
+    weights = tiny.weights()
+    weights["fc.weight"] = np.full_like(weights["fc.weight"], 3e38)
+    path = write(tmp_path / "m.onnx", tiny.proto(weights))
+    with pytest.raises(OutputError, match="NaN or infinity"):
+        Explainer(path).explain(100 * pixels(), "cam", target=1)
+
+
+def test_sources() -> None:
+    gradcam = REDUCTIONS["gradcam"]
+    assert sources({"logits", gradcam.output}) == {"logits", "activations", "gradients"}
+    assert is_map(gradcam.output) and not any(map(is_map, DEFAULT_OUTPUTS))
+
+
+class Started:
+    """What onnxruntime was asked to start, on a machine where CUDA works."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Any] = []
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", self)
+
+    def __call__(self, content: bytes, options: Any, providers: Any) -> Any:
+        self.asked.append(providers)
+        return self
+
+    def disable_fallback(self) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+
+@pytest.mark.parametrize(
+    ("providers", "options", "device"),
+    [
+        (None, {}, 0),
+        (["cuda"], {}, 0),
+        ([("cuda", {"device_id": 1})], {"device_id": 1}, 1),
+        ([("cuda", {"device_id": "2"}), "cpu"], {"device_id": "2"}, 2),
+        ([("cuda", {"cudnn_conv_algo_search": "EXHAUSTIVE"})], {"cudnn_conv_algo_search": "EXHAUSTIVE"}, 0),
+    ],
+)
+def test_options_of_cuda(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, providers: Any, options: dict[str, Any], device: int
+) -> None:
+    started = Started(monkeypatch)
+    made = sessions.Sessions(ModelFile.read(model_path), providers, None)
+    name, given = started.asked[0][0]
+    assert name == CUDA
+    defaults = {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
+    assert given == {**defaults, **options}
+    assert made.reduces and made._device == ("cuda", device)
+
+
+@pytest.mark.parametrize("number", ["first", None, 1.5])
+def test_device_that_is_no_number(model_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
+    Started(monkeypatch)
+    with pytest.raises(ProviderError, match="device_id must be an integer from 0, not"):
+        sessions.Sessions(ModelFile.read(model_path), [("cuda", {"device_id": number})], None)
+
+
+def test_the_cpu_has_no_memory_of_its_own(model_path: Path) -> None:
+    made = sessions.Sessions(ModelFile.read(model_path), [("cpu", {})], None)
+    assert not made.reduces and made._device is None
+    made.run(frozenset({"logits"}), feeds(1))
+    assert [cached.bound for cached in made._cache.values()] == [None]

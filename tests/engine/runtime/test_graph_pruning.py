@@ -1,0 +1,284 @@
+"""Pruning: what is left computes the same, and nothing else is left."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from seewhy.runtime import graph_pruning as graph
+from seewhy.runtime.graph_pruning import prune
+from support import tiny_model_with_bypass as bypass
+from support.tiny_model import DEFAULT_OUTPUTS, Tiny
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    values = session.run(names, {value.name: feeds[value.name] for value in session.get_inputs()})
+    return dict(zip(names, values, strict=True))
+
+
+@pytest.mark.parametrize("outputs", [("logits",), ("logits", "gradients", "activations"), DEFAULT_OUTPUTS])
+def test_same_numbers(outputs: tuple[str, ...]) -> None:
+    model = Tiny().proto()
+    feeds = {
+        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
+        "targets": np.array([1, -1]),
+    }
+    whole, part = run(model, feeds), run(prune(model, outputs), feeds)
+    assert tuple(part) == outputs
+    for name in outputs:
+        # The optimiser may fuse differently in a smaller graph, so a few units in the last place may move.
+        np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [("logits",), DEFAULT_OUTPUTS])
+def test_weights_kept_apart_give_the_same_bits(outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "_LARGE", 100)
+    model = Tiny().proto()
+    weights: dict[str, np.ndarray] = {}
+    light = prune(model, outputs, apart=weights)
+    whole = prune(model, outputs)
+    sizes = {tensor.name: len(tensor.raw_data) for tensor in whole.graph.initializer}
+    assert weights.keys() == {name for name, size in sizes.items() if size >= 100} and 0 < len(weights) < len(sizes)
+    assert light.ByteSize() < whole.ByteSize()
+    options = onnxruntime.SessionOptions()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    session = onnxruntime.InferenceSession(light.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    del values, weights  # onnxruntime has copied them
+    feeds = {
+        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
+        "targets": np.array([1, -1]),
+    }
+    found = session.run(outputs, {value.name: feeds[value.name] for value in session.get_inputs()})
+    for value, expected in zip(found, run(whole, feeds).values(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("damage", ["short", "negative", "half", "elsewhere"])
+def test_weights_that_are_not_what_they_say_stay_where_they_are(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime says what is wrong with them."""
+    monkeypatch.setattr(graph, "_LARGE", 1)
+    model = Tiny().proto()
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    if damage == "short":
+        tensor.raw_data = tensor.raw_data[:-4]
+    elif damage == "negative":
+        tensor.dims[0], tensor.dims[1] = -tensor.dims[0], -tensor.dims[1]
+    elif damage == "half":
+        tensor.data_type = TensorProto.FLOAT16
+    else:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+    weights: dict[str, np.ndarray] = {}
+    light = prune(model, ["logits"], apart=weights)
+    assert weights and tensor.name not in weights
+    assert tensor in light.graph.initializer
+
+
+def test_nothing_else_is_left() -> None:
+    model = Tiny().proto()
+    before = model.SerializeToString(deterministic=True)
+    pruned = prune(model, ["logits"])
+    onnx.checker.check_model(pruned, full_check=True)
+    assert [node.op_type for node in pruned.graph.node] == [
+        *("Conv", "Relu", "MaxPool", "Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"),
+    ]
+    assert [value.name for value in pruned.graph.input] == ["images"]
+    assert {tensor.name for tensor in pruned.graph.initializer} == set(Tiny().weights())
+    assert (pruned.ir_version, pruned.opset_import[0].version) == (model.ir_version, model.opset_import[0].version)
+    assert not pruned.metadata_props
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_max_pool_loses_indices_that_nobody_reads() -> None:
+    def pool(outputs: list[str]) -> list[str]:
+        pruned = prune(Tiny().proto(), outputs)
+        return list(next(node.output for node in pruned.graph.node if node.op_type == "MaxPool"))
+
+    assert pool(["logits", "gradients"]) == ["p1"]
+    assert pool(["input_gradients"]) == ["p1", "winners"]
+
+
+def test_unknown_output() -> None:
+    with pytest.raises(KeyError, match="gradcam_map"):
+        prune(Tiny().proto(), ["gradcam_map"])
+
+
+def test_start_at_a_value() -> None:
+    """The head alone: the same numbers from the target layer's output, and nothing of the backbone left."""
+    model = Tiny().proto()
+    feeds = {
+        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
+        "targets": np.array([1, -1]),
+    }
+    whole = run(model, feeds)
+    head = prune(model, ["logits", "gradients"], ["activations"])
+    onnx.checker.check_model(head, full_check=True)
+    assert sorted(value.name for value in head.graph.input) == ["activations", "targets"]
+    assert {node.op_type for node in head.graph.node}.isdisjoint({"Conv", "MaxPool", "Relu"})
+    part = run(head, {"activations": whole["activations"], "targets": feeds["targets"]})
+    for name in part:
+        np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_given_value_takes_the_place_of_the_computed_one() -> None:
+    """Where a path leads around it, the images are needed besides."""
+    model = bypass.proto()
+    images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
+    pruned = prune(model, ["logits"], ["activations"])
+    onnx.checker.check_model(pruned, full_check=True)
+    assert sorted(value.name for value in pruned.graph.input) == ["activations", "images"]
+    found = run(pruned, {"images": images, "activations": np.zeros((2, 5, 6, 8), np.float32)})["logits"]
+    np.testing.assert_allclose(found, Tiny().weights()["fc.bias"] + bypass.around(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"start": 0, "end": 1}, {"start": 1}, {"start": -1}, {"end": -2}, {"start": 1, "end": 3}, {"end": 9}]
+)
+@pytest.mark.parametrize(("source", "name"), [("images", "N"), ("middle", "N"), ("middle", "s77")])
+def test_the_shape_of_an_image_needs_no_image(source: str, name: str, limits: dict[str, int]) -> None:
+    """Backward passes read the size of the batch off the images, or off what was computed on the way.
+
+    There PyTorch calls it by a name of its own.
+    """
+    value = helper.make_tensor_value_info
+    shape = ["N", 3, 4, 5]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["images"], ["middle"]),
+            helper.make_node("Shape", [source], ["shape"], **limits),
+            helper.make_node("Neg", ["middle"], ["activations"]),
+            helper.make_node("Cast", ["shape"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["activations"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["numbers", "sum"], ["logits"]),
+        ],
+        "g",
+        [value("images", TensorProto.FLOAT, shape)],
+        [value("logits", TensorProto.FLOAT, [None]), value("activations", TensorProto.FLOAT, shape)],
+        value_info=[value("middle", TensorProto.FLOAT, [name, 3, 4, 5])],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    head = prune(model, ["logits"], ["activations"])
+    onnx.checker.check_model(head)
+    assert [value.name for value in head.graph.input] == ["activations"]
+    expected = [7, 3, 4, 5][slice(limits.get("start"), limits.get("end"))]
+    assert run(head, {"activations": np.zeros((7, 3, 4, 5), np.float32)})["logits"].tolist() == expected
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [([], ["a"]), (["images"], ["a", "b"])])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_shape_of_another_form_is_left_to_onnxruntime(inputs: list[str], outputs: list[str], used: bool) -> None:
+    """A node that nothing needs is dropped before anyone looks at it; one that is needed stays as it is."""
+    model = Tiny().proto()
+    model.graph.node.append(helper.make_node("Shape", inputs, outputs))
+    if used:
+        model.graph.node.append(helper.make_node("Expand", ["before", "a"], ["logits"]))
+        for node in model.graph.node:
+            if node.op_type == "Gemm":
+                node.output[0] = "before"
+    left = [node for node in prune(model, ["logits"], ["activations"]).graph.node if node.op_type == "Shape"]
+    assert [(list(node.input), list(node.output)) for node in left] == ([(inputs, outputs)] if used else [])
+
+
+def test_the_batch_need_not_come_first() -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["images"], ["middle"], perm=[1, 0, 2]),
+            helper.make_node("Shape", ["middle"], ["shape"]),
+            helper.make_node("Neg", ["images"], ["activations"]),
+            helper.make_node("Transpose", ["activations"], ["turned"], perm=[1, 0, 2]),
+            helper.make_node("Expand", ["turned", "shape"], ["logits"]),
+        ],
+        "g",
+        [value("images", TensorProto.FLOAT, ["N", 3, 4])],
+        [value("logits", TensorProto.FLOAT, [3, "N", 4]), value("activations", TensorProto.FLOAT, ["N", 3, 4])],
+        value_info=[value("middle", TensorProto.FLOAT, [3, "N", 4])],
+    )
+    head = prune(
+        helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]),
+        ["logits"],
+        ["activations"],
+    )
+    assert [value.name for value in head.graph.input] == ["activations"]
+    assert run(head, {"activations": np.zeros((7, 3, 4), np.float32)})["logits"].shape == (3, 7, 4)
+
+
+@pytest.mark.parametrize("dims", [None, ["2*s77", 3], ["s77", "u0"], ["N", None]])
+def test_a_shape_that_is_not_known_is_computed(dims: list[int | str | None] | None) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["images"], ["middle"]),
+            helper.make_node("Shape", ["middle"], ["shape"]),
+            helper.make_node("Neg", ["middle"], ["activations"]),
+            helper.make_node("Expand", ["activations", "shape"], ["logits"]),
+        ],
+        "g",
+        [value("images", TensorProto.FLOAT, ["N", 3])],
+        [value("logits", TensorProto.FLOAT, None), value("activations", TensorProto.FLOAT, ["N", 3])],
+        value_info=[value("middle", TensorProto.FLOAT, dims)] if dims else [],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    head = prune(model, ["logits"], ["activations"])
+    assert sorted(value.name for value in head.graph.input) == ["activations", "images"]
+
+
+def make(nodes: list[onnx.NodeProto], outputs: list[str], initializers: dict[str, np.ndarray]) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, [4])],
+        [value(name, TensorProto.FLOAT, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in initializers.items()],
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def test_outputs_that_an_operator_must_have_stay() -> None:
+    model = make(
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], num_outputs=2),
+            helper.make_node("Relu", ["a"], ["y"]),
+            helper.make_node("Neg", ["b"], ["z"]),
+        ],
+        ["y", "z"],
+        {},
+    )
+    pruned = prune(model, ["y"])
+    assert list(pruned.graph.node[0].output) == ["a", "b"]
+    assert run(pruned, {"x": np.array([-1, 2, 3, 4], np.float32)})["y"].tolist() == [0, 2]
+
+
+def test_what_a_subgraph_reads_from_outside_stays() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["outer", "shift"], ["sum"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, None)],
+    )
+    passing = helper.make_graph(
+        [helper.make_node("Identity", ["outer"], ["same"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("same", TensorProto.FLOAT, None)],
+    )
+    model = make(
+        [
+            helper.make_node("Relu", ["x"], ["outer"]),
+            helper.make_node("Exp", ["x"], ["useless"]),
+            helper.make_node("If", ["yes"], ["y"], then_branch=inner, else_branch=passing),
+        ],
+        ["y", "useless"],
+        {"yes": np.array(True), "shift": np.array([10], np.float32), "unused": np.array([1], np.float32)},
+    )
+    pruned = prune(model, ["y"])
+    assert [node.op_type for node in pruned.graph.node] == ["Relu", "If"]
+    assert {tensor.name for tensor in pruned.graph.initializer} == {"yes", "shift"}
+    assert run(pruned, {"x": np.array([-1, 0, 1, 2], np.float32)})["y"].tolist() == [10, 10, 11, 12]

@@ -1,0 +1,109 @@
+"""NaN, infinity and sums that leave float32: an error that names the output or the method and the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seewhy import Explainer, OutputError
+from seewhy.methods.registry import METHODS
+from support.tiny_model import Tiny
+from support.tiny_model_files import pixels, write
+
+FEW = {"smoothgrad": {"samples": 7}, "integrated-gradients": {"steps": 5}}
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "conv2.bias", "fc.weight", "fc.bias"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights(tmp_path: Path, name: str, value: float) -> None:
+    weights = Tiny().weights()
+    weights[name].flat[0] = value
+    explainer = Explainer(write(tmp_path / "broken.onnx", Tiny().proto(weights)))
+    for method in METHODS:
+        with pytest.raises(OutputError, match=r"broken\.onnx: \w+ of image 0 holds NaN or infinity") as raised:
+            explainer.explain(pixels(2), method=method, target=0)
+        assert "\n" not in str(raised.value)
+
+
+def test_the_image_that_overflows_is_named(explainer: Explainer) -> None:
+    images = pixels(5)
+    images[3] *= np.float32(1e38)
+    for batch_size in (1, 2, 32):
+        with pytest.raises(OutputError, match=r"logits of image 3 holds NaN or infinity"):
+            explainer.explain(images, target=[[0, 1]] * 5, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 1000])
+@pytest.mark.parametrize("method", ["gradcam", "backprop", *(name for name in METHODS if METHODS[name].passes)])
+def test_the_image_of_a_later_run_is_named(
+    tmp_path: Path, method: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain run is whole; in the runs after it the last row, which is image 2's, is not."""
+    explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
+    images = pixels(3)
+    run = explainer._sessions.run
+    plain_run_done = False
+
+    def spoiled(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+        nonlocal plain_run_done
+        values = run(outputs, feeds)
+        if plain_run_done:
+            for value in values.values():
+                value[-1] = np.nan
+        plain_run_done |= "images" in feeds and np.array_equal(feeds["images"][-1], images[2])
+        return values
+
+    monkeypatch.setattr(explainer._sessions, "run", spoiled)
+    with pytest.raises(OutputError, match=r"m\.onnx: \w+ of image 2 holds NaN or infinity"):
+        explainer.explain(images, method=method, top=2, batch_size=batch_size, options={method: FEW.get(method, {})})
+
+
+def test_large_but_finite_numbers_are_fine(explainer: Explainer) -> None:
+    """Sums of such values overflow, but each of them is a number."""
+    images = pixels(2) * np.float32(1e36)
+    result = explainer.explain(images, method="gradcam", target=0)
+    assert np.isfinite(result.logits).all() and np.abs(result.logits).max() > 1e34
+    assert np.isfinite(result.heatmaps).all()
+
+
+def overflowing(path: Path, sign: int) -> Explainer:
+    """Logits of 1e32 and gradients of 5e17 fit, and so do activations of 5e20; their products' sum is sign * 5e38."""
+    tiny = Tiny()
+    weights = {name: np.zeros_like(value) for name, value in tiny.weights().items()}
+    weights["conv1.weight"][0, 0, 1, 1] = 1
+    weights["conv2.weight"][[0, 2], 0, 1, 1] = 480
+    weights["conv2.bias"][[1, 3]] = 1e19
+    weights["fc.weight"][0, :4] = np.array([1, -1, 1, -1]) * sign * 2.5e19
+    return Explainer(write(path, tiny.proto(weights)))
+
+
+BRIGHT = np.zeros((1, 3, 12, 16), np.float32)
+BRIGHT[0, 0, 4, 4] = 1e18
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("method", ["cam", "gradcam", "hirescam", "xgradcam", "guided-gradcam"])
+def test_a_map_that_overflows(tmp_path: Path, method: str, sign: int) -> None:
+    """Either way: behind a ReLU, -infinity would be a place that says nothing."""
+    explainer = overflowing(tmp_path / "m.onnx", sign)
+    assert np.isfinite(explainer.explain(BRIGHT, method="eigencam", target=0).logits).all()
+    with pytest.raises(OutputError, match=f"^{method}: the values overflow float32; check the model's weights$"):
+        explainer.explain(BRIGHT, method=method, target=0)
+
+
+@pytest.mark.parametrize("method", ["inputxgradient", "integrated-gradients"])
+def test_a_product_that_overflows(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error, and no warning of NumPy's besides (pytest makes errors of these)."""
+    explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
+    run = explainer._sessions.run
+
+    def steep(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+        return {n: np.full_like(v, 3e38) if n == "input_gradients" else v for n, v in run(outputs, feeds).items()}
+
+    monkeypatch.setattr(explainer._sessions, "run", steep)
+    options = {method: FEW.get(method, {})}
+    with pytest.raises(OutputError, match=f"^{method}: the values overflow float32; check the model's weights$"):
+        explainer.explain(pixels() * 10, method=method, target=0, options=options)

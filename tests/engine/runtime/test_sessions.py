@@ -1,0 +1,259 @@
+"""Providers are never replaced quietly, and the cache of sessions is bounded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from seewhy import Explainer, ModelFileError, ProviderError
+from seewhy._shared.cpu_count import most_threads
+from seewhy.runtime import batch_splitting, graph_pruning, sessions
+from seewhy.runtime.model_file import ModelFile
+from support.tiny_model import DEFAULT_OUTPUTS, Tiny
+from support.tiny_model_files import external
+
+CPU = "CPUExecutionProvider"
+
+
+def test_default_provider(model_path: Path) -> None:
+    providers = Explainer(model_path).providers
+    assert providers[-1] == CPU
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert providers == (CPU,)
+
+
+@pytest.mark.parametrize("asked", [["cpu"], ["CPU"], [CPU], [(CPU, {})], [("cpu", {"use_arena": "1"})], "cpu"])
+def test_ways_to_name_a_provider(model_path: Path, asked: Any) -> None:
+    assert Explainer(model_path, asked).providers == (CPU,)
+
+
+@pytest.mark.parametrize("asked", [["rocket"], ["cpu", "rocket"], [("rocket", {"device": 0})], [""]])
+def test_unknown_provider(model_path: Path, asked: Any) -> None:
+    with pytest.raises(ProviderError, match=f"is not available in this onnxruntime; it has .*{CPU}") as raised:
+        Explainer(model_path, asked)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
+def test_cuda_that_is_not_there(model_path: Path) -> None:
+    with pytest.raises(ProviderError, match="provider 'cuda' is not available"):
+        Explainer(model_path, ["cuda"])
+
+
+def test_no_provider(model_path: Path) -> None:
+    with pytest.raises(ProviderError, match="no provider given"):
+        Explainer(model_path, [])
+
+
+def test_provider_that_fails_to_start(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Unknown provider option: devise_id\nin cuda_provider.cc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(ProviderError, match=f"{CPU} did not start: Unknown provider option: devise_id$"):
+        Explainer(model_path, [(CPU, {"devise_id": 0})])
+
+
+class Fallen:
+    """A session as onnxruntime makes it where CUDA is installed and the driver is missing: on the CPU, quietly."""
+
+    def get_providers(self) -> list[str]:
+        return [CPU]
+
+    def disable_fallback(self) -> None:
+        pass
+
+
+def test_quiet_fallback_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Fallen())
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider did not start: onnxruntime fell back to CPU"):
+        Explainer(model_path, ["cuda"])
+    assert Explainer(model_path).providers == (CPU,)  # None means CUDA only where it is usable
+
+
+def test_fallback_of_one_session_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe got its provider, but the session of the real model does not."""
+    explainer = Explainer(model_path)
+    monkeypatch.setattr(explainer._sessions, "providers", ("CUDAExecutionProvider", CPU))
+    with pytest.raises(ProviderError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
+        explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, np.float32(2), most_threads() + 1, 3000, 10**30])
+def test_wrong_threads(model_path: Path, threads: Any) -> None:
+    """Thousands of threads would bring the machine to a halt."""
+    with pytest.raises(ProviderError, match=f"threads must be an integer from 1 to {most_threads()} on this machine"):
+        Explainer(model_path, threads=threads)
+    with pytest.raises(ProviderError, match="threads must be an integer from 1 to"):
+        Explainer(model_path).with_threads(threads)
+
+
+def test_an_integer_of_numpy_is_a_number_of_threads(model_path: Path) -> None:
+    explainer = Explainer(model_path, threads=np.int64(2))  # type: ignore[arg-type]
+    assert type(explainer.threads) is int and explainer.threads == 2
+    assert explainer.with_threads(np.int32(2)) is explainer  # type: ignore[arg-type]
+
+
+def test_cache_is_bounded_and_reused(model_path: Path) -> None:
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
+    sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2)]
+    assert len(sets) > sessions._CACHED_SESSIONS
+    for names in sets:
+        assert set(found.run(names, feeds)) == names
+        assert len(found._cache) <= sessions._CACHED_SESSIONS
+    kept = found._cache[sets[-1], (), 1]
+    found.run(sets[-1], feeds)
+    assert found._cache[sets[-1], (), 1] is kept
+
+
+def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each graph here has the network's weights, 4 bytes a number, and at most 100 bytes of constants."""
+    weights = 4 * sum(array.size for array in Tiny().weights().values())
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
+    sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2) if "logits" in names]
+    assert weights > 4 * 200 and len(sets) > 4
+    for limit, kept in [(3 * (weights + 100), 3), (2 * (weights + 100), 2), (weights, 2), (0, 2)]:
+        monkeypatch.setattr(sessions, "_CACHED_BYTES", limit)
+        found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+        for names in sets:
+            found.run(names, feeds)
+        assert [key[0] for key in found._cache] == sets[-kept:]
+
+
+@pytest.mark.parametrize("method", ["gradcam", "guided-backprop"])
+def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
+    method: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits, whether or not; and it is not given them twice."""
+    images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
+    written: list[int] = []
+    start = onnxruntime.InferenceSession
+
+    def counted(content: bytes, *others: Any, **named: Any) -> onnxruntime.InferenceSession:
+        written.append(len(content))
+        return start(content, *others, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
+    found, sizes = [], []
+    for large in (2**16, 4):
+        written.clear()
+        monkeypatch.setattr(graph_pruning, "_LARGE", large)
+        found.append(Explainer(model_path, ["cpu"]).explain(images, method).attributions)
+        sizes.append(max(written))  # the least is that of the graph that tries a provider
+    np.testing.assert_array_equal(*found)
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize(("in_cache", "sizes"), [(10**9, [1, 1, 1, 1]), (0, [2, 2])])
+def test_pieces_of_networks_that_stay_in_a_cache_are_small(
+    in_cache: int, sizes: list[int], model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_splitting, "IN_CACHE", in_cache)
+    seen: list[list[slice]] = []
+    run = batch_splitting.run
+    monkeypatch.setattr(
+        batch_splitting, "run", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
+    )
+    Explainer(model_path, ["cpu"], threads=2).explain(np.zeros((4, 3, 12, 16), np.float32), "gradcam")
+    assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]
+
+
+def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny) -> None:
+    counted = []
+    for path in (tiny.save(tmp_path / "m.onnx"), external(tmp_path, tiny)):
+        found = sessions.Sessions(ModelFile.read(path), None, 1)
+        found.run(frozenset({"logits"}), {"images": np.zeros((1, 3, 12, 16), np.float32)})
+        counted += [cached.weights for cached in found._cache.values()]
+    assert counted == 2 * [sum(array.nbytes for array in tiny.weights().values())]
+
+
+def test_failure_while_running(model_path: Path) -> None:
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    with pytest.raises(ProviderError, match=f"onnxruntime failed on 1 images with {CPU}: ") as raised:
+        found.run(frozenset({"logits"}), {"images": np.zeros((1, 3, 9, 9), np.float32)})
+    assert "\n" not in str(raised.value)
+
+
+def test_the_head_alone(model_path: Path) -> None:
+    """Fed with the target layer's output, the graph starts there and needs no image."""
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    images, targets = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32), np.array([4, 1])
+    whole = found.run(frozenset({"logits", "activations", "gradients"}), {"images": images, "targets": targets})
+    head = found.run(frozenset({"logits", "gradients"}), {"activations": whole["activations"], "targets": targets})
+    for name, value in head.items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-6, atol=1e-7)
+    assert len(found._cache) == 2
+
+
+def test_an_input_that_is_not_fed(model_path: Path) -> None:
+    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    feeds = {"activations": np.zeros((1, 5, 6, 8), np.float32), "targets": np.array([0])}
+    with pytest.raises(ModelFileError, match=r"computing input_gradients needs images besides activations and targets"):
+        found.run(frozenset({"input_gradients"}), feeds)
+
+
+def test_spinning(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sessions.Sessions(ModelFile.read(model_path), None, 2)
+    entries: list[dict[str, str]] = []
+
+    class Options(onnxruntime.SessionOptions):
+        def __init__(self) -> None:
+            super().__init__()
+            entries.append({})
+
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            entries[-1][name] = value
+            super().add_session_config_entry(name, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
+    values = made.run(frozenset({"logits", "activations"}), feeds)
+    made.run(frozenset({"logits"}), {"activations": values["activations"], "targets": np.array([0])})
+    # Behind the target layer they never do.
+    off = {"session.intra_op.allow_spinning": "0"}
+    assert entries == [{}, off]
+
+
+_MEMORY = """
+import os, sys
+import numpy as np
+from seewhy._shared.cpu_count import most_threads
+from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.sessions import Sessions
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+found = Sessions(ModelFile.read(sys.argv[1]), None, 1)
+feeds = {"images": np.ones((32, 3, 192, 192), np.float32), "targets": np.zeros(32, np.int64)}
+
+session = found._session((frozenset({"logits", "guided_gradients"}), (), 1)).session
+
+def run(rows):  # not in pieces
+    session.run(None, {name: value[:rows] for name, value in feeds.items()})
+
+before = resident()
+run(32)
+once = resident()
+for rows in np.random.default_rng(1).permutation(np.repeat(np.arange(1, 33), 2)):  # a plan is used from the second time
+    run(rows)
+print((resident() - before) / (once - before))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_batches_of_many_sizes_take_little_more_memory_than_the_largest(tmp_path: Path, tiny: Tiny) -> None:
+    """With onnxruntime's memory patterns it was 2.4 times as much."""
+    path = tiny.save(tmp_path / "m.onnx", size=(192, 192))
+    done = subprocess.run([sys.executable, "-c", _MEMORY, path], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.6

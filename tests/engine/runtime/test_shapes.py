@@ -1,0 +1,112 @@
+"""Graphs that return other shapes than the contract says; onnxruntime does not hold them to what they declare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from seewhy import Explainer, ModelFileError
+from seewhy.methods.registry import METHODS
+from support.tiny_model import Tiny, set_property
+from support.tiny_model_files import pixels, write
+
+
+def returning(name: str, *nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:
+    """The tiny model with another value as output `name`, of no declared shape; `nodes` make it of `before`."""
+    model = Tiny(labels=None).proto()
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, used in enumerate(names):
+                if used == name:
+                    names[i] = "before"
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in constants.items())
+    output = next(value for value in graph.output if value.name == name)
+    rank = len(output.type.tensor_type.shape.dim)
+    output.CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank))
+    return model
+
+
+FLAT = helper.make_node("GlobalAveragePool", ["before"], ["gradients"])
+TWICE = helper.make_node("Concat", ["before", "before"], ["logits"], axis=0)
+THRICE = helper.make_node("Concat", ["before", "before", "before"], ["activations"], axis=0)
+SLICES = {"first": np.array([0]), "second": np.array([1])}
+NARROW = helper.make_node("Slice", ["before", "first", "second", "second"], ["class_weights"])
+COPY = helper.make_node("Identity", ["activations"], ["input_gradients"])
+NO_ROOM = helper.make_node("Slice", ["before", "first", "first", "axis"], ["activations"])
+
+GRADIENT = [name for name, method in METHODS.items() if "gradients" in method.outputs]
+ACTIVATION = [name for name, method in METHODS.items() if "activations" in method.outputs]
+PIXEL = [name for name, method in METHODS.items() if "input_gradients" in method.outputs]
+
+
+@pytest.mark.parametrize(
+    ("model", "methods", "words"),
+    [
+        (returning("gradients", FLAT), GRADIENT, r"gradients has the shape \(3, 5, 1, 1\) and not \(3, 5, 6, 8\)"),
+        (returning("logits", TWICE), [*METHODS], r"logits has the shape \(6, 6\) and not \(3, 6\)"),
+        (
+            returning("activations", THRICE),
+            ACTIVATION,
+            r"activations has the shape \(9, 5, 6, 8\) and not \(3, C, h, w\)",
+        ),
+        (
+            returning("class_weights", NARROW, **SLICES),
+            ["cam"],
+            r"class_weights has the shape \(3, 1\) and not \(3, 5\)",
+        ),
+        (
+            returning("input_gradients", COPY),
+            PIXEL,
+            r"input_gradients has the shape \(\d+, 5, 6, 8\) and not \(\d+, 3, 12, 16\)",
+        ),
+        (
+            returning("activations", NO_ROOM, **SLICES, axis=np.array([3])),
+            ["eigencam"],
+            r"activations has the shape \(3, 5, 6, 0\) and not \(3, C, h, w\)",
+        ),
+    ],
+    ids=["gradients", "logits", "activations", "class_weights", "input_gradients", "nothing"],
+)
+@pytest.mark.parametrize("top", [1, 2])
+def test_other_shapes(tmp_path: Path, model: onnx.ModelProto, methods: list[str], words: str, top: int) -> None:
+    explainer = Explainer(write(tmp_path / "odd.onnx", model), threads=1)
+    for method in methods:
+        with pytest.raises(ModelFileError, match=rf"odd\.onnx: {words}; export the network again$"):
+            explainer.explain(pixels(), method=method, top=top, options={method: few(method)})
+
+
+def few(method: str) -> dict[str, Any]:
+    return {"smoothgrad": {"samples": 2}, "integrated-gradients": {"steps": 2}}.get(method, {})
+
+
+def test_other_shapes_behind_the_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of the head returns gradients alone: held to the activations that it was fed."""
+    explainer = Explainer(Tiny().save(tmp_path / "m.onnx"), threads=1)
+    run = explainer._sessions.run
+
+    def flat(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+        values = run(outputs, feeds)
+        return {"gradients": values["gradients"][:, :, :1]} if outputs == {"gradients"} else values
+
+    monkeypatch.setattr(explainer._sessions, "run", flat)
+    with pytest.raises(ModelFileError, match=r"gradients has the shape \(3, 5, 1, 8\) and not \(3, 5, 6, 8\)"):
+        explainer.explain(pixels(), top=2)
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_another_number_of_classes(tmp_path: Path, classes: int) -> None:
+    model = returning("logits", helper.make_node("Identity", ["before"], ["logits"]))
+    set_property(model, "input", {"image_size": [12, 16], "channels": 3, "classes": classes})
+    explainer = Explainer(write(tmp_path / "odd.onnx", model), threads=1)
+    for method in METHODS:
+        # A class that is not there stops a graph that looks it up; Score-CAM's plain run does not.
+        for arguments in ({"top": classes}, {"target": classes - 1} if method == "scorecam" else {}):
+            with pytest.raises(ModelFileError, match=rf"logits has the shape \(3, 6\) and not \(3, {classes}\)"):
+                explainer.explain(pixels(), method=method, **arguments)

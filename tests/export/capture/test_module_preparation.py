@@ -1,0 +1,240 @@
+"""Modules as users have them: several outputs, compiled, scripted, in half precision, with state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import ExportError
+from seewhy_export import export
+from seewhy_export.capture.module_preparation import prepare
+from support.exporting import module_hooks as hooks
+from support.exporting.networks import branches, live_weights
+
+SIZE = (16, 20)
+
+
+def images() -> Tensor:
+    return torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def run(path: Path, name: str) -> np.ndarray:
+    targets = np.array([0, 1, 2])
+    (value,) = onnxruntime.InferenceSession(path).run([name], {"images": images().numpy(), "targets": targets})
+    return value
+
+
+def assert_close(ours: np.ndarray, exact: Tensor) -> None:
+    wanted = exact.detach().double().numpy()
+    assert ours.shape == wanted.shape
+    assert np.linalg.norm(ours - wanted) <= 1e-5 * np.linalg.norm(wanted)
+
+
+class Pair(NamedTuple):
+    logits: Tensor
+    features: Tensor
+
+
+@dataclasses.dataclass
+class Output:
+    features: Tensor
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+class Returning(nn.Module):
+    """A small network that returns its results in a form of choice."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.network = branches()
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.network(x), 2 * self.network(x.flip(3)))
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "first"),
+    [
+        (lambda a, b: {"logits": a, "other": b}, None, True),
+        (lambda a, b: Pair(a, b), None, True),
+        (lambda a, b: Output(features=b, logits=a), None, True),
+        (lambda a, b: (a, b), 0, True),
+        (lambda a, b: [a, b], 1, False),
+        (lambda a, b: (a, {"deep": (b, a)}), "1.deep.0", False),
+        (lambda a, b: {"logits": a, "other": b}, "other", False),
+        (lambda a, b: (a,), None, True),
+    ],
+)
+def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool, tmp_path: Path) -> None:
+    module = Returning(form).eval()
+    report = export(module, tmp_path / "model.onnx", image_size=SIZE, output=output)
+    assert any("is taken as its logits" in message for message in report.messages)
+
+    def logits(x: Tensor) -> Tensor:
+        network = module.network
+        return network(x) if first else 2 * network(x.flip(3))
+
+    module.double()
+    assert_close(run(report.path, "logits"), logits(images().double()))
+    picked = nn.Module()
+    picked.forward = logits  # type: ignore[method-assign]
+    assert_close(
+        run(report.path, "input_gradients"), hooks.gradient(picked, images().double(), torch.tensor([0, 1, 2]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "message"),
+    [
+        (lambda a, b: (a, b), None, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose the logits with `output`"),
+        (lambda a, b: (a, b), 2, r"no output 2; the network returns 0 \(N, 7\), 1 \(N, 7\)"),
+        (lambda a, b: {"x": a, "y": b}, "z", r"no output 'z'; the network returns x \(N, 7\), y \(N, 7\)"),
+        (lambda a, b: a, "z", r"returns one tensor alone"),
+        (lambda a, b: None, None, r"returns no tensor"),
+        (lambda a, b: a.unsqueeze(2), None, r"not 1 of shape \(N, 7, 1\)"),
+    ],
+)
+def test_outputs_that_are_not_there(form: Any, output: str | int | None, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message) as caught:
+        export(Returning(form).eval(), tmp_path / "model.onnx", image_size=SIZE, output=output)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def simple() -> nn.Module:
+    return live_weights(
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 5),
+        )
+    ).eval()
+
+
+def compiled_in_place(module: nn.Module) -> nn.Module:
+    module.compile()
+    return module
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.compile,
+        compiled_in_place,
+        lambda module: nn.Sequential(torch.compile(module)),
+        torch.jit.script,
+        lambda module: torch.jit.trace(module, torch.zeros(2, 3, *SIZE)),
+        nn.DataParallel,
+    ],
+    ids=["compiled", "compiled in place", "compiled inside", "scripted", "traced", "data parallel"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_wrapped_modules(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
+    module = simple()
+    exact = simple().double()
+    report = export(wrap(module), tmp_path / "model.onnx", image_size=SIZE)
+    assert report.rectifiers.guided == 2
+    assert_close(run(report.path, "logits"), exact(images().double()))
+    assert_close(run(report.path, "input_gradients"), hooks.gradient(exact, images().double(), torch.tensor([0, 1, 2])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_are_exported_in_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    module = simple().to(dtype)
+    report = export(module, tmp_path / "model.onnx", image_size=SIZE)
+    assert next(module.parameters()).dtype is dtype, "the module itself stays as it was"
+    assert_close(run(report.path, "logits"), module.double()(images().double()))
+
+
+class Narrow(nn.Module):
+    def __init__(self, narrow: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.narrow = simple(), narrow
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(self.network(x))
+
+
+def test_half_precision_inside_the_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="float16") as caught:
+        export(Narrow(lambda logits: logits.half()), tmp_path / "model.onnx", image_size=SIZE)
+    assert "\n" not in str(caught.value)
+
+
+class Counting(nn.Module):
+    """Changes a buffer in each forward pass, and its logits depend on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = simple()
+        self.register_buffer("calls", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.network(x) * self.calls
+
+
+def test_buffers_that_forward_changes_keep_their_value_at_export(tmp_path: Path) -> None:
+    module = Counting().eval()
+    report = export(module, tmp_path / "model.onnx", image_size=SIZE)
+    assert float(module.calls) == 1, "the module itself is not run"
+    assert any("changes calls" in message for message in report.messages)
+    exact = simple().double()(images().double()) * 2
+    for _ in range(2):
+        assert_close(run(report.path, "logits"), exact)
+
+
+class Coded(nn.Module):
+    def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.code = simple(), code
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.code(x))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (lambda x: x.view(2, 3, *SIZE), "fixes the batch size"),
+        (lambda x: x * 2 if x.shape[0] == 2 else x, "fixes the batch size"),
+        (lambda x: x * 2 if x.shape[0] == 1 else x, "depends on the batch size"),
+        (lambda x: x - x.mean(0, keepdim=True), "depends on the other images of the batch"),
+        (lambda x: x * 2 if x.sum() > 0 else x, "values of a tensor"),
+        (lambda x: x * float(x.max()), "values of a tensor"),
+    ],
+)
+def test_code_that_a_graph_cannot_hold_is_refused(code: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message) as caught:
+        export(Coded(code), tmp_path / "model.onnx", image_size=SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_sizes_say_what_the_module_said(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"fails on float32 images of shape \(N, 3, 2, 2\): RuntimeError"):
+        export(simple(), tmp_path / "model.onnx", image_size=(2, 2))
+
+
+def test_the_copy_shares_nothing() -> None:
+    module = simple()
+    traced = torch.jit.trace(module, torch.zeros(2, 3, *SIZE))
+    for original in (module, traced):
+        copied = prepare(original)
+        pairs = zip(original.parameters(), copied.parameters(), strict=True)
+        assert all(a.data_ptr() != b.data_ptr() and a.requires_grad and not b.requires_grad for a, b in pairs)

@@ -1,0 +1,55 @@
+"""How often a graph leaves onnxruntime's blocked layout on the CPU. Times are noisy; these counts are not.
+
+The bounds are what was reached. A higher count means copies of whole maps that were not there before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+
+from seewhy.runtime.graph_pruning import prune
+from support.exporting.networks import torchvision_network
+
+GRADCAM = ("logits", "activations", "gradients")
+GUIDED = ("logits", "guided_gradients")
+# Channels are multiples of 16 in these, so that the counts are the same with and without AVX-512.
+BOUNDS = {
+    # One way out of the blocks for each output that is a map, and the head's row into them.
+    ("resnet18", GRADCAM): {"ReorderInput": 1, "ReorderOutput": 2, "ConvTranspose": 0},
+    # The stem's pool and gradient, the strided blocks' three residual paths, and four phases for each of their
+    # convolutions.
+    ("resnet18", GUIDED): {"ReorderInput": 13, "ReorderOutput": 23, "ConvTranspose": 7},
+    # In and out at each of the five pools, whose winners onnxruntime finds outside of the blocks only.
+    ("vgg11", GUIDED): {"ReorderInput": 9, "ReorderOutput": 10, "ConvTranspose": 0},
+}
+
+
+CASES = [
+    pytest.param(
+        network, outputs, marks=[pytest.mark.slow] if network == "vgg11" else [], id=f"{network}-{outputs[-1]}"
+    )
+    for network, outputs in BOUNDS
+]
+
+
+@pytest.mark.parametrize(("network", "outputs"), CASES)
+def test_the_graph_stays_in_blocks(
+    exported: Callable[..., Path], tmp_path: Path, network: str, outputs: tuple[str, ...]
+) -> None:
+    path = exported(f"blocks_{network}", torchvision_network(network), image_size=(64, 64), verify=False)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    pruned = prune(onnx.load(path), outputs).SerializeToString()
+    onnxruntime.InferenceSession(pruned, options, providers=["CPUExecutionProvider"])
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    if not counts["ReorderOutput"]:
+        pytest.skip("onnxruntime has no blocked layout on this processor")
+    found = {kind: counts[kind] for kind in BOUNDS[network, outputs]}
+    assert all(found[kind] <= bound for kind, bound in BOUNDS[network, outputs].items()), found

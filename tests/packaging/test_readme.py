@@ -1,0 +1,110 @@
+"""What the README says happens: its code runs as printed, its table of methods is complete, its links lead somewhere.
+
+The code runs in a copy of the repository that holds the results of `make demo`, with the installed `seewhy`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seewhy.methods.registry import METHODS
+from support.markdown import Block, blocks, table
+from support.repository import ROOT, copy_sources, make_demo
+
+COMMANDS = Path(sys.executable).parent
+# These export a network or install a package, which takes longer than all the others together.
+LENGTHY = ("seewhy export", "pip install")
+
+
+def parameters(language: str) -> list[object]:
+    found = blocks("README.md", language)
+    assert found
+    return [
+        pytest.param(b, id=b.name, marks=[pytest.mark.slow] if any(word in b.code for word in LENGTHY) else [])
+        for b in found
+        if not b.code.startswith("make ")
+    ]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository's sources with the demo's model and photographs."""
+    folder = copy_sources(tmp_path_factory.mktemp("readme") / "clone")
+    make_demo(folder / "demo")
+    return folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PATH": os.pathsep.join([str(COMMANDS), os.environ.get("PATH", "")])}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("block", parameters("python"))
+def test_python_runs_as_printed(clone: Path, block: Block) -> None:
+    printed = run([sys.executable, "-c", block.code], clone)
+    for line in (line for line in block.code.splitlines() if line.startswith("print(") and ")  # " in line):
+        # A value that a comment promises, up to the dots that stand for more digits, or to the words after it.
+        promised = re.match(r"[\[(].*?[\])]( \d\.\d+)?", line.rpartition("  # ")[2])
+        if promised is not None:
+            assert promised[0] in printed
+
+
+@pytest.mark.skipif(shutil.which("seewhy", path=str(COMMANDS)) is None, reason="seewhy is not installed here")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize("block", parameters("bash"))
+def test_commands_run_as_printed(clone: Path, block: Block) -> None:
+    run(["bash", "-euo", "pipefail", "-c", block.code], clone)
+    for folder in set(re.findall(r" -o (out[\w-]*|cats)\b", block.code)):
+        assert list((clone / folder).glob("*.png"))
+    for file in re.findall(r" -o (\S+\.onnx)", block.code):
+        assert (clone / file).is_file()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize("block", [b for b in blocks("README.md", "bash") if b.code.startswith("make ")])
+def test_make_knows_its_targets(block: Block) -> None:
+    commands = [shlex.split(line, comments=True) for line in block.code.splitlines()]
+    assert ["make", "demo"] in commands and ["make", "test"] in commands
+    for command in commands:
+        run([*command, "--dry-run"], ROOT)
+
+
+@pytest.mark.slow
+def test_the_printed_export_is_what_export_prints(clone: Path) -> None:
+    (printed,) = blocks("README.md", "text")
+    (command,) = (b for b in blocks("README.md", "bash") if b.code.startswith("seewhy export"))
+    run(["bash", "-c", f"{command.code.strip()} --no-verify > printed.txt"], clone)
+    assert printed.code in (clone / "printed.txt").read_text()
+
+
+def test_every_method_is_in_the_table() -> None:
+    assert sorted(row[0].strip("`") for row in table("README.md", "method")) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/file-format.md", "docs/semantics.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    targets = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+    assert [t for t in targets if "://" not in t and not (path.parent / t).exists()] == []
+
+
+def test_every_source_is_in_the_architecture() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w./]+\.(?:pyi?|cpp))` \|", text, re.MULTILINE)
+    found = [
+        path.relative_to(root).as_posix()
+        for root in (ROOT / "engine/seewhy", ROOT / "export/seewhy_export", ROOT / "csrc")
+        for path in root.rglob("*")
+        if path.suffix in (".py", ".pyi", ".cpp") and path.name not in ("__init__.py", "__main__.py")
+    ]
+    assert sorted(listed) == sorted(found)

@@ -1,0 +1,69 @@
+"""What tests of broken runs share: images, and an unbroken run to compare with."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, explain_folder
+from support import broken_jobs as faults
+from support.broken_jobs import pictures
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """13 images, 3 of them damaged."""
+    folder = tmp_path_factory.mktemp("faults") / "photos"
+    pictures(folder, 13, 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def paths(photos: Path) -> list[Path]:
+    return sorted(path for path in photos.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def whole(explainer: Explainer, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The output folder of an unbroken run in a format."""
+    made: dict[str, Path] = {}
+
+    def find(form: str) -> Path:
+        if form not in made:
+            made[form] = tmp_path_factory.mktemp("whole") / form
+            explain_folder(explainer, photos, made[form], faults.settings(form))
+        return made[form]
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power failure is tested here, and waiting for the disk takes longer than all the rest."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (20, 16), (200, 30, 30)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a neighbour; runs write into `out` in it, and nowhere else."""
+    (tmp_path / "place" / "neighbour").mkdir(parents=True)
+    (tmp_path / "place" / "neighbour" / "file").write_text("mine")
+    (tmp_path / "place" / "in").mkdir()
+    return tmp_path / "place"

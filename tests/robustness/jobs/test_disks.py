@@ -1,0 +1,258 @@
+"""Disks that are full, calls that fail, and folders that others change during a run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seewhy import Explainer, OutputError, explain_folder
+from seewhy._shared import temp_tables
+from seewhy.bulk import commit
+from support import broken_jobs as faults
+from support.broken_jobs import assert_complete, assert_same, lines, pictures
+from support.command_line import failed
+from support.command_line import run as command
+
+
+class Disk:
+    """Lets one of the calls that change files fail, or be interrupted, and those after it if need be."""
+
+    CALLS = ("fsync", "replace", "pwrite", "unlink", "mkdir")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException, once: bool) -> None:
+        self.count = 0
+        self._number, self._error, self._once = number, error, once
+        for name in self.CALLS:
+            monkeypatch.setattr(os, name, self._failing(name, getattr(os, name)))
+
+    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread() and isinstance(self._error, KeyboardInterrupt):
+                return real(*arguments, **more)
+            self.count += 1
+            if self.count == self._number or (self.count > self._number and not self._once):
+                if name == "pwrite":  # half of it is written
+                    file, data, offset = arguments
+                    real(file, data[: len(data) // 2], offset)
+                raise self._error
+            return real(*arguments, **more)
+
+        return call
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize("kind", ["full", "interrupt"])
+@pytest.mark.parametrize("most", [4, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_call_that_fails(
+    most: int,
+    kind: str,
+    form: str,
+    once: bool,
+    whole: Callable[[str], Path],
+    explainer: Explainer,
+    photos: Path,
+    paths: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each in turn, or some: the run ends with what was wrong, and the next one goes on from there."""
+    monkeypatch.setattr(commit, "_FILES", 4)
+    error = OSError(errno.ENOSPC, "No space left on device") if kind == "full" else KeyboardInterrupt()
+
+    def run(number: int) -> int:
+        """Let that call fail, and return how many there were."""
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, number, error, once)
+            try:
+                explain_folder(explainer, photos, tmp_path / str(number), faults.settings(form))
+            except OutputError as failure:
+                assert kind == "full" and re.search("cannot be .*: No space left on device$", str(failure))
+            except KeyboardInterrupt:
+                assert kind == "interrupt"
+        return disk.count
+
+    calls = run(10**9)
+    assert calls > 20
+    for number in sorted({*np.linspace(1, calls, min(most, calls)).astype(int).tolist()}):
+        assert run(number) >= number - 2  # by how many it differs when runs end in another way
+        explain_folder(explainer, photos, tmp_path / str(number), faults.settings(form))
+        assert_same(tmp_path / str(number), whole(form), paths, form)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system in memory, or changes the options it is mounted with."""
+    folder = tmp_path / "disk"
+
+    def mount(options: str) -> Path:
+        again = folder.is_mount()
+        folder.mkdir(exist_ok=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"remount,{options}" if again else options, "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(words, capture_output=True, timeout=20)
+        except OSError:
+            pytest.skip("there is no mount")
+        if done.returncode:
+            pytest.skip("needs a user who may mount file systems")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True, timeout=20)
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_a_full_disk(
+    form: str,
+    small_disk: Callable[[str], Path],
+    model_path: Path,
+    explainer: Explainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commit, "_FILES", 8)
+    paths = pictures(tmp_path / "photos", 60, 5)
+    out = small_disk("size=128k" if form == "png" else "size=64k") / "out"
+    arguments = ["explain", model_path, tmp_path / "photos", "-o", out, "-q", "--format", form, "--shard-size", 8]
+    for _ in range(2):  # the second time it is full already
+        result = command(*arguments)
+        assert result.exit_code == 2
+        assert re.search(r"\nseewhy: error: .*cannot be .*: No space left on device\n$", f"\n{result.stderr}")
+    small_disk("size=16m")
+    result = command(*arguments)
+    assert result.exit_code == 1 and "60 images" in result.stderr, result.stderr
+    assert 0 < int(re.findall(r"(\d+) of them before", result.stderr)[0]) < 60
+    explain_folder(explainer, tmp_path / "photos", tmp_path / "whole", faults.settings(form, 8))
+    assert_same(out, tmp_path / "whole", paths, form)
+
+
+def test_a_read_only_disk(small_disk: Callable[[str], Path], model_path: Path, photos: Path) -> None:
+    disk = small_disk("size=1m,ro")
+    failed(command("explain", model_path, photos, "-o", disk), r"\.seewhy\.lock: cannot be opened: Read-only file")
+    failed(command("explain", model_path, photos, "-o", disk / "out"), "out: cannot be made: Read-only file system")
+
+
+def test_no_room_for_the_list_of_images(
+    model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own files are on another disk than the results, perhaps."""
+    made = temp_tables.temporary
+
+    def small(schema: str) -> Any:
+        database = made(schema)
+        database.execute("PRAGMA max_page_count=8")
+        return database
+
+    (tmp_path / "list.txt").write_text("".join(f"/nowhere/{'x' * 100}{number}.jpg\n" for number in range(200)))
+    arguments = ["explain", model_path, "--list", tmp_path / "list.txt", "-o", tmp_path / "out", "-q"]
+    with monkeypatch.context() as patch:
+        patch.setattr("seewhy.inputs.image_inputs.temporary", small)
+        failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
+    assert command(*arguments).exit_code == 2  # as all failed
+    monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
+    failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
+
+
+def disturbed(explainer: Explainer, photos: Path, out: Path, disturb: Callable[[], object], form: str = "png") -> None:
+    """A run that is disturbed when the third image is done."""
+
+    def progress(done: int, total: int | None) -> None:
+        if done == 3:
+            disturb()
+
+    explain_folder(explainer, photos, out, faults.settings(form, 2, batch_size=1), progress=progress)
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "manifest deleted", "manifest replaced", "shared"])
+def test_a_disturbed_output_folder_ends_the_run(
+    how: str, form: str, explainer: Explainer, photos: Path, paths: list[Path], out: Path, whole: Callable[[str], Path]
+) -> None:
+    """With a clear word; and what the run says it has done is there, where the folder still is."""
+    manifest, aside = out / "manifest.jsonl", out.with_name("aside")
+
+    def disturb() -> None:
+        if how == "deleted":
+            shutil.rmtree(out)
+        elif how == "moved":
+            out.rename(aside)
+        elif how == "replaced":
+            out.rename(aside)
+            out.mkdir()
+        elif how == "manifest deleted":
+            manifest.unlink()
+        elif how == "manifest replaced":
+            shutil.copy(manifest, aside)
+            os.replace(aside, manifest)
+        else:  # another run, of a machine that knows nothing of the lock
+            with manifest.open("ab") as file:
+                file.write(b'{"a": "line"}\n')
+
+    words = "has vanished or been replaced|was deleted or replaced during|was changed by somebody else"
+    with pytest.raises(OutputError, match=words):
+        disturbed(explainer, photos, out, disturb, form)
+    if how == "moved":
+        assert not out.exists()
+        aside.rename(out)
+    elif how == "shared":
+        manifest.write_bytes(manifest.read_bytes().replace(b'{"a": "line"}\n', b""))
+    elif how == "manifest deleted":
+        shutil.rmtree(out)
+    explain_folder(explainer, photos, out, faults.settings(form))
+    assert_same(out, whole(form), paths, form)
+
+
+def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_path: Path, out: Path) -> None:
+    """Between listing and reading: gone, replaced by a folder, by a pipe, cut off."""
+    paths = pictures(tmp_path / "photos", 24)
+
+    def disturb() -> None:
+        for path in paths[-4:-1]:
+            path.unlink()
+        paths[-3].mkdir()
+        os.mkfifo(paths[-2])
+        paths[-1].write_bytes(b"")
+
+    disturbed(explainer, tmp_path / "photos", out, disturb)
+    assert_complete(out, paths, "png")
+    assert [line.get("error", "").partition(": ")[2] for line in lines(out)[-5:]] == [
+        "",
+        "cannot be read: No such file or directory",
+        "a folder, not an image",
+        "cannot be read: it is a pipe, not a regular file",
+        "the file is empty",
+    ]
+
+
+@pytest.mark.parametrize("argument", ["{}", "{}/**/*", "{}/*/*"])
+def test_a_folder_that_cannot_be_listed(
+    argument: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even a single one among many ends the run: nobody knows how many images are in there."""
+    pictures(tmp_path / "photos", 6)
+    locked_up = tmp_path / "photos" / "1"
+    if os.geteuid():
+        locked_up.chmod(0)
+    else:  # permissions bind everyone but root
+        scandir = os.scandir
+
+        def refuse(path: Any) -> Any:
+            if os.fspath(path) == str(locked_up):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+    result = command("explain", model_path, argument.format(tmp_path / "photos"), "-o", tmp_path / "out")
+    failed(result, f"{locked_up}: cannot be listed: Permission denied")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,491 @@
+"""Runs that are broken off, disturbed or begun where they do not belong: nothing is lost, done twice or misplaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seewhy import Explainer, ImageError, OutputError, explain_folder
+from seewhy.bulk.folder_job import Run
+from seewhy.bulk.settings import Settings
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.storage.folder_lock import locked
+from support import broken_jobs as faults
+from support.broken_jobs import FORMATS, assert_complete, assert_same, contents, lines, pictures
+from support.tiny_model import Tiny
+
+COUNT = 13
+
+
+def copied(whole: Path, out: Path) -> Path:
+    shutil.copytree(whole, out)
+    return out / "manifest.jsonl"
+
+
+def refused(out: Path, words: str, do: Callable[[], object]) -> None:
+    """`do` is refused in one line, and changes nothing."""
+    before = contents(out)
+    with pytest.raises(OutputError, match=words) as caught:
+        do()
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
+# What a process that was killed, or a power failure, leaves.
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_unbroken_run(form: str, whole: Callable[[str], Path], paths: list[Path]) -> None:
+    """The comparison itself: all formats name the same failures."""
+    assert_complete(whole(form), paths, form)
+    assert [line["path"] for line in lines(whole(form)) if line["status"] == "failed"] == [
+        str(path) for path in paths if "error" in dict(zip(paths, lines(whole("png")), strict=True))[path]
+    ]
+    assert sum(line["status"] == "failed" for line in lines(whole(form))) == 3
+
+
+def test_unfinished_files_go_when_a_run_begins(explainer: Explainer, photos: Path, out: Path) -> None:
+    """Not only when it ends: a disk that they have filled would be full for the next run too."""
+    (out / ".seewhy-unfinished").mkdir(parents=True)
+    (out / ".seewhy-unfinished" / "0.1.tmp").write_bytes(b"half a picture")
+    with closing(iter(Run(explainer, Inputs([photos], out), out))) as outcomes:
+        next(outcomes)
+        assert not (out / ".seewhy-unfinished" / "0.1.tmp").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_torn_manifest(
+    form: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
+) -> None:
+    """Cut anywhere, with and without zeros where a line should be."""
+    whole_lines = (whole(form) / "manifest.jsonl").read_bytes()
+    cuts = np.random.default_rng(5).integers(0, len(whole_lines), 3).tolist()
+    cuts += [len(whole_lines) - 1, whole_lines.index(b"\n")]  # a line without its end is torn, too
+    for number, end in enumerate(cuts):
+        manifest = copied(whole(form), out)
+        manifest.write_bytes(manifest.read_bytes()[:end] + bytes(100 * (number % 2)))
+        summary = explain_folder(explainer, photos, out, faults.settings(form))
+        assert summary.before < COUNT == summary.done + summary.failed
+        assert_same(out, whole(form), paths, form)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet"])
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_shard_that_lacks_lines_is_not_committed(
+    left: int,
+    form: str,
+    whole: Callable[[str], Path],
+    explainer: Explainer,
+    photos: Path,
+    paths: list[Path],
+    out: Path,
+) -> None:
+    """All of its images are done again."""
+    manifest = copied(whole(form), out)
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[: 8 + left]))
+    summary = explain_folder(explainer, photos, out, faults.settings(form))
+    assert summary.before == 8
+    assert_same(out, whole(form), paths, form)
+
+
+def test_a_shard_without_lines_goes(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
+) -> None:
+    """Also where nothing takes its place: the images have been taken away meanwhile."""
+    manifest = copied(whole("npz"), out)
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:8]))
+    explain_folder(explainer, paths[:8], out, faults.settings("npz"))
+    assert_complete(out, paths[:8], "npz")
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda line: b"nonsense\n",
+        lambda line: line[:20] + b"\n",
+        lambda line: b"[]\n",
+        lambda line: b'{"path": 1}\n',
+        lambda line: re.sub(rb'"status": "\w+"', b'"status": "lost"', line),
+        lambda line: line.replace(b'"path": "', b'"path": "\\q'),
+        lambda line: b'{"path": "a", "id": null, "asked": null, "status": "done", "files": [1], "explained": []}\n',
+        lambda line: b"\n",
+    ],
+)
+def test_a_damaged_line_in_the_middle_is_refused(
+    spoil: Callable[[bytes], bytes],
+    form: str,
+    whole: Callable[[str], Path],
+    explainer: Explainer,
+    photos: Path,
+    out: Path,
+) -> None:
+    manifest = copied(whole(form), out)
+    parts = manifest.read_bytes().splitlines(keepends=True)
+    parts[6] = spoil(parts[6])
+    manifest.write_bytes(b"".join(parts))
+    refused(out, "damaged at line 7", lambda: explain_folder(explainer, photos, out, faults.settings(form)))
+    # What the message says to do helps.
+    manifest.write_bytes(b"".join(parts[:6]))
+    assert explain_folder(explainer, photos, out, faults.settings(form)).done == COUNT - 3
+
+
+def test_lines_missing_or_twice_are_refused(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    manifest = copied(whole("npz"), out)
+    parts = manifest.read_bytes().splitlines(keepends=True)
+    for spoiled, words in [
+        (parts[:6] + parts[8:], r"damaged at line 7: 2 lines of shards/00001\.npz are missing"),
+        (parts[:4] + parts[:4] + parts[8:], "damaged at line 5: the image has a line already"),
+    ]:
+        manifest.write_bytes(b"".join(spoiled))
+        refused(out, words, lambda: explain_folder(explainer, photos, out, faults.settings("npz")))
+
+
+def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path) -> None:
+    def run() -> None:
+        explain_folder(explainer, photos, out, faults.settings("npz"))
+
+    manifest = copied(whole("npz"), out)
+    for path, words in [
+        (out / "run.json", r"manifest\.jsonl: there is no run\.json"),
+        (manifest, r"manifest\.jsonl: is gone"),
+    ]:
+        content = path.read_bytes()
+        path.unlink()
+        refused(out, words, run)
+        path.write_bytes(content)
+    run()
+    manifest.unlink()
+    (out / "run.json").unlink()
+    refused(out, r"00000\.npz: there is no run\.json", run)
+    words = r"00000\.npz: there is no run\.json .* choose another output folder, or delete them yourself$"
+    # Whose they are nobody knows.
+    refused(out, words, lambda: explain_folder(explainer, photos, out, faults.settings("npz"), restart=True))
+
+
+def test_a_manifest_that_is_gone_from_a_first_run(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    """That run was killed, so that its record counts nothing yet; but there are shards."""
+    copied(whole("npz"), out).unlink()
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**facts, "images": {"done": 0, "failed": 0}}))
+    words = r"manifest\.jsonl: is gone, though there is shards/00000\.npz"
+    refused(out, words, lambda: explain_folder(explainer, photos, out, faults.settings("npz")))
+    explain_folder(explainer, photos, out, faults.settings("npz"), restart=True)
+    assert len(lines(out)) == COUNT
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_record_of_the_run_is_refused(
+    content: bytes, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    copied(whole("png"), out)
+    (out / "run.json").write_bytes(content)
+    refused(out, r"run\.json: damaged", lambda: explain_folder(explainer, photos, out))
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize(
+    "content", [b"{}", b"[1]", b'{"name": "training", "schema": 1}', b'{"versions": {"torch": "2"}}']
+)
+def test_another_program_s_record_stays(
+    content: bytes, restart: bool, explainer: Explainer, photos: Path, out: Path
+) -> None:
+    """It is a common name."""
+    (out / "shards").mkdir(parents=True)
+    (out / "shards" / "00000.npz").write_bytes(b"mine")
+    (out / "run.json").write_bytes(content)
+    settings = faults.settings("npz")
+    words = r"run\.json: not of a run of seewhy"
+    refused(out, words, lambda: explain_folder(explainer, photos, out, settings, restart=restart))
+
+
+@pytest.mark.parametrize("content", [b'{"mine": 1}', b'{"mine": 1}\n', b"\0" * 40])
+def test_another_program_s_manifest_stays(content: bytes, explainer: Explainer, photos: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "manifest.jsonl").write_bytes(content)
+    refused(out, r"there is no run\.json that says", lambda: explain_folder(explainer, photos, out))
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
+    form: str, explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every file before the line that speaks of it."""
+    safe: set[str] = set()
+    fsync, pwrite, replace = os.fsync, os.pwrite, os.replace
+
+    def name(file: int) -> str:
+        return os.path.relpath(os.readlink(f"/proc/self/fd/{file}"), os.path.realpath(out))
+
+    def sync(file: int) -> None:
+        fsync(file)
+        safe.add(name(file))
+
+    def move(source: Path, target: Path) -> None:
+        replace(source, target)
+        before, after = (os.path.relpath(path, os.path.realpath(out)) for path in (source, os.path.realpath(target)))
+        if before in safe:
+            safe.add(after)
+
+    def write(file: int, data: bytes, offset: int) -> int:
+        if name(file) == "manifest.jsonl":
+            records = [json.loads(line) for line in data.splitlines()]
+            named = {each["path"] for line in records for each in line.get("files", ())}
+            named |= {line["shard"]["path"] for line in records if "shard" in line}
+            assert named
+            assert {"run.json", ".", *named, *map(os.path.dirname, named)} - {""} <= safe
+            assert all((out / each).is_file() for each in named)
+        return pwrite(file, data, offset)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", move)
+    monkeypatch.setattr(os, "pwrite", write)
+    explain_folder(explainer, photos, out, faults.settings(form))
+    assert len(safe) > 5
+
+
+# A run that would make other results.
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"methods": ["hirescam"]}, r"methods was \['gradcam'\] and is \['hirescam'\] now"),
+        ({"methods": ["gradcam", "hirescam"]}, "methods was"),
+        ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 2}}}, "methods was"),
+        ({"targets": [3]}, r"targets was not given and is \[3\] now"),
+        ({"targets": ["espresso"]}, r"targets was not given and is \[1\] now"),
+        ({"top": 2}, "top was not given and is 2 now"),
+        ({"raw": True}, "raw was False and is True now"),
+        ({"colormap": "turbo"}, "colormap was 'jet' and is 'turbo' now"),
+        ({"alpha": 0.4}, "alpha was 0.5 and is 0.4 now"),
+        ({"canvas": "original"}, "canvas was 'model' and is 'original' now"),
+        ({"fast_decode": True}, "decode was 'exact' and is 'fast' now"),
+        ({"shards": "npz"}, "format was 'png' and is 'npz' now"),
+    ],
+)
+def test_a_different_run_is_refused(
+    changed: dict[str, Any], words: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    copied(whole("png"), out)
+    refused(out, words, lambda: explain_folder(explainer, photos, out, Settings(**changed)))
+
+
+def test_a_different_option_of_a_method_is_refused(explainer: Explainer, paths: list[Path], out: Path) -> None:
+    def run(samples: int) -> None:
+        settings = Settings(["smoothgrad"], options={"smoothgrad": {"samples": samples}})
+        explain_folder(explainer, paths[:2], out, settings)
+
+    run(2)
+    refused(out, "options.smoothgrad.samples was 2 and is 3 now", lambda: run(3))
+
+
+def test_a_different_model_is_refused(whole: Callable[[str], Path], photos: Path, out: Path, tmp_path: Path) -> None:
+    copied(whole("png"), out)
+    other = Explainer(Tiny(seed=1).save(tmp_path / "other.onnx"), threads=1)
+    refused(out, r"model\.sha256 was '\w+' and is", lambda: explain_folder(other, photos, out))
+
+
+@pytest.mark.parametrize("place", ["versions.seewhy", "versions.onnxruntime", "versions.pillow", "versions.numpy"])
+def test_different_software_is_refused(
+    place: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+) -> None:
+    copied(whole("png"), out)
+    facts = json.loads((out / "run.json").read_text())
+    facts["versions"][place.partition(".")[2]] = "0.0.1"
+    (out / "run.json").write_text(json.dumps(facts))
+    refused(out, f"{re.escape(place)} was '0.0.1' and is", lambda: explain_folder(explainer, photos, out))
+
+
+def test_relative_paths_from_another_folder_are_refused(
+    explainer: Explainer, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the same path is another image."""
+    for name in ("one", "two"):
+        pictures(tmp_path / name / "photos", 2)
+    monkeypatch.chdir(tmp_path / "one")
+    assert explain_folder(explainer, "photos", out).done == 2
+    monkeypatch.chdir(tmp_path / "two")
+    refused(out, "relative_to was '.*one' and is", lambda: explain_folder(explainer, "photos", out))
+    assert explain_folder(explainer, tmp_path / "one" / "photos", tmp_path / "other").done == 2
+
+
+def test_paths_of_both_kinds(explainer: Explainer, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are not relative mean the same everywhere."""
+    for name in ("one", "two"):
+        pictures(tmp_path / name / "photos", 2)
+    explain_folder(explainer, tmp_path / "one" / "photos", out)
+    monkeypatch.chdir(tmp_path / "two")
+    assert explain_folder(explainer, "photos", out).done == 2
+    assert explain_folder(explainer, tmp_path / "one" / "photos", out).before == 2
+    monkeypatch.chdir(tmp_path / "one")
+    refused(out, "relative_to was '.*two' and is", lambda: explain_folder(explainer, "photos", out))
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_a_run_that_did_nothing_binds_nobody(form: str, explainer: Explainer, photos: Path, out: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    summary = explain_folder(explainer, photos, out, faults.settings(form, methods=["cam"]), stop=stop)
+    assert (summary.done, summary.failed, summary.stopped) == (0, 0, "stopped") and not lines(out)
+    summary = explain_folder(explainer, photos, out, faults.settings(form, methods=["gradcam"]))
+    assert (summary.done, summary.failed, summary.stopped) == (COUNT - 3, 3, None)
+    assert json.loads((out / "run.json").read_text())["methods"] == ["gradcam"]
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_other_images_into_the_same_folder(form: str, explainer: Explainer, tmp_path: Path, out: Path) -> None:
+    """They count for themselves, and run in batches of the same size as the first."""
+    monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
+    paths = [*pictures(monday, 9, 2), *pictures(tuesday, 8, 1)]
+    first = explain_folder(explainer, monday, out, faults.settings(form))
+    sizes: list[int] = []
+    run = Run(explainer, Inputs([tuesday], out), out, faults.settings(form, batch_size=4))
+    for outcome in run:
+        sizes.append(1)
+        assert run.done + run.failed == len(sizes) <= run.total == 8, outcome
+    assert (first.done, first.failed) == (7, 2)
+    assert (run.done, run.failed, run.before, run.stopped) == (7, 1, 0, False)
+    again = explain_folder(explainer, [monday, tuesday], out, faults.settings(form))
+    assert (again.done, again.failed, again.before) == (14, 3, 17)
+    assert_complete(out, paths, form)
+
+
+def test_the_end_of_a_run_that_was_told_to_stop(explainer: Explainer, photos: Path, tmp_path: Path) -> None:
+    """An event that it was given stays as it is."""
+    stop = threading.Event()
+    summary = explain_folder(explainer, photos, tmp_path / "a", stop=stop, fail_fast=True)
+    assert summary.stopped == "an image failed" and not stop.is_set()
+    # Many more than can be in work when the first one's end is told.
+    pictures(tmp_path / "many", 400)
+    summary = explain_folder(
+        explainer, tmp_path / "many", tmp_path / "c", stop=stop, progress=lambda done, _: stop.set()
+    )
+    assert summary.stopped == "stopped" and 0 < summary.done + summary.failed < 400
+    stop.clear()
+    last = [lambda done, total: stop.set() if done == total else None]
+    summary = explain_folder(explainer, photos, tmp_path / "b", stop=stop, progress=last[0])
+    assert summary.stopped is None and summary.done + summary.failed == COUNT
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_shards_that_nobody_speaks_of_go(form: str, explainer: Explainer, photos: Path, out: Path) -> None:
+    """Also in a run without shards: whoever reads all of them would take them for its results."""
+    stop = threading.Event()
+    stop.set()
+    explain_folder(explainer, photos, out, faults.settings("npz"), stop=stop)
+    (out / "shards").mkdir()
+    (out / "shards" / "00007.npz").write_bytes(b"of a run that was killed before its lines were written")
+    (out / "shards" / "mine.npz").write_bytes(b"")
+    explain_folder(explainer, photos, out, faults.settings(form))
+    assert "00007.npz" not in os.listdir(out / "shards") and (out / "shards" / "mine.npz").exists()
+
+
+def test_shards_that_cannot_be_listed(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not gone."""
+    copied(whole("npz"), out)
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if os.fspath(path).endswith("shards"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OutputError, match="shards: cannot be listed: Permission denied"):
+        explain_folder(explainer, photos, out, faults.settings("npz"))
+
+
+def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, tmp_path: Path) -> None:
+    """The hundredth need not be the one that fails."""
+    pictures(tmp_path / "photos", 400)
+    for path in sorted((tmp_path / "photos").rglob("*.*"))[:99]:
+        path.write_bytes(b"")
+    summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)
+    assert summary.stopped == "99 of 100 images failed, more than 5 %"
+    assert (summary.failed, summary.done < 300) == (99, True)
+    summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)
+    assert summary.stopped is not None and summary.done < 300
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"shards": "csv"}, "no format of shards 'csv'; there are npz, parquet"),
+        ({"canvas": "full"}, "no canvas 'full'; there are model, original"),
+        ({"colormap": "rainbows"}, "rainbows"),
+        ({"alpha": 2}, "alpha must be from 0 to 1, not 2"),
+        ({"alpha": "0.5"}, "alpha must be from 0 to 1, not '0.5'"),
+        ({"batch_size": 0}, "batch_size must be a positive integer, not 0"),
+        ({"shards": "npz", "shard_images": 0.5}, "shard_images must be a positive integer, not 0.5"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_done(
+    chosen: dict[str, Any], words: str, explainer: Explainer, photos: Path, out: Path
+) -> None:
+    with pytest.raises(OutputError, match=words):
+        explain_folder(explainer, photos, out, Settings(**chosen))
+    assert not out.exists()
+
+
+def test_a_model_that_takes_no_photographs(photos: Path, out: Path, tmp_path: Path) -> None:
+    """It says so once, and not for each image."""
+    with pytest.raises(ImageError, match="preprocess"):
+        explain_folder(Tiny(preprocessing=None).save(tmp_path / "bare.onnx"), photos, out)
+    assert not out.exists()
+
+
+def test_what_changes_no_result_may_change(
+    whole: Callable[[str], Path], explainer: Explainer, model_path: Path, photos: Path, paths: list[Path], out: Path
+) -> None:
+    manifest = copied(whole("npz"), out)
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:4]))
+    with_two = Explainer(model_path, threads=2)
+    explain_folder(with_two, photos, out, faults.settings("npz", shard_images=2, batch_size=3))
+    assert_same(out, whole("npz"), paths, "npz")
+
+
+# Two runs at once.
+
+
+def test_the_second_run_is_refused(
+    whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
+) -> None:
+    with closing(iter(Run(explainer, Inputs([photos], out), out))) as first:
+        next(first)
+        for restart in (False, True):
+            with pytest.raises(OutputError, match=rf"another run \(process {os.getpid()} on .*\) is writing here"):
+                explain_folder(explainer, photos, out, restart=restart)
+        assert len(list(first)) == COUNT - 1
+    assert_same(out, whole("png"), paths, "png")
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from seewhy.storage.folder_lock import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match=f"another run .process {process.pid} on"), locked(tmp_path):
+            pass
+        process.kill()
+    with locked(tmp_path), pytest.raises(OutputError, match=f"process {os.getpid()} on"), locked(tmp_path):
+        pass

@@ -1,0 +1,58 @@
+"""The processes that fuzzing runs in notice whatever goes wrong in them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+import warnings
+
+from support import forked_cases as forked
+
+
+def misbehave(case: str) -> str:
+    """What the other processes do; they find it by name."""
+    forked.stage(f"about to {case}")
+    ways = {
+        "raise": lambda: [].pop(),
+        "crash": lambda: ctypes.string_at(0),
+        "spin": lambda: [None for _ in iter(int, 1)],
+        "sleep": lambda: time.sleep(1000),
+        "want too much": lambda: len(bytes(1 << 30)),
+        "leave": lambda: os._exit(3),
+        "quit": lambda: sys.exit(3),
+        "warn": lambda: warnings.warn("careful", stacklevel=1),
+        "print": lambda: os.write(2, b"from C"),
+        "grow": lambda: len(b"x" * (80 << 20)),
+    }
+    ways.get(case, lambda: None)()
+    return case.upper()
+
+
+def test_what_goes_wrong_is_noticed() -> None:
+    cases = ["well", "raise", "crash", "want too much", "leave", "quit", "warn", "print", "again"]
+    for group in (1, 4, 100):
+        ended = forked.run("robustness.test_forked_cases:misbehave", cases, memory=256 << 20, group=group)
+        assert [one.case for one in ended] == cases
+        found = {one.case: one for one in ended}
+        assert [case for case in cases if found[case].well] == ["well", "again"]
+        assert found["well"].result == "WELL"
+        assert "IndexError: pop from empty list" in (found["raise"].raised or "")
+        assert "MemoryError" in (found["want too much"].raised or "")
+        assert "SystemExit" in (found["quit"].raised or "")
+        assert (found["crash"].killed, found["crash"].stage) == ("SIGSEGV", "about to crash")
+        assert found["leave"].killed == "status 3"
+        assert "UserWarning: careful" in found["warn"].printed and found["print"].printed == "from C"
+
+
+def test_what_hangs_is_noticed() -> None:
+    [spun] = forked.run("robustness.test_forked_cases:misbehave", ["spin"], seconds=0)
+    assert spun.killed == "SIGXCPU"
+    slept, well = forked.run("robustness.test_forked_cases:misbehave", ["sleep", "well"], wait=1, group=2)
+    assert slept.killed == "SIGALRM" and well.well
+
+
+def test_memory_is_measured() -> None:
+    small, large = forked.run("robustness.test_forked_cases:misbehave", ["well", "grow"])
+    assert small.peak < 40 << 20 <= 70 << 20 < large.peak < 200 << 20

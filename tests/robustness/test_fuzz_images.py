@@ -1,0 +1,215 @@
+"""Damaged image files: pixels of the right shape, or one `ImageError` of one line, in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import tempfile
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, ImageError, Settings, explain_folder
+from seewhy.contract.constants import MAX_PIXELS
+from seewhy.images.decoding import Decoded, decode_bytes, decode_file
+from support import forked_cases as forked
+from support.file_damage import DAMAGES
+from support.image_files import HEIGHT, WIDTH, image_files, png, resized
+
+CASES = 2000
+GROUP = 100
+GIB = 1 << 30
+SUFFIX_OF = {"png": ".png", "webp": ".webp", "gif": ".gif", "tiff": ".tif", "bmp": ".bmp"}
+SUFFIXES = (".jpg", ".png", ".webp", ".gif", ".tif", ".bmp", ".jp2", ".txt", "")
+SIDES = (0, 1, 2, WIDTH - 1, WIDTH + 1, 1000, 12_000, 0x3FFF, 0xFFFF, 0x10000, 2**31 - 1, 2**31, 2**32 - 1)
+
+
+def damaged(seed: int) -> tuple[str, str, bytes]:
+    """(kind of file, kind of damage, content)"""
+    chance = random.Random(seed)
+    kind = chance.choice(sorted(image_files()))
+    content = image_files()[kind]
+    how = chance.choice((*sorted(DAMAGES), "size", "size", "suffix"))
+    if how == "size":
+        width, height = chance.choice(
+            (
+                (chance.choice(SIDES), HEIGHT),
+                (WIDTH, chance.choice(SIDES)),
+                (chance.choice(SIDES), chance.choice(SIDES)),
+            )
+        )
+        return kind, how, resized(content, width, height)
+    if how == "suffix":
+        return kind, how, content
+    if chance.random() < 0.5:  # what comes first says what the rest means
+        return kind, how, DAMAGES[how](content[:400], chance) + content[400:]
+    return kind, how, DAMAGES[how](content, chance)
+
+
+def decode(case: dict[str, int]) -> dict[str, Any]:
+    """Decode one damaged file in every way that there is."""
+    chance = random.Random(-1 - case["seed"])
+    kind, how, content = damaged(case["seed"])
+    mode = chance.choice(("RGB", "L"))
+    target = chance.randrange(1, 40), chance.randrange(1, 40)
+    found: dict[str, Any] = {"kind": kind, "how": how, "whole": content == image_files()[kind], "mode": mode}
+    found["ended"] = []
+    for smaller in (None, lambda size: target):
+        for from_file in (False, True):
+            try:
+                if from_file:
+                    with tempfile.TemporaryDirectory() as folder:
+                        path = Path(folder, "x" + chance.choice(SUFFIXES))
+                        path.write_bytes(content)
+                        decoded = decode_file(path, mode, smaller)
+                else:
+                    decoded = decode_bytes(content, mode, "x", smaller)
+                found["ended"].append(_looked_at(decoded, mode, smaller is not None))
+            except ImageError as error:
+                found["ended"].append({"error": str(error)})
+    return found
+
+
+def _looked_at(decoded: Decoded, mode: str, fast: bool) -> dict[str, Any]:
+    pixels = np.asarray(decoded.image)
+    width, height = decoded.image.size
+    assert pixels.dtype == np.uint8 and pixels.shape == ((height, width, 3) if mode == "RGB" else (height, width))
+    assert width * height <= MAX_PIXELS and decoded.image.mode == mode
+    assert decoded.size == (width, height) or fast
+    return {"size": list(decoded.size), "sum": int(pixels[:99].sum())}
+
+
+def quiet(printed: str, kind: str) -> bool:
+    """Whether nothing was printed, but by libtiff, which tells the terminal what Pillow then raises."""
+    return "Warning" not in printed and "Traceback" not in printed and (not printed or kind.endswith("tiff"))
+
+
+def one_line(text: str) -> bool:
+    return text.isprintable() and 0 < len(text) < 500 and not text.endswith(": ")
+
+
+@pytest.mark.parametrize("seeds", [range(150), pytest.param(range(150, CASES), marks=pytest.mark.slow)])
+def test_damaged_images(seeds: range) -> None:
+    cases = [{"seed": seed} for seed in seeds]
+    ended = forked.run("robustness.test_fuzz_images:decode", cases, memory=4 * GIB, group=GROUP)
+    whole = {mode: decode_whole(mode) for mode in ("RGB", "L")}
+    for one in ended:
+        assert one.killed is None and one.raised is None, one
+        kind = one.result["kind"]
+        assert quiet(one.printed, kind), one
+        exact, again, *fast = ({"error": "x"} if "error" in each else each for each in one.result["ended"])
+        assert exact == again and fast[0] == fast[1], one  # from bytes and from a file
+        assert all(one_line(each.get("error", "none")) for each in one.result["ended"]), one
+        if one.result["whole"]:
+            assert exact == whole[one.result["mode"]][kind], one
+    # Sizes of a hundred million pixels are declared here, and room is made for them; what is not filled costs nothing.
+    assert max(one.peak for one in ended) < GIB
+    refused = Counter(one.result["how"] for one in ended if "error" in one.result["ended"][0])
+    assert set(refused) == {*DAMAGES, "size"}, refused
+
+
+def decode_whole(mode: str) -> dict[str, dict[str, Any]]:
+    return {kind: _looked_at(decode_bytes(data, mode, kind), mode, False) for kind, data in image_files().items()}
+
+
+# Files that declare more pixels than are taken.
+
+
+@cache
+def huge() -> dict[str, bytes]:
+    """Kind -> a small file of 40000x30000 pixels, or as many as the format takes."""
+    width, height = 40_000, 30_000
+    made = {kind: resized(data, width, height) for kind, data in image_files().items()}
+    made = {kind: data for kind, data in made.items() if data != image_files()[kind]}
+    made["lossless webp"] = resized(made["lossless webp"], 0x3FFF, 0x3FFF)
+    jp2 = image_files().get("jpeg 2000", b"")
+    where = jp2.find(b"ihdr") + 4
+    icon = png(width, height, b"")
+    made |= {
+        "ppm": b"P6 40000 30000 255\n" + bytes(100),
+        "tga": struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, width, height, 24, 0) + bytes(100),
+        "pcx": struct.pack("<BBBBHHHH", 10, 5, 1, 8, 0, 0, width - 1, height - 1) + bytes(53) + b"\3" + bytes(100),
+        "sgi": struct.pack(">HBBHHHH", 474, 0, 1, 3, width, height, 3) + bytes(600),
+        "qoi": b"qoif" + struct.pack(">IIBB", width, height, 3, 0) + bytes(100),
+        "ico": struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(icon), 22) + icon,
+        **({"jpeg 2000": jp2[:where] + struct.pack(">II", height, width) + jp2[where + 8 :]} if jp2 else {}),
+    }
+    return made
+
+
+def decode_huge(case: dict[str, Any]) -> str:
+    if case["lifted"]:
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        decode_bytes(huge()[case["kind"]], "RGB", "x")
+    except ImageError as error:
+        return str(error)
+    return "decoded"
+
+
+def test_decompression_bombs() -> None:
+    """The limit is our own: a program that lifts Pillow's does not lift it, but for icons, which open by decoding."""
+    cases = [{"kind": kind, "lifted": lifted} for lifted in (False, True) for kind in sorted(huge())]
+    cases.remove({"kind": "ico", "lifted": True})
+    ended = forked.run("robustness.test_fuzz_images:decode_huge", cases, seconds=2, memory=4 * GIB, group=20)
+    for one in ended:
+        assert one.well and one_line(one.result), one
+        # WebP's decoder itself refuses such canvases.
+        assert "refused as a decompression bomb" in one.result or one.case["kind"].endswith("webp"), one
+        assert one.peak < 80 << 20, one
+    assert len({one.case["kind"] for one in ended}) > 25
+
+
+SIDE = 13_377
+"""SIDE x SIDE is just below MAX_PIXELS."""
+
+
+def decode_largest(case: dict[str, int]) -> list[int]:
+    depth, colours, width = case["depth"], case["colours"], case["width"]
+    return list(decode_bytes(png(SIDE, SIDE, bytes((width + 1) * SIDE), depth, colours), "RGB", "x").size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("depth", "colours", "width"),
+    [(1, 0, SIDE // 8 + 1), (8, 0, SIDE), (16, 0, 2 * SIDE), (8, 2, 3 * SIDE), (8, 6, 4 * SIDE)],
+)
+def test_memory_for_the_largest_pictures(depth: int, colours: int, width: int) -> None:
+    """Ten bytes a pixel: Pillow's four, four of a conversion's result, and two of 16-bit grey."""
+    case = {"depth": depth, "colours": colours, "width": width}
+    [ended] = forked.run("robustness.test_fuzz_images:decode_largest", [case], seconds=120, wait=500, memory=8 * GIB)
+    assert ended.well and ended.result == [SIDE, SIDE]
+    assert ended.peak < 10.5 * MAX_PIXELS
+
+
+def test_folder_of_damaged_images(explainer: Explainer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    kinds = {}
+    for seed in range(200):
+        kind, _, content = damaged(10_000 + seed)
+        name = f"{seed:03} {kind}.{kind.rpartition(' ')[2].translate(str.maketrans('', '', '-'))}"
+        name = Path(name).with_suffix(SUFFIX_OF.get(kind.rpartition(" ")[2], ".jpg")).name
+        (folder / name).write_bytes(content)
+        kinds[name] = kind
+    summary = explain_folder(explainer, folder, tmp_path / "out", Settings())
+    records = [json.loads(line) for line in summary.manifest.read_text().splitlines()]
+    assert [record["path"] for record in records] == [str(folder / name) for name in sorted(kinds)]
+    assert (summary.done, summary.failed) == tuple(
+        sum(record["status"] == status for record in records) for status in ("done", "failed")
+    )
+    assert summary.done > 40 and summary.failed > 40
+    for record in records:
+        path = Path(record["path"])
+        picture = tmp_path / "out" / f"{path.stem}.gradcam.png"
+        assert picture.is_file() == (record["status"] == "done")
+        assert ("error" in record) == (record["status"] == "failed")
+        assert one_line(record.get("error", "none")) and str(path) in record.get("error", str(path))
+    printed = capfd.readouterr()
+    assert not printed.out and quiet(printed.err, "tiff"), printed

@@ -1,0 +1,263 @@
+"""Runs that are killed, at random moments and at every point that could matter, and then completed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import Explainer, explain_folder
+from support import broken_jobs as faults
+from support.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
+from support.repository import ROOT
+
+PROGRAM = ROOT / "tests" / "support" / "killed_jobs.py"
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes")
+
+
+@pytest.mark.parametrize(
+    ("step", "form"),
+    [
+        *((17, form) for form in ("png", "npz")),
+        *(pytest.param(step, form, marks=pytest.mark.slow) for step, form in [(1, "png"), (1, "npz"), (4, "parquet")]),
+    ],
+)
+def test_killed_at_one_point_after_the_other(
+    step: int, form: str, model_path: Path, explainer: Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At calls that change files, before them or in the middle of what they write."""
+    settings = faults.settings(form)
+    photos, folder = tmp_path / "photos", tmp_path / "killed"
+    folder.mkdir()
+    paths = pictures(photos, 12, 2)
+    words = [sys.executable, PROGRAM, model_path, photos, folder, form, step]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    explain_folder(explainer, photos, tmp_path / "whole", settings)
+    kills = int(done.stdout)
+    assert kills * step > 30
+    before = []
+    for number in range(1, 1 + kills * step, step):
+        assert_files_are_whole(folder / str(number))
+        before.append(explain_folder(explainer, photos, folder / str(number), settings).before)
+        assert_same(folder / str(number), tmp_path / "whole", paths, form)
+    # From nothing to nearly everything. A long step may pass over the few calls between two commits, which threads
+    # put at another place every time.
+    assert before[0] == 0
+    assert step > 4 or (len(set(before)) >= 3 and max(before) >= 8)
+
+
+def assert_files_are_whole(folder: Path) -> None:
+    """Also those that no line speaks of, but for those whose names say that they are not finished."""
+    for path in folder.rglob("*.*"):
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()
+        elif path.suffix in (".npz", ".parquet"):
+            assert list(faults.shard(path))
+        elif path.name == "run.json":
+            json.loads(path.read_bytes())
+        else:
+            assert path.name in ("manifest.jsonl", ".seewhy.lock", ".seewhy-unfinished") or path.suffix == ".tmp", path
+
+
+def started(words: list[object]) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "seewhy", *words]
+    return subprocess.Popen(list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], seen: Callable[[], object]) -> bool:
+    """Wait until something is there; False where the process has ended before."""
+    end = time.monotonic() + 120
+    while not seen():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_killed_at_random_moments(form: str, model_path: Path, explainer: Explainer, tmp_path: Path) -> None:
+    """500 images, some damaged: 30 kills, all while images are explained, and then to the end."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    paths = pictures(photos, 500, 25)
+    # Slow enough that there is something left after 30 runs, though a kill may come late on a busy machine.
+    shards = form != "png"
+    slow: dict[str, Any] = {"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 8}}, "full_size": shards}
+    settings = faults.settings(form, 6, **slow)
+    words = ["explain", model_path, photos, "-o", out, "-q", "--format", form, "--shard-size", 6]
+    words += ["--method", "smoothgrad", "--option", "smoothgrad.samples=8", *["--full-size"] * shards]
+    random = np.random.default_rng(FORMATS.index(form))
+    manifest = out / "manifest.jsonl"
+
+    def size() -> int:
+        return manifest.stat().st_size if manifest.exists() else 0
+
+    def results() -> Iterator[object]:
+        """What is being written, or has been."""
+        for folder in (out / ".seewhy-unfinished", out / "0", out / "1", out / "2", out / "shards"):
+            try:
+                found = folder.stat().st_mtime_ns, len(list(folder.iterdir()))
+            except FileNotFoundError:  # not there yet, or a new run is clearing what a killed one has left
+                continue
+            yield found
+
+    done = []
+    for kill in range(30):
+        before = size()
+        process = started(words)
+        # Shards are recorded six images at a time, pictures 64: of these, most kills come before the next record.
+        if form != "png" or kill % 6 == 5:
+            assert wait_for(process, lambda before=before: size() > before), process.stderr and process.stderr.read()
+        else:
+            assert wait_for(process, (out / ".seewhy-unfinished").exists)
+            there = list(results())
+            assert wait_for(process, lambda there=there: list(results()) != there)
+        time.sleep(random.uniform(0, 0.02))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL  # not at its end yet
+        done.append(size())
+        assert_files_are_whole(out)
+    assert 0 < done[-1] and len(set(done)) >= 5
+    with started(words) as process:
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1 and "500 images" in errors and "25 failed" in errors
+    explain_folder(explainer, photos, tmp_path / "whole", settings)
+    assert_same(out, tmp_path / "whole", paths, form)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_signals(
+    times: int, number: signal.Signals, form: str, model_path: Path, explainer: Explainer, tmp_path: Path
+) -> None:
+    """The first finishes what is in work, the second does not; both say how to go on, and lose nothing."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    paths = pictures(photos, 400, 10)
+    words = ["explain", model_path, photos, "-o", out, "-q", "--format", form, "--shard-size", 50]
+    words += ["--method", "smoothgrad", "--option", "smoothgrad.samples=20", "--full-size"][: 4 if form == "png" else 5]
+    process = started(words)
+    manifest = out / "manifest.jsonl"
+    assert wait_for(process, lambda: manifest.exists() and manifest.stat().st_size)
+    process.send_signal(number)
+    assert process.stderr is not None
+    line = ""
+    while "finishing what is in work" not in line:
+        line = process.stderr.readline()
+        assert line or process.poll() is None
+    if times == 2:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}" in errors and errors.endswith("the same command goes on from there\n")
+    assert "Traceback" not in errors
+    count = len(lines(out))
+    assert 0 < count < 400
+    if times == 1:
+        assert_complete(out, paths[:count], form)
+    else:
+        assert_files_are_whole(out)
+    method = faults.settings(
+        form, 50, methods=["smoothgrad"], options={"smoothgrad": {"samples": 20}}, full_size=form != "png"
+    )
+    explain_folder(explainer, photos, out, method)
+    explain_folder(explainer, photos, tmp_path / "whole", method)
+    assert_same(out, tmp_path / "whole", paths, form)
+
+
+@pytest.mark.parametrize("after", [0, 0.02, 0.04, 0.06])
+def test_signals_that_come_at_the_end(after: float, model_path: Path, tmp_path: Path) -> None:
+    """They do not change what the run says of itself."""
+    pictures(tmp_path / "photos", 400)
+    words = ["explain", model_path, tmp_path / "photos", "-o", tmp_path / "out", "-q", "--format", "npz"]
+    process = started([*words, "--full-size", "--method", "smoothgrad", "--option", "smoothgrad.samples=50"])
+    assert wait_for(process, (tmp_path / "out" / "manifest.jsonl").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    line = ""
+    while "the same command goes on from there" not in line:
+        line = process.stderr.readline()
+        assert line or process.poll() is None
+    time.sleep(after)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.0002)
+    assert process.returncode == 128 + signal.SIGTERM
+    said_again = "seewhy: stopped by SIGTERM at once; the same command goes on from there\n"
+    assert process.stderr.read() in ("", said_again)
+    process.stderr.close()
+
+
+def test_the_second_signal_waits_for_nothing(model_path: Path, tmp_path: Path) -> None:
+    """Not even for the image in work, nor for a reader of its messages that has gone."""
+    pictures(tmp_path / "photos", 3)
+    words = ["explain", model_path, tmp_path / "photos", "-o", tmp_path / "out", "-q", "--method", "smoothgrad"]
+    process = started([*words, "--option", "smoothgrad.samples=100000"])
+    assert wait_for(process, (tmp_path / "out" / "manifest.jsonl").exists)
+    time.sleep(0.5)  # the first image is in work
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None
+    while process.poll() is None:  # two that come close together are one
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert process.returncode == 128 + signal.SIGINT
+    assert lines(tmp_path / "out") == []
+
+
+def test_exit_statuses(model_path: Path, tmp_path: Path) -> None:
+    """Of runs that stop early: what they have done is recorded."""
+    from support.command_line import run as command
+
+    paths = pictures(tmp_path / "photos", 300, 40)
+    first = next(i for i, path in enumerate(paths) if not intact(path))
+    base = ["explain", model_path, tmp_path / "photos", "-q", "--format", "npz", "-o"]
+    result = command(*base, tmp_path / "a", "--fail-fast")
+    assert result.exit_code == 1 and "an image failed: " in result.stderr
+    assert first < len(lines(tmp_path / "a")) < 300
+    assert_complete(tmp_path / "a", paths[: len(lines(tmp_path / "a"))], "npz")
+    result = command(*base, tmp_path / "a", "--fail-fast", "--restart")
+    assert "the same command without --restart goes on from there" in result.stderr
+    result = command(*base, tmp_path / "b", "--max-failure-rate", 0.05)
+    assert result.exit_code == 1 and "images failed, more than 5 %: " in result.stderr
+    assert 100 <= len(lines(tmp_path / "b")) < 300
+    result = command(*base, tmp_path / "b", "--max-failure-rate", 0.5)
+    assert result.exit_code == 1 and "300 images" in result.stderr and "40 failed" in result.stderr
+    assert_complete(tmp_path / "b", paths, "npz")
+    damaged = [path for path in paths if not intact(path)]
+    result = command("explain", model_path, *damaged, "-q", "-o", tmp_path / "c")
+    assert result.exit_code == 2 and "40 failed" in result.stderr
+    assert_complete(tmp_path / "c", damaged, "png")
+    good = [path for path in paths if intact(path)]
+    assert command("explain", model_path, *good[:9], "-q", "-o", tmp_path / "d", "--fail-fast").exit_code == 0
+    assert command("explain", model_path, *good[:9], "-q", "-o", tmp_path / "d", "--restart").exit_code == 0
+    shutil.rmtree(tmp_path / "d")
+
+
+def intact(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception:  # noqa: BLE001  whatever Pillow says of damaged files
+        return False
+    return True

