@@ -34,7 +34,7 @@ help:
 	@echo 'make test-all  run both'
 	@echo 'make zoo       export every model of docs/models.md from scratch and write that page; takes hours'
 	@echo 'make bench     measure SeeWhy beside other tools and write docs/benchmarks.md; takes more than an hour'
-	@echo 'make lint      ruff and mypy'
+	@echo 'make lint      ruff, mypy and import-linter'
 	@echo 'make wheel     build a wheel and an sdist into dist/'
 	@echo 'make clean     remove everything that these made, $(VENV) included'
 
@@ -60,6 +60,7 @@ lint: $(DEV)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	PYTHONPATH=engine:export $(VENV)/bin/lint-imports --no-cache
 
 wheel: $(DEV)
 	$(VENV)/bin/python -m build --outdir dist

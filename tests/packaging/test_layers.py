@@ -1,12 +1,16 @@
-"""The runtime stands without the exporter: a fresh process imports neither torch nor seewhy_export."""
+"""The floors of the house, as pyproject.toml lists them, and what the engine must not import in a fresh process."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from support.repository import ROOT
 
 EXPLAIN = """
 explainer = seewhy.Explainer(sys.argv[1])
@@ -37,3 +41,39 @@ def test_runtime_does_not_import(model_path: Path, name: str, code: str) -> None
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "PIL", "numpy"])
 def test_contract_needs_the_standard_library_alone(name: str) -> None:
     assert fresh(f"import sys, seewhy.contract.metadata, seewhy.contract.checksum{loaded(name)}") == "False"
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of pyproject.toml for the sources in `folder`."""
+    pytest.importorskip("importlinter")
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["engine", "export", os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run([*command, "--no-cache"], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "imported", "broken"),
+    [
+        ("engine/seewhy/storage/manifest.py", "seewhy.explainer.explainer", "The engine's packages"),
+        ("engine/seewhy/images/decoding.py", "seewhy.storage.manifest", "The engine's packages"),
+        ("engine/seewhy/errors.py", "seewhy", "The engine's packages"),
+        ("engine/seewhy/_shared/text.py", "seewhy_export.exporter", "The exporter imports the engine"),
+        ("engine/seewhy/images/transparency.py", "seewhy.images.decoding", "The files of a package"),
+        (
+            "export/seewhy_export/capture/forward_graph.py",
+            "seewhy_export.backward.rectifiers",
+            "The exporter's packages",
+        ),
+        ("export/seewhy_export/lowering/shape_helpers.py", "seewhy_export.lowering.table", "The files of a package"),
+    ],
+)
+def test_an_import_that_points_up_breaks_a_contract(tmp_path: Path, file: str, imported: str, broken: str) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("engine", "export"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    assert lint_imports(tmp_path).returncode == 0
+    with (tmp_path / file).open("a") as source:
+        source.write(f"\nimport {imported}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1
+    assert any(line.startswith(broken) and line.endswith("BROKEN") for line in done.stdout.splitlines()), done.stdout

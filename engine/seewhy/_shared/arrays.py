@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-import seewhy._core as _core
+from seewhy._core import first_not_finite as first_row_not_finite
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -18,7 +18,7 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 def first_not_finite(values: Floats) -> int | None:
     """The first row of `values` that holds NaN or infinity."""
     # A second thread would take longer to start.
-    return _core.first_not_finite(np.ascontiguousarray(values), threads=1)
+    return first_row_not_finite(np.ascontiguousarray(values), threads=1)
 
 
 def softmax(values: NDArray[_Float]) -> NDArray[_Float]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import seewhy._core as _core
+from seewhy._core import normalize
 from seewhy._shared.arrays import Bytes, Floats, first_not_finite
 from seewhy._shared.regular_files import FileStamp
 from seewhy.contract.metadata import Metadata, Preprocessing
@@ -219,7 +219,7 @@ def normalise(photos: Sequence[Photograph], metadata: Metadata, threads: int = 0
         raise ImageError(_NOT_SAID)
     mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
     stack = np.stack([photo.view for photo in photos])
-    return _core.normalize(stack, mean, std, how.channel_order == "BGR", threads)
+    return normalize(stack, mean, std, how.channel_order == "BGR", threads)
 
 
 def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-import seewhy._core as _core
+from seewhy._core import upsample
 from seewhy._shared.arrays import Floats, first_not_finite
 from seewhy.errors import OutputError
 
@@ -58,4 +58,4 @@ class Attribution:
 def full_size(maps: Floats, rectified: bool, size: Size) -> Floats:
     """(N,h,w) maps -> (N,H,W) attributions: the positive part where the method takes it, upsampled."""
     shown = np.maximum(maps, np.float32(0)) if rectified else maps
-    return _core.upsample(shown, size.height, size.width, size.threads)
+    return upsample(shown, size.height, size.width, size.threads)

@@ -11,7 +11,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-import seewhy._core as _core
+from seewhy._core import (
+    channel_means,
+    gradcam_plus_plus_weights,
+    minmax,
+    multiply_by_map,
+    product_sum,
+    weighted_sum,
+    xgradcam_weights,
+)
 from seewhy._shared.arrays import Floats
 from seewhy.contract.constants import (
     ACTIVATIONS,
@@ -31,15 +39,15 @@ def cam(values: Values, size: Size) -> Attribution:
 
 def gradcam(values: Values, size: Size) -> Attribution:
     """relu(sum_k w_k A_k), w_k = 1/(h w) sum_ij G_kij (Selvaraju et al. 2017, equations 1 and 2)."""
-    return _weighted(values, _core.channel_means(values[GRADIENTS], size.threads), size)
+    return _weighted(values, channel_means(values[GRADIENTS], size.threads), size)
 
 
 def guided_gradcam(values: Values, size: Size) -> Attribution:
     """Guided gradient x upsampled Grad-CAM scaled to [0,1] (Selvaraju et al. 2017, section 3.2)."""
     maps = gradcam(values, size).maps
     assert maps is not None
-    heat = _core.minmax(full_size(maps, True, size), size.threads)
-    return Attribution(values=_core.multiply_by_map(values[GUIDED_GRADIENTS], heat, size.threads))
+    heat = minmax(full_size(maps, True, size), size.threads)
+    return Attribution(values=multiply_by_map(values[GUIDED_GRADIENTS], heat, size.threads))
 
 
 def gradcam_plus_plus(values: Values, size: Size) -> Attribution:
@@ -52,7 +60,7 @@ def gradcam_plus_plus(values: Values, size: Size) -> Attribution:
     latter weights are large, and beyond it negative, as the equation says; it cannot happen behind a ReLU, where no sum
     of A is negative.
     """
-    weights = _core.gradcam_plus_plus_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
+    weights = gradcam_plus_plus_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
     return _weighted(values, weights, size)
 
 
@@ -62,7 +70,7 @@ def xgradcam(values: Values, size: Size) -> Attribution:
     A channel whose activations sum to zero has weight 0. Behind a ReLU they are then all zero, and the weight makes no
     difference.
     """
-    weights = _core.xgradcam_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
+    weights = xgradcam_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
     return _weighted(values, weights, size)
 
 
@@ -76,12 +84,12 @@ def channel_weighted(values: Values, size: Size) -> Attribution:
 
 def hirescam(values: Values, size: Size) -> Attribution:
     """relu(sum_k G_k * A_k), the product being taken place by place (Draelos and Carin 2020)."""
-    return Attribution(_core.product_sum(values[ACTIVATIONS], values[GRADIENTS], False, size.threads))
+    return Attribution(product_sum(values[ACTIVATIONS], values[GRADIENTS], False, size.threads))
 
 
 def layercam(values: Values, size: Size) -> Attribution:
     """relu(sum_k relu(G_k) * A_k), place by place (Jiang et al. 2021, equations 7 and 8)."""
-    return Attribution(_core.product_sum(values[ACTIVATIONS], values[GRADIENTS], True, size.threads))
+    return Attribution(product_sum(values[ACTIVATIONS], values[GRADIENTS], True, size.threads))
 
 
 def eigencam(values: Values, size: Size) -> Attribution:
@@ -120,4 +128,4 @@ def _first_component(channels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _weighted(values: Values, weights: Floats, size: Size) -> Attribution:
-    return Attribution(_core.weighted_sum(values[ACTIVATIONS], weights, threads=size.threads))
+    return Attribution(weighted_sum(values[ACTIVATIONS], weights, threads=size.threads))

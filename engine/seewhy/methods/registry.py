@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-import seewhy._core as _core
+from seewhy._core import max_abs, minmax
 from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
 from seewhy.contract.constants import (
@@ -55,8 +55,8 @@ class Method:
 
     def heatmaps(self, attributions: Floats, size: Size) -> Floats:
         """(N,H,W) or (N,Cin,H,W) -> (N,H,W) in [0,1]."""
-        strength = attributions if self.is_map else _core.max_abs(attributions, size.threads)
-        return _core.minmax(strength, size.threads)
+        strength = attributions if self.is_map else max_abs(attributions, size.threads)
+        return minmax(strength, size.threads)
 
 
 METHODS: dict[str, Method] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-import seewhy._core as _core
+from seewhy._core import minmax, upsample
 from seewhy._shared.arrays import softmax
 from seewhy.contract.constants import ACTIVATIONS
 from seewhy.methods.base import CHANNEL_WEIGHTS
@@ -32,7 +32,7 @@ def _run(batch: Batch, options: Options) -> Outputs:
     for part in batch.parts(len(varying)):
         rows = varying[part]
         images = rows // channels
-        masks = _core.minmax(_core.upsample(maps[rows], size.height, size.width, size.threads), size.threads)
+        masks = minmax(upsample(maps[rows], size.height, size.width, size.threads), size.threads)
         logits = batch.logits(batch.pixels[images] * masks[:, None], images)
         scores[:, rows] = np.take_along_axis(logits, batch.targets[images], axis=1).T
         batch.count.add(len(rows))

@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 from PIL import Image
 
-import seewhy._core as _core
+from seewhy._core import gradient_rgb, overlay, overlay_maps
 from seewhy._shared.arrays import Bytes, Floats
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
@@ -34,7 +34,7 @@ def overlays(
     if canvas == "original":
         pairs = zip(photos, heatmaps, strict=True)
         return [Image.fromarray(_on_original(photo, heat, colours, alpha)) for photo, heat in pairs]
-    return [Image.fromarray(picture) for picture in _core.overlay(_views(photos), heatmaps, colours, alpha)]
+    return [Image.fromarray(picture) for picture in overlay(_views(photos), heatmaps, colours, alpha)]
 
 
 def map_overlays(
@@ -47,7 +47,7 @@ def map_overlays(
     """
     check(colormap, alpha)
     colours = palette(colormap)
-    return [Image.fromarray(p) for p in _core.overlay_maps(_views(photos), maps, colours, alpha, rectified)]
+    return [Image.fromarray(p) for p in overlay_maps(_views(photos), maps, colours, alpha, rectified)]
 
 
 def check(colormap: str, alpha: float, canvas: str = "model") -> None:
@@ -74,7 +74,7 @@ def gradient_pictures(gradients: Floats) -> list[Image.Image]:
     channels = gradients.shape[1]
     if channels not in (1, 3):
         raise OutputError(f"gradients of {channels} channels cannot be drawn as RGB; use the attributions themselves")
-    return [Image.fromarray(picture) for picture in _core.gradient_rgb(gradients)]
+    return [Image.fromarray(picture) for picture in gradient_rgb(gradients)]
 
 
 def clip_gradients(gradients: Floats, share: float = 0.995) -> Floats:
@@ -101,7 +101,7 @@ def _on_original(photo: Picture, heatmap: Floats, colours: Bytes, alpha: float) 
     size = (columns.stop - columns.start, rows.stop - rows.start)
     heat = Image.fromarray(heatmap).resize(size, Image.Resampling.BILINEAR, box)
     part = np.ascontiguousarray(canvas[rows, columns])
-    drawn = _core.overlay(part[None], np.array(heat, np.float32)[None], colours, alpha)
+    drawn = overlay(part[None], np.array(heat, np.float32)[None], colours, alpha)
     canvas[rows, columns] = drawn[0]
     return canvas
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from seewhy_export.capture.forward_graph import ZERO
 from seewhy_export.lowering.onnx_masks import is_below, is_positive
 
 aten: Any = torch.ops.aten
@@ -250,9 +251,6 @@ _RESHAPED = {aten.detach_.default, aten.view.default, aten.reshape.default, aten
 """What leaves every element of a constant of zeros a zero."""
 _ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
 _FILLED = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2, aten.scalar_tensor.default: 0}
-
-ZERO = "seewhy_zero"
-"""Key in a placeholder's `meta`: a buffer or constant that holds nothing but zeros."""
 
 
 def _source(value: Any) -> Any:

@@ -20,10 +20,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
-from seewhy_export.backward.rectifiers import ZERO
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
 from seewhy_export.capture.unsupported_networks import refuse_batch_statistics, refuse_randomness
 from seewhy_export.lowering.padding_and_unfold import copy
+
+ZERO = "seewhy_zero"
+"""Key in a placeholder's `meta`: a buffer or constant that holds nothing but zeros."""
 
 aten: Any = torch.ops.aten
 

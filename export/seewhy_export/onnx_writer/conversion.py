@@ -28,11 +28,10 @@ from torch.utils import _pytree as pytree
 
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, quiet
+from seewhy_export._shared.messages import one_line, quiet, some
 from seewhy_export.backward.joint_graph import JointGraph
 from seewhy_export.capture.node_origins import described
 from seewhy_export.lowering.onnx_masks import TRANSLATIONS
-from seewhy_export.sources.source import some
 
 op: Any = opset20
 

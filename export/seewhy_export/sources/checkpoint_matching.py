@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line
+from seewhy_export._shared.messages import one_line, some
 from seewhy_export.sources.checkpoint_reading import read_checkpoint
-from seewhy_export.sources.source import some
 
 _DEPTH = 3
 """How deep in nested dicts weights are looked for."""

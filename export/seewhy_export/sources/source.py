@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -45,14 +44,3 @@ class Wanted:
     """Which of an ONNX file's outputs holds the logits."""
     resize_given: bool = False
     """Whether the user says how photographs are resized, so that the source need not be able to."""
-
-
-def close_names(name: str, known: Sequence[str]) -> str:
-    """The end of a message that says which names come close, if any do."""
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    return f"; close names: {', '.join(close)}" if close else ""
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -6,8 +6,9 @@ from typing import Any
 
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
+from seewhy_export._shared.messages import close_names
 from seewhy_export.sources.downloads import own_weights
-from seewhy_export.sources.source import Source, Wanted, close_names
+from seewhy_export.sources.source import Source, Wanted
 from seewhy_export.sources.torchvision_import import import_torchvision
 
 

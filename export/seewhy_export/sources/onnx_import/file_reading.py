@@ -16,7 +16,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from seewhy._shared.regular_files import open_regular
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line
+from seewhy_export._shared.messages import one_line, some
 from seewhy_export.sources.onnx_import.tensors import (
     FLOATS,
     check_external,
@@ -25,7 +25,6 @@ from seewhy_export.sources.onnx_import.tensors import (
     parts,
     tensor_value,
 )
-from seewhy_export.sources.source import some
 
 OLDEST_OPSET = 7
 """From here on, operators broadcast as NumPy does."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, quiet
+from seewhy_export._shared.messages import one_line, quiet, some
 from seewhy_export.sources.onnx_import.elementwise import ELEMENTWISE
 from seewhy_export.sources.onnx_import.file_reading import OnnxFile, node_name
 from seewhy_export.sources.onnx_import.layers import LAYERS
@@ -36,7 +36,6 @@ from seewhy_export.sources.onnx_import.values import (
     is_known,
     tensor,
 )
-from seewhy_export.sources.source import some
 
 OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **LAYERS, **SHAPES}
 
