@@ -17,6 +17,7 @@ from seewhy._shared.temp_tables import explained
 from seewhy.bulk.commit import Commit, Pictures, Shards, sync
 from seewhy.bulk.explain_files import check, classes, explain_files
 from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.pending_images import pending_images
 from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.bulk.settings import Settings
 from seewhy.errors import MethodError, OutputError
@@ -211,7 +212,7 @@ class Run:
 
     def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: Commit) -> Iterator[Outcome]:
         left = None if self.total is None else max(0, self.total - self.before)
-        source = self._inputs.left(manifest, self._stops, self._passed)
+        source = pending_images(self._inputs, manifest, self._stops, self._passed)
         with closing(self._explained(source, folder, left)) as outcomes:
             for outcome in outcomes:
                 commit.add(outcome)

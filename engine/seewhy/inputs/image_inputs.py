@@ -5,10 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Protocol
 
 from seewhy._shared.regular_files import FileStamp, file_stamp
 from seewhy._shared.temp_tables import explained, temporary
@@ -19,23 +18,20 @@ from seewhy.images.preprocessing import Encoded
 from seewhy.inputs import tar_archives
 from seewhy.inputs.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.inputs.image_lists import read_list
-from seewhy.storage.manifest import Key
-from seewhy.storage.manifest_lines import DONE
-from seewhy.storage.result_names import SCHEMA as NAMES
-from seewhy.storage.result_names import Names
 from seewhy.targets.class_targets import Target, read_target
 
 # `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are
 # named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE inputs (
     argument INTEGER, place BLOB, path BLOB, relative BLOB, real BLOB, id BLOB, target BLOB, is_tar INTEGER, error BLOB,
     PRIMARY KEY (argument, place)
 ) WITHOUT ROWID;
 CREATE INDEX by_real ON inputs (real);
 CREATE TABLE members (path BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
-{NAMES}
 """
+
+_NO_PATH = PurePath()
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,8 @@ class Input:
 
     path: str
     """What it is called: a file's path, or TAR#MEMBER."""
-    name: PurePath
-    """Of its results, below the output folder, without extension."""
+    name: PurePath = _NO_PATH
+    """Path of its results below the output folder, without extension. The job that explains the image chooses it."""
     id: str | None = None
     """The list's own name for it."""
     target: Target | None = None
@@ -59,6 +55,8 @@ class Input:
     not read yet."""
     archive: str | None = None
     """Path of the archive that it is a member of."""
+    relative: PurePath = _NO_PATH
+    """Path that its results are named after, below the folder or the archive that was given."""
 
     @property
     def key(self) -> tuple[str, str | None, Target | None]:
@@ -74,16 +72,6 @@ class Input:
     def image(self) -> Path | Encoded:
         """What `Explainer.explain` takes."""
         return Path(self.path) if self.content is None else Encoded(self.path, self.content)
-
-
-class Earlier(Protocol):
-    """What earlier runs have done."""
-
-    def status(self, key: Key) -> str | None:
-        """None: nothing."""
-
-    def names(self) -> Iterator[PurePath]:
-        """Whose files are there."""
 
 
 class Inputs:
@@ -140,10 +128,23 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Input]:
         """Read the images' names, and archives, in order. Threads may take turns; there is one iteration at a time."""
-        return self.left(None)
+        try:
+            self._store.execute("DELETE FROM members")
+            # A file may be called as a member of an archive is here.
+            self._store.execute(
+                "INSERT INTO members SELECT DISTINCT path, 1 FROM inputs WHERE instr(path, X'23') AND NOT is_tar"
+            )
+            columns = "SELECT path, relative, id, target, is_tar, error FROM inputs ORDER BY argument, place"
+            for path, relative, identity, target, is_tar, error in self._store.execute(columns):
+                if is_tar:
+                    yield from self._members(os.fsdecode(path))
+                else:
+                    yield replace(_input(path, identity, target, error), relative=PurePath(os.fsdecode(relative)))
+        except sqlite3.OperationalError as error:
+            raise explained(error) from None
 
     def files(self) -> Iterator[Input]:
-        """Yield the images that are files of their own, without the names of their results."""
+        """Yield the images that are files of their own, without their relative paths."""
         columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
         for path, identity, target in self._store.execute(columns):
             yield _input(path, identity, target)
@@ -153,65 +154,21 @@ class Inputs:
         for (path,) in self._store.execute("SELECT path FROM inputs WHERE is_tar"):
             yield os.fsdecode(path)
 
-    def left(
-        self,
-        earlier: Earlier | None,
-        stops: Callable[[], bool] = lambda: False,
-        passed: Callable[[str], object] = lambda status: None,
-    ) -> Iterator[Input]:
-        """The same, without those that earlier runs have done. Their results' names go to nobody else, and the others
-        have the names that they would have had in the same run.
+    def relative_paths(self) -> Iterator[PurePath]:
+        """Yield the paths that results are named after, of images that are files of their own, in order."""
+        for (relative,) in self._store.execute("SELECT relative FROM inputs WHERE NOT is_tar ORDER BY argument, place"):
+            yield PurePath(os.fsdecode(relative))
 
-        `stops` is asked before each image, those done included, whether to end here. `passed` is told the status of
-        archives' members that are left out.
-        """
-        try:
-            self._store.execute("DELETE FROM stems")
-            self._store.execute("DELETE FROM taken")
-            self._store.execute("DELETE FROM members")
-            # A file may be called as a member of an archive is here.
-            self._store.execute(
-                "INSERT INTO members SELECT DISTINCT path, 1 FROM inputs WHERE instr(path, X'23') AND NOT is_tar"
-            )
-            names = Names(self._store)
-            if earlier is not None:
-                names.reserve(earlier.names())
-            files = self._store.execute("SELECT relative FROM inputs WHERE NOT is_tar ORDER BY argument, place")
-            names.expect(PurePath(os.fsdecode(relative)) for (relative,) in files)
-            for item, relative, is_member in self._unnamed():
-                if stops():
-                    return
-                status = None if earlier is None else earlier.status(item.key)
-                if status is not None and is_member:
-                    passed(status)
-                if status == DONE:
-                    names.skip(relative)
-                    continue
-                name = names.take(relative)
-                if status is None:
-                    yield replace(item, name=name)
-        except sqlite3.OperationalError as error:
-            raise explained(error) from None
-
-    def _unnamed(self) -> Iterator[tuple[Input, PurePath, bool]]:
-        """Each image, without the name of its results; the path that this is made of; and if an archive holds it."""
-        columns = "SELECT path, relative, id, target, is_tar, error FROM inputs ORDER BY argument, place"
-        for path, relative, identity, target, is_tar, error in self._store.execute(columns):
-            if is_tar:
-                for member, name in self._members(os.fsdecode(path)):
-                    yield member, name, True
-            else:
-                yield _input(path, identity, target, error), PurePath(os.fsdecode(relative)), False
-
-    def _members(self, archive: str) -> Iterator[tuple[Input, PurePath]]:
+    def _members(self, archive: str) -> Iterator[Input]:
         folder = PurePath(tar_archives.stem(archive))
         stamp = file_stamp(archive)
         for member in tar_archives.members(archive):
             path = self._called(archive if member.name is None else f"{archive}#{member.name}")
             # An absolute name would drop the archive's folder.
             relative = folder / ((member.name or "").lstrip("/") or "archive")
-            item = Input(path, PurePath(), content=member.content, error=member.error, stamp=stamp, archive=archive)
-            yield item, relative
+            yield Input(
+                path, content=member.content, error=member.error, stamp=stamp, archive=archive, relative=relative
+            )
 
     def _called(self, path: str) -> str:
         """The path, or PATH (2) and so on, which nothing before was called: an archive may hold a name twice."""
@@ -296,9 +253,8 @@ def _input(path: bytes, identity: bytes | None, target: bytes | None, error: byt
     """Return the input for a file's row of the table."""
     asked = None if target is None else read_target(os.fsdecode(target))
     failed = None if error is None else ImageError(os.fsdecode(error))
-    return Input(
-        os.fsdecode(path), PurePath(), None if identity is None else os.fsdecode(identity), asked, error=failed
-    )
+    called = None if identity is None else os.fsdecode(identity)
+    return Input(os.fsdecode(path), id=called, target=asked, error=failed)
 
 
 def _resolved(folder: str | os.PathLike[str]) -> Path:

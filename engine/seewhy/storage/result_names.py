@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
@@ -12,7 +11,7 @@ from pathlib import PurePath
 from seewhy._shared.temp_tables import temporary
 from seewhy._shared.text import percent, safe_folder_name, safe_name
 
-SCHEMA = """
+_SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
 CREATE TABLE taken (name BLOB PRIMARY KEY, earlier INTEGER, next INTEGER DEFAULT 2) WITHOUT ROWID;
 """
@@ -40,8 +39,8 @@ class Names:
     No folder is called as a file in the output folder may be. Where folders are too deep, the outer ones are left out.
     """
 
-    def __init__(self, store: sqlite3.Connection | None = None) -> None:
-        self._store = temporary(SCHEMA) if store is None else store
+    def __init__(self) -> None:
+        self._store = temporary(_SCHEMA)
 
     def expect(self, inputs: Iterable[PurePath]) -> None:
         """Say which inputs will come, so that all whose stems are the same get their extension, the first one too."""

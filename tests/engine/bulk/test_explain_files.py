@@ -18,6 +18,7 @@ from PIL import Image
 from seewhy import Explainer, ImageError, OutputError, TargetError, explain_folder
 from seewhy.bulk import explain_files as batch
 from seewhy.bulk.explain_files import Outcome, Settings
+from seewhy.bulk.pending_images import pending_images
 from seewhy.contract import checksum
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.storage import image_encoding, output_folder
@@ -43,7 +44,7 @@ def names(folder: Path) -> list[str]:
 
 
 def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[Input]:
-    return list(Inputs(paths, folder))
+    return list(pending_images(Inputs(paths, folder)))
 
 
 def explain_files(

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError, explain_folder
+from seewhy.bulk.pending_images import pending_images
 from seewhy.cli.main import main
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.targets.class_targets import read_target
@@ -38,7 +39,8 @@ def put(folder: Path, *names: str) -> Path:
 
 
 def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[Input]:
-    return list(Inputs([os.fspath(p) for p in paths], out, [os.fspath(p) for p in lists]))  # type: ignore[call-overload]
+    inputs = Inputs([os.fspath(p) for p in paths], out, [os.fspath(p) for p in lists])  # type: ignore[call-overload]
+    return list(pending_images(inputs))
 
 
 def names(folder: Path, inputs: list[Input]) -> list[str]:
@@ -286,7 +288,8 @@ def test_twice_over_gives_the_same(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "a.png", "b/a.jpg")
     (tmp_path / "x.tar").write_bytes(tar(("a.jpg", b"1"), ("a.jpg", b"2")))
     inputs = Inputs([tmp_path, tmp_path / "x.tar"], "out")
-    assert list(inputs) == list(inputs) and len({each.key for each in inputs}) == 5
+    assert list(inputs) == list(inputs)
+    assert list(pending_images(inputs)) == list(pending_images(inputs)) and len({each.key for each in inputs}) == 5
 
 
 # Patterns.
@@ -567,7 +570,7 @@ def test_a_damaged_archive_is_a_failure_of_its_own(explainer: Explainer, photo: 
 
 def list_many(case: dict[str, Any]) -> int:
     inputs = Inputs([], "/nowhere/out", [case["list"]])
-    return sum(1 for _ in inputs)
+    return sum(1 for _ in pending_images(inputs))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError, explain_folder
+from seewhy.bulk.pending_images import pending_images
 from seewhy.inputs.image_inputs import Input, Inputs
 
 Photo = Callable[..., Image.Image]
@@ -22,7 +23,7 @@ LAST = 4090
 
 def found(*paths: object) -> dict[str, Input]:
     """The inputs by their paths, each of which must be there once."""
-    inputs = list(Inputs([str(path) for path in paths], "/nowhere/out"))
+    inputs = list(pending_images(Inputs([str(path) for path in paths], "/nowhere/out")))
     assert len({each.path for each in inputs}) == len({each.name for each in inputs}) == len(inputs)
     return {each.path: each for each in inputs}
 
