@@ -1,1 +1,1 @@
-"""Arrays, text, checks, files and tables that know nothing of images or models."""
+"""Helpers without domain knowledge: arrays, text, checks, files and temporary tables."""

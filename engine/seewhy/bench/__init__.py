@@ -1,1 +1,1 @@
-"""Latency and throughput, for seewhy bench."""
+"""Measurements of latency and throughput, for `seewhy bench`."""

@@ -1,1 +1,1 @@
-"""Jobs over many images: parallel, resumable, each result committed once."""
+"""Resumable jobs over many images."""

@@ -1,1 +1,1 @@
-"""The public heart: an Explainer, and the Explanation that it returns."""
+"""The Explainer, and the Explanation that it returns."""

@@ -1,1 +1,1 @@
-"""Decoding, resizing and preprocessing of image files."""
+"""Image files: decoding, resizing and preprocessing."""

@@ -1,1 +1,1 @@
-"""Lists what is to be explained: files, folders, patterns, lists and archives."""
+"""Lists of images: from files, folders, patterns, list files and archives."""

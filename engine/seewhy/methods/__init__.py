@@ -1,1 +1,1 @@
-"""The methods, one file a family, and the table that lists them."""
+"""Explanation methods, one file a family, and the registry that lists them."""

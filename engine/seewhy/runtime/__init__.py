@@ -1,1 +1,1 @@
-"""Everything that runs onnxruntime."""
+"""Everything that runs onnxruntime: model files, pruned graphs, providers and sessions."""

@@ -1,1 +1,1 @@
-"""What lies on disk: the output folder, its results and its records."""
+"""Files on disk: the output folder, its results and their records."""

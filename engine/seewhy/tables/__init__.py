@@ -1,1 +1,1 @@
-"""Results as rows, in Parquet and npz shards and in Ray datasets."""
+"""Results as rows: Parquet and npz shards, and datasets of Ray."""

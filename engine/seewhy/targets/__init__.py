@@ -1,1 +1,1 @@
-"""From what a user writes as target to what is explained."""
+"""Targets: from a label or a class index to what is explained."""

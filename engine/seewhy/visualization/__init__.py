@@ -1,1 +1,1 @@
-"""From numbers to figures."""
+"""Figures: overlays, colormaps and contact sheets."""

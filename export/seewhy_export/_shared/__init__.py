@@ -1,1 +1,1 @@
-"""Messages, and what touches PyTorch's private interfaces."""
+"""Messages that all of the exporter shares."""

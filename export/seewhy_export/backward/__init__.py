@@ -1,1 +1,1 @@
-"""The backward pass beside the forward pass, in one graph."""
+"""The backward pass beside the forward pass, in one joint graph."""

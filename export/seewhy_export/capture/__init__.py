@@ -1,1 +1,1 @@
-"""From a module to its forward graph."""
+"""Modules traced into forward graphs."""

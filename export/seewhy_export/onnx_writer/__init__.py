@@ -1,1 +1,1 @@
-"""From the joint graph to a model file."""
+"""Joint graphs written as model files."""

@@ -1,1 +1,1 @@
-"""Where networks come from."""
+"""Sources of networks: torchvision, timm, Python factories, checkpoints and ONNX files."""

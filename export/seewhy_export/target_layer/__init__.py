@@ -1,1 +1,1 @@
-"""Which layer is explained, and where the places of its map lie."""
+"""The layer that is explained, and the places of its map."""

@@ -1,1 +1,1 @@
-"""The model file against PyTorch's own answers."""
+"""Model files compared with PyTorch's own answers."""

@@ -1,1 +1,1 @@
-"""An ONNX classifier as a PyTorch module."""
+"""ONNX classifiers as PyTorch modules."""
