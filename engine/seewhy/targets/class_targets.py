@@ -28,7 +28,7 @@ def read_target(text: str) -> Target:
 
 
 def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None) -> Integers:
-    """Return (N,) or (N,K) class indices for N `images`; `contract.PREDICTED` stands for the predicted class.
+    """Return (N,) or (N,K) class indices for N `images`; `constants.PREDICTED` stands for the predicted class.
 
     `target` is None (the predicted class), an index, a label, a flat list of N of these (one per image), or a nested
     list or (N,K) array (K per image).
