@@ -1,4 +1,4 @@
-"""Write classifiers to ONNX as people do, take the files as sources, and write docs/onnx-source.md.
+"""Write classifiers to ONNX as people do, take the files as sources, and write docs/reference/onnx-source.md.
 
     python benchmarks/compatibility/onnx_sources.py               all of them, from scratch (an hour on two cores)
     python benchmarks/compatibility/onnx_sources.py --missing     those without a result yet
@@ -37,7 +37,7 @@ from benchmarks.shared.machine_facts import versions
 from benchmarks.shared.random_networks import live_network
 
 FILE = RESULTS / "onnx_sources.json"
-PAGE = ROOT / "docs" / "onnx-source.md"
+PAGE = ROOT / "docs" / "reference" / "onnx-source.md"
 SECONDS = 1800
 PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnx", "onnxruntime")
 

@@ -1,4 +1,4 @@
-"""What onnx_sources.py tries, and the page docs/onnx-source.md that it writes."""
+"""What onnx_sources.py tries, and the page docs/reference/onnx-source.md that it writes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ at a time or for any number. *Conversion* is the relative L2 difference of the c
 onnxruntime's. Every file was then traced for any number of images, which is the exporter's first step, and one of each
 network was exported: *logits* is the difference of the exported file's logits, for three images at once, from those of
 the file that it came from, and *gradients* the largest error of any output against PyTorch's autograd in float64, with
-PyTorch's own float32 error in brackets where it was needed ([semantics.md](semantics.md#parity) says what it is for).
+PyTorch's own float32 error in brackets where it was needed ([semantics.md](../concepts/semantics.md#parity) says what
+it is for).
 
 {summary}
 

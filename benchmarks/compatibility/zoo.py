@@ -1,4 +1,4 @@
-"""Export every classifier of torchvision and a member of each timm family, and write docs/models.md.
+"""Export every classifier of torchvision and a member of each timm family, and write docs/reference/models.md.
 
     python benchmarks/compatibility/zoo.py                 all of them, from scratch (hours on two cores)
     python benchmarks/compatibility/zoo.py --missing       those without a result in benchmarks/results/zoo.json
@@ -33,7 +33,7 @@ from benchmarks.shared.machine_facts import versions
 from benchmarks.shared.random_networks import settled_network
 
 FILE = RESULTS / "zoo.json"
-TABLE = ROOT / "docs" / "models.md"
+TABLE = ROOT / "docs" / "reference" / "models.md"
 # Networks in one process, and the most seconds for them.
 TOGETHER, SECONDS = 6, 7200
 PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnxruntime", "onnxscript")
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--several", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--only", action="append", help="only models whose name holds this; repeatable")
     parser.add_argument("--missing", action="store_true", help="only models without a good result")
-    parser.add_argument("--table", action="store_true", help="write docs/models.md from the results there are")
+    parser.add_argument("--table", action="store_true", help="write the page from the results there are")
     options = parser.parse_args()
     if options.several:
         for spec in options.several:

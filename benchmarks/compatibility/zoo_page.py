@@ -1,4 +1,4 @@
-"""The page docs/models.md, from the results of zoo.py."""
+"""The page docs/reference/models.md, from the results of zoo.py."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ its own image size.
 A cell of the last five columns is the relative L2 error of that output against PyTorch's autograd in float64, and in
 brackets the error of PyTorch's own float32 against the same: the larger of noise and of a picture with flat areas. The
 file's may be at most the larger of 1e-4 and four times PyTorch's; what that measure is and why is in
-[semantics.md](semantics.md#parity). A `†` marks an input on which PyTorch's own float32, or the file, had a rectifier
-flipped by rounding, so that another input of its kind was drawn. *Rectifiers* are those that guided backprop guides;
-smooth activations are counted behind them. Seconds are for export and check on one thread of a busy machine.
+[semantics.md](../concepts/semantics.md#parity). A `†` marks an input on which PyTorch's own float32, or the file, had
+a rectifier flipped by rounding, so that another input of its kind was drawn. *Rectifiers* are those that guided
+backprop guides; smooth activations are counted behind them. Seconds are for export and check on one thread of a busy
+machine.
 
 """
 

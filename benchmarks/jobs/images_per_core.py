@@ -7,9 +7,10 @@ What is measured is `seewhy explain FOLDER` without its start: 640x480 JPEGs are
 and the results made safe on the disk, manifest included. The first round loads and warms up and is not counted. Of the
 others the quickest counts, since what else a machine does only ever takes time away.
 
-`in, one core` is the rate divided by the threads: what to multiply by the cores of a fleet (docs/scale.md). `driver`
-is how many images a second the driver of `seewhy explain --ray` takes in, whatever the workers make: it reads records
-and maps, and commits shards. The photographs are cut from those of scikit-image.
+`in, one core` is the rate divided by the threads: what to multiply by the cores of a fleet
+(docs/how-to/several-machines.md). `driver` is how many images a second the driver of `seewhy explain --ray` takes in,
+whatever the workers make: it reads records and maps, and commits shards. The photographs are cut from those of
+scikit-image.
 """
 
 from __future__ import annotations

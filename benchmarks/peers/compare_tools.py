@@ -1,6 +1,6 @@
 """Measure SeeWhy beside the tools that one would use instead (`make bench`).
 
-    python benchmarks/peers/compare_tools.py                          everything, from scratch, and docs/benchmarks.md
+    python benchmarks/peers/compare_tools.py                          everything, from scratch, and the page
     python benchmarks/peers/compare_tools.py --missing                what benchmarks/results/peers.json lacks
     python benchmarks/peers/compare_tools.py --questions gradcam guided --models resnet50 --batches 1 8 --rounds 5
     python benchmarks/peers/compare_tools.py --install                the tools' environments alone

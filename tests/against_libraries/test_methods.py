@@ -1,5 +1,5 @@
 """Each method against Captum and pytorch-grad-cam: the same numbers where the definition is the same, and where
-docs/semantics.md says that a library differs, how.
+docs/concepts/semantics.md says that a library differs, how.
 
 The libraries compute in float64, from module hooks; the engine in float32 from an exported file.
 """

@@ -1,5 +1,5 @@
 """Methods of many passes against Captum and pytorch-grad-cam: the same numbers where the definition is the same, and
-where docs/semantics.md says that a library differs, how.
+where docs/concepts/semantics.md says that a library differs, how.
 
 The libraries compute in float64; the engine in float32 from an exported file.
 """

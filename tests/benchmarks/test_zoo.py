@@ -1,4 +1,7 @@
-"""Members of docs/models.md, of as many kinds as possible; benchmarks/compatibility/zoo.py exports them all."""
+"""Members of docs/reference/models.md, of as many kinds as possible.
+
+benchmarks/compatibility/zoo.py exports them all.
+"""
 
 from __future__ import annotations
 

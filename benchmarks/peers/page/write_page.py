@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its plots from benchmarks/results/peers.json.
+"""Write docs/performance/benchmarks.md and its plots from benchmarks/results/peers.json.
 
 python benchmarks/peers/page/write_page.py [--results FILE] [--page FILE]
 """
@@ -26,7 +26,7 @@ HEAD = """# Benchmarks
 
 Written by `make bench`, not by hand: every number below comes from `benchmarks/results/{source}`. The aims are from
 before the work began; where one is missed, the table says so, and
-[performance.md](performance.md#bars-that-were-missed) why.{elsewhere}
+[optimizations.md](optimizations.md#bars-that-were-missed) why.{elsewhere}
 
 {machine}
 
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS / "peers.json")
     parser.add_argument(
-        "--page", type=Path, default=ROOT / "docs" / "benchmarks.md", help="plots go to images/ beside it"
+        "--page", type=Path, default=ROOT / "docs/performance/benchmarks.md", help="plots go to images/ beside it"
     )
     chosen = parser.parse_args(arguments)
     data = results_file.read(chosen.results)

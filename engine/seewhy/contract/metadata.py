@@ -1,6 +1,6 @@
 """The metadata of a model file, which the exporter writes and the engine reads.
 
-`docs/file-format.md` describes it for third parties.
+`docs/concepts/file-format.md` describes it for third parties.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The driver lists the images, hands their paths out, and alone commits what comes back: shards, manifest, lock and
 `run.json` are those of a run on one machine, which can go on with the folder, and the other way round. So nothing
 rests on what a writer on a worker does when it is tried again. The driver takes in some thousand images a second;
-where that is too few, let the workers write: `ExplainBatch` and `Dataset.write_parquet` (docs/scale.md).
+where that is too few, let the workers write: `ExplainBatch` and `Dataset.write_parquet`
+(docs/how-to/several-machines.md).
 """
 
 from __future__ import annotations

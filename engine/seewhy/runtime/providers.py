@@ -33,7 +33,7 @@ def session_options() -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _LOG_FATAL_ONLY
     # With it, each new batch size gets a plan and one more piece of memory for all of it, which is kept; and it is no
-    # quicker. See docs/performance-threads.md.
+    # quicker. See docs/performance/threads-memory-providers.md.
     options.enable_mem_pattern = False
     return options
 

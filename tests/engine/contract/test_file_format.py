@@ -1,4 +1,4 @@
-"""docs/file-format.md describes what the program does: every key and type, and code that runs as printed."""
+"""docs/concepts/file-format.md describes what the program does: every key and type, and code that runs as printed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seewhy.contract.metadata import Metadata
 from support.markdown import Block, blocks, table
 from support.repository import ROOT
 
-DOCUMENT = "docs/file-format.md"
+DOCUMENT = "docs/concepts/file-format.md"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def test_defaults() -> None:
 
 def test_every_option_is_in_the_documents() -> None:
     """With its default; `table` finds the only table of options in the file."""
-    documented = {row[0].strip("`"): row[1].strip("`") for row in table("docs/semantics.md", "option")}
+    documented = {row[0].strip("`"): row[1].strip("`") for row in table("docs/concepts/semantics.md", "option")}
     options = [(method, option) for method in METHODS.values() for option in method.options]
     assert documented == {f"{method.name}.{option.name}": str(option.default) for method, option in options}
 

@@ -285,7 +285,7 @@ def test_errors_of_workers(
 
 
 @on_a_cluster
-@pytest.mark.parametrize("block", blocks("docs/scale.md", "python"), ids=lambda block: block.name)
+@pytest.mark.parametrize("block", blocks("docs/how-to/several-machines.md", "python"), ids=lambda block: block.name)
 def test_the_examples_run_as_printed(
     cluster: Any, block: Any, model_path: Path, photo: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
