@@ -1,6 +1,7 @@
-"""What the README says happens: its code runs as printed, its table of methods is complete, its links lead somewhere.
+"""Check the README and the links of all documents.
 
-The code runs in a copy of the repository that holds the results of `make demo`, with the installed `seewhy`.
+The README's code runs as printed and its table of methods is complete. The code runs in a copy of the repository that
+holds the results of `make demo`, with the installed `seewhy`. Links in all documents lead to files and headings.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from seewhy.methods.registry import METHODS
-from support.markdown import Block, blocks, table
+from support.markdown import Block, anchors, blocks, broken_links, documents, table
 from support.repository import ROOT, copy_sources, make_demo
 
 COMMANDS = Path(sys.executable).parent
@@ -91,11 +92,24 @@ def test_every_method_is_in_the_table() -> None:
     assert sorted(row[0].strip("`") for row in table("README.md", "method")) == sorted(METHODS)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/concepts/file-format.md"])
+@pytest.mark.parametrize("document", documents())
 def test_links_lead_somewhere(document: str) -> None:
-    path = ROOT / document
-    targets = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
-    assert [t for t in targets if "://" not in t and not (path.parent / t).exists()] == []
+    assert broken_links(ROOT / document) == []
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n[a](#page) [b](page.md#page) [c](https://example.org/x#y) `[d](missing.md)`\n"
+        "```text\n# Not a heading\n[e](missing.md)\n```\n"
+        "[f](missing.md) [g](#not-a-heading) [h](page.md#other) ![i](missing.png)\n"
+    )
+    assert broken_links(page) == ["missing.md", "#not-a-heading", "page.md#other", "missing.png"]
+
+
+def test_anchors_of_links_follow_githubs_rule() -> None:
+    text = "# A, b & c\n## `seewhy explain --ray`\n### What's *new*? ###\n## [Link](x.md) in_code\n# Twice\n# Twice\n"
+    assert anchors(text) == {"a-b--c", "seewhy-explain---ray", "whats-new", "link-in_code", "twice", "twice-1"}
 
 
 def tree(text: str) -> set[str]:

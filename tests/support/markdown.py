@@ -1,9 +1,10 @@
-"""Code blocks and tables of the Markdown documents, for the tests that hold them to what the program does."""
+"""Read code blocks, tables, links and anchors from the Markdown documents, for the tests that check them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from support.repository import ROOT
 
@@ -42,3 +43,51 @@ def table(document: str, heading: str) -> list[list[str]]:
             break
         rows.append([cell.strip() for cell in line.strip().strip("|").split(" | ")])
     return rows
+
+
+def documents() -> list[str]:
+    """Return the paths of all Markdown documents of the repository, relative to its root."""
+    found = [ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of the headings in `text`, by GitHub's rule.
+
+    GitHub takes the heading as it is displayed, in lower case, without punctuation, and writes a hyphen for each space.
+    A heading that repeats an earlier one gets the suffix -1, -2 and so on.
+    """
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6} +(.+?)(?: +#+)? *$", _without_code_blocks(text), re.MULTILINE):
+        displayed = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[^\w\- ]", "", displayed.lower()).replace(" ", "-")
+        anchor, repeats = name, 0
+        while anchor in found:
+            repeats += 1
+            anchor = f"{name}-{repeats}"
+        found.add(anchor)
+    return found
+
+
+def broken_links(path: Path) -> list[str]:
+    """Return the links and images in the document at `path` that lead to no file or heading of the repository.
+
+    Links to other sites are not followed.
+    """
+    prose = _without_code_blocks(path.read_text(encoding="utf-8"))
+    # Inline code ends in its own paragraph, so a stray backtick hides no link of the next one.
+    prose = re.sub(r"(`+)[^`](?:(?!\n\n).)*?\1", "", prose, flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)", prose)
+    return [link for link in links if "://" not in link and not _leads_somewhere(path, link)]
+
+
+def _leads_somewhere(path: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = path.parent / name if name else path
+    if not target.exists():
+        return False
+    return not anchor or (target.suffix == ".md" and anchor in anchors(target.read_text(encoding="utf-8")))
+
+
+def _without_code_blocks(text: str) -> str:
+    return re.sub(r"^(```+).*?^\1 *$", "", text, flags=re.MULTILINE | re.DOTALL)
