@@ -16,6 +16,7 @@ from benchmarks.compatibility import zoo, zoo_page
 from benchmarks.shared.random_networks import settled_network
 from torch import Tensor, nn
 
+import support.exporting.torch_setup  # noqa: F401
 from seewhy_export import export
 from seewhy_export.verification.parity import relative_error, untested
 
