@@ -1,5 +1,6 @@
 #include "kernels/cam.h"
 
+#include "blocks.h"
 #include "cpu_dispatch.h"
 #include "parallel.h"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "blocks.h"
 #include "cpu_dispatch.h"
-#include "parallel.h"
 
 namespace seewhy {
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "blocks.h"
 #include "cpu_dispatch.h"
-#include "parallel.h"
 
 namespace seewhy {
 

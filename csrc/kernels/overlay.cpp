@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "blocks.h"
 #include "cpu_dispatch.h"
 #include "kernels/upsample.h"
 #include "parallel.h"

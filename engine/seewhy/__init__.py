@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-# The exporter and `seewhy --help` need neither onnxruntime nor Pillow, which take a while to import.
+# `seewhy --help` needs neither onnxruntime nor Pillow, which take a while to import.
 _LATER = {
     "Explainer": "explainer.explainer",
     "Explanation": "explainer.explanation",

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from seewhy.contract import constants as contract
-from seewhy.contract import validation
+from seewhy.contract import json_values
 from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers, check_preprocessing
 from seewhy.errors import ExportError
 from seewhy.runtime.model_file import ModelFile
@@ -193,7 +193,7 @@ def check_text(what: str, text: Any) -> None:
         ExportError: The file contract does not allow it.
     """
     try:
-        validation.check_text(text)
+        json_values.check_text(text)
     except ValueError as error:
         raise ExportError(f"{what}: {error}") from None
 

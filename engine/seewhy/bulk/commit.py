@@ -14,8 +14,8 @@ from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import Record
 from seewhy.storage.output_folder import Folder, WrittenFile
 from seewhy.tables import shard_files
-from seewhy.tables.arrow_tables import Entry
 from seewhy.tables.shard_files import About
+from seewhy.tables.table_columns import Entry
 
 # Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for
 # it. What is not safe yet is done again.

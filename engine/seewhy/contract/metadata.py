@@ -30,7 +30,7 @@ from seewhy.contract.constants import (
     TARGETS,
     Shape,
 )
-from seewhy.contract.validation import (
+from seewhy.contract.json_values import (
     count,
     dict_of,
     fields,

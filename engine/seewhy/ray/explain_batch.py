@@ -36,8 +36,8 @@ from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import Input
 from seewhy.runtime.providers import Provider
-from seewhy.tables import arrow_tables
-from seewhy.tables.arrow_tables import Entry
+from seewhy.tables import table_columns
+from seewhy.tables.table_columns import Entry
 from seewhy.targets.class_targets import Target, read_target
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"
@@ -91,7 +91,7 @@ class ExplainBatch:
             target: the class to explain for rows that name none, or a list of classes to explain for each image; None
                 is the predicted class.
             dtype: of the heatmaps: float32, or float16 or uint8, which come with the columns `scale` and `offset`:
-                the map is heatmap * scale + offset. How close that is: `seewhy.tables.arrow_tables.compact`.
+                the map is heatmap * scale + offset. How close that is: `seewhy.tables.table_columns.compact`.
             full_size: heatmaps of the input's size in [0,1] instead of small maps and the `rule` to enlarge them.
             fast_decode: decode JPEGs with less detail: quicker, and other pixels.
             batch_size: images in one run of the graph; several of these make a good `batch_size` of `map_batches`.
@@ -103,8 +103,8 @@ class ExplainBatch:
         Raises:
             SeewhyError: something of this is wrong, or pyarrow is not installed.
         """
-        arrow_tables.pyarrow()
-        arrow_tables.check_dtype(dtype)
+        table_columns.pyarrow()
+        table_columns.check_dtype(dtype)
         self._explainer = Explainer(model, providers, threads, verify)
         wanted = [] if target is None else [target] if isinstance(target, (int, str)) else list(target)
         if not is_integer(batch_size) or batch_size < 1:
@@ -142,18 +142,18 @@ class ExplainBatch:
             Entry({**outcome.record, "path": path}, outcome.rows)
             for outcome, (_, path) in zip(outcomes, given, strict=True)
         ]
-        each = [arrow_tables.lines([entry], methods) for entry in entries]
-        table = arrow_tables.arrow([line for rows in each for line in rows], self._explainer.sha256, self._dtype)
+        each = [table_columns.lines([entry], methods) for entry in entries]
+        table = table_columns.arrow([line for rows in each for line in rows], self._explainer.sha256, self._dtype)
         places = [place for place, rows in enumerate(each) for _ in rows]
         if self._records:
             texts = [json.dumps(entry.record) for entry in entries]
-            table = table.append_column("record", arrow_tables.texts([texts[place] for place in places]))
+            table = table.append_column("record", table_columns.texts([texts[place] for place in places]))
         for name in others:
             table = table.append_column(name, _arrow(np.asarray(batch[name])[places]))
         return table
 
     def _others(self, batch: Batch) -> list[str]:
-        made = arrow_tables.NAMES | ({"record"} if self._records else set())
+        made = table_columns.NAMES | ({"record"} if self._records else set())
         others = [name for name in batch if name not in _READ]
         for name in others:
             if name in made:
@@ -226,7 +226,7 @@ def _pixels(item: Input, path: Any, value: Any) -> Input:
 
 def _arrow(values: NDArray[Any]) -> Any:
     """A column that is passed on; arrays become lists."""
-    pa = arrow_tables.pyarrow()
+    pa = table_columns.pyarrow()
     if values.dtype == object:
         return pa.array([value.tolist() if isinstance(value, np.ndarray) else value for value in values])
     flat = pa.array(values.ravel())

@@ -24,7 +24,7 @@ from seewhy.inputs.image_inputs import Input
 from seewhy.ray.explain_batch import Batch, ExplainBatch
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import FAILED
-from seewhy.tables import arrow_tables
+from seewhy.tables import table_columns
 from seewhy.tables.result_rows import Row
 
 # How often a piece of work is begun. Where a worker died each time, the images may be what kills them.
@@ -124,9 +124,9 @@ class Worker(ExplainBatch):
 
 def _failure(error: SeewhyError) -> Any:
     """The error as a row."""
-    table = arrow_tables.arrow([({"path": None, "id": None, "error": str(error)}, type(error).__name__, None)], "")
-    table = table.append_column("record", arrow_tables.texts([None]))
-    return table.append_column(_NUMBER, arrow_tables.pyarrow().array([_FAILURE]))
+    table = table_columns.arrow([({"path": None, "id": None, "error": str(error)}, type(error).__name__, None)], "")
+    table = table.append_column("record", table_columns.texts([None]))
+    return table.append_column(_NUMBER, table_columns.pyarrow().array([_FAILURE]))
 
 
 def _facts(explainer: Explainer) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _go(place: str | None) -> None:
 
 def blocks(source: Iterator[Input], size: int, numbers: Iterator[int]) -> list[Any]:
     """Tables of `size` images each, for a `Worker`. Names are bytes, since not all are UTF-8."""
-    pa = arrow_tables.pyarrow()
+    pa = table_columns.pyarrow()
     made = []
     while part := list(islice(source, size)):
         columns = {

@@ -23,7 +23,7 @@ from onnx import TensorProto
 
 from seewhy._shared.regular_files import open_regular, sha256_of
 from seewhy._shared.text import short
-from seewhy.contract.validation import first_repeated
+from seewhy.contract.json_values import first_repeated
 from seewhy.errors import ModelFileError
 
 _BLOCK = 1 << 22

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import short
 from seewhy.contract import constants as contract
-from seewhy.contract import validation
+from seewhy.contract import json_values
 from seewhy.contract.checksum import file_digests
 from seewhy.contract.constants import ACTIVATIONS, Shape
 from seewhy.contract.metadata import Metadata
@@ -130,7 +130,7 @@ def _refuse_what_the_exporter_never_writes(proto: onnx.ModelProto, file: str) ->
     """
     if not all(0 < opset.version <= _NEWEST_OPSET for opset in proto.opset_import):
         raise ModelFileError(f"{file}: written in an opset that does not exist; export the network again")
-    twice = validation.first_repeated(tensor.name for tensor in proto.graph.initializer)
+    twice = json_values.first_repeated(tensor.name for tensor in proto.graph.initializer)
     if twice is not None:
         raise ModelFileError(f"{file}: holds two weights called '{short(twice)}'; export the network again")
     domains = {opset.domain for opset in proto.opset_import} | {node.domain for node in proto.graph.node}
@@ -157,7 +157,7 @@ def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
     Raises:
         ModelFileError: If a key is given twice: programs would differ in which value they take.
     """
-    twice = validation.first_repeated(entry.key for entry in proto.metadata_props)
+    twice = json_values.first_repeated(entry.key for entry in proto.metadata_props)
     if twice is not None:
         raise ModelFileError(f"{file}: the metadata gives {short(twice)} twice; export the network again")
     return {entry.key: entry.value for entry in proto.metadata_props}

@@ -12,7 +12,7 @@ import numpy as np
 
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
-from seewhy.tables.arrow_tables import Entry, Line, arrow, columns, lines, pyarrow
+from seewhy.tables.table_columns import Entry, Line, arrow, columns, lines, pyarrow
 
 FORMATS = ("npz", "parquet")
 FOLDER = "shards"

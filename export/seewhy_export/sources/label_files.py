@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seewhy._shared.regular_files import open_regular
-from seewhy.contract.validation import check_text, object_without_repeats
+from seewhy.contract.json_values import check_text, object_without_repeats
 from seewhy.errors import ExportError
 
 _LARGEST = 16 * 2**20

@@ -10,8 +10,8 @@ import pytest
 
 from seewhy import ModelFileError
 from seewhy.contract import constants as contract
+from seewhy.contract.json_values import check_text, first_repeated
 from seewhy.contract.metadata import Metadata, Rectifiers
-from seewhy.contract.validation import check_text, first_repeated
 from support.tiny_model import Tiny
 
 

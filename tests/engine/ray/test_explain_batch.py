@@ -21,7 +21,7 @@ from seewhy import ClusterError, Explainer, ImageError, MethodError, OutputError
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import ExplainBatch, cluster_job
 from seewhy.ray import worker as ray_worker
-from seewhy.tables.arrow_tables import NAMES, compact
+from seewhy.tables.table_columns import NAMES, compact
 from support.command_line import failed, run
 from support.ray_rows import DAMAGED, PHOTOS, manifest, one_machine, pa, write_photos
 
