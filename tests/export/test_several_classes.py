@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import seewhy
 from support.exporting.networks import ChannelsLast, Transformer, branches, live_weights
+from support.session_calls import record_runs
 
 METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
 Exported = Callable[..., Path]
@@ -59,13 +60,9 @@ def test_each_class_gets_its_own_answer(exported: Exported, name: str, monkeypat
     make, layer, separates = NETWORKS[name]
     explainer = seewhy.Explainer(exported(f"classes-{name}", make(), image_size=SIZE, layer=layer))
     images = pictures().numpy()
-    fed: list[set[str]] = []
-    run = explainer._sessions.run
-    monkeypatch.setattr(
-        explainer._sessions, "run", lambda outputs, feeds: fed.append(set(feeds)) or run(outputs, feeds)
-    )
+    runs = record_runs(monkeypatch)
     together = explainer.explain(images, METHODS, top=4)
-    assert fed == [{"images", "targets"}, {"activations" if separates else "images", "targets"}]
+    assert [fed for _, fed, _ in runs] == [{"images", "targets"}, {"activations" if separates else "images", "targets"}]
     for method, result in together.items():
         assert len({result.maps[0, k].tobytes() for k in range(4)}) == 4
         for k in range(4):

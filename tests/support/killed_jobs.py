@@ -93,7 +93,7 @@ def killed(number: int, model: str, photos: str, folder: Path, form: str) -> boo
         if status:
             sys.exit(f"run {number} failed with {status}")
         return False
-    commit._FILES, commit._SECONDS = 5, 1e9  # the same calls every time, on a slow machine too
+    commit.FILES, commit.SECONDS = 5, 1e9  # the same calls every time, on a slow machine too
     settings = Settings() if form == "png" else Settings(shards=form, shard_images=4)
     explainer = Explainer(model, threads=1)
     killer = Killer(number)

@@ -37,7 +37,8 @@ __all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]
 BATCHES = (1, 8, 32)
 METHODS = ("gradcam", "guided-backprop")
 SECONDS, ROUNDS = 2.0, 5
-_MOST_IMAGES = 1_000_000
+MOST_IMAGES = 1_000_000
+"""Largest batch size that is measured, in images."""
 # A smaller batch that is nearly as quick leaves more memory and answers sooner.
 _NEARLY = 0.97
 _T = TypeVar("_T")
@@ -150,7 +151,7 @@ def measure(
     """
     model = ModelFile.read(path, verify)
     whats = (FORWARD, *_methods(methods, model))
-    sizes = _numbers("batch", batches, _MOST_IMAGES)
+    sizes = _numbers("batch", batches, MOST_IMAGES)
     counts = [usable_cores()] if threads is None else _numbers("threads", threads, most_threads())
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= 3600:
         raise MethodError(f"seconds must be a number above 0, at most 3600, not {brief(seconds)}")
@@ -169,7 +170,7 @@ def measure(
     rows: list[Row] = []
     for done, (order, name) in enumerate(zip(orders, names, strict=True)):
         _tell(progress, done, total)
-        cases = [Case(what, *layout) for layout in _layouts(name, counts) for what in whats]
+        cases = [Case(what, *layout) for layout in layouts(name, counts) for what in whats]
         rows += _measured(replace(order, cases=cases), name)
     operators: list[Operator] = []
     for done, (provider, name) in enumerate(found if profile else []):
@@ -185,7 +186,7 @@ def measure(
         model=model.metadata.model.name,
         machine=_machine(),
         rows=rows,
-        advice=_advice(rows),
+        advice=advise(rows),
         operators=operators,
     )
 
@@ -220,8 +221,8 @@ def _unique(values: Iterable[_T]) -> list[_T]:
     return result
 
 
-def _layouts(provider: str, threads: Sequence[int]) -> list[tuple[int, int | None]]:
-    """Pairs of workers and threads: one worker of N threads, N of one, and powers of two between."""
+def layouts(provider: str, threads: Sequence[int]) -> list[tuple[int, int | None]]:
+    """Return pairs of workers and threads: one worker of N threads, N of one, and powers of two between."""
     if provider != CPU:
         return [(1, None)]
     result: list[tuple[int, int | None]] = []
@@ -268,12 +269,12 @@ def _row(order: Order, provider: str, case: Case) -> Row:
 
 def _statistics(row: Row, times: Sequence[float], rate: float) -> Row:
     ordered = sorted(1000 * time for time in times)
-    p50, p90, p99 = (_percentile(ordered, percent) for percent in (50, 90, 99))
+    p50, p90, p99 = (percentile(ordered, percent) for percent in (50, 90, 99))
     return replace(row, runs=len(ordered), p50=p50, p90=p90, p99=p99, images_per_second=rate)
 
 
-def _percentile(ordered: Sequence[float], percent: int) -> float:
-    """The smallest value that `percent` of all do not exceed; with few values, p99 is the largest."""
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """Return the smallest value that `percent` of all do not exceed; with few values, p99 is the largest."""
     return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
 
 
@@ -340,7 +341,8 @@ def _with_ratios(rows: Sequence[Row]) -> list[Row]:
     return [with_ratio(row) for row in rows]
 
 
-def _advice(rows: Sequence[Row]) -> list[Advice]:
+def advise(rows: Sequence[Row]) -> list[Advice]:
+    """Return the best ways to run each method on each provider, as far as it could be measured."""
     good = [row for row in rows if row.p50 is not None and row.images_per_second is not None]
     result = []
     for provider, what in _unique((row.provider, row.what) for row in good if row.what != FORWARD):

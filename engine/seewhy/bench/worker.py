@@ -26,7 +26,8 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Sessions
 
-_REST = 0.15
+REST = 0.15
+"""Pause before each turn, in seconds."""
 _FEWEST = 3
 # A run of so many seconds needs no other one to warm up, and no rest to be measured after.
 _LONG = 1.0
@@ -48,7 +49,7 @@ class Timed:
 def turn(case: Timed, seconds: float) -> None:
     """Run `case` for so long: a rest, a run that does not count, and at least one by each worker that does."""
     if not case.times or case.times[-1] < _LONG:
-        time.sleep(_REST)
+        time.sleep(REST)
         case.run()
     if case.workers == 1:
         _repeat(case, seconds)

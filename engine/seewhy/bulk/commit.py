@@ -19,7 +19,10 @@ from seewhy.tables.table_columns import Entry
 
 # Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for
 # it. What is not safe yet is done again.
-_FILES, _SECONDS = 16, 1.0
+FILES = 16
+"""Number of images after which their files are made safe."""
+SECONDS = 1.0
+"""Time after which files are made safe, however few they are, in seconds."""
 # A shard is written when it has so many bytes of maps, if not before.
 _SHARD_BYTES = 64 * 2**20
 
@@ -47,7 +50,7 @@ class Pictures:
         files = [result(file, self._folder) for file in outcome.files]
         self._files += [file.path for file in outcome.files]  # first: an interrupt may come between the two
         self._records.append({**outcome.record, "files": files} if files else outcome.record)
-        if len(self._records) >= _FILES or time.monotonic() - self._since >= _SECONDS:
+        if len(self._records) >= FILES or time.monotonic() - self._since >= SECONDS:
             self.flush()
 
     def flush(self) -> None:

@@ -9,7 +9,8 @@ from typing import TextIO
 
 import click
 
-_DELAY = 2.0
+DELAY = 2.0
+"""Time before a run shows its progress, in seconds."""
 _INTERVAL = 0.2
 _CLEAR = "\r\x1b[K"
 
@@ -56,7 +57,7 @@ class Progress:
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if not self._terminal or now - self._start < _DELAY:
+        if not self._terminal or now - self._start < DELAY:
             return
         if self._visible and now - self._drawn < _INTERVAL:
             return

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from seewhy._shared.arrays import Bytes
 from seewhy.errors import ImageError
 
-# Number of pixels converted at a time, where a conversion needs several more bytes for each pixel.
-_STRIP = 2**20
+STRIP = 2**20
+"""Number of pixels converted at a time, where a conversion needs several more bytes for each pixel."""
 
 
 def row_strips(width: int, height: int) -> Iterator[tuple[int, int]]:
     """Yield (first row, row behind the last) of strips that cover an image of this size."""
-    rows = max(1, _STRIP // width)
+    rows = max(1, STRIP // width)
     return ((top, min(top + rows, height)) for top in range(0, height, rows))
 
 

@@ -21,8 +21,9 @@ from seewhy.errors import ImageError
 from seewhy.images.decoding import extensions
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-# The largest member that is read; a compressed archive may hold anything.
-_MOST_BYTES = 256 * 2**20
+# A compressed archive may hold anything.
+MOST_BYTES = 256 * 2**20
+"""Size of the largest member that is read, in bytes."""
 # Headers that hold more than fits into one, such as long names; these are read whole.
 _HEADER_TYPES = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -151,8 +152,8 @@ def _read(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> Member
     name = f"{path}#{entry.name}"
     if not entry.isreg():
         return Member(entry.name, error=ImageError(f"{name}: a link or a device; put the image itself there"))
-    if entry.size > _MOST_BYTES:
-        return Member(entry.name, error=ImageError(f"{name}: {entry.size} bytes, and {_MOST_BYTES} are the most"))
+    if entry.size > MOST_BYTES:
+        return Member(entry.name, error=ImageError(f"{name}: {entry.size} bytes, and {MOST_BYTES} are the most"))
     file = archive.extractfile(entry)
     content = b"" if file is None else file.read()
     if len(content) != entry.size:

@@ -32,8 +32,9 @@ from seewhy.ray.worker import Tries, Worker, blocks, compare, hashes, look, outc
 from seewhy.runtime.providers import Provider
 from seewhy.storage import output_folder, provenance
 
-# Images whose paths lie in the cluster's memory at once: some 50 MB. Workers start anew for the next as many.
-_WAVE = 1 << 19
+# Their paths take some 50 MB of the cluster's memory. Workers start anew for the next as many.
+WAVE = 1 << 19
+"""Number of images that are handed to the cluster at once."""
 # Runs of the graph in one piece of work, which is what a worker that dies has done for nothing. There are at least so
 # many pieces for each worker, so that none idles long at the end.
 _RUNS, _PIECES = 16, 8
@@ -53,6 +54,27 @@ class Workers:
     """For each, and as many CPUs; None: one, or with GPUs each one's share of the CPUs."""
     gpu: bool = False
     """Whether each has a GPU of its own."""
+
+
+def room_for(asked: Workers) -> tuple[int, int]:
+    """Return how many workers the connected cluster has room for, and the number of threads of each.
+
+    Raises:
+        ClusterError: the cluster has no room for one, and nobody said how many to wait for.
+    """
+    there = ray().cluster_resources()
+    cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    threads = asked.threads or (max(1, cpus // max(1, gpus)) if asked.gpu else 1)
+    if asked.count is not None:
+        return asked.count, threads
+    room = min(cpus // threads, gpus) if asked.gpu else cpus // threads
+    if room < 1:
+        needed = f"{threads} CPUs{' and a GPU' if asked.gpu else ''}"
+        raise ClusterError(
+            f"a worker needs {needed}, and the Ray cluster has {cpus} CPUs and {gpus} GPUs; give fewer threads, or "
+            f"say with --ray-workers how many workers to wait for"
+        )
+    return room, threads
 
 
 @contextmanager
@@ -174,7 +196,7 @@ class RayRun(Run):
             explainer, inputs, folder, settings, restart=restart, changed=changed, stop=stop, notice=notice
         )
         self._workers = Workers() if workers is None else workers
-        self._count, self._threads = self._room()
+        self._count, self._threads = room_for(self._workers)
         self._job = {
             "model": os.path.abspath(model),
             "providers": list(providers or (["cuda", "cpu"] if self._workers.gpu else ["cpu"])),
@@ -194,26 +216,6 @@ class RayRun(Run):
 
     def _facts(self) -> provenance.Facts:
         return {**super()._facts(), "providers": list(self._found["providers"])}
-
-    def _room(self) -> tuple[int, int]:
-        """How many workers, and threads for each.
-
-        Raises:
-            ClusterError: the cluster has no room for one, and nobody said how many to wait for.
-        """
-        asked, there = self._workers, ray().cluster_resources()
-        cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
-        threads = asked.threads or (max(1, cpus // max(1, gpus)) if asked.gpu else 1)
-        if asked.count is not None:
-            return asked.count, threads
-        room = min(cpus // threads, gpus) if asked.gpu else cpus // threads
-        if room < 1:
-            needed = f"{threads} CPUs{' and a GPU' if asked.gpu else ''}"
-            raise ClusterError(
-                f"a worker needs {needed}, and the Ray cluster has {cpus} CPUs and {gpus} GPUs; give fewer threads, or "
-                f"say with --ray-workers how many workers to wait for"
-            )
-        return room, threads
 
     @property
     def _resources(self) -> dict[str, Any]:
@@ -245,7 +247,7 @@ class RayRun(Run):
         most = _RUNS if many else _RUNS * self.settings.batch_size
         size = most if left is None else max(1, min(most, -(-left // (self._count * _PIECES))))
         numbers, expected = count(), count()
-        while pieces := blocks(islice(source, _WAVE), size, numbers):
+        while pieces := blocks(islice(source, WAVE), size, numbers):
             yield from self._wave(pieces, expected)
 
     def _wave(self, pieces: list[Any], expected: Iterator[int]) -> Iterator[Outcome]:

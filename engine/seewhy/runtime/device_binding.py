@@ -16,7 +16,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 # Batches are all of one size but the last.
-_KEPT_SIZES = 2
+KEPT_SIZES = 2
+"""Number of batch sizes whose outputs each thread keeps allocated."""
 
 
 class Bound:
@@ -57,7 +58,7 @@ class Bound:
         """Memory for the outputs whose shape the file tells, for this many rows and the calling thread."""
         sizes: OrderedDict[int, dict[str, onnxruntime.OrtValue]] = self._own.__dict__.setdefault("sizes", OrderedDict())
         if rows not in sizes:
-            while len(sizes) >= _KEPT_SIZES:
+            while len(sizes) >= KEPT_SIZES:
                 sizes.popitem(last=False)
             sizes[rows] = {
                 name: onnxruntime.OrtValue.ortvalue_from_shape_and_type([rows, *rest], np.float32, *self._place)

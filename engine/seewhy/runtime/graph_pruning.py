@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-# A tensor of fewer bytes is not worth being kept apart.
-_LARGE = 2**16
+LARGE = 2**16
+"""Smallest size of a weight that is kept apart from the graph, in bytes."""
 
 
 def prune(
@@ -86,7 +86,7 @@ def _large_weight(tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
     """Return the values of a large float32 tensor without copying them; None for all others, and for damaged ones."""
     size = math.prod(tensor.dims) * 4
     known = tensor.data_type == onnx.TensorProto.FLOAT and all(dim > 0 for dim in tensor.dims)
-    if not known or size < _LARGE or len(tensor.raw_data) != size:
+    if not known or size < LARGE or len(tensor.raw_data) != size:
         return None
     return np.frombuffer(tensor.raw_data, np.dtype("<f4")).reshape(tensor.dims)
 

@@ -21,8 +21,8 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
 }
 
-# Providers whose values lie in memory of their own: onnxruntime's name for that, and the option that numbers devices.
-_MEMORY = {CUDA: ("cuda", "device_id")}
+MEMORY = {CUDA: ("cuda", "device_id")}
+"""Providers with memory of their own: onnxruntime's name of that memory, and the option that numbers the devices."""
 
 # onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
@@ -83,9 +83,9 @@ def _parse(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str,
 
 def device_of(provider: str, options: Mapping[str, Any]) -> tuple[str, int] | None:
     """The kind of memory and the number of the device that a provider's values lie on; None for the host's memory."""
-    if provider not in _MEMORY:
+    if provider not in MEMORY:
         return None
-    kind, option = _MEMORY[provider]
+    kind, option = MEMORY[provider]
     number = str(options.get(option, 0))  # onnxruntime takes either
     if not (number.isascii() and number.isdecimal() and len(number) < 5):
         raise ProviderError(f"{provider}: {option} must be an integer from 0, not {brief(options[option])}")

@@ -33,9 +33,12 @@ _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...], int]"
 """The outputs wanted, those that are given, and threads."""
 
 # A call may take five: the plain run, the head, and passes of three kinds.
-_CACHED_SESSIONS = 8
-# And of those, as many as have so many bytes of weights together, or two: a plain run and what follows it.
-_CACHED_BYTES, _ALWAYS_CACHED = 2 * 2**30, 2
+CACHED_SESSIONS = 8
+"""Largest number of sessions that are kept."""
+CACHED_BYTES = 2 * 2**30
+"""Largest total of the kept sessions' weights, in bytes; the two sessions used last are kept in any case."""
+# A plain run and what follows it.
+_ALWAYS_CACHED = 2
 # Outputs that a backward pass through the whole network makes.
 _OF_THE_IMAGE = frozenset({contract.INPUT_GRADIENTS, contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS})
 
@@ -163,7 +166,7 @@ class Sessions:
 
     def _too_much(self) -> bool:
         weights = sum(cached.weights for cached in self._cache.values())
-        return len(self._cache) > _CACHED_SESSIONS or weights > _CACHED_BYTES
+        return len(self._cache) > CACHED_SESSIONS or weights > CACHED_BYTES
 
     def make(
         self, outputs: frozenset[str], adjust: Callable[[onnxruntime.SessionOptions], object]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {"seconds": 0.01, "rounds": 2}
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_worker, "_REST", 0)
+    monkeypatch.setattr(bench_worker, "REST", 0)
 
 
 def test_measure(model_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_no_model(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_no_memory_holds_is_a_row(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_MOST_IMAGES", 10**15)
+    monkeypatch.setattr(measure, "MOST_IMAGES", 10**15)
     found = measure.measure(model_path, methods="gradcam", batches=[1, 10**12], threads=1, **QUICK)
     assert [row.error is None for row in found.rows] == [True, True, False, False]
     for row in found.rows[2:]:
@@ -97,10 +97,10 @@ def test_a_batch_that_no_memory_holds_is_a_row(model_path: Path, monkeypatch: py
 
 
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Workers run `code` before their own."""
-    script = tmp_path / "worker.py"
-    script.write_text(f"{code}\nfrom seewhy.bench.worker import main\nmain()\n")
-    monkeypatch.setattr(measure, "_command", lambda: [sys.executable, str(script)])
+    """Let workers run `code` before their own."""
+    (tmp_path / "changed_worker.py").write_text(f"{code}\nfrom seewhy.bench.worker import main\nmain()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(measure, "worker", SimpleNamespace(__name__="changed_worker"))
 
 
 KILLED = """
@@ -149,15 +149,15 @@ def test_error_in_one_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_layouts(threads: list[int], layouts: list[tuple[int, int]]) -> None:
-    assert measure._layouts(CPU, threads) == layouts
-    assert measure._layouts("CUDAExecutionProvider", threads) == [(1, None)]
+    assert measure.layouts(CPU, threads) == layouts
+    assert measure.layouts("CUDAExecutionProvider", threads) == [(1, None)]
 
 
 def test_percentiles() -> None:
     times = [float(i) for i in range(1, 101)]
-    assert [measure._percentile(times, percent) for percent in (50, 90, 99)] == [50, 90, 99]
-    assert [measure._percentile([1.0, 2.0, 7.0], percent) for percent in (50, 90, 99)] == [2, 7, 7]
-    assert measure._percentile([3.0], 50) == 3
+    assert [measure.percentile(times, percent) for percent in (50, 90, 99)] == [50, 90, 99]
+    assert [measure.percentile([1.0, 2.0, 7.0], percent) for percent in (50, 90, 99)] == [2, 7, 7]
+    assert measure.percentile([3.0], 50) == 3
 
 
 def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam") -> Row:
@@ -175,7 +175,7 @@ def test_advice() -> None:
         row(8, 2, 1, 900, FORWARD),
         Row(CPU, 1, 2, 64, "gradcam", error="not enough memory"),
     ]
-    [advice] = measure._advice(rows)
+    [advice] = measure.advise(rows)
     assert advice.quickest == rows[0]  # for a single caller
     assert advice.most == rows[3]  # within 3 % of the most, with a smaller batch
 

@@ -23,6 +23,7 @@ from seewhy.contract import checksum
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.storage import image_encoding, output_folder
 from seewhy.storage.image_encoding import Encoding
+from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny, load
 
 Photo = Callable[..., Image.Image]
@@ -193,14 +194,13 @@ def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: P
 def test_an_image_alone_is_not_explained_twice(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its numbers are not finite, there is nobody else whose fault that could be."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
-    run = explainer._sessions.run
     calls = []
 
-    def spoiled(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def spoiled(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, np.ndarray]:
         calls.append(outputs)
         return {name: value * (np.nan if len(calls) % 2 == 0 else 1) for name, value in run(outputs, feeds).items()}
 
-    monkeypatch.setattr(explainer._sessions, "run", spoiled)
+    replace_runs(monkeypatch, spoiled)
     found = find_images([photos / "a.jpg", photos / "B.PNG"], tmp_path / "out")
     outcomes = list(explain_files(explainer, found, tmp_path / "out", Settings(["smoothgrad"])))
     assert len(calls) == 4  # for each image the plain run, and the one that fails

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -16,7 +17,8 @@ from seewhy import Explainer, Explanation, ImageError, MethodError, ModelFileErr
 from seewhy.methods.registry import METHODS
 from seewhy.runtime import sessions
 from seewhy.runtime.model_file import ModelFile
-from support import tiny_model_with_bypass as bypass
+from support import tiny_model_with_bypass
+from support.session_calls import StartedSessions, record_runs
 from support.tiny_model import LABELS, Tiny, set_property
 from support.tiny_model_files import pixels, write
 
@@ -78,18 +80,9 @@ def test_batch_size_does_not_matter(explainer: Explainer, batch_size: int) -> No
 
 
 @pytest.fixture
-def runs(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
     """Every run of the graph: outputs, values fed, rows."""
-    made = []
-    run = explainer._sessions.run
-
-    def counted(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
-        [rows] = {len(value) for value in feeds.values()}
-        made.append((set(outputs), set(feeds), rows))
-        return run(outputs, feeds)
-
-    monkeypatch.setattr(explainer._sessions, "run", counted)
-    return made
+    return record_runs(monkeypatch)
 
 
 IMAGE, HEAD = {"images", "targets"}, {"activations", "targets"}
@@ -121,7 +114,6 @@ def test_gradients_of_the_image_repeat_it(explainer: Explainer, runs: list[Any])
     explainer.explain(pixels(3), method=["gradcam", "backprop", "eigencam"], top=4)
     outputs = {"logits", "activations", "gradients", "input_gradients"}
     assert runs == [(outputs, IMAGE, 3), (outputs, IMAGE, 3 * 3)]
-    assert len(explainer._sessions._cache) <= sessions._CACHED_SESSIONS
 
 
 def test_what_is_the_same_for_every_class_runs_once(explainer: Explainer, runs: list[Any]) -> None:
@@ -135,30 +127,27 @@ def test_what_is_the_same_for_every_class_runs_once(explainer: Explainer, runs: 
 
 @pytest.mark.parametrize(("separates", "cut"), [(False, None), (False, "activations"), (True, None), (True, "pooled")])
 def test_layers_that_do_not_separate_repeat_the_image(
-    tmp_path: Path, explainer: Explainer, separates: bool, cut: str | None
+    tmp_path: Path, explainer: Explainer, runs: list[Any], separates: bool, cut: str | None
 ) -> None:
     """What the metadata does not promise is not made use of, and the numbers are the same."""
     layer = {"name": "features.4", "chosen": "automatic", "separates": separates, "cut": cut}
     other = Explainer(write(tmp_path / "m.onnx", set_property(Tiny().proto(), "layer", layer)), threads=1)
-    fed: list[set[str]] = []
-    run = other._sessions.run
-    other._sessions.run = lambda outputs, feeds: fed.append(set(feeds)) or run(outputs, feeds)  # type: ignore
     result = other.explain(pixels(3), method="gradcam", top=3)
-    assert fed == [IMAGE, IMAGE]
+    assert [fed for _, fed, _ in runs] == [IMAGE, IMAGE]
     assert_close(result, explainer.explain(pixels(3), method="gradcam", top=3))
 
 
 def test_a_path_around_the_layer(tmp_path: Path) -> None:
     images = pixels(3)
-    result = Explainer(bypass.save(tmp_path / "m.onnx")).explain(images, method="hirescam", top=3)
+    result = Explainer(tiny_model_with_bypass.save(tmp_path / "m.onnx")).explain(images, method="hirescam", top=3)
     main = Explainer(Tiny().save(tmp_path / "tiny.onnx")).explain(images, method="hirescam", target=result.targets)
-    np.testing.assert_allclose(result.logits, main.logits + bypass.around(images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.logits, main.logits + tiny_model_with_bypass.around(images), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(result.heatmaps, main.heatmaps, rtol=2e-5, atol=2e-6)
 
 
 def test_metadata_that_promises_too_much(tmp_path: Path) -> None:
     """Said to separate, though a path leads around it: an error, not wrong numbers."""
-    explainer = Explainer(bypass.save(tmp_path / "m.onnx", separates=True))
+    explainer = Explainer(tiny_model_with_bypass.save(tmp_path / "m.onnx", separates=True))
     assert explainer.explain(pixels(2)).heatmaps.shape == (2, 12, 16)
     with pytest.raises(ModelFileError, match=r"m\.onnx: computing gradients needs images besides") as raised:
         explainer.explain(pixels(2), top=2)
@@ -324,15 +313,28 @@ def test_threads_share_one_explainer(model_path: Path) -> None:
             assert (mine is None and theirs is None) or np.array_equal(mine, theirs), (job, name)
 
 
-def test_nothing_but_the_cache_changes(model_path: Path) -> None:
+def leaves(tree: Any) -> list[Any]:
+    """The values of nested dicts."""
+    return [leaf for value in tree.values() for leaf in leaves(value)] if isinstance(tree, dict) else [tree]
+
+
+def state(value: Any) -> Any:
+    """The graph of a model as bytes, the attributes of our own objects, and all else by identity."""
+    if isinstance(value, onnx.ModelProto):
+        return value.SerializeToString()
+    if type(value).__module__.startswith("seewhy.") and hasattr(value, "__dict__"):
+        return {name: state(held) for name, held in vars(value).items()}
+    return id(value)
+
+
+def test_nothing_but_the_cache_changes(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = Explainer(model_path)
-    proto = ModelFile.read(model_path).proto
-    state = {name: id(value) for name, value in vars(explainer).items()}
-    sessions = {name: id(value) for name, value in vars(explainer._sessions).items()}
+    started = StartedSessions(monkeypatch)
+    before = state(explainer)
+    assert ModelFile.read(model_path).proto.SerializeToString() in leaves(before)
     explainer.explain(pixels(2), method=list(METHODS), top=2, options=FAST)
-    assert {name: id(value) for name, value in vars(explainer).items()} == state
-    assert {name: id(value) for name, value in vars(explainer._sessions).items()} == sessions
-    assert explainer._model.proto == proto
+    assert state(explainer) == before
+    assert 0 < len(started.kept()) <= sessions.CACHED_SESSIONS
 
 
 def test_inputs_are_not_modified(explainer: Explainer, photo: Photo) -> None:

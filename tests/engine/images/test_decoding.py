@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image, ImageFile
 
 from seewhy import ImageError
 from seewhy.contract.constants import MAX_PIXELS
-from seewhy.images.decoding import _WithoutWarnings, decode_file, decode_image, extensions
+from seewhy.images.decoding import decode_file, decode_image, extensions
 from support.image_files import bomb
 
 Photo = Callable[..., Image.Image]
@@ -286,22 +288,42 @@ def test_warnings_of_damage_are_not_shown(tmp_path: Path, photo: Photo) -> None:
         assert list(warnings.filters) == before
 
 
-def test_warnings_come_back_after_threads_that_overlap(tmp_path: Path, photo: Photo) -> None:
+def pillow_is_quiet() -> bool:
+    """Return whether a filter ignores all that Pillow's modules warn of."""
+    return any(action == "ignore" and where and where.match("PIL.Image") for action, _, _, where, _ in warnings.filters)
+
+
+def test_warnings_come_back_after_threads_that_overlap(
+    tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever leaves last restores, and what others did to the filters meanwhile stays."""
     before = list(warnings.filters)
-    first, second = _WithoutWarnings(), _WithoutWarnings()
-    first.__enter__()
-    first.__enter__()
-    warnings.filterwarnings("ignore", message="somebody else's")
-    first.__exit__()
-    assert first._FILTER in warnings.filters
-    with warnings.catch_warnings():
-        first.__exit__()
-    assert first._FILTER in warnings.filters  # restored by `catch_warnings`
-    with second:
-        pass
-    assert first._FILTER not in warnings.filters and list(warnings.filters)[1:] == before
+    assert not pillow_is_quiet()
     photo().save(tmp_path / "x.jpg")
+    entered, may_leave = threading.Semaphore(0), threading.Semaphore(0)
+    real = Image.open
+
+    def slow(*arguments: Any, **options: Any) -> Image.Image:
+        entered.release()
+        may_leave.acquire()
+        return real(*arguments, **options)
+
+    with ThreadPoolExecutor(2) as pool, monkeypatch.context() as patch:
+        patch.setattr(Image, "open", slow)
+        decoding = [pool.submit(decode_file, tmp_path / "x.jpg", "RGB") for _ in range(2)]
+        for _ in decoding:
+            entered.acquire()
+        warnings.filterwarnings("ignore", message="somebody else's")
+        may_leave.release()
+        wait(decoding, return_when=FIRST_COMPLETED)
+        assert pillow_is_quiet()
+        with warnings.catch_warnings():
+            may_leave.release()
+            wait(decoding)
+            assert not pillow_is_quiet()
+    assert pillow_is_quiet()  # restored by `catch_warnings`
+    decode_file(tmp_path / "x.jpg", "RGB")
+    assert not pillow_is_quiet() and list(warnings.filters)[1:] == before
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: decode_file(tmp_path / "x.jpg", "RGB"), range(200)))
     assert list(warnings.filters)[1:] == before
@@ -347,7 +369,7 @@ def test_strips_make_no_difference(photo: Photo, monkeypatch: pytest.MonkeyPatch
     images = [alpha, alpha.convert("LA"), palette, Image.fromarray(grey), Image.fromarray(grey.astype(np.int32))]
     images += [Image.fromarray(grey.astype(np.float32) / divisor) for divisor in (65535, 257)]
     whole = [pixels(decode_image(each, mode, "x")) for each in images for mode in ("RGB", "L")]
-    monkeypatch.setattr("seewhy.images.pixel_depth._STRIP", strip)
+    monkeypatch.setattr("seewhy.images.pixel_depth.STRIP", strip)
     parts = [pixels(decode_image(each, mode, "x")) for each in images for mode in ("RGB", "L")]
     assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
     assert len({one.tobytes() for one in whole}) == 8  # four ways to write the same grey

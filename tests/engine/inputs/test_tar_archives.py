@@ -127,7 +127,7 @@ def test_what_is_no_file_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_members_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_archives, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(tar_archives, "MOST_BYTES", 1000)
     found = read(
         tmp_path, archive(("a.jpg", bytes(1000)), ("b.jpg", bytes(1001)), ("b.txt", bytes(5000)), ("c.jpg", b"c"))
     )

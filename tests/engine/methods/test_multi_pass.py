@@ -12,10 +12,11 @@ import pytest
 from seewhy import Explainer, MethodError
 from seewhy.methods.registry import METHODS
 from seewhy.methods.smoothgrad import draw
-from support import tiny_model_with_bypass as bypass
+from support import tiny_model_with_bypass
 from support.references import multi_pass as reference_passes
 from support.references import relative_error
 from support.references.methods import Reference, minmax
+from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny
 from support.tiny_model_files import pixels, write
 
@@ -32,17 +33,16 @@ TOLERANCE = {"smoothgrad": 5e-6, "integrated-gradients": 5e-6, "scorecam": 2e-5,
 
 
 @pytest.fixture
-def rows(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     """Every run of the graph: its outputs, what it starts at, and rows."""
     made = []
-    run = explainer._sessions.run
 
-    def counted(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+    def counted(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
         start = ",".join(name for name in feeds if name != "targets")
         made.append((",".join(sorted(outputs)), start, len(next(iter(feeds.values())))))
         return run(outputs, feeds)
 
-    monkeypatch.setattr(explainer._sessions, "run", counted)
+    replace_runs(monkeypatch, counted)
     return made
 
 
@@ -113,14 +113,13 @@ def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypa
     """The deviation of what the network sees, measured, for images of different ranges."""
     batch = pixels(2) * np.array([1, 10], np.float32)[:, None, None, None]
     seen: list[np.ndarray] = []
-    run = explainer._sessions.run
 
-    def spy(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+    def spy(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
         if outputs == {"input_gradients"}:
             seen.append(feeds["images"].copy())
         return run(outputs, feeds)
 
-    monkeypatch.setattr(explainer._sessions, "run", spy)
+    replace_runs(monkeypatch, spy)
     explainer.explain(batch, method="smoothgrad", options={"smoothgrad": {"samples": 200, "noise": 0.1}})
     noise = np.concatenate(seen).reshape(2, 200, *batch.shape[1:]) - batch[:, None]
     for drawn, image in zip(noise, batch, strict=True):
@@ -284,7 +283,7 @@ def test_ablationcam_of_a_logit_that_is_zero(tmp_path: Path) -> None:
 
 def test_ablationcam_with_a_path_around_the_layer(tmp_path: Path, explainer: Explainer) -> None:
     """The rest of the network sees the image as it is: the losses are the same, the logit is not."""
-    other = Explainer(bypass.save(tmp_path / "m.onnx"))
+    other = Explainer(tiny_model_with_bypass.save(tmp_path / "m.onnx"))
     found = other.explain(pixels(), method="ablationcam", target=[[0, 3]] * 3)
     main = explainer.explain(pixels(), method="ablationcam", target=[[0, 3]] * 3)
     classes = [0, 3]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,7 +262,7 @@ def test_more_images_than_are_handed_out_at_once(
     cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New workers start when those of the images before have ended."""
-    monkeypatch.setattr("seewhy.ray.cluster_job._WAVE", 3 * MANY // 4)
+    monkeypatch.setattr("seewhy.ray.cluster_job.WAVE", 3 * MANY // 4)
     job = job_of(model_path, [many], tmp_path / "there", full_size=True)
     assert len(list(job)) == MANY
     here = Settings(shards="parquet", shard_images=64, full_size=True)
@@ -269,16 +271,17 @@ def test_more_images_than_are_handed_out_at_once(
 
 
 @on_a_cluster
-def test_errors_of_workers(
-    cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
     """In one line each, by the name that they have on one machine."""
-    job = job_of(model_path, [many], tmp_path / "out")
-    monkeypatch.setitem(job._found, "sha256", "0" * 64)
-    with pytest.raises(ClusterError, match="a Ray worker has sha256 [0-9a-f]{64} where 0{64} is expected"):
+    replaced = tmp_path / "replaced.onnx"
+    replaced.write_bytes(model_path.read_bytes())
+    job = job_of(replaced, [many], tmp_path / "out")
+    other = Tiny().save(tmp_path / "other.onnx", seed=1)
+    os.replace(shutil.copy(other, tmp_path / "new.onnx"), replaced)
+    here, there = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (model_path, other))
+    with pytest.raises(ClusterError, match=f"a Ray worker has sha256 {there} where {here} is expected"):
         list(job)
     assert manifest(tmp_path / "out") == []
-    other = Tiny().save(tmp_path / "other.onnx", seed=1)
     list(job_of(model_path, sorted(many.iterdir())[:2], tmp_path / "out"))
     with pytest.raises(OutputError, match="holds results of another run: model.sha256 was"):
         list(job_of(other, [many], tmp_path / "out"))

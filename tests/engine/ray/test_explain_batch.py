@@ -301,12 +301,11 @@ def test_providers_that_need_a_gpu(providers: list[Any], expected: bool) -> None
 )
 def test_room_for_workers(asked: Any, there: dict[str, float], expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_job, "ray", lambda: SimpleNamespace(cluster_resources=lambda: there))
-    job: Any = SimpleNamespace(_workers=asked)
     if isinstance(expected, tuple):
-        assert cluster_job.RayRun._room(job) == expected
+        assert cluster_job.room_for(asked) == expected
     else:
         with pytest.raises(ClusterError, match=expected):
-            cluster_job.RayRun._room(job)
+            cluster_job.room_for(asked)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from seewhy import Explainer
 from seewhy.runtime import batch_splitting
+from support.session_calls import StartedSessions
 from support.tiny_model_files import pixels
 
 MANY = 10**9
@@ -103,11 +104,12 @@ def test_answers_are_the_same_bits(model_path: Path, threads: int, count: int) -
             np.testing.assert_array_equal(found[method].attributions[row], alone[method].attributions[0])
 
 
-def test_a_session_that_is_there_serves_uneven_batches(model_path: Path) -> None:
+def test_a_session_that_is_there_serves_uneven_batches(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = Explainer(model_path, threads=2)
+    started = StartedSessions(monkeypatch)
     images = pixels(4)
     for rows in (4, 3, 2):
         explainer.explain(images[:rows])
-    assert len(explainer._sessions._cache) == 1
+    assert started.count == 1
     explainer.explain(images[:1])  # one image takes all threads
-    assert len(explainer._sessions._cache) == 2
+    assert started.count == 2

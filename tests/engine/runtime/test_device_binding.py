@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from seewhy.runtime import device_binding, providers, sessions
 from seewhy.runtime.device_binding import Bound
 from seewhy.runtime.in_graph_maps import REDUCTIONS, is_map, sources
 from seewhy.runtime.model_file import ModelFile
+from support.session_calls import record_runs
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
 from support.tiny_model_files import pixels, write
 
@@ -32,10 +35,13 @@ def feeds(rows: int, seed: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["shapes in the file", "shapes unknown"])
-def test_bound_runs_give_what_plain_runs_give(session: onnxruntime.InferenceSession, known: bool) -> None:
-    bound = Bound(session, "cpu", 0)
+def test_bound_runs_give_what_plain_runs_give(
+    session: onnxruntime.InferenceSession, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not known:
-        bound._shapes = dict.fromkeys(bound._shapes, ("N", "C", "h", "w"))
+        outputs = [SimpleNamespace(name=value.name, shape=["N", "C", "h", "w"]) for value in session.get_outputs()]
+        monkeypatch.setattr(session, "get_outputs", lambda: outputs)
+    bound = Bound(session, "cpu", 0)
     found = [(rows, bound.run(NAMES, feeds(rows, seed))) for seed, rows in enumerate((3, 3, 1, 5, 3, 4, 1))]
     # Looked at only now: no run has written over what an earlier one gave.
     for seed, (rows, values) in enumerate(found):
@@ -44,17 +50,28 @@ def test_bound_runs_give_what_plain_runs_give(session: onnxruntime.InferenceSess
             value[...] = 0  # and it is the caller's
 
 
-def test_outputs_are_allocated_once_for_a_batch_size(session: onnxruntime.InferenceSession) -> None:
+def test_outputs_are_allocated_once_for_a_batch_size(
+    session: onnxruntime.InferenceSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    allocated: list[tuple[int, weakref.ref[onnxruntime.OrtValue]]] = []
+
+    def recorded(shape: list[int], *others: Any) -> onnxruntime.OrtValue:
+        value = allocate(shape, *others)
+        allocated.append((shape[0], weakref.ref(value)))
+        return value
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", recorded)
     bound = Bound(session, "cpu", 0)
-    bound.run(NAMES, feeds(3))
-    first = bound._outputs(3)["logits"]
-    bound.run(NAMES, feeds(3))
-    assert bound._outputs(3)["logits"] is first
-    bound.run(NAMES, feeds(2))
-    assert bound._outputs(3)["logits"] is first  # the last batch of a folder does not cost the others theirs
+    count = len(session.get_outputs())
+    for rows, expected in [(3, [3]), (3, [3]), (2, [3, 2]), (3, [3, 2])]:
+        # The smaller last batch of a folder does not cost the others their outputs.
+        bound.run(NAMES, feeds(rows))
+        assert [size for size, _ in allocated] == [size for size in expected for _ in range(count)]
     for rows in (1, 4, 5):
         bound.run(NAMES, feeds(rows))
-        assert len(bound._own.sizes) <= device_binding._KEPT_SIZES
+        kept = {size for size, value in allocated if value() is not None}
+        assert rows in kept and len(kept) <= device_binding.KEPT_SIZES
 
 
 def test_outputs_that_are_not_whole_arrays_of_rows(session: onnxruntime.InferenceSession) -> None:
@@ -77,10 +94,19 @@ def test_threads_share_no_outputs(session: onnxruntime.InferenceSession) -> None
                 np.testing.assert_array_equal(value, other)
 
 
+def bound_runs(monkeypatch: pytest.MonkeyPatch) -> list[Bound]:
+    """Return a list to which every run with values on a device adds its session."""
+    runs: list[Bound] = []
+    real = Bound.run
+    monkeypatch.setattr(Bound, "run", lambda bound, names, feeds: (runs.append(bound), real(bound, names, feeds))[1])
+    return runs
+
+
 @pytest.fixture
-def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU provider is treated as one whose values lie elsewhere."""
-    monkeypatch.setitem(providers._MEMORY, CPU, ("cpu", "device_id"))
+def on_device(monkeypatch: pytest.MonkeyPatch) -> list[Bound]:
+    """Treat the CPU provider as one with memory of its own, and list the sessions that are run there."""
+    monkeypatch.setitem(providers.MEMORY, CPU, ("cpu", "device_id"))
+    return bound_runs(monkeypatch)
 
 
 @pytest.mark.parametrize("size", [(12, 16), (32, 32)])
@@ -93,10 +119,9 @@ def test_explanations_are_the_same(
     path = tiny.save(tmp_path / "m.onnx", size=size)
     images = np.random.default_rng(3).standard_normal((5, 3, *size)).astype(np.float32)
     expected = Explainer(path, threads=1).explain(images, method, **how)
-    request.getfixturevalue("on_device")
-    explainer = Explainer(path, threads=1)
-    assert explainer._sessions.reduces
-    found = explainer.explain(images, method, **how)
+    runs = request.getfixturevalue("on_device")
+    found = Explainer(path, threads=1).explain(images, method, **how)
+    assert runs
     np.testing.assert_array_equal(found.targets, expected.targets)
     np.testing.assert_array_equal(found.logits, expected.logits)
     for name in ("maps", "attributions", "heatmaps"):
@@ -111,18 +136,10 @@ def test_explanations_are_the_same(
 
 
 @pytest.mark.usefixtures("on_device")
-def test_only_maps_come_back(model_path: Path) -> None:
-    explainer = Explainer(model_path, threads=1)
-    asked: list[frozenset[str]] = []
-    own = explainer._sessions.run
-
-    def run(outputs: frozenset[str], feeds: Any) -> Any:
-        asked.append(outputs)
-        return own(outputs, feeds)
-
-    explainer._sessions.run = run  # type: ignore[method-assign]
-    explainer.explain(pixels(), list(REDUCTIONS))
-    assert asked == [frozenset({"logits", *(one.output for one in REDUCTIONS.values())})]
+def test_only_maps_come_back(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = record_runs(monkeypatch)
+    Explainer(model_path, threads=1).explain(pixels(), list(REDUCTIONS))
+    assert [outputs for outputs, _, _ in runs] == [{"logits", *(one.output for one in REDUCTIONS.values())}]
 
 
 @pytest.mark.usefixtures("on_device")
@@ -158,6 +175,12 @@ class Started:
     def get_providers(self) -> list[str]:
         return [CUDA, CPU]
 
+    def get_inputs(self) -> list[Any]:
+        return []
+
+    def get_outputs(self) -> list[Any]:
+        return []
+
 
 @pytest.mark.parametrize(
     ("providers", "options", "device"),
@@ -178,7 +201,11 @@ def test_options_of_cuda(
     assert name == CUDA
     defaults = {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
     assert given == {**defaults, **options}
-    assert made.reduces and made._device == ("cuda", device)
+    assert made.reduces
+    bound: list[tuple[Any, str, int]] = []
+    monkeypatch.setattr(sessions, "Bound", lambda *arguments: bound.append(arguments))
+    made.make(frozenset({"logits"}), lambda options: None)
+    assert bound == [(started, "cuda", device)]
 
 
 @pytest.mark.parametrize("number", ["first", None, 1.5])
@@ -188,8 +215,8 @@ def test_device_that_is_no_number(model_path: Path, monkeypatch: pytest.MonkeyPa
         sessions.Sessions(ModelFile.read(model_path), [("cuda", {"device_id": number})], None)
 
 
-def test_the_cpu_has_no_memory_of_its_own(model_path: Path) -> None:
+def test_the_cpu_has_no_memory_of_its_own(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "Bound", lambda *_: pytest.fail("values lie on a device"))
     made = sessions.Sessions(ModelFile.read(model_path), [("cpu", {})], None)
-    assert not made.reduces and made._device is None
+    assert not made.reduces
     made.run(frozenset({"logits"}), feeds(1))
-    assert [cached.bound for cached in made._cache.values()] == [None]

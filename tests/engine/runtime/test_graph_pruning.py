@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from seewhy.runtime import graph_pruning as graph
+from seewhy.runtime import graph_pruning
 from seewhy.runtime.graph_pruning import prune
-from support import tiny_model_with_bypass as bypass
+from support import tiny_model_with_bypass
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
 
 
@@ -37,7 +37,7 @@ def test_same_numbers(outputs: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("outputs", [("logits",), DEFAULT_OUTPUTS])
 def test_weights_kept_apart_give_the_same_bits(outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "_LARGE", 100)
+    monkeypatch.setattr(graph_pruning, "LARGE", 100)
     model = Tiny().proto()
     weights: dict[str, np.ndarray] = {}
     light = prune(model, outputs, apart=weights)
@@ -62,7 +62,7 @@ def test_weights_kept_apart_give_the_same_bits(outputs: tuple[str, ...], monkeyp
 @pytest.mark.parametrize("damage", ["short", "negative", "half", "elsewhere"])
 def test_weights_that_are_not_what_they_say_stay_where_they_are(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime says what is wrong with them."""
-    monkeypatch.setattr(graph, "_LARGE", 1)
+    monkeypatch.setattr(graph_pruning, "LARGE", 1)
     model = Tiny().proto()
     tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
     if damage == "short":
@@ -128,13 +128,15 @@ def test_start_at_a_value() -> None:
 
 def test_a_given_value_takes_the_place_of_the_computed_one() -> None:
     """Where a path leads around it, the images are needed besides."""
-    model = bypass.proto()
+    model = tiny_model_with_bypass.proto()
     images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
     pruned = prune(model, ["logits"], ["activations"])
     onnx.checker.check_model(pruned, full_check=True)
     assert sorted(value.name for value in pruned.graph.input) == ["activations", "images"]
     found = run(pruned, {"images": images, "activations": np.zeros((2, 5, 6, 8), np.float32)})["logits"]
-    np.testing.assert_allclose(found, Tiny().weights()["fc.bias"] + bypass.around(images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        found, Tiny().weights()["fc.bias"] + tiny_model_with_bypass.around(images), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from seewhy import Explainer, OutputError
 from seewhy.methods.registry import METHODS
+from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny
 from support.tiny_model_files import pixels, write
 
@@ -44,10 +45,9 @@ def test_the_image_of_a_later_run_is_named(
     """The plain run is whole; in the runs after it the last row, which is image 2's, is not."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
     images = pixels(3)
-    run = explainer._sessions.run
     plain_run_done = False
 
-    def spoiled(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+    def spoiled(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
         nonlocal plain_run_done
         values = run(outputs, feeds)
         if plain_run_done:
@@ -56,7 +56,7 @@ def test_the_image_of_a_later_run_is_named(
         plain_run_done |= "images" in feeds and np.array_equal(feeds["images"][-1], images[2])
         return values
 
-    monkeypatch.setattr(explainer._sessions, "run", spoiled)
+    replace_runs(monkeypatch, spoiled)
     with pytest.raises(OutputError, match=r"m\.onnx: \w+ of image 2 holds NaN or infinity"):
         explainer.explain(images, method=method, top=2, batch_size=batch_size, options={method: FEW.get(method, {})})
 
@@ -98,12 +98,11 @@ def test_a_map_that_overflows(tmp_path: Path, method: str, sign: int) -> None:
 def test_a_product_that_overflows(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error, and no warning of NumPy's besides (pytest makes errors of these)."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
-    run = explainer._sessions.run
 
-    def steep(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+    def steep(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
         return {n: np.full_like(v, 3e38) if n == "input_gradients" else v for n, v in run(outputs, feeds).items()}
 
-    monkeypatch.setattr(explainer._sessions, "run", steep)
+    replace_runs(monkeypatch, steep)
     options = {method: FEW.get(method, {})}
     with pytest.raises(OutputError, match=f"^{method}: the values overflow float32; check the model's weights$"):
         explainer.explain(pixels() * 10, method=method, target=0, options=options)

@@ -16,6 +16,7 @@ from seewhy import Explainer, ModelFileError, ProviderError
 from seewhy._shared.cpu_count import most_threads
 from seewhy.runtime import batch_splitting, graph_pruning, sessions
 from seewhy.runtime.model_file import ModelFile
+from support.session_calls import StartedSessions
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
 from support.tiny_model_files import external
 
@@ -71,6 +72,13 @@ class Fallen:
         pass
 
 
+class Started(Fallen):
+    """A session as onnxruntime makes it where CUDA works."""
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", CPU]
+
+
 def test_quiet_fallback_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Fallen())
@@ -81,8 +89,10 @@ def test_quiet_fallback_is_an_error(model_path: Path, monkeypatch: pytest.Monkey
 
 def test_fallback_of_one_session_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe got its provider, but the session of the real model does not."""
-    explainer = Explainer(model_path)
-    monkeypatch.setattr(explainer._sessions, "providers", ("CUDAExecutionProvider", CPU))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Started())
+    explainer = Explainer(model_path, ["cuda"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Fallen())
     with pytest.raises(ProviderError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
         explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
 
@@ -102,31 +112,34 @@ def test_an_integer_of_numpy_is_a_number_of_threads(model_path: Path) -> None:
     assert explainer.with_threads(np.int32(2)) is explainer  # type: ignore[arg-type]
 
 
-def test_cache_is_bounded_and_reused(model_path: Path) -> None:
+def test_cache_is_bounded_and_reused(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = StartedSessions(monkeypatch)
     found = sessions.Sessions(ModelFile.read(model_path), None, 1)
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
     sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2)]
-    assert len(sets) > sessions._CACHED_SESSIONS
+    assert len(sets) > sessions.CACHED_SESSIONS
     for names in sets:
         assert set(found.run(names, feeds)) == names
-        assert len(found._cache) <= sessions._CACHED_SESSIONS
-    kept = found._cache[sets[-1], (), 1]
+        assert len(started.kept()) <= sessions.CACHED_SESSIONS
+    before = started.count
     found.run(sets[-1], feeds)
-    assert found._cache[sets[-1], (), 1] is kept
+    assert started.count == before
 
 
 def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each graph here has the network's weights, 4 bytes a number, and at most 100 bytes of constants."""
+    started = StartedSessions(monkeypatch)
     weights = 4 * sum(array.size for array in Tiny().weights().values())
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
     sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2) if "logits" in names]
     assert weights > 4 * 200 and len(sets) > 4
     for limit, kept in [(3 * (weights + 100), 3), (2 * (weights + 100), 2), (weights, 2), (0, 2)]:
-        monkeypatch.setattr(sessions, "_CACHED_BYTES", limit)
+        monkeypatch.setattr(sessions, "CACHED_BYTES", limit)
         found = sessions.Sessions(ModelFile.read(model_path), None, 1)
         for names in sets:
             found.run(names, feeds)
-        assert [key[0] for key in found._cache] == sets[-kept:]
+        assert started.kept() == sets[-kept:]
+        del found
 
 
 @pytest.mark.parametrize("method", ["gradcam", "guided-backprop"])
@@ -146,7 +159,7 @@ def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
     found, sizes = [], []
     for large in (2**16, 4):
         written.clear()
-        monkeypatch.setattr(graph_pruning, "_LARGE", large)
+        monkeypatch.setattr(graph_pruning, "LARGE", large)
         found.append(Explainer(model_path, ["cpu"]).explain(images, method).attributions)
         sizes.append(max(written))  # the least is that of the graph that tries a provider
     np.testing.assert_array_equal(*found)
@@ -167,13 +180,20 @@ def test_pieces_of_networks_that_stay_in_a_cache_are_small(
     assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]
 
 
-def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny) -> None:
-    counted = []
+def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for three graphs, each with all weights and at most 100 bytes of constants, holds three; less holds two."""
+    started = StartedSessions(monkeypatch)
+    weights = sum(array.nbytes for array in tiny.weights().values())
+    feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
+    sets = [{"logits", name} for name in DEFAULT_OUTPUTS if name != "logits"]
     for path in (tiny.save(tmp_path / "m.onnx"), external(tmp_path, tiny)):
-        found = sessions.Sessions(ModelFile.read(path), None, 1)
-        found.run(frozenset({"logits"}), {"images": np.zeros((1, 3, 12, 16), np.float32)})
-        counted += [cached.weights for cached in found._cache.values()]
-    assert counted == 2 * [sum(array.nbytes for array in tiny.weights().values())]
+        for limit, kept in [(3 * (weights + 100), 3), (3 * weights - 1, 2)]:
+            monkeypatch.setattr(sessions, "CACHED_BYTES", limit)
+            found = sessions.Sessions(ModelFile.read(path), None, 1)
+            for names in sets:
+                found.run(frozenset(names), feeds)
+            assert started.kept() == sets[-kept:]
+            del found
 
 
 def test_failure_while_running(model_path: Path) -> None:
@@ -183,15 +203,16 @@ def test_failure_while_running(model_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_the_head_alone(model_path: Path) -> None:
+def test_the_head_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fed with the target layer's output, the graph starts there and needs no image."""
     found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    started = StartedSessions(monkeypatch)
     images, targets = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32), np.array([4, 1])
     whole = found.run(frozenset({"logits", "activations", "gradients"}), {"images": images, "targets": targets})
     head = found.run(frozenset({"logits", "gradients"}), {"activations": whole["activations"], "targets": targets})
     for name, value in head.items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-6, atol=1e-7)
-    assert len(found._cache) == 2
+    assert len(started.kept()) == 2
 
 
 def test_an_input_that_is_not_fed(model_path: Path) -> None:
@@ -237,7 +258,7 @@ def resident():
 found = Sessions(ModelFile.read(sys.argv[1]), None, 1)
 feeds = {"images": np.ones((32, 3, 192, 192), np.float32), "targets": np.zeros(32, np.int64)}
 
-session = found._session((frozenset({"logits", "guided_gradients"}), (), 1)).session
+session = found.make(frozenset({"logits", "guided_gradients"}), lambda options: None)
 
 def run(rows):  # not in pieces
     session.run(None, {name: value[:rows] for name, value in feeds.items()})

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seewhy import Explainer, ModelFileError
 from seewhy.methods.registry import METHODS
+from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import pixels, write
 
@@ -89,13 +90,12 @@ def few(method: str) -> dict[str, Any]:
 def test_other_shapes_behind_the_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of the head returns gradients alone: held to the activations that it was fed."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"), threads=1)
-    run = explainer._sessions.run
 
-    def flat(outputs: frozenset[str], feeds: dict[str, np.ndarray]) -> Any:
+    def flat(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
         values = run(outputs, feeds)
         return {"gradients": values["gradients"][:, :, :1]} if outputs == {"gradients"} else values
 
-    monkeypatch.setattr(explainer._sessions, "run", flat)
+    replace_runs(monkeypatch, flat)
     with pytest.raises(ModelFileError, match=r"gradients has the shape \(3, 5, 1, 8\) and not \(3, 5, 6, 8\)"):
         explainer.explain(pixels(), top=2)
 

@@ -234,9 +234,9 @@ def test_command_line(photos: Path, model_path: Path, tmp_path: Path) -> None:
     assert len(list((out / "shards").iterdir())) == 2
 
 
-def test_without_pyarrow(photos: Path, explainer: Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow(photos: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    result = run("explain", explainer._model.path, photos, "-o", tmp_path / "out", "--format", "parquet")
+    result = run("explain", model_path, photos, "-o", tmp_path / "out", "--format", "parquet")
     assert result.exit_code == 2 and result.stderr.endswith('run: pip install "seewhy[parquet]"\n')
 
 
