@@ -41,7 +41,7 @@ def load_timm(spec: str, wanted: Wanted) -> Source:
     config = data.resolve_model_data_config(module)
     subset = None if wanted.classes is not None else data.infer_imagenet_subset(module)
     height, width = (int(size) for size in config["input_size"][1:])
-    how = _preprocessing(spec, config, (height, width), wanted.resize_given)
+    how = preprocessing_of(spec, config, (height, width), wanted.resize_given)
     preprocessing: Preprocessing | None = how
     notes: tuple[str, ...] = ()
     if wanted.channels not in (None, len(how.mean)):
@@ -58,7 +58,7 @@ def load_timm(spec: str, wanted: Wanted) -> Source:
     )
 
 
-def _preprocessing(spec: str, config: dict[str, Any], size: tuple[int, int], overridden: bool) -> Preprocessing:
+def preprocessing_of(spec: str, config: dict[str, Any], size: tuple[int, int], overridden: bool) -> Preprocessing:
     """What `timm.data.create_transform` does for evaluation, in the words of the file contract.
 
     It can say `center` for square inputs (the shorter side to size / crop_pct, then a centre crop) and `squash` to the

@@ -15,7 +15,7 @@ from seewhy.errors import ExportError
 from seewhy.images.preprocessing import normalise, photograph
 from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
 from seewhy_export.sources.source import Source
-from seewhy_export.sources.timm_models import _preprocessing
+from seewhy_export.sources.timm_models import preprocessing_of
 
 OWN = Preprocessing("shorter-side", 256, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "BGR")
 
@@ -121,7 +121,7 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], photo: Callable[...,
     height, width = how["input_size"][1:]
     picture = photo(*size)
     theirs = timm_data.create_transform(**how)(picture).numpy()
-    preprocessing = _preprocessing("timm:any", how, (height, width), False)
+    preprocessing = preprocessing_of("timm:any", how, (height, width), False)
     metadata = Metadata(
         ModelInfo("", "", ""), (height, width), 3, 2, None, preprocessing, None, "softmax", Rectifiers(), {}, {}
     )
@@ -144,8 +144,8 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], photo: Callable[...,
 def test_what_a_file_cannot_say_is_refused_unless_the_user_chooses(how: dict[str, Any]) -> None:
     size = how["input_size"][1:]
     with pytest.raises(ExportError, match="timm:any: timm shows it photographs in crop mode .* choose a way with"):
-        _preprocessing("timm:any", how, size, False)
-    own = _preprocessing("timm:any", how, size, True)
+        preprocessing_of("timm:any", how, size, False)
+    own = preprocessing_of("timm:any", how, size, True)
     chosen = with_overrides(Source(nn.Conv2d(3, 1, 1), preprocessing=own, image_size=size), None, Overrides("squash"))
     assert chosen.preprocessing is not None and chosen.preprocessing.resize == "squash"
     assert chosen.preprocessing.mean == how["mean"] and chosen.preprocessing.size is None

@@ -174,12 +174,12 @@ def test_refused_in_one_line(spec: str, weights: str, message: str, factories: P
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where nothing has been downloaded before
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(ExportError, match="Network is unreachable; give --weights FILE, or --weights none"):
         load_source("torchvision:resnet18", "DEFAULT")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -137,7 +139,8 @@ def test_the_measure(error: float, own: float, agrees: bool) -> None:
 
 def test_the_picture_has_constant_areas() -> None:
     """At least a third of all neighbours tie, and the rest is no single colour."""
-    picture = parity._picture((3, 64, 80), torch.Generator().manual_seed(1))
+    graph: Any = SimpleNamespace(channels=3, image_size=(64, 80))
+    [picture] = parity.draw_input("picture", 1, graph, mean=[0.0], std=[1.0])
     assert ((picture >= 0) & (picture <= 1)).all()
     ties = (picture[:, :, 1:] == picture[:, :, :-1]).double().mean()
     assert 1 / 3 < ties < 0.9

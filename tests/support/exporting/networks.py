@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from seewhy_export.sources.torchvision_import import import_torchvision
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
     """Give every parameter and buffer values that leave no branch switched off.
@@ -31,7 +33,7 @@ def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
                     value.copy_(normal(value, 0.02))
                 else:
                     value.copy_(uniform(value, 0.5, 1.5))
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+            if isinstance(part, BATCH_NORMS) and part.running_mean is not None:
                 part.running_mean.copy_(normal(part.running_mean, 0.1))
                 part.running_var.copy_(uniform(part.running_var, 0.5, 1.5))
     return module
@@ -44,7 +46,7 @@ def settle(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
     rounding is then all that can be seen.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [part for part in module.modules() if isinstance(part, BATCH_NORMS)]
     norms = [norm for norm in norms if norm.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
     module.eval()
