@@ -103,14 +103,14 @@ class Bench:
         batches = [batch for batch in question.batches if not self.chosen.batches or batch in self.chosen.batches]
         wanted = [batch for batch in batches if self._lacks(kept, results_file.key(name, model, batch))]
         if wanted:
-            with self._tools(name, model, question, question.rivals) as tools:
+            with self.started_tools(name, model, question, question.rivals) as tools:
                 for batch in wanted:
                     trying = [tool for tool in tools if tool.rival.tries(model, batch)]
-                    kept.add(results_file.key(name, model, batch), self._measure(question, model, batch, trying))
+                    kept.add(results_file.key(name, model, batch), self.measure_group(question, model, batch, trying))
         for batch in batches:
-            self._apart(kept, name, question, model, batch)
+            self.measure_apart(kept, name, question, model, batch)
 
-    def _apart(self, kept: results_file.Results, name: str, question: Question, model: str, batch: int) -> None:
+    def measure_apart(self, kept: results_file.Results, name: str, question: Question, model: str, batch: int) -> None:
         """Tools for which the memory of all together did not suffice, beside the two that others are divided by."""
         key = results_file.key(name, model, batch)
         for rival in question.rivals:
@@ -118,11 +118,11 @@ class Bench:
             if not record.get("failed", "").startswith(KILLED) or record.get("apart"):
                 continue
             few = [other for other in question.rivals if other.name in (rival.name, question.ours, question.floor)]
-            with self._tools(name, model, question, few) as tools:
-                group = self._measure(question, model, batch, tools)
+            with self.started_tools(name, model, question, few) as tools:
+                group = self.measure_group(question, model, batch, tools)
             kept.replace(key, rival.name, {**group["rivals"][rival.name], "apart": True})
 
-    def _measure(self, question: Question, model: str, batch: int, tools: Sequence[Tool]) -> dict[str, Any]:
+    def measure_group(self, question: Question, model: str, batch: int, tools: Sequence[Tool]) -> dict[str, Any]:
         place = self._prepared(model)
         rounds = self.chosen.rounds or (question.rounds or ROUNDS)[batch]
         with tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as scratch:
@@ -139,7 +139,7 @@ class Bench:
             return measure(group, rounds, self.chosen.quiet)
 
     @contextlib.contextmanager
-    def _tools(self, name: str, model: str, question: Question, rivals: Sequence[Rival]) -> Iterator[list[Tool]]:
+    def started_tools(self, name: str, model: str, question: Question, rivals: Sequence[Rival]) -> Iterator[list[Tool]]:
         """All started together; each is ready before anything is measured."""
         tools = [
             self._start(name, rival)

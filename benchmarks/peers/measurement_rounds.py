@@ -106,7 +106,7 @@ def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, 
     for turn in range(rounds):
         working = [tool.rival.name for tool in group.tools if tool.failure is None]
         for name in round_statistics.order(working, turn) if working else []:
-            _measure(next(tool for tool in group.tools if tool.rival.name == name), quiet)
+            take_turn(next(tool for tool in group.tools if tool.rival.name == name), quiet)
     return {
         "rounds": rounds,
         "rivals": {tool.rival.name: _record(tool, group, agreements) for tool in group.tools},
@@ -131,7 +131,8 @@ def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
     return np.load(path)
 
 
-def _measure(tool: Tool, quiet: Quiet) -> None:
+def take_turn(tool: Tool, quiet: Quiet) -> None:
+    """Measure one tool once, and again while other programs disturb it."""
     for _ in range(MOST_TRIES):
         quiet.wait()
         time.sleep(REST)

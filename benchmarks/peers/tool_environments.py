@@ -20,8 +20,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 SEEWHY = "seewhy"
 # A GPU's libraries: gigabytes that no measurement here uses.
 _FOR_GPUS = re.compile(r"(nvidia|cuda|rocm|(pytorch[-_.])?triton)([-_.].*)?", re.IGNORECASE)
-# What an installation of seewhy is made of.
-_SOURCES = ("pyproject.toml", "CMakeLists.txt", "csrc", "engine", "export")
+SOURCES = ("pyproject.toml", "CMakeLists.txt", "csrc", "engine", "export")
+"""Files and folders that an installation of seewhy is made of."""
 
 
 class EnvironmentFailure(Exception):
@@ -126,7 +126,7 @@ def gpu_libraries(report: Mapping[str, Any]) -> list[str]:
 def sources_digest() -> str:
     """Of what an installation of this checkout is made of."""
     digest = hashlib.sha256()
-    for part in _SOURCES:
+    for part in SOURCES:
         top = ROOT / part
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             name = path.relative_to(ROOT)

@@ -137,10 +137,10 @@ def test_results_of_earlier_commits_are_marked(tmp_path: Path) -> None:
     later.add("gradcam/resnet50/1", {"rivals": {}})
     assert later.has("gradcam/resnet50/1") and not later.has("gradcam/resnet50/8")
     data = results_file.read(path)
-    assert "not again since: gradcam/resnet50/8." in write_page._earlier(data["records"], data["sources"])
+    assert "not again since: gradcam/resnet50/8." in write_page.earlier_results(data["records"], data["sources"])
     later.add("gradcam/resnet50/8", {"rivals": {}})
     data = results_file.read(path)
-    assert write_page._earlier(data["records"], data["sources"]) == ""
+    assert write_page.earlier_results(data["records"], data["sources"]) == ""
 
 
 def rival(milliseconds: list[float], **others: Any) -> dict[str, Any]:
@@ -215,10 +215,10 @@ def test_who_runs_out_of_memory_is_measured_apart(monkeypatch: pytest.MonkeyPatc
     def measured(question: Any, model: str, batch: int, tools: Sequence[str]) -> dict[str, Any]:
         return {"rivals": {name: {"ms": {"median": 7.0}} for name in tools}}
 
-    monkeypatch.setattr(bench, "_tools", tools)
-    monkeypatch.setattr(bench, "_measure", measured)
+    monkeypatch.setattr(bench, "started_tools", tools)
+    monkeypatch.setattr(bench, "measure_group", measured)
     for _ in range(2):
-        bench._apart(kept, "gradcam", benchmark_questions.QUESTIONS["gradcam"], "resnet50", 1)
+        bench.measure_apart(kept, "gradcam", benchmark_questions.QUESTIONS["gradcam"], "resnet50", 1)
     assert beside == [{"torch-cam", "SeeWhy", "onnxruntime forward"}]
     found = kept.rivals("gradcam/resnet50/1")
     assert found["torch-cam"] == {"ms": {"median": 7.0}, "apart": True}
@@ -253,9 +253,9 @@ def test_the_page_says_where_we_lose_and_what_failed(tmp_path: Path) -> None:
 
 def test_cuda_figures_are_shown_where_there_are_any(tmp_path: Path) -> None:
     file = tmp_path / "cuda.json"
-    assert write_page._cuda(file) == "Not measured.\n"
+    assert write_page.cuda_table(file) == "Not measured.\n"
     file.write_text(json.dumps({"device": "a GPU", "rows": [{"model": "vgg16", "batch": 8, "ours, ms": 1.234}]}))
-    assert write_page._cuda(file).splitlines()[-1] == "| vgg16 | 8 | 1.23 |"
+    assert write_page.cuda_table(file).splitlines()[-1] == "| vgg16 | 8 | 1.23 |"
 
 
 def test_photographs_and_maps_are_the_same_every_time(tmp_path: Path) -> None:
@@ -303,10 +303,10 @@ def test_disturbed_turns_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None
     machine.pid = 1  # type: ignore[attr-defined]
     tool = measurement_rounds.Tool(measurement_rounds.Rival("one", "e", "m:f"), machine)  # type: ignore[arg-type]
     patient, hasty = (measurement_rounds.Quiet(machine, limit) for limit in (0.25, None))  # type: ignore[arg-type]
-    measurement_rounds._measure(tool, hasty)
+    measurement_rounds.take_turn(tool, hasty)
     assert machine.now < 4 and hasty.made_again == 0 and hasty.share() == pytest.approx(1)
     for _ in range(4):
-        measurement_rounds._measure(tool, patient)
+        measurement_rounds.take_turn(tool, patient)
     assert len(tool.times) == 5 and patient.made_again == machine.turns - 5 == 1
     assert patient.share() == pytest.approx(0) and machine.now > 9
 
@@ -358,7 +358,7 @@ def test_a_worker_that_dies_is_a_failure_with_its_last_words(tmp_path: Path) -> 
 
 
 def test_what_tools_leave_behind_is_not_a_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for part in tool_environments._SOURCES:
+    for part in tool_environments.SOURCES:
         (tmp_path / part).write_text("a") if "." in part else (tmp_path / part / "x").mkdir(parents=True)
     (tmp_path / "engine" / "x" / "a.py").write_text("a")
     monkeypatch.setattr(tool_environments, "ROOT", tmp_path)

@@ -108,7 +108,7 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
             bar=comparison_tables.bar_table(records),
             threads=data["threads"],
             others=_others(records),
-            earlier=_earlier(records, data.get(SOURCES)),
+            earlier=earlier_results(records, data.get(SOURCES)),
         )
     ]
     for name, question in QUESTIONS.items():
@@ -121,7 +121,7 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
     if comparison_plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
         parts.append(f"![Cold start](images/{path.stem}-cold.png)\n")
     parts.append(comparison_tables.cold_table(records))
-    parts.append(f"## CUDA\n\n{_cuda(cuda)}")
+    parts.append(f"## CUDA\n\n{cuda_table(cuda)}")
     parts.append(f"## Where answers differ, and what failed\n\n{comparison_tables.differences(records)}")
     return "\n".join(parts)
 
@@ -146,8 +146,8 @@ def _machine(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cuda(path: Path) -> str:
-    """From what `benchmarks/cuda.py` wrote: `device`, and `rows`, dicts that all have the same keys."""
+def cuda_table(path: Path) -> str:
+    """Return a table of what `benchmarks/cuda.py` wrote: `device`, and `rows`, dicts that all have the same keys."""
     data = results_file.read(path)
     if not data:
         return "Not measured.\n"
@@ -159,8 +159,8 @@ def _text(value: Any) -> str:
     return comparison_tables.number(value) if isinstance(value, float) else str(value)
 
 
-def _earlier(records: dict[str, Any], sources: str | None) -> str:
-    """Which figures are of another commit than most."""
+def earlier_results(records: dict[str, Any], sources: str | None) -> str:
+    """Return a line that names the results of another commit than most, or nothing."""
     old = [key for key, record in records.items() if record.get(SOURCES, sources) != sources]
     return f"- Measured with an earlier commit, and not again since: {', '.join(old)}.\n" if old else ""
 
