@@ -1,4 +1,4 @@
-"""Fixtures: the tiny model as a file, an Explainer of it, and pictures to explain."""
+"""Fixtures of all tests: the tiny model as a file, an Explainer of it, images to explain, and exported networks."""
 
 from __future__ import annotations
 

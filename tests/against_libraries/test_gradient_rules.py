@@ -1,6 +1,7 @@
-"""Guided backpropagation and deconvnet in Captum, pytorch-grad-cam and zennit: where they are ours, and where not.
+"""Tests of the gradient rules against Captum, pytorch-grad-cam and zennit: where they agree.
 
-All three guide modules of class nn.ReLU. Whatever else rectifies keeps its plain gradient there, without a word.
+All three libraries guide modules of class nn.ReLU only. Other rectifiers keep their plain gradient there, without a
+warning.
 """
 
 from __future__ import annotations

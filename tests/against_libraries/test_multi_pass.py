@@ -1,7 +1,7 @@
-"""Methods of many passes against Captum and pytorch-grad-cam: the same numbers where the definition is the same, and
-where docs/concepts/semantics.md says that a library differs, how.
+"""Tests of the multi-pass methods against Captum and pytorch-grad-cam.
 
-The libraries compute in float64; the engine in float32 from an exported file.
+The numbers are equal where the definitions are equal. Where docs/concepts/semantics.md says that a library differs, the
+tests show how. The libraries compute in float64; the engine computes in float32 from an exported file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""benchmarks/cuda.py, as far as it goes without a GPU: it says so, and its arithmetic and its rivals are right."""
+"""Tests of benchmarks/cuda.py without a GPU: its message, its arithmetic, and the methods that it compares."""
 
 from __future__ import annotations
 

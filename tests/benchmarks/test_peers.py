@@ -1,4 +1,4 @@
-"""The benchmark's own code: statistics, comparisons, the file of results, the page, and the rounds of real workers."""
+"""Tests of benchmarks/peers: statistics, comparisons, the results file, the page, and rounds of real workers."""
 
 from __future__ import annotations
 

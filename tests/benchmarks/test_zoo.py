@@ -1,7 +1,4 @@
-"""Members of docs/reference/models.md, of as many kinds as possible.
-
-benchmarks/compatibility/zoo.py exports them all.
-"""
+"""Tests of benchmarks/compatibility/zoo.py, and of exports of the kinds of networks in docs/reference/models.md."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What an exported file answers, through the engine, against Captum, pytorch-grad-cam and module hooks.
+"""Tests of exported files, run by the engine, against Captum, pytorch-grad-cam and module hooks.
 
-Float32 against a reference in float64: relative L2 error at most the larger of 1e-4 and 4 times PyTorch's own float32
-error. An input on which a rectifier flips by rounding is drawn again (see seewhy_export/verification/parity.py), at
-most 4 times.
+The float32 results are compared with a float64 reference. The relative L2 error is at most the larger of 1e-4 and 4
+times the float32 error of PyTorch itself. An input on which rounding flips a rectifier is drawn again, at most 4 times
+(see seewhy_export/verification/parity.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The export itself: what is left alone, what is written, what is refused."""
+"""Tests of `seewhy_export.export`: what stays unchanged, what is written, and what is refused."""
 
 from __future__ import annotations
 

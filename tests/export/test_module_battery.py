@@ -1,7 +1,7 @@
-"""Any module, however it is written: it exports and agrees with PyTorch, or is refused in one line that says why.
+"""Tests of exports of the networks in `support.exporting.module_battery`.
 
-Every export checks itself. Here the file is also held to the module run eagerly in float64, which knows nothing of
-graphs.
+Each network is exported and agrees with PyTorch, or is refused with one line that gives the reason. Every export checks
+itself; here the file is also compared with the module run eagerly in float64, without any graph.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from torch import nn
 
 from seewhy.errors import ExportError
 from seewhy_export import export
-from support.exporting import module_battery as modules
+from support.exporting import module_battery
 from support.exporting.agreement import check
 
-ALL = {f"{table}: {name}": make for table, parts in modules.TABLES.items() for name, make in parts.items()}
-QUICK = [name for name in ALL if name.partition(": ")[2] not in modules.HEAVY]
+ALL = {f"{table}: {name}": make for table, parts in module_battery.TABLES.items() for name, make in parts.items()}
+QUICK = [name for name in ALL if name.partition(": ")[2] not in module_battery.HEAVY]
 TOGETHER = 12
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
 def expected(names: list[str]) -> Counter[str]:
     parts = [name.partition(": ")[2] for name in names]
-    return sum((Counter(modules.RECTIFIERS.get(part, {})) for part in parts), Counter())
+    return sum((Counter(module_battery.RECTIFIERS.get(part, {})) for part in parts), Counter())
 
 
 @pytest.mark.parametrize("start", range(0, len(QUICK), TOGETHER))
 def test_parts_together_export_and_agree(start: int, tmp_path: Path) -> None:
     """A dozen in one network, since most of the time goes into what each export does once."""
     names = QUICK[start : start + TOGETHER]
-    kinds = check(modules.network(*(ALL[name]() for name in names)), tmp_path / "model.onnx")
+    kinds = check(module_battery.network(*(ALL[name]() for name in names)), tmp_path / "model.onnx")
     assert kinds == expected(names)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_each_part_exports_and_agrees(name: str, tmp_path: Path) -> None:
-    assert check(modules.network(ALL[name]()), tmp_path / "model.onnx") == expected([name])
+    assert check(module_battery.network(ALL[name]()), tmp_path / "model.onnx") == expected([name])
 
 
-@pytest.mark.parametrize("name", modules.REFUSED)
+@pytest.mark.parametrize("name", module_battery.REFUSED)
 def test_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    make, message = modules.REFUSED[name]
+    make, message = module_battery.REFUSED[name]
     with pytest.raises(ExportError, match=message) as caught:
-        export(make(), tmp_path / "model.onnx", image_size=modules.SIZE)
+        export(make(), tmp_path / "model.onnx", image_size=module_battery.SIZE)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
@@ -54,9 +54,9 @@ def test_refused_in_one_line(name: str, tmp_path: Path) -> None:
 def test_other_channels_and_sizes(channels: int, size: tuple[int, int], tmp_path: Path) -> None:
     parts = [
         nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(modules.CHANNELS, 4, 3, 2),
+        nn.Conv2d(module_battery.CHANNELS, 4, 3, 2),
         nn.AdaptiveAvgPool2d(7),
         nn.PReLU(),
         nn.SiLU(),
     ]
-    check(modules.network(*parts, channels=channels, size=size), tmp_path / "model.onnx", size, channels)
+    check(module_battery.network(*parts, channels=channels, size=size), tmp_path / "model.onnx", size, channels)

@@ -1,4 +1,7 @@
-"""Networks that people bring, at their own sizes, with live random weights; each export checks itself in float64."""
+"""Tests of exports of well-known networks at their own sizes, with live random weights.
+
+Each export checks itself in float64.
+"""
 
 from __future__ import annotations
 

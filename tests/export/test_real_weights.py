@@ -1,8 +1,8 @@
-"""EfficientNet-Lite1 and Lite2 with their ImageNet weights, at their own sizes, against Captum and pytorch-grad-cam.
+"""Tests of EfficientNet-Lite1 and Lite2 with ImageNet weights, at their own sizes, against Captum and pytorch-grad-cam.
 
-The libraries run in float32 like the file, and flip a ReLU6 now and then as it does, so the input gradient is compared
-to their float64 runs with the tolerance of that. Captum's guided backprop knows nn.ReLU modules only and gives a ReLU6
-network the plain gradient; so the guided gradient is compared with hooks on the ReLU6 modules.
+In float32 the libraries and the file sometimes flip a ReLU6, so the input gradient is compared with the libraries in
+float64, with a tolerance for flips. Captum guides nn.ReLU modules only and gives a ReLU6 network the plain gradient, so
+the guided gradient is compared with hooks on the ReLU6 modules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 import seewhy
 from seewhy.contract.metadata import Preprocessing
 from seewhy_export import export
-from support.exporting import module_hooks as hooks
+from support.exporting import module_hooks
 
 pytestmark = pytest.mark.slow
 # The authors' sizes: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
@@ -80,7 +80,7 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
     assert np.abs(results["gradcam"].heatmaps - theirs).max() <= 1e-4
 
     plain = captum.Saliency(double).attribute(images.clone().requires_grad_(True), targets, abs=False).detach().numpy()
-    guided = hooks.guided_gradient(double, images, targets, _is_relu6).numpy()
+    guided = module_hooks.guided_gradient(double, images, targets, _is_relu6).numpy()
     bounds = {kind: _bound(report.parity[kind]) for kind in ("input_gradients", "guided_gradients")}
     assert relative(results["backprop"].attributions, plain) <= bounds["input_gradients"]
     assert relative(results["guided-backprop"].attributions, guided) <= bounds["guided_gradients"]

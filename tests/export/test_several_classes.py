@@ -1,4 +1,4 @@
-"""Exported networks started at their target layer: several classes, and Ablation-CAM, for maps and for tokens."""
+"""Tests of exported networks that start at their target layer: several classes, and Ablation-CAM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways of writing a network that once ended in a wrong file, a traceback or a refusal that was not true."""
+"""Tests of networks whose way of writing once ended in a wrong file, a traceback or an untrue refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests of the kernels run with every instruction set."""
+"""Fixture that runs every kernel test with each instruction set."""
 
 from __future__ import annotations
 

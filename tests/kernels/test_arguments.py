@@ -1,4 +1,4 @@
-"""What the kernels refuse, and that the message carries the values."""
+"""Tests of the arguments that the kernels refuse: the message names the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sums of the CAM family, against exact sums of the same numbers."""
+"""Tests of the CAM kernels against exact sums of the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instruction sets: all give the same bits, one is chosen at load, and the environment may choose another."""
+"""Tests of the choice of instruction set: all give the same bits, and the environment may override it at load."""
 
 from __future__ import annotations
 

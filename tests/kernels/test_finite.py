@@ -1,4 +1,4 @@
-"""Whether all numbers are finite, against NumPy's own look at each."""
+"""Tests of the kernel that finds non-finite numbers, against NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of an input gradient, against loops in float64 and exact rounding."""
+"""Tests of the gradient kernels against loops in float64 and exact rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Min-max to [0, 1] against NumPy's float32 and float64."""
+"""Tests of min-max scaling to [0, 1] against NumPy in float32 and float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels to network input, against loops and against torchvision's order of operations."""
+"""Tests of the normalisation of pixels against loops, and against torchvision's order of operations."""
 
 from __future__ import annotations
 

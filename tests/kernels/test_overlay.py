@@ -1,4 +1,4 @@
-"""Heat over a photograph, against exact rounding and the formula in float64."""
+"""Tests of the overlay kernel against exact rounding and the formula in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlays straight from maps: the bytes, and the errors, of the kernels one after the other."""
+"""Tests of overlays made directly from maps: bytes and errors equal those of the single kernels in sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several threads: the same bits, really used, and only where there is work for them."""
+"""Tests of kernels on several threads: the same bits, all threads used, and none started for small work."""
 
 from __future__ import annotations
 

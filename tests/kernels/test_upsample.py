@@ -1,4 +1,4 @@
-"""Bilinear upsampling against the definition, point by point, and against PyTorch."""
+"""Tests of bilinear upsampling against the definition, point by point, and against PyTorch."""
 
 from __future__ import annotations
 

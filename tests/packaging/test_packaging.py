@@ -1,4 +1,4 @@
-"""What gets installed: the wheel, the sdist, the requirements, and a runtime that does its work without PyTorch."""
+"""Tests of the wheel, the sdist, the requirements, and an installed engine without PyTorch."""
 
 from __future__ import annotations
 

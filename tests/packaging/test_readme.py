@@ -1,4 +1,4 @@
-"""Check the README and the links of all documents.
+"""Tests of README.md and of the links in all documents.
 
 The README's code runs as printed and its table of methods is complete. The code runs in a copy of the repository that
 holds the results of `make demo`, with the installed `seewhy`. Links in all documents lead to files and headings.

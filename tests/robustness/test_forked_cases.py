@@ -1,4 +1,4 @@
-"""The processes that fuzzing runs in notice whatever goes wrong in them."""
+"""Tests of `support.forked_cases`: crashes, hangs, warnings and memory of the forked processes are noticed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 import time
 import warnings
 
-from support import forked_cases as forked
+from support import forked_cases
 
 
 def misbehave(case: str) -> str:
     """What the other processes do; they find it by name."""
-    forked.stage(f"about to {case}")
+    forked_cases.stage(f"about to {case}")
     ways = {
         "raise": lambda: [].pop(),
         "crash": lambda: ctypes.string_at(0),
@@ -33,7 +33,7 @@ def misbehave(case: str) -> str:
 def test_what_goes_wrong_is_noticed() -> None:
     cases = ["well", "raise", "crash", "want too much", "leave", "quit", "warn", "print", "again"]
     for group in (1, 4, 100):
-        ended = forked.run("robustness.test_forked_cases:misbehave", cases, memory=256 << 20, group=group)
+        ended = forked_cases.run("robustness.test_forked_cases:misbehave", cases, memory=256 << 20, group=group)
         assert [one.case for one in ended] == cases
         found = {one.case: one for one in ended}
         assert [case for case in cases if found[case].well] == ["well", "again"]
@@ -47,12 +47,12 @@ def test_what_goes_wrong_is_noticed() -> None:
 
 
 def test_what_hangs_is_noticed() -> None:
-    [spun] = forked.run("robustness.test_forked_cases:misbehave", ["spin"], seconds=0)
+    [spun] = forked_cases.run("robustness.test_forked_cases:misbehave", ["spin"], seconds=0)
     assert spun.killed == "SIGXCPU"
-    slept, well = forked.run("robustness.test_forked_cases:misbehave", ["sleep", "well"], wait=1, group=2)
+    slept, well = forked_cases.run("robustness.test_forked_cases:misbehave", ["sleep", "well"], wait=1, group=2)
     assert slept.killed == "SIGALRM" and well.well
 
 
 def test_memory_is_measured() -> None:
-    small, large = forked.run("robustness.test_forked_cases:misbehave", ["well", "grow"])
+    small, large = forked_cases.run("robustness.test_forked_cases:misbehave", ["well", "grow"])
     assert small.peak < 40 << 20 <= 70 << 20 < large.peak < 200 << 20

@@ -1,4 +1,4 @@
-"""Damaged image files: pixels of the right shape, or one `ImageError` of one line, in bounded time and memory."""
+"""Tests of damaged image files: the right shape or an `ImageError` of one line, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from seewhy import Explainer, ImageError, Settings, explain_folder
 from seewhy.contract.constants import MAX_PIXELS
 from seewhy.images.decoding import Decoded, decode_bytes, decode_file
-from support import forked_cases as forked
+from support import forked_cases
 from support.file_damage import DAMAGES
 from support.image_files import HEIGHT, WIDTH, image_files, png, resized
 
@@ -97,7 +97,7 @@ def one_line(text: str) -> bool:
 @pytest.mark.parametrize("seeds", [range(150), pytest.param(range(150, CASES), marks=pytest.mark.slow)])
 def test_damaged_images(seeds: range) -> None:
     cases = [{"seed": seed} for seed in seeds]
-    ended = forked.run("robustness.test_fuzz_images:decode", cases, memory=4 * GIB, group=GROUP)
+    ended = forked_cases.run("robustness.test_fuzz_images:decode", cases, memory=4 * GIB, group=GROUP)
     whole = {mode: decode_whole(mode) for mode in ("RGB", "L")}
     for one in ended:
         assert one.killed is None and one.raised is None, one
@@ -157,7 +157,7 @@ def test_decompression_bombs() -> None:
     """The limit is our own: a program that lifts Pillow's does not lift it, but for icons, which open by decoding."""
     cases = [{"kind": kind, "lifted": lifted} for lifted in (False, True) for kind in sorted(huge())]
     cases.remove({"kind": "ico", "lifted": True})
-    ended = forked.run("robustness.test_fuzz_images:decode_huge", cases, seconds=2, memory=4 * GIB, group=20)
+    ended = forked_cases.run("robustness.test_fuzz_images:decode_huge", cases, seconds=2, memory=4 * GIB, group=20)
     for one in ended:
         assert one.well and one_line(one.result), one
         # WebP's decoder itself refuses such canvases.
@@ -183,7 +183,8 @@ def decode_largest(case: dict[str, int]) -> list[int]:
 def test_memory_for_the_largest_pictures(depth: int, colours: int, width: int) -> None:
     """Ten bytes a pixel: Pillow's four, four of a conversion's result, and two of 16-bit grey."""
     case = {"depth": depth, "colours": colours, "width": width}
-    [ended] = forked.run("robustness.test_fuzz_images:decode_largest", [case], seconds=120, wait=500, memory=8 * GIB)
+    function = "robustness.test_fuzz_images:decode_largest"
+    [ended] = forked_cases.run(function, [case], seconds=120, wait=500, memory=8 * GIB)
     assert ended.well and ended.result == [SIDE, SIDE]
     assert ended.peak < 10.5 * MAX_PIXELS
 

@@ -1,8 +1,8 @@
-"""Damaged and malicious model files: each is refused in one line, or is the file that it was.
+"""Tests of damaged and malicious model files: each is refused with one line, or holds the original content.
 
 With `verify=False` a damaged graph reaches onnxruntime. Of 4,000 damaged copies none crashed onnxruntime 1.32, and 500
-were explained with other numbers. A crash there would be onnxruntime's, and is not held against us; that nothing
-of ours crashes before, and that whatever is raised is a `SeewhyError`, is.
+were explained with other numbers. A crash inside onnxruntime would be its fault. The tests require that our own code
+does not crash before, and that every error is a `SeewhyError`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seewhy.cli.model_report import facts, report
 from seewhy.contract import checksum
 from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
-from support import forked_cases as forked
+from support import forked_cases
 from support.file_damage import DAMAGES
 from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import pixels
@@ -62,10 +62,10 @@ def save(folder: Path, external: bool) -> list[Path]:
 def answers(path: Path, verify: bool) -> dict[str, str]:
     """{"refused": message} or {"numbers": hash of all that an Explainer says about two images}."""
     try:
-        forked.stage("read")
+        forked_cases.stage("read")
         described(path)
         ModelFile.read(path, verify)
-        forked.stage("run")
+        forked_cases.stage("run")
         results = Explainer(path, threads=1, verify=verify).explain(pixels(2), ["gradcam", "guided-backprop", "cam"])
     except SeewhyError as error:
         return {"refused": str(error)}
@@ -94,11 +94,11 @@ def load(case: dict[str, Any]) -> dict[str, str]:
         return {"kind": kind, "same": files == before, **answers(Path(folder, NAME), case["verify"])}
 
 
-def sweep(folder: Path, external: bool, seeds: range, verify: bool) -> tuple[str, list[forked.Ended]]:
+def sweep(folder: Path, external: bool, seeds: range, verify: bool) -> tuple[str, list[forked_cases.Ended]]:
     """The numbers of the whole file, and how each damaged one ended."""
     files = [str(path) for path in save(folder, external)]
     cases = [{"files": files, "seed": seed, "verify": verify} for seed in (None, *seeds)]
-    whole, *ended = forked.run("robustness.test_fuzz_model:load", cases)
+    whole, *ended = forked_cases.run("robustness.test_fuzz_model:load", cases)
     assert whole.well and whole.result["same"], whole
     return whole.result["numbers"], ended
 
@@ -303,10 +303,10 @@ def load_edited(case: dict[str, Any]) -> dict[str, Any]:
         before = snapshot(Path(folder))
         written: list[str] = []
         try:
-            forked.stage("read")
+            forked_cases.stage("read")
             described(path)
             explainer = Explainer(path, threads=1)
-            forked.stage("run")
+            forked_cases.stage("run")
             methods = explainer.methods if case["seed"] % 5 == 0 else explainer.methods[:2]  # all take a second
             settings = Settings(methods, top=1, raw=True, canvas="original")
             explain_folder(explainer, Path(folder, "photo.png"), Path(folder, "out"), settings)
@@ -327,7 +327,7 @@ def snapshot(folder: Path) -> list[tuple[str, bytes]]:
 # Each of these explains a picture if it can, which takes a fifth of a second.
 @pytest.mark.parametrize("seeds", parts(40, 500))
 def test_whole_files_may_say_what_they_like(seeds: range) -> None:
-    ended = forked.run("robustness.test_fuzz_model:load_edited", [{"seed": seed} for seed in seeds])
+    ended = forked_cases.run("robustness.test_fuzz_model:load_edited", [{"seed": seed} for seed in seeds])
     for one in ended:
         assert one.killed is None and one.raised is None, one
         # An integer overflow in a weight's shape is caught, and logged whatever the session's level is.

@@ -1,4 +1,4 @@
-"""Runs that are killed, at random moments and at every point that could matter, and then completed."""
+"""Tests of jobs that are killed at random moments and at every critical call, and then completed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, explain_folder
-from support import broken_jobs as faults
+from support import broken_jobs
 from support.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
 from support.repository import ROOT
 
@@ -38,7 +38,7 @@ def test_killed_at_one_point_after_the_other(
     step: int, form: str, model_path: Path, explainer: Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At calls that change files, before them or in the middle of what they write."""
-    settings = faults.settings(form)
+    settings = broken_jobs.settings(form)
     photos, folder = tmp_path / "photos", tmp_path / "killed"
     folder.mkdir()
     paths = pictures(photos, 12, 2)
@@ -67,7 +67,7 @@ def assert_files_are_whole(folder: Path) -> None:
             with Image.open(path) as picture:
                 picture.load()
         elif path.suffix in (".npz", ".parquet"):
-            assert list(faults.shard(path))
+            assert list(broken_jobs.shard(path))
         elif path.name == "run.json":
             json.loads(path.read_bytes())
         else:
@@ -99,7 +99,7 @@ def test_killed_at_random_moments(form: str, model_path: Path, explainer: Explai
     # Slow enough that there is something left after 30 runs, though a kill may come late on a busy machine.
     shards = form != "png"
     slow: dict[str, Any] = {"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 8}}, "full_size": shards}
-    settings = faults.settings(form, 6, **slow)
+    settings = broken_jobs.settings(form, 6, **slow)
     words = ["explain", model_path, photos, "-o", out, "-q", "--format", form, "--shard-size", 6]
     words += ["--method", "smoothgrad", "--option", "smoothgrad.samples=8", *["--full-size"] * shards]
     random = np.random.default_rng(FORMATS.index(form))
@@ -175,7 +175,7 @@ def test_signals(
         assert_complete(out, paths[:count], form)
     else:
         assert_files_are_whole(out)
-    method = faults.settings(
+    method = broken_jobs.settings(
         form, 50, methods=["smoothgrad"], options={"smoothgrad": {"samples": 20}}, full_size=form != "png"
     )
     explain_folder(explainer, photos, out, method)
@@ -227,30 +227,30 @@ def test_the_second_signal_waits_for_nothing(model_path: Path, tmp_path: Path) -
 
 def test_exit_statuses(model_path: Path, tmp_path: Path) -> None:
     """Of runs that stop early: what they have done is recorded."""
-    from support.command_line import run as command
+    from support import command_line
 
     paths = pictures(tmp_path / "photos", 300, 40)
     first = next(i for i, path in enumerate(paths) if not intact(path))
     base = ["explain", model_path, tmp_path / "photos", "-q", "--format", "npz", "-o"]
-    result = command(*base, tmp_path / "a", "--fail-fast")
+    result = command_line.run(*base, tmp_path / "a", "--fail-fast")
     assert result.exit_code == 1 and "an image failed: " in result.stderr
     assert first < len(lines(tmp_path / "a")) < 300
     assert_complete(tmp_path / "a", paths[: len(lines(tmp_path / "a"))], "npz")
-    result = command(*base, tmp_path / "a", "--fail-fast", "--restart")
+    result = command_line.run(*base, tmp_path / "a", "--fail-fast", "--restart")
     assert "the same command without --restart goes on from there" in result.stderr
-    result = command(*base, tmp_path / "b", "--max-failure-rate", 0.05)
+    result = command_line.run(*base, tmp_path / "b", "--max-failure-rate", 0.05)
     assert result.exit_code == 1 and "images failed, more than 5 %: " in result.stderr
     assert 100 <= len(lines(tmp_path / "b")) < 300
-    result = command(*base, tmp_path / "b", "--max-failure-rate", 0.5)
+    result = command_line.run(*base, tmp_path / "b", "--max-failure-rate", 0.5)
     assert result.exit_code == 1 and "300 images" in result.stderr and "40 failed" in result.stderr
     assert_complete(tmp_path / "b", paths, "npz")
     damaged = [path for path in paths if not intact(path)]
-    result = command("explain", model_path, *damaged, "-q", "-o", tmp_path / "c")
+    result = command_line.run("explain", model_path, *damaged, "-q", "-o", tmp_path / "c")
     assert result.exit_code == 2 and "40 failed" in result.stderr
     assert_complete(tmp_path / "c", damaged, "png")
     good = [path for path in paths if intact(path)]
-    assert command("explain", model_path, *good[:9], "-q", "-o", tmp_path / "d", "--fail-fast").exit_code == 0
-    assert command("explain", model_path, *good[:9], "-q", "-o", tmp_path / "d", "--restart").exit_code == 0
+    assert command_line.run("explain", model_path, *good[:9], "-q", "-o", tmp_path / "d", "--fail-fast").exit_code == 0
+    assert command_line.run("explain", model_path, *good[:9], "-q", "-o", tmp_path / "d", "--restart").exit_code == 0
     shutil.rmtree(tmp_path / "d")
 
 

@@ -1,4 +1,4 @@
-"""Much work: memory that does not grow with the number of images, and an Explainer that many threads share."""
+"""Tests of large jobs: memory does not grow with the number of images, and many threads share one Explainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel tests pass under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""Test that runs the kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helpers to break runs and to see what became of them: images, some of them damaged, and a run to compare with."""
+"""Helpers for tests of interrupted jobs: images, some of them damaged, and checks of what a job has written."""
 
 from __future__ import annotations
 

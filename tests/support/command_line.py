@@ -1,4 +1,4 @@
-"""The command line, called in this process."""
+"""Calls of the `seewhy` command in the process of the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage to a file's content, as disks, networks and copying programs do it: each by a seeded generator."""
+"""Damage to a file's content as disks, networks and copying programs cause it, each by a seeded generator."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Runs a function on many cases in processes that may crash, hang, or ask for all memory.
+"""Calls of a function with many cases, in processes that may crash, hang, or ask for all memory.
 
-This file is also the program that does it: it imports the function's module once and forks, so that a process costs
-milliseconds. It is a program of its own since pytest has threads, which a fork would leave behind.
+This file is also the program that makes the calls: it imports the module of the function once and forks, so that a
+process costs milliseconds. It is a program of its own because pytest has threads, which a fork would lose.
 """
 
 from __future__ import annotations

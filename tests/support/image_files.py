@@ -1,4 +1,4 @@
-"""Image files of many kinds, made from one photograph-like picture, and edits of the sizes in their headers."""
+"""Image files of many kinds, made from one synthetic image, and edits of the sizes in their headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 97, 66
 
 
 def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.ndarray:
-    """(height,width,3) uint8: smooth colours, edges, and a little noise."""
+    """Return an image of smooth colours, edges and a little noise: uint8 of shape (height, width, 3)."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (4, 6, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
@@ -27,7 +27,7 @@ def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.nd
 
 @cache
 def image_files() -> dict[str, bytes]:
-    """Kind -> content of a file of WIDTH x HEIGHT pixels."""
+    """Return the contents of image files of WIDTH x HEIGHT pixels, by the name of their kind."""
     rgb = Image.fromarray(photograph())
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a photograph" * 20
@@ -79,18 +79,19 @@ def image_files() -> dict[str, bytes]:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG, with its length and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width: int, height: int, rows: bytes, depth: int = 8, colours: int = 2, interlaced: bool = False) -> bytes:
-    """A PNG of filtered rows, whatever they are."""
+    """Return a PNG that holds `rows`, the filtered rows of its pixels, which are not checked."""
     header = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, interlaced)
     data = zlib.compress(rows, 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def interlaced_png() -> bytes:
-    """Adam7, which Pillow reads but does not write."""
+    """Return a PNG with Adam7 interlacing, which Pillow reads but does not write."""
     picture = photograph()
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     rows = [b"\0" + row.tobytes() for x, y, dx, dy in passes for row in picture[y::dy, x::dx]]
@@ -98,7 +99,7 @@ def interlaced_png() -> bytes:
 
 
 def tiled_tiff(width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """Tiles of 32x32, uncompressed, which Pillow reads but does not write."""
+    """Return a TIFF of uncompressed tiles of 32x32 pixels, which Pillow reads but does not write."""
     side = 32
     across, down = -(-width // side), -(-height // side)
     picture = np.zeros((down * side, across * side, 3), np.uint8)
@@ -143,7 +144,7 @@ def tiled_tiff(width: int = WIDTH, height: int = HEIGHT) -> bytes:
 
 
 def resized(content: bytes, width: int, height: int) -> bytes:
-    """The same file with another width and height in its header, where that is one whose header is known here."""
+    """Return the file with another width and height in its header, or as it is where its format is not known here."""
     data = bytearray(content)
     for start, edit in _HEADERS.items():
         if data.startswith(start):
@@ -211,10 +212,5 @@ _HEADERS: dict[bytes, Callable[[bytearray, int, int], None]] = {
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be huge."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    """Return a PNG of a few bytes whose header claims width x height RGB pixels."""
+    return png(width, height, b"")

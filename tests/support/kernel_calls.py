@@ -1,4 +1,4 @@
-"""Every kernel with good arguments of any size, for tests that hold for all of them."""
+"""Valid arguments of any size for every kernel, for tests that hold for all kernels."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""A program for test_kills.py: runs that kill themselves at one point after the other, each in a process of its own.
+"""Program for test_kills.py: jobs that kill themselves at one point after the other, each in a process of its own.
 
     python killed_jobs.py MODEL PHOTOS FOLDER FORMAT STEP
 
-Run number N goes into FOLDER/N and ends by SIGKILL at its Nth call that changes a file or folder: before the call, or
-in the middle of what it writes. N counts up by STEP until a run comes to its end. What is printed is how many were
-killed.
+Job number N writes into FOLDER/N and ends by SIGKILL at its Nth call that changes a file or folder: before the call, or
+in the middle of what it writes. N grows by STEP until a job reaches its end. The program prints how many were killed.
 """
 
 from __future__ import annotations

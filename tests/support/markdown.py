@@ -1,4 +1,4 @@
-"""Read code blocks, tables, links and anchors from the Markdown documents, for the tests that check them."""
+"""Code blocks, tables, links and anchors of the Markdown documents, for the tests that check them."""
 
 from __future__ import annotations
 

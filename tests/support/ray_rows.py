@@ -1,4 +1,4 @@
-"""Helpers for the tests of Ray: photographs, and the rows that one machine makes of them."""
+"""Helpers for the tests of Ray: images, and the rows that one machine writes for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The repository's files, and what `make demo` makes of them, for tests that need a checkout of their own."""
+"""The repository's files, and the results of `make demo`, for tests that need a checkout of their own."""
 
 from __future__ import annotations
 

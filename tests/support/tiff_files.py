@@ -1,4 +1,4 @@
-"""TIFF files of any pixel layout, written from their samples with `struct` and numpy alone."""
+"""TIFF files of any pixel layout, written from their samples with `struct` and NumPy alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A small classifier whose joint graph is written by hand, so that the engine's tests need no torch.
+"""A small classifier whose joint graph is written by hand, so that the engine's tests need no PyTorch.
 
     images -> conv 3x3 -> relu -> max pool 2x2 -> conv 3x3 -> relu (the target layer) -> global average -> linear
 
-The backward pass is derived by hand as well; `reference.py` computes the same in NumPy float64 by other means.
+The backward pass is derived by hand as well; `references/methods.py` computes the same in NumPy float64 by other means.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files of the tiny model, with whatever is changed in them, and pixels for it."""
+"""Model files of the tiny model with chosen changes, and preprocessed pixels for it."""
 
 from __future__ import annotations
 

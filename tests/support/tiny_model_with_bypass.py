@@ -1,4 +1,4 @@
-"""The tiny model with a path around its target layer: the mean of each colour reaches the logits as well."""
+"""The tiny model with a path around its target layer: the mean of each color reaches the logits as well."""
 
 from __future__ import annotations
 

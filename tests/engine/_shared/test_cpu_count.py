@@ -1,4 +1,4 @@
-"""The number of threads follows what the process may use: affinity, hardware threads, quotas of control groups."""
+"""Tests of `seewhy._shared.cpu_count`: affinity, hardware threads and quotas limit the number of threads."""
 
 from __future__ import annotations
 

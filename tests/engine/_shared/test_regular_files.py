@@ -1,4 +1,4 @@
-"""Tests of `seewhy._shared.regular_files`."""
+"""Tests of `seewhy._shared.regular_files`: devices, pipes and sockets are refused without being read."""
 
 from __future__ import annotations
 

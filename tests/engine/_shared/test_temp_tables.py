@@ -1,4 +1,4 @@
-"""Tables on disk that go with the program."""
+"""Tests of `seewhy._shared.temp_tables`: tables on disk that disappear with the process."""
 
 from __future__ import annotations
 

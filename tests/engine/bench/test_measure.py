@@ -1,6 +1,6 @@
-"""`seewhy bench`: what is run, what becomes of a row that cannot be, and how figures are made of times.
+"""Tests of `seewhy.bench.measure`: what is run, rows that cannot be measured, and the figures made from times.
 
-No test looks at how long anything took.
+No test depends on how long anything takes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folders of images: which files are found, where results go, and what one bad image does to the others."""
+"""Tests of `seewhy.bulk.explain_files`: files found, places of results, and images that fail alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError, TargetError, explain_folder
-from seewhy.bulk import explain_files as batch
+from seewhy.bulk import explain_files
 from seewhy.bulk.explain_files import Outcome, Settings
 from seewhy.bulk.pending_images import pending_images
 from seewhy.contract import checksum
@@ -48,7 +48,7 @@ def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[Input]:
     return list(pending_images(Inputs(paths, folder)))
 
 
-def explain_files(
+def outcomes_of(
     explainer: Explainer,
     found: list[Input],
     folder: Path,
@@ -56,11 +56,11 @@ def explain_files(
     progress: Callable[[int, int], object] | None = None,
 ) -> Iterator[Outcome]:
     place = output_folder.Folder(folder, [item.path for item in found])
-    return batch.explain_files(explainer, found, place, settings, progress, len(found))
+    return explain_files.explain_files(explainer, found, place, settings, progress, len(found))
 
 
 def run(explainer: Explainer, found: list[Input], folder: Path, settings: Settings) -> list[Outcome]:
-    return list(explain_files(explainer, found, folder, settings))
+    return list(outcomes_of(explainer, found, folder, settings))
 
 
 def test_find(photos: Path) -> None:
@@ -202,7 +202,7 @@ def test_an_image_alone_is_not_explained_twice(photos: Path, tmp_path: Path, mon
 
     replace_runs(monkeypatch, spoiled)
     found = find_images([photos / "a.jpg", photos / "B.PNG"], tmp_path / "out")
-    outcomes = list(explain_files(explainer, found, tmp_path / "out", Settings(["smoothgrad"])))
+    outcomes = list(outcomes_of(explainer, found, tmp_path / "out", Settings(["smoothgrad"])))
     assert len(calls) == 4  # for each image the plain run, and the one that fails
     words = r"m\.onnx: input_gradients of image 0 holds NaN"
     assert all(re.match(f"{re.escape(str(o.path))}: .*{words}", str(o.error)) for o in outcomes)
@@ -213,7 +213,7 @@ def test_methods_of_many_passes_finish_image_by_image(photos: Path, explainer: E
     passes: list[tuple[int, int]] = []
     settings = Settings(["scorecam", "smoothgrad"], options={"smoothgrad": {"samples": 3}}, batch_size=4)
     found = find_images([photos], tmp_path / "out")
-    outcomes = explain_files(explainer, found, tmp_path / "out", settings, lambda *done: passes.append(done))
+    outcomes = outcomes_of(explainer, found, tmp_path / "out", settings, lambda *done: passes.append(done))
     for done in range(1, len(found) + 1):
         assert next(outcomes).error is None
         assert len(names(tmp_path / "out")) == 3 * done
@@ -291,7 +291,7 @@ def test_two_runs_at_the_same_time(many: Path, model_path: Path, tmp_path: Path,
 
 def test_closing_early_leaves_whole_files_and_no_threads(many: Path, model_path: Path, tmp_path: Path) -> None:
     found = find_images([many], tmp_path / "out")
-    outcomes = explain_files(Explainer(model_path, threads=2), found, tmp_path / "out", Settings(batch_size=2))
+    outcomes = outcomes_of(Explainer(model_path, threads=2), found, tmp_path / "out", Settings(batch_size=2))
     assert next(outcomes).error is None
     outcomes.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
@@ -307,7 +307,7 @@ def test_a_folder_that_cannot_be_written_stops_everything(many: Path, model_path
     (out / "10.gradcam.png").mkdir(parents=True)  # a folder in place of a result
     outcomes = []
     with pytest.raises(OutputError, match=r"10\.gradcam\.png: cannot be written"):
-        for outcome in explain_files(Explainer(model_path, threads=2), found, out, Settings(batch_size=2)):
+        for outcome in outcomes_of(Explainer(model_path, threads=2), found, out, Settings(batch_size=2)):
             outcomes.append(outcome.path.name)
     assert outcomes == [item.short for item in found[:11]]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]

@@ -1,4 +1,4 @@
-"""Threads and batches for folders of every size."""
+"""Tests of `seewhy.bulk.parallel_plan`: threads and batch sizes for jobs of every size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages on threads: order, bounds, overlap, and what is left behind when something goes wrong."""
+"""Tests of `seewhy.bulk.thread_pipeline`: order, bounds, overlap, and threads that end after an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of `seewhy verify`: what is missing, short or changed in an output folder is named, and nothing else."""
+"""Tests of `seewhy.bulk.verify` and `seewhy verify`: missing, short and changed files are named, and no others."""
 
 from __future__ import annotations
 

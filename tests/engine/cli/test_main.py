@@ -1,4 +1,4 @@
-"""The command line: what it prints and writes, and one line with exit status 2 for everything that is wrong."""
+"""Tests of `seewhy.cli`: what the commands print and write, and one line with exit status 2 for each error."""
 
 from __future__ import annotations
 

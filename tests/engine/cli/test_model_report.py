@@ -1,4 +1,4 @@
-"""`seewhy inspect`: what a file says of itself, in words and as JSON."""
+"""Tests of `seewhy.cli.model_report` and `seewhy inspect`: the facts of a model file as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal: count, rate and the time left."""
+"""Tests of `seewhy.cli.progress`: the line that shows count, rate and time left on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that come while the command line starts: one line and the right status, never a traceback or silence."""
+"""Tests of `seewhy.cli.signals`: signals during startup give one line and the right exit status, never a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file's hash of itself."""
+"""Tests of `seewhy.contract.checksum`: the SHA-256 that a model file holds of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/concepts/file-format.md describes what the program does: every key and type, and code that runs as printed."""
+"""Tests of docs/concepts/file-format.md: every key and type is documented, and its code runs as printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metadata: written, read back, and refused with one clear line where it is wrong."""
+"""Tests of `seewhy.contract.metadata`: it is written, read back, and refused with one clear line where it is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explainer.explain: batches, targets, several methods, threads."""
+"""Tests of `seewhy.Explainer.explain`: batches, targets, several methods at once, and threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of every kind come out right, and those that cannot are refused in one line."""
+"""Tests of `seewhy.images.decoding`: images of every kind are decoded correctly or refused with one line."""
 
 from __future__ import annotations
 

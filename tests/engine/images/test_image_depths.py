@@ -1,4 +1,4 @@
-"""Depths and kinds of pixels other than 8-bit RGB, in all formats but TIFF and in PIL images."""
+"""Tests of `seewhy.images.decoding` for pixels other than 8-bit RGB, in PIL images and all formats except TIFF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model's view equals torchvision's transforms of the same picture, pixel by pixel."""
+"""Tests of `seewhy.images.preprocessing`: the model's view equals torchvision's transforms, pixel by pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF files of every pixel layout give the pixels that their samples stand for, or are refused by name.
+"""Tests of TIFF decoding: every pixel layout gives the pixels that its samples define, or is refused by name.
 
 The expected pixels are computed from the samples by the definitions of TIFF 6.0, without an image library.
 """

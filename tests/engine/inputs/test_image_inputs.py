@@ -1,4 +1,4 @@
-"""What there is to explain: every image once, in the order of the arguments and, in each, of the paths' components."""
+"""Tests of `seewhy.inputs.image_inputs`: each image is found once, in order of arguments and path components."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from seewhy.bulk.pending_images import pending_images
 from seewhy.cli.main import main
 from seewhy.inputs.image_inputs import Input, Inputs
 from seewhy.targets.class_targets import read_target
-from support import forked_cases as forked
+from support import forked_cases
 
 Photo = Callable[..., Image.Image]
 
@@ -583,6 +583,6 @@ def test_memory_does_not_grow_with_the_number_of_names(tmp_path: Path) -> None:
             "".join(f"/photos/of/a/long/holiday/{number // 1000}/{number}.jpg\n" for number in range(count))
         )
         cases.append({"list": str(path)})
-    few, many = forked.run("engine.inputs.test_image_inputs:list_many", cases, seconds=200, wait=600)
+    few, many = forked_cases.run("engine.inputs.test_image_inputs:list_many", cases, seconds=200, wait=600)
     assert few.well and many.well and (few.result, many.result) == (2_000, 200_000)
     assert many.peak - few.peak < 25 << 20, (few.peak, many.peak)

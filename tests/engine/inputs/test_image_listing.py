@@ -1,4 +1,4 @@
-"""Paths that are longer than the system takes: each costs a line, and everything else is explained."""
+"""Tests of `seewhy.inputs.image_listing`: a path that is too long gives one error, and the rest is explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of images, in text and CSV, from files and standard input."""
+"""Tests of `seewhy.inputs.image_lists`: lists of images as text and CSV, from files and standard input."""
 
 from __future__ import annotations
 

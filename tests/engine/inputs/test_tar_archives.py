@@ -1,4 +1,4 @@
-"""Images in tar archives: in order, never unpacked, and never a damaged archive that looks whole."""
+"""Tests of `seewhy.inputs.tar_archives`: images are read in order without unpacking, and damage is always reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from seewhy.inputs import tar_archives
 from seewhy.inputs.tar_archives import Member, is_tar, members, stem
-from support import forked_cases as forked
+from support import forked_cases
 from support.file_damage import DAMAGES
 
 BLOCK = 512
@@ -297,7 +297,8 @@ def test_headers_of_gigabytes(tmp_path: Path) -> None:
         file.write(header.tobuf(tarfile.GNU_FORMAT))
         for _ in range(300):
             file.write(bytes(1 << 20))
-    [ended] = forked.run("engine.inputs.test_tar_archives:bomb", [{"path": str(tmp_path / "x.tgz")}], memory=200 << 20)
+    case = {"path": str(tmp_path / "x.tgz")}
+    [ended] = forked_cases.run("engine.inputs.test_tar_archives:bomb", [case], memory=200 << 20)
     assert ended.well and "a header of 1073741824 bytes" in ended.result, ended
     assert ended.peak < 50 << 20
 

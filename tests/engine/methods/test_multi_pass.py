@@ -1,4 +1,4 @@
-"""Methods of many passes: against literal float64 references, and how often they run the graph."""
+"""Tests of the multi-pass methods against literal float64 references, and of how often they run the graph."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from seewhy import Explainer, MethodError
 from seewhy.methods.registry import METHODS
 from seewhy.methods.smoothgrad import draw
 from support import tiny_model_with_bypass
-from support.references import multi_pass as reference_passes
-from support.references import relative_error
+from support.references import multi_pass, relative_error
 from support.references.methods import Reference, minmax
 from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny
@@ -54,7 +53,7 @@ def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> Non
     assert result.options == {**{o.name: o.default for o in METHODS[method].options}, **OPTIONS[method]}
     for i, row in enumerate(targets):
         for k, target in enumerate(row):
-            raw, values = reference_passes.attribution(reference, method, batch[i], target, result.options)
+            raw, values = multi_pass.attribution(reference, method, batch[i], target, result.options)
             assert relative_error(result.attributions[i, k], values) < TOLERANCE[method]
             heat = minmax(values if METHODS[method].is_map else np.abs(values).max(axis=0))
             assert np.abs(result.heatmaps[i, k] - heat).max() < 10 * TOLERANCE[method]
@@ -234,7 +233,7 @@ def test_constant_maps_have_no_part_in_scorecam(tmp_path: Path, bias: float) -> 
     reference.w["conv2.weight"][2], reference.w["conv2.bias"][2], reference.w["fc.weight"][:, 2] = 0, bias, 0
     constant = 0
     for i, image in enumerate(pixels()):
-        raw, _ = reference_passes.attribution(reference, "scorecam", image, 0, {})
+        raw, _ = multi_pass.attribution(reference, "scorecam", image, 0, {})
         assert result.maps is not None
         assert relative_error(result.maps[i], raw) < TOLERANCE["scorecam"]
         constant += sum(channel.min() == channel.max() for channel in reference.forward(image).activations)

@@ -1,4 +1,4 @@
-"""Options of methods: what is taken, and one line for what is not."""
+"""Tests of `seewhy.methods.options`: accepted values, and one line for each value that is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method against the literal NumPy float64 reference."""
+"""Tests of all methods in `seewhy.methods.registry` against literal NumPy float64 references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster of two workers: the rows of one machine, whatever dies."""
+"""Tests of `seewhy.ray.cluster_job` on a cluster of two workers: the rows equal those of one machine, whatever dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanations on Ray, without a cluster: an `ExplainBatch` is called as Ray Data would call it."""
+"""Tests of `seewhy.ray.explain_batch` without a cluster: an `ExplainBatch` is called as Ray Data calls it."""
 
 from __future__ import annotations
 

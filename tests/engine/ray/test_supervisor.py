@@ -1,4 +1,4 @@
-"""The process that supervises `seewhy explain --ray`: exit statuses, signals, and what the child leaves behind."""
+"""Tests of `seewhy.ray.supervisor`: exit statuses, signals, and the processes that the child leaves behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches cut into pieces: what is cut, that every piece is run once, and that answers do not change."""
+"""Tests of `seewhy.runtime.batch_splitting`: each piece of a batch runs once, and the results do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values on a device, and maps that the graph sums up: everything that can be tried on the CPU provider."""
+"""Tests of `seewhy.runtime.device_binding` and of maps computed in the graph, on the CPU provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in a file beside the model file: read once, verified, and never from anywhere else."""
+"""Tests of `seewhy.runtime.external_weights`: a file is read once, verified, and found only beside its model."""
 
 from __future__ import annotations
 

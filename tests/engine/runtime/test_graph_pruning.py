@@ -1,4 +1,4 @@
-"""Pruning: what is left computes the same, and nothing else is left."""
+"""Tests of `seewhy.runtime.graph_pruning`: the nodes that remain compute the same values, and no others remain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files that are missing, foreign, damaged or in breach of the contract."""
+"""Tests of `seewhy.runtime.model_file`: files that are missing, not ONNX, damaged, or in breach of the contract."""
 
 from __future__ import annotations
 

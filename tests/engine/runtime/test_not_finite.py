@@ -1,4 +1,4 @@
-"""NaN, infinity and sums that leave float32: an error that names the output or the method and the image."""
+"""Tests of results that hold NaN or infinity: the error names the output or the method, and the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs are changed for the providers that need it, and mean the same."""
+"""Tests of `seewhy.runtime.provider_workarounds`: graphs change only where a provider needs it."""
 
 from __future__ import annotations
 

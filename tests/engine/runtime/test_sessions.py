@@ -1,4 +1,4 @@
-"""Providers are never replaced quietly, and the cache of sessions is bounded."""
+"""Tests of `seewhy.runtime.sessions`: a provider is never replaced silently, and the cache of sessions is bounded."""
 
 from __future__ import annotations
 

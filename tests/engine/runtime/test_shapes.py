@@ -1,4 +1,7 @@
-"""Graphs that return other shapes than the contract says; onnxruntime does not hold them to what they declare."""
+"""Tests of graphs whose outputs have other shapes than the contract says.
+
+onnxruntime does not enforce the shapes that a graph declares.
+"""
 
 from __future__ import annotations
 

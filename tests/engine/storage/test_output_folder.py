@@ -1,4 +1,4 @@
-"""Names that stay inside the output folder, and files that are whole or not there."""
+"""Tests of `seewhy.storage.output_folder`: names stay inside the folder, and files are written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of results: below the output folder, printable, short enough, and each given out once, on any system."""
+"""Tests of `seewhy.storage.result_names`: names are inside the folder, printable, short, and unique on any system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs into a folder: what manifest, run.json and shards say, held against the Explainer's own answers."""
+"""Tests of `seewhy.tables.shard_files` and of manifest.jsonl and run.json: they agree with an Explainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets: indices, labels, one or several per image, and everything that is none of these."""
+"""Tests of `seewhy.targets.class_targets`: indices, labels, one or several for each image, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlays, gradient pictures, colour maps, and drawing on the whole photograph."""
+"""Tests of `seewhy.visualization`: overlays, images of gradients, colormaps, and figures of the whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a joint graph computes from weights alone, and batch norms folded into convolutions."""
+"""Tests of `seewhy_export.backward.constant_folding`: constants of weights, and batch norms in convolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rectifiers at and around their bounds, under each rule, against PyTorch and by hand."""
+"""Tests of `seewhy_export.backward.gradient_rules`: rectifiers at and near their bounds, against PyTorch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The lowered joint graph, run by PyTorch in float64, against autograd, module hooks and Captum: to 1e-9.
+"""Tests of `seewhy_export.backward.joint_graph`: the graph run by PyTorch, against autograd, module hooks and Captum.
 
-In float64 no rectifier sits within rounding of zero, so nothing flips and the bound can be sharp.
+All compute in float64, where no rectifier is within rounding error of zero, so the bound is 1e-9.
 """
 
 from __future__ import annotations

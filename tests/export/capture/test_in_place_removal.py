@@ -1,4 +1,4 @@
-"""In-place operators: renamed where nothing else reads what they write, left to PyTorch where something does."""
+"""Tests of `seewhy_export.capture.in_place_removal`: in-place operators are replaced where it is safe."""
 
 from __future__ import annotations
 

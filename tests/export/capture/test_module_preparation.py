@@ -1,4 +1,4 @@
-"""Modules as users have them: several outputs, compiled, scripted, in half precision, with state."""
+"""Tests of `seewhy_export.capture.module_preparation`: compiled, scripted, half-precision and other modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seewhy.errors import ExportError
 from seewhy_export import export
 from seewhy_export.capture.module_preparation import prepare
-from support.exporting import module_hooks as hooks
+from support.exporting import module_hooks
 from support.exporting.networks import branches, live_weights
 
 SIZE = (16, 20)
@@ -89,7 +89,7 @@ def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool
     picked = nn.Module()
     picked.forward = logits  # type: ignore[method-assign]
     assert_close(
-        run(report.path, "input_gradients"), hooks.gradient(picked, images().double(), torch.tensor([0, 1, 2]))
+        run(report.path, "input_gradients"), module_hooks.gradient(picked, images().double(), torch.tensor([0, 1, 2]))
     )
 
 
@@ -151,7 +151,8 @@ def test_wrapped_modules(wrap: Callable[[nn.Module], nn.Module], tmp_path: Path)
     report = export(wrap(module), tmp_path / "model.onnx", image_size=SIZE)
     assert report.rectifiers.guided == 2
     assert_close(run(report.path, "logits"), exact(images().double()))
-    assert_close(run(report.path, "input_gradients"), hooks.gradient(exact, images().double(), torch.tensor([0, 1, 2])))
+    expected = module_hooks.gradient(exact, images().double(), torch.tensor([0, 1, 2]))
+    assert_close(run(report.path, "input_gradients"), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

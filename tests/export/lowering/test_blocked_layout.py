@@ -1,6 +1,7 @@
-"""How often a graph leaves onnxruntime's blocked layout on the CPU. Times are noisy; these counts are not.
+"""Tests of exported graphs that count how often they leave onnxruntime's blocked layout on the CPU.
 
-The bounds are what was reached. A higher count means copies of whole maps that were not there before.
+The bounds are the counts that were reached. A higher count means that whole maps are copied more often. Unlike times,
+the counts are exact.
 """
 
 from __future__ import annotations

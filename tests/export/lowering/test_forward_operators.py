@@ -1,4 +1,4 @@
-"""Forward operators run as simpler ones: values and gradients in float64 against PyTorch's own operator, to 1e-12."""
+"""Tests of forward operators that are lowered to simpler ones: values and gradients in float64, to 1e-12."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Each lowering against the operator that it stands for, in float64 over random shapes, and against mutants of itself.
+"""Tests of `seewhy_export.lowering.table`: each lowering against its operator and against mutants of itself.
 
-The algebra is exact, so all that may differ is the order of summation: 1e-12 of the largest value. A mutant is the
-rule's own source with a sign, a tap or a bound changed: where the property did not fail for it, it would test nothing.
+All compute in float64. The algebra is exact, so only the order of summation may differ: by at most
+1e-12 of the largest value. A mutant is the source of a rule with a sign, a tap or a bound changed. A property
+that does not fail for the mutant tests nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a model file is written: whole or not at all, and never in place of somebody else's file."""
+"""Tests of `seewhy_export.onnx_writer.model_file`: files are whole, and replace no other program's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints as training programs write them: nested, prefixed, beside other things; whole or refused."""
+"""Tests of `seewhy_export.sources.checkpoint_matching`: nested and prefixed checkpoints load or are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label files of every form, and what is wrong with the others."""
+"""Tests of `seewhy_export.sources.label_files`: every form of label file, and the errors for all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user says about preprocessing, over what a source says; and timm's transforms, pixel by pixel."""
+"""Tests of `seewhy_export.sources.preprocessing_overrides`, and of timm's transforms, pixel by pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources: torchvision, timm, factories; weights, sizes, labels, preprocessing; and the command line."""
+"""Tests of `seewhy_export.sources.registry` and `seewhy export`: torchvision, timm, factories, weights and labels."""
 
 from __future__ import annotations
 

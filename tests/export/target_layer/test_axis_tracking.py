@@ -1,7 +1,7 @@
-"""Which dimension holds the places: followed through whatever a network does to its values, or known to be lost.
+"""Tests of `seewhy_export.target_layer.axis_tracking`: spatial dimensions are followed or known to be lost.
 
-Each network reads its own map in a way that a wrong guess would show: the layer is compared with the map that the
-network has in front of, or behind, the detour.
+Each network reads its own map in a way that a wrong guess changes: the layer is compared with the map that the network
+has before or after the detour.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The target layer: the automatic choice, names, heads, and what is refused."""
+"""Tests of `seewhy_export.target_layer.selection`: the automatic choice, names, heads, and layers that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers whose maps are tokens or channels-last: found, made (N, C, h, w) in the graph, and put together again."""
+"""Tests of `seewhy_export.target_layer.tensor_layout`: layers of tokens and channels-last maps become (N, C, h, w)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seewhy_export import export
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
-from support.exporting import module_hooks as hooks
+from support.exporting import module_hooks
 from support.exporting.networks import ChannelsLast, Transformer, live_weights
 
 SIZE = (16, 24)
@@ -68,7 +68,7 @@ def test_automatic_choice(
         ["activations", "gradients"], {"images": images.numpy(), "targets": targets.numpy()}
     )
     module = module.double()
-    exact = hooks.activations_and_gradients(module, module.get_submodule(name), images.double(), targets)
+    exact = module_hooks.activations_and_gradients(module, module.get_submodule(name), images.double(), targets)
     for ours, value in zip((activations, gradients), exact, strict=True):
         value = value if getattr(module, "batch_first", True) else value.transpose(0, 1)
         wanted = as_map(value, form, dropped, (maps[1], maps[2])).detach().numpy()
@@ -117,7 +117,7 @@ def test_the_engine_explains_with_tokens(tmp_path: Path) -> None:
     images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
     result = seewhy.Explainer(path).explain(images.numpy(), target=[1, 5])
     double = module.double()
-    value, gradient = hooks.activations_and_gradients(
+    value, gradient = module_hooks.activations_and_gradients(
         double, double.blocks[1].norm1, images.double(), torch.tensor([1, 5])
     )
     tokens, slopes = (as_map(part, "tokens", 1, (4, 6)) for part in (value, gradient))

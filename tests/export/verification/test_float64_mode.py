@@ -1,4 +1,4 @@
-"""What the reference computes in: float64 where the code says float32, and the right gradient of a batch norm."""
+"""Tests of `seewhy_export.verification.float64_mode`: float64 instead of float32, and gradients of batch norms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parity check itself: faults in the backward pass fail it, and leave no file."""
+"""Tests of `seewhy_export.verification.parity`: faults in the backward pass fail the check, and leave no file."""
 
 from __future__ import annotations
 

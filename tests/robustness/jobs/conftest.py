@@ -1,4 +1,4 @@
-"""What tests of broken runs share: images, and an unbroken run to compare with."""
+"""Fixtures of the job tests: images, and the results of an uninterrupted job to compare with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, explain_folder
-from support import broken_jobs as faults
+from support import broken_jobs
 from support.broken_jobs import pictures
 
 
@@ -36,7 +36,7 @@ def whole(explainer: Explainer, photos: Path, tmp_path_factory: pytest.TempPathF
     def find(form: str) -> Path:
         if form not in made:
             made[form] = tmp_path_factory.mktemp("whole") / form
-            explain_folder(explainer, photos, made[form], faults.settings(form))
+            explain_folder(explainer, photos, made[form], broken_jobs.settings(form))
         return made[form]
 
     return find

@@ -1,4 +1,4 @@
-"""Tar archives that are cut off, damaged or none at all."""
+"""Tests of tar archives that are cut off, damaged, or no archives at all."""
 
 from __future__ import annotations
 

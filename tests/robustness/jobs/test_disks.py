@@ -1,4 +1,4 @@
-"""Disks that are full, calls that fail, and folders that others change during a run."""
+"""Tests of jobs on full disks, with system calls that fail, and with folders that others change meanwhile."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ import pytest
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy._shared import temp_tables
 from seewhy.bulk import commit
-from support import broken_jobs as faults
+from support import broken_jobs, command_line
 from support.broken_jobs import assert_complete, assert_same, lines, pictures
-from support.command_line import failed
-from support.command_line import run as command
 
 
 class Disk:
@@ -75,7 +73,7 @@ def test_a_call_that_fails(
         with monkeypatch.context() as patch:
             disk = Disk(patch, number, error, once)
             try:
-                explain_folder(explainer, photos, tmp_path / str(number), faults.settings(form))
+                explain_folder(explainer, photos, tmp_path / str(number), broken_jobs.settings(form))
             except OutputError as failure:
                 assert kind == "full" and re.search("cannot be .*: No space left on device$", str(failure))
             except KeyboardInterrupt:
@@ -86,7 +84,7 @@ def test_a_call_that_fails(
     assert calls > 20
     for number in sorted({*np.linspace(1, calls, min(most, calls)).astype(int).tolist()}):
         assert run(number) >= number - 2  # by how many it differs when runs end in another way
-        explain_folder(explainer, photos, tmp_path / str(number), faults.settings(form))
+        explain_folder(explainer, photos, tmp_path / str(number), broken_jobs.settings(form))
         assert_same(tmp_path / str(number), whole(form), paths, form)
 
 
@@ -126,21 +124,23 @@ def test_a_full_disk(
     out = small_disk("size=128k" if form == "png" else "size=64k") / "out"
     arguments = ["explain", model_path, tmp_path / "photos", "-o", out, "-q", "--format", form, "--shard-size", 8]
     for _ in range(2):  # the second time it is full already
-        result = command(*arguments)
+        result = command_line.run(*arguments)
         assert result.exit_code == 2
         assert re.search(r"\nseewhy: error: .*cannot be .*: No space left on device\n$", f"\n{result.stderr}")
     small_disk("size=16m")
-    result = command(*arguments)
+    result = command_line.run(*arguments)
     assert result.exit_code == 1 and "60 images" in result.stderr, result.stderr
     assert 0 < int(re.findall(r"(\d+) of them before", result.stderr)[0]) < 60
-    explain_folder(explainer, tmp_path / "photos", tmp_path / "whole", faults.settings(form, 8))
+    explain_folder(explainer, tmp_path / "photos", tmp_path / "whole", broken_jobs.settings(form, 8))
     assert_same(out, tmp_path / "whole", paths, form)
 
 
 def test_a_read_only_disk(small_disk: Callable[[str], Path], model_path: Path, photos: Path) -> None:
     disk = small_disk("size=1m,ro")
-    failed(command("explain", model_path, photos, "-o", disk), r"\.seewhy\.lock: cannot be opened: Read-only file")
-    failed(command("explain", model_path, photos, "-o", disk / "out"), "out: cannot be made: Read-only file system")
+    result = command_line.run("explain", model_path, photos, "-o", disk)
+    command_line.failed(result, r"\.seewhy\.lock: cannot be opened: Read-only file")
+    result = command_line.run("explain", model_path, photos, "-o", disk / "out")
+    command_line.failed(result, "out: cannot be made: Read-only file system")
 
 
 def test_no_room_for_the_list_of_images(
@@ -158,10 +158,14 @@ def test_no_room_for_the_list_of_images(
     arguments = ["explain", model_path, "--list", tmp_path / "list.txt", "-o", tmp_path / "out", "-q"]
     with monkeypatch.context() as patch:
         patch.setattr("seewhy.inputs.image_inputs.temporary", small)
-        failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
-    assert command(*arguments).exit_code == 2  # as all failed
+        command_line.failed(
+            command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+        )
+    assert command_line.run(*arguments).exit_code == 2  # as all failed
     monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
-    failed(command(*arguments), "the list of images cannot be kept on disk: database or disk is full")
+    command_line.failed(
+        command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+    )
 
 
 def disturbed(explainer: Explainer, photos: Path, out: Path, disturb: Callable[[], object], form: str = "png") -> None:
@@ -171,7 +175,7 @@ def disturbed(explainer: Explainer, photos: Path, out: Path, disturb: Callable[[
         if done == 3:
             disturb()
 
-    explain_folder(explainer, photos, out, faults.settings(form, 2, batch_size=1), progress=progress)
+    explain_folder(explainer, photos, out, broken_jobs.settings(form, 2, batch_size=1), progress=progress)
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
@@ -209,7 +213,7 @@ def test_a_disturbed_output_folder_ends_the_run(
         manifest.write_bytes(manifest.read_bytes().replace(b'{"a": "line"}\n', b""))
     elif how == "manifest deleted":
         shutil.rmtree(out)
-    explain_folder(explainer, photos, out, faults.settings(form))
+    explain_folder(explainer, photos, out, broken_jobs.settings(form))
     assert_same(out, whole(form), paths, form)
 
 
@@ -253,6 +257,6 @@ def test_a_folder_that_cannot_be_listed(
             return scandir(path)
 
         monkeypatch.setattr(os, "scandir", refuse)
-    result = command("explain", model_path, argument.format(tmp_path / "photos"), "-o", tmp_path / "out")
-    failed(result, f"{locked_up}: cannot be listed: Permission denied")
+    result = command_line.run("explain", model_path, argument.format(tmp_path / "photos"), "-o", tmp_path / "out")
+    command_line.failed(result, f"{locked_up}: cannot be listed: Permission denied")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Names and kinds of files that nobody would choose: every image has its line, and nothing leaves the output folder."""
+"""Tests of jobs with strange file names and file kinds: each image has its line, and nothing is written elsewhere."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.manifest_lines import encoded
 from seewhy.storage.result_names import plan
+from support import command_line
 from support.broken_jobs import archive, contents, explained, lines
-from support.command_line import run as command
 
 ODD = [
     "with space.png",
@@ -68,7 +68,7 @@ def test_odd_names_in_shards(form: str, model_path: Path, place: Path, png: byte
     for name in [b"not\xffutf8.png", "日本\n.png".encode()]:
         Path(os.fsdecode(os.fsencode(place / "in") + b"/" + name)).write_bytes(png)
     for before in (0, 2):
-        result = command("explain", model_path, place / "in", "-o", place / "out", "--format", form)
+        result = command_line.run("explain", model_path, place / "in", "-o", place / "out", "--format", form)
         assert result.exit_code == 0 and ("2 of them before" in result.stderr) == bool(before), result.stderr
     assert len(list((place / "out" / "shards").iterdir())) == 1
 

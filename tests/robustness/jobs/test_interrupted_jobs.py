@@ -1,4 +1,4 @@
-"""Runs that are broken off, disturbed or begun where they do not belong: nothing is lost, done twice or misplaced."""
+"""Tests of jobs that are interrupted, disturbed or started in a wrong folder: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seewhy.bulk.folder_job import Run
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.folder_lock import locked
-from support import broken_jobs as faults
+from support import broken_jobs
 from support.broken_jobs import FORMATS, assert_complete, assert_same, contents, lines, pictures
 from support.tiny_model import Tiny
 
@@ -76,7 +76,7 @@ def test_a_torn_manifest(
     for number, end in enumerate(cuts):
         manifest = copied(whole(form), out)
         manifest.write_bytes(manifest.read_bytes()[:end] + bytes(100 * (number % 2)))
-        summary = explain_folder(explainer, photos, out, faults.settings(form))
+        summary = explain_folder(explainer, photos, out, broken_jobs.settings(form))
         assert summary.before < COUNT == summary.done + summary.failed
         assert_same(out, whole(form), paths, form)
         shutil.rmtree(out)
@@ -96,7 +96,7 @@ def test_a_shard_that_lacks_lines_is_not_committed(
     """All of its images are done again."""
     manifest = copied(whole(form), out)
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[: 8 + left]))
-    summary = explain_folder(explainer, photos, out, faults.settings(form))
+    summary = explain_folder(explainer, photos, out, broken_jobs.settings(form))
     assert summary.before == 8
     assert_same(out, whole(form), paths, form)
 
@@ -107,7 +107,7 @@ def test_a_shard_without_lines_goes(
     """Also where nothing takes its place: the images have been taken away meanwhile."""
     manifest = copied(whole("npz"), out)
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:8]))
-    explain_folder(explainer, paths[:8], out, faults.settings("npz"))
+    explain_folder(explainer, paths[:8], out, broken_jobs.settings("npz"))
     assert_complete(out, paths[:8], "npz")
 
 
@@ -137,10 +137,10 @@ def test_a_damaged_line_in_the_middle_is_refused(
     parts = manifest.read_bytes().splitlines(keepends=True)
     parts[6] = spoil(parts[6])
     manifest.write_bytes(b"".join(parts))
-    refused(out, "damaged at line 7", lambda: explain_folder(explainer, photos, out, faults.settings(form)))
+    refused(out, "damaged at line 7", lambda: explain_folder(explainer, photos, out, broken_jobs.settings(form)))
     # What the message says to do helps.
     manifest.write_bytes(b"".join(parts[:6]))
-    assert explain_folder(explainer, photos, out, faults.settings(form)).done == COUNT - 3
+    assert explain_folder(explainer, photos, out, broken_jobs.settings(form)).done == COUNT - 3
 
 
 def test_lines_missing_or_twice_are_refused(
@@ -153,12 +153,12 @@ def test_lines_missing_or_twice_are_refused(
         (parts[:4] + parts[:4] + parts[8:], "damaged at line 5: the image has a line already"),
     ]:
         manifest.write_bytes(b"".join(spoiled))
-        refused(out, words, lambda: explain_folder(explainer, photos, out, faults.settings("npz")))
+        refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz")))
 
 
 def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path) -> None:
     def run() -> None:
-        explain_folder(explainer, photos, out, faults.settings("npz"))
+        explain_folder(explainer, photos, out, broken_jobs.settings("npz"))
 
     manifest = copied(whole("npz"), out)
     for path, words in [
@@ -175,7 +175,7 @@ def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explai
     refused(out, r"00000\.npz: there is no run\.json", run)
     words = r"00000\.npz: there is no run\.json .* choose another output folder, or delete them yourself$"
     # Whose they are nobody knows.
-    refused(out, words, lambda: explain_folder(explainer, photos, out, faults.settings("npz"), restart=True))
+    refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz"), restart=True))
 
 
 def test_a_manifest_that_is_gone_from_a_first_run(
@@ -186,8 +186,8 @@ def test_a_manifest_that_is_gone_from_a_first_run(
     facts = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**facts, "images": {"done": 0, "failed": 0}}))
     words = r"manifest\.jsonl: is gone, though there is shards/00000\.npz"
-    refused(out, words, lambda: explain_folder(explainer, photos, out, faults.settings("npz")))
-    explain_folder(explainer, photos, out, faults.settings("npz"), restart=True)
+    refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz")))
+    explain_folder(explainer, photos, out, broken_jobs.settings("npz"), restart=True)
     assert len(lines(out)) == COUNT
 
 
@@ -211,7 +211,7 @@ def test_another_program_s_record_stays(
     (out / "shards").mkdir(parents=True)
     (out / "shards" / "00000.npz").write_bytes(b"mine")
     (out / "run.json").write_bytes(content)
-    settings = faults.settings("npz")
+    settings = broken_jobs.settings("npz")
     words = r"run\.json: not of a run of seewhy"
     refused(out, words, lambda: explain_folder(explainer, photos, out, settings, restart=restart))
 
@@ -257,7 +257,7 @@ def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", move)
     monkeypatch.setattr(os, "pwrite", write)
-    explain_folder(explainer, photos, out, faults.settings(form))
+    explain_folder(explainer, photos, out, broken_jobs.settings(form))
     assert len(safe) > 5
 
 
@@ -343,9 +343,9 @@ def test_paths_of_both_kinds(explainer: Explainer, tmp_path: Path, out: Path, mo
 def test_a_run_that_did_nothing_binds_nobody(form: str, explainer: Explainer, photos: Path, out: Path) -> None:
     stop = threading.Event()
     stop.set()
-    summary = explain_folder(explainer, photos, out, faults.settings(form, methods=["cam"]), stop=stop)
+    summary = explain_folder(explainer, photos, out, broken_jobs.settings(form, methods=["cam"]), stop=stop)
     assert (summary.done, summary.failed, summary.stopped) == (0, 0, "stopped") and not lines(out)
-    summary = explain_folder(explainer, photos, out, faults.settings(form, methods=["gradcam"]))
+    summary = explain_folder(explainer, photos, out, broken_jobs.settings(form, methods=["gradcam"]))
     assert (summary.done, summary.failed, summary.stopped) == (COUNT - 3, 3, None)
     assert json.loads((out / "run.json").read_text())["methods"] == ["gradcam"]
 
@@ -355,15 +355,15 @@ def test_other_images_into_the_same_folder(form: str, explainer: Explainer, tmp_
     """They count for themselves, and run in batches of the same size as the first."""
     monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
     paths = [*pictures(monday, 9, 2), *pictures(tuesday, 8, 1)]
-    first = explain_folder(explainer, monday, out, faults.settings(form))
+    first = explain_folder(explainer, monday, out, broken_jobs.settings(form))
     sizes: list[int] = []
-    run = Run(explainer, Inputs([tuesday], out), out, faults.settings(form, batch_size=4))
+    run = Run(explainer, Inputs([tuesday], out), out, broken_jobs.settings(form, batch_size=4))
     for outcome in run:
         sizes.append(1)
         assert run.done + run.failed == len(sizes) <= run.total == 8, outcome
     assert (first.done, first.failed) == (7, 2)
     assert (run.done, run.failed, run.before, run.stopped) == (7, 1, 0, False)
-    again = explain_folder(explainer, [monday, tuesday], out, faults.settings(form))
+    again = explain_folder(explainer, [monday, tuesday], out, broken_jobs.settings(form))
     assert (again.done, again.failed, again.before) == (14, 3, 17)
     assert_complete(out, paths, form)
 
@@ -390,11 +390,11 @@ def test_shards_that_nobody_speaks_of_go(form: str, explainer: Explainer, photos
     """Also in a run without shards: whoever reads all of them would take them for its results."""
     stop = threading.Event()
     stop.set()
-    explain_folder(explainer, photos, out, faults.settings("npz"), stop=stop)
+    explain_folder(explainer, photos, out, broken_jobs.settings("npz"), stop=stop)
     (out / "shards").mkdir()
     (out / "shards" / "00007.npz").write_bytes(b"of a run that was killed before its lines were written")
     (out / "shards" / "mine.npz").write_bytes(b"")
-    explain_folder(explainer, photos, out, faults.settings(form))
+    explain_folder(explainer, photos, out, broken_jobs.settings(form))
     assert "00007.npz" not in os.listdir(out / "shards") and (out / "shards" / "mine.npz").exists()
 
 
@@ -412,7 +412,7 @@ def test_shards_that_cannot_be_listed(
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(OutputError, match="shards: cannot be listed: Permission denied"):
-        explain_folder(explainer, photos, out, faults.settings("npz"))
+        explain_folder(explainer, photos, out, broken_jobs.settings("npz"))
 
 
 def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_what_changes_no_result_may_change(
     manifest = copied(whole("npz"), out)
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:4]))
     with_two = Explainer(model_path, threads=2)
-    explain_folder(with_two, photos, out, faults.settings("npz", shard_images=2, batch_size=3))
+    explain_folder(with_two, photos, out, broken_jobs.settings("npz", shard_images=2, batch_size=3))
     assert_same(out, whole("npz"), paths, "npz")
 
 

@@ -1,4 +1,4 @@
-"""Jobs that go on where results, the manifest or images are not what they were: nothing false counts as done."""
+"""Tests of jobs that resume after results, the manifest or images have changed: nothing wrong counts as done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seewhy.bulk.folder_job import Run, Summary
 from seewhy.bulk.verify import Verification
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
-from support import broken_jobs as faults
+from support import broken_jobs
 from support.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
 
 COUNT = 13
@@ -28,7 +28,7 @@ COUNT = 13
 def go_on(explainer: Explainer, photos: Path, out: Path, form: str, changed: bool = False) -> tuple[Summary, list[str]]:
     """Run the job again, and return its summary and what it says of the folder."""
     said: list[str] = []
-    run = Run(explainer, Inputs([photos], out), out, faults.settings(form), changed=changed, notice=said.append)
+    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings(form), changed=changed, notice=said.append)
     for _ in run:
         pass
     return run.summary(), said
@@ -136,7 +136,7 @@ def test_a_job_that_is_broken_off_while_it_makes_results_again(
     shutil.copytree(whole("npz"), out)
     for name in ("00000.npz", "00002.npz"):
         (out / "shards" / name).unlink()
-    run = Run(explainer, Inputs([photos], out), out, faults.settings("npz"))
+    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings("npz"))
     outcomes = iter(run)
     for _ in range(5):
         next(outcomes)
@@ -243,7 +243,7 @@ def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Pa
     """They are named, and with `changed` explained again as if they had been there from the beginning."""
     photos = tmp_path / "photos"
     paths = pictures(photos, 9)
-    explain_folder(explainer, photos, out, faults.settings(form))
+    explain_folder(explainer, photos, out, broken_jobs.settings(form))
     before = contents(out)
     shutil.copy(paths[0], paths[5])
     paths[2].write_bytes(b"no image")
@@ -261,7 +261,7 @@ def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Pa
     ]
     assert (summary.done, summary.failed, summary.before) == (8, 1, 9 - again)
     fresh = tmp_path / "fresh"
-    explain_folder(explainer, photos, fresh, faults.settings(form))
+    explain_folder(explainer, photos, fresh, broken_jobs.settings(form))
     in_any_order(out)
     if form == "png":  # the picture of an image that now fails is left, and `seewhy verify` lists it
         [left] = set(contents(out)) - set(contents(fresh))
@@ -331,7 +331,7 @@ def test_results_of_images_that_the_job_is_not_given_stay(
     one, two = tmp_path / "one", tmp_path / "two"
     pictures(one, 3)
     changed = pictures(two, 3)[1]
-    settings = faults.settings(form, shard_images=6)
+    settings = broken_jobs.settings(form, shard_images=6)
     explain_folder(explainer, [one, two], out, settings)
     before = contents(out)
     changed.write_bytes(changed.read_bytes() + b"\0")
@@ -415,7 +415,7 @@ def test_a_job_that_is_stopped_before_it_goes_on(
         seen.append(str(path))
         return stat(path, *arguments, **more)
 
-    run = Run(explainer, Inputs([photos], out), out, faults.settings("png"), stop=stop)
+    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings("png"), stop=stop)
     monkeypatch.setattr(os, "stat", count)
     assert list(run) == [] and run.stopped and len(lines(out)) == COUNT
     assert seen and not [path for path in seen if path.startswith(str(photos)) or path.endswith(".gradcam.png")]
@@ -428,13 +428,13 @@ def test_a_lost_shard_of_images_that_are_not_all_given(
     """Nothing of it is left to keep, so the images that are given are explained again, and the others are given up."""
     photos = tmp_path / "photos"
     paths = pictures(photos, 5)
-    explain_folder(explainer, photos, out, faults.settings("npz", shard_images=5))
+    explain_folder(explainer, photos, out, broken_jobs.settings("npz", shard_images=5))
     (out / "shards" / "00000.npz").unlink()
     if gone:
         paths[2].unlink()
     images = [photos] if gone else [path for path in paths if path != paths[2]]
     said: list[str] = []
-    settings = faults.settings("npz", shard_images=5)
+    settings = broken_jobs.settings("npz", shard_images=5)
     run = Run(explainer, Inputs(images, out), out, settings, notice=said.append)
     assert len(list(run)) == 4 and (run.done, run.before) == (4, 0)
     assert said == [
@@ -476,7 +476,7 @@ def test_a_refused_job_changes_nothing(
     manifest.write_bytes(manifest.read_bytes()[:-20])
     before = contents(out)
     with pytest.raises(OutputError, match="holds results of another run: methods was"):
-        explain_folder(explainer, photos, out, faults.settings(form, methods=["hirescam"]))
+        explain_folder(explainer, photos, out, broken_jobs.settings(form, methods=["hirescam"]))
     assert contents(out) == before
 
 

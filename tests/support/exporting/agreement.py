@@ -1,4 +1,4 @@
-"""Exports a network, and compares the file with the network run eagerly in float64."""
+"""Comparison of an exported file with its network run eagerly in float64."""
 
 from __future__ import annotations
 

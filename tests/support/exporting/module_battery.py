@@ -1,8 +1,8 @@
-"""The battery: one small network for each way in which people write classifiers.
+"""Small networks, one for each way in which people write classifiers.
 
-Every network is a convolution, then the part in question, then a convolution and a head, so that the gradient comes to
-the part from behind and goes on in front of it. `EXPORTS` maps names to networks that must export, `REFUSED` to those
-that must be refused, with what the one line has to say.
+Every network is a convolution, the part in question, another convolution and a head, so that the gradient reaches the
+part from behind and leaves it at the front. `TABLES` holds the parts that must export, `REFUSED` the networks that must
+be refused, with the reason that the error gives.
 """
 
 from __future__ import annotations

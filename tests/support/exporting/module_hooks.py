@@ -1,4 +1,4 @@
-"""A second, plainer implementation of what an export computes: module hooks and PyTorch autograd, in any dtype.
+"""Gradients and activations by module hooks and PyTorch autograd, in any dtype: a plain second implementation.
 
 It sees only rectifiers that are modules of their own, as Captum and pytorch-grad-cam do.
 """

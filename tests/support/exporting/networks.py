@@ -1,4 +1,4 @@
-"""Networks to export in tests."""
+"""Networks that the exporter's tests export, and live random weights for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small ONNX files, node by node, and what onnxruntime says of them."""
+"""Small ONNX models built node by node, and their outputs in onnxruntime and after import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run code that must not wait for a pipe or read a device: in a process of its own, which can be stopped."""
+"""Runs of code in a process of its own, which is stopped where it waits for a pipe or reads a device."""
 
 from __future__ import annotations
 

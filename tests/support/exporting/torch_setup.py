@@ -1,4 +1,4 @@
-"""Prepare PyTorch for the tests that need it. Without PyTorch, they are skipped."""
+"""Preparation of PyTorch for the tests that need it, which are skipped without PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods again, in NumPy float64, by slow and literal loops."""
+"""Reference implementations of the methods in NumPy float64, by slow and literal loops."""
 
 from __future__ import annotations
 

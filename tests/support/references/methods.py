@@ -1,6 +1,6 @@
-"""The tiny model and every method again, in NumPy float64, by slow and literal loops.
+"""References of the tiny model and of the single-pass methods, in NumPy float64, by slow and literal loops.
 
-Nothing here is shared with the engine or with the ONNX graph but the weights.
+The weights are the only thing shared with the engine and the ONNX graph.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The methods of many passes again, on the tiny model, in NumPy float64: one image, one class and one pass at a time.
+"""References of the multi-pass methods on the tiny model, in NumPy float64: one image, class and pass at a time.
 
-Nothing is shared with the engine but the numbers that NumPy's generator draws.
+The numbers that NumPy's generator draws are the only thing shared with the engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ONNX files as sources: what is taken, and that it is right."""
+"""Tests of `seewhy_export.sources.onnx_import.loader`: which ONNX files are accepted, and that the network is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each operator against onnxruntime, in the forms that its opsets give it, for a free and for a fixed batch."""
+"""Tests of `seewhy_export.sources.onnx_import`: each operator against onnxruntime, in the forms of its opsets."""
 
 from __future__ import annotations
 

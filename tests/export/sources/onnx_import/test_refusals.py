@@ -1,4 +1,4 @@
-"""ONNX files that are no sources, or damaged: an error of one line, and never a wrong network."""
+"""Tests of ONNX files that are refused as sources: an error of one line, and never a wrong network."""
 
 from __future__ import annotations
 

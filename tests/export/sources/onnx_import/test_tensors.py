@@ -1,4 +1,4 @@
-"""Tensors of ONNX files that claim to be larger than they are, or that lie elsewhere: refused before they are read."""
+"""Tests of tensors in ONNX files that claim a wrong size or lie in another file: they are refused unread."""
 
 from __future__ import annotations
 
