@@ -30,7 +30,7 @@ def explainer(model_path: Path) -> Explainer:
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[..., Image.Image]:
-    """Makes a picture of smooth colours with some noise: (width, height, seed) -> PIL image."""
+    """Return a function that makes an image of smooth colors with some noise: (width, height, seed) -> PIL image."""
 
     def make(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
         random = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def photo() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Exports a network once a session: (name, module, **options) -> path."""
+    """Return a function that exports each named network once: (name, module, **options) -> path."""
     from seewhy_export import export
 
     folder = tmp_path_factory.mktemp("exported")

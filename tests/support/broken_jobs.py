@@ -23,7 +23,7 @@ FORMATS = ("png", "npz", "parquet")
 
 
 def pictures(folder: Path, count: int, damaged: int = 0) -> list[Path]:
-    """`count` images of different sizes and formats below `folder`, `damaged` of them spread among the others."""
+    """Write `count` images of different sizes and formats below `folder`, `damaged` of them spread among the others."""
     random = np.random.default_rng(count)
     made = []
     for number in range(count):
@@ -40,7 +40,7 @@ def pictures(folder: Path, count: int, damaged: int = 0) -> list[Path]:
 
 
 def settings(form: str, shard_images: int = 4, **more: Any) -> Settings:
-    """Of a run in one of FORMATS; parquet is skipped where pyarrow is not installed."""
+    """Return the settings of a job in one of FORMATS; parquet is skipped where pyarrow is not installed."""
     if form == "png":
         return Settings(**more)
     if form == "parquet":
@@ -49,21 +49,21 @@ def settings(form: str, shard_images: int = 4, **more: Any) -> Settings:
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    """The manifest."""
+    """Return the lines of a job's manifest."""
     text = (out / "manifest.jsonl").read_bytes()
     assert text.endswith(b"\n") or not text
     return [json.loads(line) for line in text.splitlines()]
 
 
 def rows(out: Path, form: str) -> Iterator[dict[str, Any]]:
-    """The rows of all shards, in order; numbers are bytes, and a heatmap that is null is None."""
+    """Yield the rows of all shards in order; numbers are bytes, and a missing heatmap is None."""
     for path in sorted((out / "shards").iterdir()):
         assert path.suffix == f".{form}", path
         yield from shard(path)
 
 
 def shard(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one."""
+    """Yield the rows of one shard, as `rows` does."""
     if path.suffix == ".npz":
         with np.load(path) as file:
             columns = {name: file[name] for name in file.files if name != "run"}
@@ -78,11 +78,12 @@ def shard(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def files(folder: Path) -> list[str]:
+    """Return the sorted paths of all files below a folder, relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Everything below a folder, but for the lock, which says who had it last."""
+    """Return the content of everything below a folder, except the lock, which names its last holder."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.name != ".seewhy.lock" or path.is_dir():  # an archive may hold a folder of this name
@@ -92,7 +93,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def assert_complete(out: Path, paths: list[Path], form: str) -> None:
-    """Exactly one line for each image, in order; its files are there and whole, and nothing else is."""
+    """Assert that each image has one line, in order, with whole files, and that there are no other files."""
     found = lines(out)
     assert [line["path"] for line in found] == [str(path) for path in paths]
     named = [file["path"] for line in found for file in line.get("files", ())]
@@ -117,7 +118,7 @@ def assert_complete(out: Path, paths: list[Path], form: str) -> None:
 
 
 def assert_same(out: Path, whole: Path, paths: list[Path], form: str) -> None:
-    """`out` is complete and says what `whole`, one unbroken run, says: the same bits, whatever shard they are in."""
+    """Assert that `out` is complete and holds the same bits as `whole`, an uninterrupted job, in whatever shard."""
     assert_complete(whole, paths, form)
     assert_complete(out, paths, form)
     told, expected = (
@@ -134,7 +135,7 @@ def assert_same(out: Path, whole: Path, paths: list[Path], form: str) -> None:
 
 
 def explained(explainer: Explainer, images: Any, place: Path, **more: Any) -> list[dict[str, Any]]:
-    """The manifest of a run, which has written nothing but what it says."""
+    """Run a job, assert that it has written nothing but what its manifest names, and return the manifest."""
     before = contents(place)
     explain_folder(explainer, images, place / "out", **more)
     found = lines(place / "out")
@@ -150,6 +151,7 @@ def explained(explainer: Explainer, images: Any, place: Path, **more: Any) -> li
 
 
 def archive(path: Path, names: list[str], content: bytes) -> Path:
+    """Write a tar archive whose members all have the same content."""
     with tarfile.open(path, "w") as tar:
         for name in names:
             entry = tarfile.TarInfo(name)

@@ -10,11 +10,12 @@ from seewhy.cli.main import main
 
 
 def run(*arguments: object) -> Result:
+    """Run `seewhy` with these arguments."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="seewhy")
 
 
 def failed(result: Result, words: str) -> None:
-    """One line on standard error, status 2, no traceback."""
+    """Assert one line with `words` on standard error, exit status 2, and no traceback."""
     assert result.exit_code == 2, result.output
     assert re.fullmatch(f"seewhy: error: .*{words}.*\n", result.stderr), result.stderr
     assert isinstance(result.exception, SystemExit)

@@ -9,7 +9,7 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 
 def _part(data: bytes, chance: random.Random) -> slice:
-    """A range of one byte up to a quarter of the content; short ones are as likely as long ones."""
+    """Return a range of one byte up to a quarter of the content; short ones are as likely as long ones."""
     length = min(len(data), int(max(1, len(data) // 4) ** chance.random()) or 1)
     start = chance.randrange(len(data) - length + 1)
     return slice(start, start + length)
@@ -37,7 +37,7 @@ def delete(data: bytes, chance: random.Random) -> bytes:
 
 
 def swap(data: bytes, chance: random.Random) -> bytes:
-    """Two neighbouring blocks change places."""
+    """Swap two neighboring blocks."""
     both = _part(data, chance)
     middle = (both.start + both.stop) // 2
     return data[: both.start] + data[middle : both.stop] + data[both.start : middle] + data[both.stop :]

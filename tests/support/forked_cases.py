@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 _STAGE = -1
-"""Where a child reports to."""
+"""File descriptor that a child reports to."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Ended:
     result: Any = None
     """What the function returned."""
     raised: str | None = None
-    """The traceback, where it raised."""
+    """The traceback, if it raised."""
     killed: str | None = None
     """The signal that ended the process; SIGXCPU and SIGALRM are those of a hang."""
     stage: str | None = None
-    """What it did last; see `stage`."""
+    """The last stage that it reported; see `stage`."""
     printed: str = ""
-    """On standard output and standard error."""
+    """Text on standard output and standard error."""
     peak: int = 0
-    """Most bytes of memory that its process has had so far, above what it began with."""
+    """Peak memory of its process so far, in bytes above what it began with."""
 
     @property
     def well(self) -> bool:
-        """Whether the function returned, and nothing was printed."""
+        """Whether the function returned and printed nothing."""
         return self.raised is None and self.killed is None and not self.printed
 
 
@@ -55,12 +55,12 @@ def run(
     """Call `function`, MODULE:NAME below the folder of the tests, with each of `cases`, in order. All values are JSON.
 
     Args:
-        function: takes a case, and returns what became of it.
-        cases: its arguments.
-        seconds: of processor time for each case.
-        wait: seconds that may pass meanwhile.
-        memory: bytes that a process may take more than the function's module itself.
-        group: how many cases a process takes, one after the other. One that dies takes none after.
+        function: Function that takes a case and returns a result.
+        cases: Arguments of the function.
+        seconds: Limit of processor time for each case, in seconds.
+        wait: Limit of elapsed time for each case, in seconds.
+        memory: Bytes that a process may take beyond the module of the function itself.
+        group: Number of cases that a process takes, one after the other. A process that dies takes no more.
     """
     order = json.dumps({"function": function, "limits": [seconds, wait, memory], "group": group, "cases": list(cases)})
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -71,7 +71,7 @@ def run(
 
 
 def stage(name: str) -> None:
-    """Say what the function does next."""
+    """Report what the function does next."""
     os.write(_STAGE, json.dumps({"stage": name}).encode() + b"\n")
 
 
@@ -95,7 +95,7 @@ def _main() -> None:
 
 
 def _in_a_child(function: Any, cases: list[Any], seconds: int, wait: int, memory: int) -> list[dict[str, Any]]:
-    """What became of one case after the other, to the first that killed the process."""
+    """Return how one case after the other ended, up to the first that killed the process."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:

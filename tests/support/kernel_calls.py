@@ -14,18 +14,21 @@ Arguments = dict[str, Any]
 
 
 def floats(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return normally distributed numbers."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def heat(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return numbers in [0, 1)."""
     return np.random.default_rng(seed).random(shape, np.float32)
 
 
 def pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Return numbers from 0 to 255."""
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-# name -> (batch, height, width) -> arguments
+# Functions of batch size, height and width that return the arguments of a kernel, by its name.
 ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
     "normalize": lambda n, h, w: {
         "pixels": pixels(n, h, w, 3),
@@ -65,12 +68,13 @@ SHARED = {"mean", "std", "palette"}
 
 
 def call(name: str, arguments: Arguments, threads: int = 0) -> NDArray[Any]:
+    """Call a kernel by its name."""
     result: NDArray[Any] = getattr(_core, name)(**arguments, threads=threads)
     return result
 
 
 def image(arguments: Arguments, index: int) -> Arguments:
-    """The arguments for one image of a batch, as a batch of one."""
+    """Return the arguments for one image of a batch, as a batch of one."""
     return {
         name: value[index : index + 1] if isinstance(value, np.ndarray) and name not in SHARED else value
         for name, value in arguments.items()

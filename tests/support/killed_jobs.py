@@ -27,6 +27,8 @@ CALLS = ("fsync", "replace", "pwrite", "ftruncate", "unlink", "mkdir", "rmdir")
 
 
 class Killer:
+    """Kills the process at its call of this number."""
+
     def __init__(self, number: int) -> None:
         self._left = number
 
@@ -46,7 +48,7 @@ class Killer:
         return call
 
     def opened(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """`open` for files whose content comes: killed when it is written, and half of that is there."""
+        """Wrap `open` so that a write to a new file kills the process after half of the data."""
 
         def open_(path: Any, mode: str = "r", *arguments: Any, **more: Any) -> Any:
             file = real(path, mode, *arguments, **more)
@@ -56,6 +58,8 @@ class Killer:
 
 
 class Half(io.BufferedIOBase):
+    """A file of which only half is written when the process is killed."""
+
     def __init__(self, file: Any, killer: Killer) -> None:
         self._file, self._killer = file, killer
 
@@ -79,11 +83,12 @@ class Half(io.BufferedIOBase):
 
 
 def kill() -> None:
+    """End this process by SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed(number: int, model: str, photos: str, folder: Path, form: str) -> bool:
-    """Whether run `number` was killed; it has come to its end where not."""
+    """Run job `number`, and return whether it was killed before its end."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)

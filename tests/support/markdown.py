@@ -15,7 +15,7 @@ class Block:
 
     document: str
     line: int
-    """Of the first line of code."""
+    """Number of the first line of code."""
     language: str
     code: str
 
@@ -25,7 +25,7 @@ class Block:
 
 
 def blocks(document: str, language: str) -> list[Block]:
-    """The code blocks of `document`, a path in the repository, that are in `language`."""
+    """Return the code blocks in `language` of `document`, a path in the repository."""
     text = (ROOT / document).read_text(encoding="utf-8")
     found = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     every = [Block(document, text.count("\n", 0, match.start(2)) + 1, match[1], match[2]) for match in found]
@@ -33,7 +33,7 @@ def blocks(document: str, language: str) -> list[Block]:
 
 
 def table(document: str, heading: str) -> list[list[str]]:
-    """The cells of the table whose first column is called `heading`, without the head."""
+    """Return the cells of the table whose first column is called `heading`, without the head."""
     lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
     starts = [i for i, line in enumerate(lines) if line.startswith(f"| {heading} |")]
     assert len(starts) == 1, f"{document}: {len(starts)} tables that begin with {heading!r}"

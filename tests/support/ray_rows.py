@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ PHOTOS, DAMAGED = 12, (3, 7)
 
 
 def write_photos(folder: Path, photo: Callable[..., Image.Image]) -> list[str]:
-    """Paths of PNG files, two of them damaged."""
+    """Write PNG files, two of them damaged, and return their paths."""
     paths = []
     for number in range(PHOTOS):
         path = folder / f"{number:03}.png"
@@ -31,16 +30,13 @@ def write_photos(folder: Path, photo: Callable[..., Image.Image]) -> list[str]:
 
 
 def one_machine(model: Path, paths: Sequence[str], folder: Path, **settings: Any) -> Any:
-    """The rows that `seewhy explain` writes."""
+    """Return the rows that `seewhy explain` writes."""
     explain_folder(model, list(paths), folder, Settings(shards="parquet", **settings))
     return read(folder)
 
 
 def read(folder: Path) -> Any:
+    """Return the rows of all shards of an output folder as one table."""
     shards = sorted((folder / "shards").iterdir())
     tables = [parquet.read_table(shard, partitioning=None) for shard in shards]
     return pa.concat_tables(tables).replace_schema_metadata()
-
-
-def manifest(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]

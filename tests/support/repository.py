@@ -15,7 +15,7 @@ _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.so", "build", "dist",
 
 
 def copy_sources(folder: Path) -> Path:
-    """Copy what a build and the documents need to `folder`."""
+    """Copy the files that a build and the documents need to `folder`."""
     shutil.copytree(ROOT, folder, ignore=_LEFT_OUT)
     return folder
 

@@ -24,7 +24,7 @@ from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, 
 
 LABELS = ("tabby, tabby cat", "espresso", "crane", "moped", "crane", "Tiger cat")
 DEFAULT_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.GRADCAM_MAP)
-# What a ReLU does to a gradient, and the gradient that comes of it.
+# Rules for the gradient of a ReLU, and the outputs that they give.
 RULES = {
     "plain": contract.INPUT_GRADIENTS,
     "guided": contract.GUIDED_GRADIENTS,
@@ -34,7 +34,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """What to build; `replace` makes variants."""
+    """Description of a tiny model; `dataclasses.replace` makes variants."""
 
     size: tuple[int, int] = (12, 16)
     channels: int = 3
@@ -46,7 +46,7 @@ class Tiny:
     preprocessing: Preprocessing | None = field(default_factory=lambda: Preprocessing())
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Float32 weights, drawn so that every rectifier is on for some values and off for others."""
+        """Return float32 weights, drawn so that every rectifier is on for some values and off for others."""
         random = np.random.default_rng(self.seed)
 
         def draw(*shape: int) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ class Tiny:
         )
 
     def proto(self, weights: dict[str, NDArray[np.float32]] | None = None) -> onnx.ModelProto:
-        """The ONNX model, with metadata and the digest's placeholder."""
+        """Return the ONNX model, with metadata and the placeholder of its digest."""
         height, width = self.size
         pixels = ["N", self.channels, height, width]
         maps = ["N", 5, height // 2, width // 2]
@@ -115,19 +115,19 @@ class Tiny:
         return model
 
     def save(self, path: Path, **changes: Any) -> Path:
-        """Write the model, with `changes` to these fields, sealed."""
+        """Write the model with `changes` to its fields, and with its digest."""
         path.write_bytes(checksum.seal(replace(self, **changes).proto().SerializeToString()))
         return path
 
 
 def load(path: Path) -> NDArray[np.uint8]:
-    """The pixels of a picture that was written."""
+    """Return the pixels of an image file."""
     with Image.open(path) as image:
         return np.array(image)
 
 
 def set_property(model: onnx.ModelProto, key: str, value: Any) -> onnx.ModelProto:
-    """Replace one metadata value, given as what its JSON stands for; None removes the key."""
+    """Replace one metadata value, which is stored as JSON; None removes the key."""
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != contract.KEY_PREFIX + key}
     if value is not None:
         kept[contract.KEY_PREFIX + key] = json.dumps(value)
@@ -166,7 +166,7 @@ def _head_backward() -> list[onnx.NodeProto]:
 
 
 def _backward(rule: str) -> list[onnx.NodeProto]:
-    """From the target layer to the image, by one of the RULES."""
+    """Return the nodes from the target layer to the image, by one of the RULES."""
 
     def name(value: str) -> str:
         return f"{rule}.{value}"

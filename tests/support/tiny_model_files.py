@@ -18,7 +18,7 @@ from support.tiny_model import Tiny, set_property
 
 
 def pixels(count: int = 3, seed: int = 7) -> np.ndarray:
-    """(count,3,12,16) preprocessed pixels."""
+    """Return preprocessed pixels of shape (count, 3, 12, 16)."""
     return np.random.default_rng(seed).standard_normal((count, 3, 12, 16)).astype(np.float32)
 
 
@@ -52,6 +52,7 @@ def external(
 
 
 def refused(path: Path, words: str, verify: bool = True) -> None:
+    """Assert that a model file is refused with one line that contains `words`."""
     with pytest.raises(ModelFileError, match=words) as raised:
         ModelFile.read(path, verify)
     assert "\n" not in str(raised.value)

@@ -10,21 +10,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from seewhy.contract import checksum
 from seewhy.contract import constants as contract
 from support.tiny_model import Tiny, set_property
+from support.tiny_model_files import write
 
 WEIGHT = np.random.default_rng(5).standard_normal((6, 3)).astype(np.float32)
 
 
 def around(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,3,H,W) -> (N,6): what the path adds to the logits."""
+    """Return what the path adds to the logits: (N, 3, H, W) -> (N, 6)."""
     result: NDArray[np.float64] = images.mean(axis=(2, 3), dtype=np.float64) @ WEIGHT.T.astype(np.float64)
     return result
 
 
 def proto(separates: bool = False) -> onnx.ModelProto:
-    """The graph, with metadata that says whether the layer `separates`; it does not."""
+    """Return the model; `separates` is what its metadata claims of the layer, which is true of no such model."""
     outputs = (contract.LOGITS, contract.ACTIVATIONS, contract.GRADIENTS)
     model = replace(Tiny(), outputs=outputs).proto()
     graph = model.graph
@@ -46,5 +46,5 @@ def proto(separates: bool = False) -> onnx.ModelProto:
 
 
 def save(path: Path, separates: bool = False) -> Path:
-    path.write_bytes(checksum.seal(proto(separates).SerializeToString()))
-    return path
+    """Write the model with its digest, and return its path."""
+    return write(path, proto(separates))

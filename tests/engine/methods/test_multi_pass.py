@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scorecam": {},
     "ablationcam": {},
 }
-# float32 sums as in test_methods.py, averaged over passes. Weights of Ablation-CAM are differences of logits that are
+# float32 sums as in test_registry.py, averaged over passes. Weights of Ablation-CAM are differences of logits that are
 # up to a hundred times as large.
 TOLERANCE = {"smoothgrad": 5e-6, "integrated-gradients": 5e-6, "scorecam": 2e-5, "ablationcam": 1e-4}
 

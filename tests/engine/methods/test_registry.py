@@ -35,7 +35,7 @@ def test_reference_gradient_is_the_slope(tiny: Tiny) -> None:
         assert (high - low) / (2 * step) == pytest.approx(gradient[place], abs=1e-8)
 
 
-# Methods of many passes have a reference and tests of their own, in test_multi_pass.py.
+# Multi-pass methods have a reference and tests of their own, in test_multi_pass.py.
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].passes is None])
 def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
     batch, reference = pixels(), Reference(tiny)

@@ -24,9 +24,10 @@ from PIL import Image
 from seewhy import ClusterError, OutputError, Settings, explain_folder
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import cluster_job
+from support.broken_jobs import lines
 from support.command_line import run
 from support.markdown import blocks
-from support.ray_rows import PHOTOS, manifest, one_machine, pa, parquet, read, write_photos
+from support.ray_rows import PHOTOS, one_machine, pa, parquet, read, write_photos
 from support.tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)
@@ -169,7 +170,7 @@ def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, t
             break
     assert count == 69
     del broken
-    settled = len(manifest(out))
+    settled = len(lines(out))
     assert 64 <= settled <= 70
     job = job_of(model_path, [many], out)
     assert len(list(job)) == MANY - settled and job.before == settled
@@ -189,8 +190,8 @@ def test_the_driver_is_killed(cluster: Any, model_path: Path, many: Path, tmp_pa
     assert process.returncode == -signal.SIGKILL  # not at its end yet
     while processes(process.pid):  # the driver, whose supervisor was killed
         time.sleep(0.01)
-    assert 10 <= len(manifest(out)) < MANY
-    before = len(manifest(out))
+    assert 10 <= len(lines(out)) < MANY
+    before = len(lines(out))
     assert explain_folder(model_path, many, out, SLOW).before == before
     explain_folder(model_path, many, tmp_path / "here", SLOW)
     assert_same(out, tmp_path / "here")
@@ -213,7 +214,7 @@ def test_a_process_of_the_cluster_is_killed(
     assert process.returncode == 2
     assert errors.splitlines()[-1] == f"seewhy: error: {expected}; the same command resumes the job"
     assert processes(process.pid) == {}
-    before = len(manifest(out))
+    before = len(lines(out))
     assert 10 <= before < MANY
     assert explain_folder(model_path, many, out, SLOW).before == before
     explain_folder(model_path, many, tmp_path / "here", SLOW)
@@ -227,8 +228,8 @@ def begun(model: Path, images: Path, out: Path, address: str) -> subprocess.Pope
     words += ["--ray", "--ray-workers", 1, "--ray-address", address]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(list(map(str, words)), **pipes, start_new_session=True)
-    lines = out / "manifest.jsonl"
-    while not (lines.exists() and lines.stat().st_size) and process.poll() is None:
+    manifest = out / "manifest.jsonl"
+    while not (manifest.exists() and manifest.stat().st_size) and process.poll() is None:
         time.sleep(0.01)
     return process
 
@@ -281,7 +282,7 @@ def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path:
     here, there = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (model_path, other))
     with pytest.raises(ClusterError, match=f"a Ray worker has sha256 {there} where {here} is expected"):
         list(job)
-    assert manifest(tmp_path / "out") == []
+    assert lines(tmp_path / "out") == []
     list(job_of(model_path, sorted(many.iterdir())[:2], tmp_path / "out"))
     with pytest.raises(OutputError, match="holds results of another run: model.sha256 was"):
         list(job_of(other, [many], tmp_path / "out"))

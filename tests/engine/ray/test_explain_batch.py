@@ -22,8 +22,9 @@ from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import ExplainBatch, cluster_job
 from seewhy.ray import worker as ray_worker
 from seewhy.tables.table_columns import NAMES, compact
+from support.broken_jobs import lines
 from support.command_line import failed, run
-from support.ray_rows import DAMAGED, PHOTOS, manifest, one_machine, pa, write_photos
+from support.ray_rows import DAMAGED, PHOTOS, one_machine, pa, write_photos
 
 
 def texts(*values: object) -> np.ndarray:
@@ -184,9 +185,9 @@ def test_records(model_path: Path, photos: list[str], tmp_path: Path) -> None:
     table = ExplainBatch(model_path, records=True)({"path": texts(*photos)})
     one_machine(model_path, photos, tmp_path / "out")
     own = {"shard", "lines", "crc32"}
-    expected = [{k: v for k, v in line.items() if k not in own} for line in manifest(tmp_path / "out")]
+    expected = [{k: v for k, v in line.items() if k not in own} for line in lines(tmp_path / "out")]
     assert [json.loads(text) for text in table["record"].to_pylist()] == expected
-    assert {line["lines"] for line in manifest(tmp_path / "out")} == {PHOTOS}
+    assert {line["lines"] for line in lines(tmp_path / "out")} == {PHOTOS}
 
 
 def test_no_images(explain: ExplainBatch) -> None:

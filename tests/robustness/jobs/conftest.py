@@ -17,8 +17,8 @@ from support.broken_jobs import pictures
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """13 images, 3 of them damaged."""
-    folder = tmp_path_factory.mktemp("faults") / "photos"
+    """Return a folder of 13 images, 3 of them damaged."""
+    folder = tmp_path_factory.mktemp("jobs") / "photos"
     pictures(folder, 13, 3)
     return folder
 
@@ -30,7 +30,7 @@ def paths(photos: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def whole(explainer: Explainer, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The output folder of an unbroken run in a format."""
+    """Return a function that gives the output folder of an uninterrupted job in a format."""
     made: dict[str, Path] = {}
 
     def find(form: str) -> Path:
@@ -44,7 +44,7 @@ def whole(explainer: Explainer, photos: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power failure is tested here, and waiting for the disk takes longer than all the rest."""
+    """Skip the wait for the disk, which takes longer than all the rest; no test here is about power failures."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
@@ -62,7 +62,7 @@ def png() -> bytes:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a neighbour; runs write into `out` in it, and nowhere else."""
+    """Return a folder with a neighbor; jobs write into `out` in it, and nowhere else."""
     (tmp_path / "place" / "neighbour").mkdir(parents=True)
     (tmp_path / "place" / "neighbour" / "file").write_text("mine")
     (tmp_path / "place" / "in").mkdir()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def gradient(module: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """d logit[target] / d images."""
+    """Return d logit[target] / d images."""
     images = images.clone().requires_grad_(True)
     score = module(images).gather(1, targets[:, None]).sum()
     return torch.autograd.grad(score, images)[0]
@@ -21,7 +21,7 @@ def gradient(module: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 def guided_gradient(
     module: nn.Module, images: Tensor, targets: Tensor, guided: Callable[[str, nn.Module], bool]
 ) -> Tensor:
-    """The same where each module that `guided` accepts lets only positive gradients back."""
+    """Return the gradient where each module that `guided` accepts lets only positive gradients back."""
     handles = []
 
     def keep_positive(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -40,7 +40,7 @@ def guided_gradient(
 def activations_and_gradients(
     module: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The layer's last output A, and d logit[target] / d A."""
+    """Return the layer's last output A, and d logit[target] / d A."""
     kept: list[Tensor] = []
     handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:

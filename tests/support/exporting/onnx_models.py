@@ -20,10 +20,12 @@ Array = NDArray[Any]
 
 
 def random(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> NDArray[np.float32]:
+    """Return uniform random numbers from `low` to `high`."""
     return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
 
 
 def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> NodeProto:
+    """Return a node of a graph."""
     return helper.make_node(operator, list(inputs), list(outputs), **attributes)
 
 
@@ -36,7 +38,7 @@ def make_model(
     element_type: int = TensorProto.FLOAT,
     images: str = "x",
 ) -> onnx.ModelProto:
-    """A graph from `images` to `outputs`, whose shapes it leaves open."""
+    """Return a model from `images` to `outputs`, whose shapes it leaves open."""
     graph = helper.make_graph(
         list(nodes),
         "graph",
@@ -48,12 +50,13 @@ def make_model(
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model, and return its path."""
     onnx.save(model, path)
     return path
 
 
 def original(path: Path, images: Array, output: str | None = None) -> Array:
-    """What onnxruntime computes."""
+    """Return what onnxruntime computes."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -62,7 +65,7 @@ def original(path: Path, images: Array, output: str | None = None) -> Array:
 
 
 def classifier(opset: int = 17, batch: int | str = "N", classes: int = 5, size: int = 12) -> onnx.ModelProto:
-    """Convolution, ReLU, pool, convolution, ReLU, mean, linear; as exporters write them."""
+    """Return convolution, ReLU, pool, convolution, ReLU, mean and linear, as exporters write them."""
     constants = {
         "conv1.weight": random(8, 3, 3, 3, seed=1),
         "conv1.bias": random(8, seed=2),
@@ -85,19 +88,23 @@ def classifier(opset: int = 17, batch: int | str = "N", classes: int = 5, size: 
 
 
 def relu(name: str = "x") -> list[onnx.NodeProto]:
+    """Return the nodes of a ReLU and a mean over the map, from `name` to `out`."""
     return [node("Relu", [name], ["r"]), node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["out"])]
 
 
 def loaded(model: onnx.ModelProto, folder: Path, **wanted: object) -> Source:
+    """Save a model in `folder`, and import it."""
     return load_onnx(str(save(model, folder / "model.onnx")), Wanted(**wanted))  # type: ignore[arg-type]
 
 
 def answer(source: Source, images: Array) -> Array:
+    """Return what the imported module computes."""
     with torch.no_grad():
         return source.module(torch.from_numpy(images)).numpy()
 
 
 def agrees(source: Source, path: Path, images: Array, expected: Array | None = None) -> None:
+    """Assert that the imported module computes what onnxruntime does, or `expected`."""
     exact = original(path, images) if expected is None else expected
     # A few hundred products in float32, in another order.
     np.testing.assert_allclose(answer(source, images), exact, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """|found - expected| / |expected|, both as one vector."""
+    """Return |found - expected| / |expected|, with both as one vector."""
     assert found.shape == expected.shape
     assert np.linalg.norm(expected) > 0
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

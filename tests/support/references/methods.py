@@ -35,7 +35,7 @@ class Trace:
 
 
 class Reference:
-    """One image at a time: (C,H,W) in, float64 out."""
+    """The methods for one image at a time: (C, H, W) in, float64 out."""
 
     def __init__(self, tiny: Tiny) -> None:
         self.size = tiny.size
@@ -53,7 +53,7 @@ class Reference:
         return self.forward(image).logits
 
     def gradients(self, trace: Trace, target: int) -> Array:
-        """d logit[target] / d activations."""
+        """Return d logit[target] / d activations."""
         channels, height, width = trace.c2.shape
         row = self.w["fc.weight"][target] / (height * width)
         return np.array([np.full((height, width), row[k]) for k in range(channels)])
@@ -67,9 +67,9 @@ class Reference:
         return _conv_backward(RULES[rule](unpooled, trace.c1), self.w["conv1.weight"])
 
     def attribution(self, method: str, trace: Trace, target: int) -> tuple[Array | None, Array, Array]:
-        """(map or None, attribution, heatmap) of one method for one image."""
+        """Return (map or None, attribution, heatmap) of one method for one image."""
         if method == "cam":
-            raw = _weighted(self.w["fc.weight"][target], trace.activations)
+            raw = weighted(self.w["fc.weight"][target], trace.activations)
             values = upsample(raw, self.size)
             return raw, values, minmax(values)
         if method in MAPS:
@@ -87,7 +87,8 @@ class Reference:
 # The CAM family: (C,h,w) activations and gradients -> (C,) weights, or the (h,w) map before its ReLU.
 
 
-def _weighted(weights: Array, activations: Array) -> Array:
+def weighted(weights: Array, activations: Array) -> Array:
+    """Return the sum of the channels, each times its weight."""
     return sum(w * a for w, a in zip(weights, activations, strict=True))
 
 
@@ -96,7 +97,7 @@ def gradcam_weights(activations: Array, gradients: Array) -> Array:
 
 
 def gradcam_plus_plus_weights(activations: Array, gradients: Array) -> Array:
-    """Equation 19 with the derivatives of e^y put in, and e^y cut out; 0/0 and a pole count nothing."""
+    """Return equation 19 with the derivatives of e^y, from which e^y cancels; 0/0 and poles count as 0."""
     weights = np.zeros(len(activations))
     for k in range(len(activations)):
         for g in gradients[k].flat:
@@ -146,7 +147,7 @@ WEIGHTS: dict[str, Rule] = {
 
 
 def _map_of(weights: Rule) -> Rule:
-    return lambda activations, gradients: _weighted(weights(activations, gradients), activations)
+    return lambda activations, gradients: weighted(weights(activations, gradients), activations)
 
 
 MAPS: dict[str, Rule] = {
@@ -172,7 +173,7 @@ RULE_OF = {
 
 
 def upsample(image: Array, size: tuple[int, int]) -> Array:
-    """Bilinear with half-pixel centres, edges clamped."""
+    """Upsample bilinearly with half-pixel centers and clamped edges."""
     height, width = image.shape
     result = np.empty(size)
     for y in range(size[0]):
@@ -188,12 +189,13 @@ def upsample(image: Array, size: tuple[int, int]) -> Array:
 
 
 def minmax(image: Array) -> Array:
+    """Scale to [0, 1]; a constant image becomes 0."""
     low, high = image.min(), image.max()
     return np.zeros_like(image) if high == low else (image - low) / (high - low)
 
 
 def _conv(image: Array, weight: Array, bias: Array) -> Array:
-    """3x3, stride 1, padding 1."""
+    """Convolve by 3x3 kernels with stride 1 and padding 1."""
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     result = np.empty((len(weight), height, width))
@@ -205,7 +207,7 @@ def _conv(image: Array, weight: Array, bias: Array) -> Array:
 
 
 def _conv_backward(gradient: Array, weight: Array) -> Array:
-    """Each output's gradient goes back to the nine inputs that it was made of."""
+    """Add each output's gradient to the nine inputs that it was computed from."""
     _, height, width = gradient.shape
     padded = np.zeros((weight.shape[1], height + 2, width + 2))
     for k in range(len(weight)):
@@ -216,7 +218,7 @@ def _conv_backward(gradient: Array, weight: Array) -> Array:
 
 
 def _max_pool(image: Array) -> tuple[Array, dict[tuple[int, int, int], tuple[int, int]]]:
-    """2x2 windows; of equal values the first in row-major order wins."""
+    """Pool 2x2 windows; of equal values the first in row-major order wins."""
     channels, height, width = image.shape
     result = np.empty((channels, height // 2, width // 2))
     winners = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from support.references.methods import Array, Reference, Trace, minmax, upsample
+from support.references.methods import Array, Reference, Trace, minmax, upsample, weighted
 
 
 def smoothgrad(reference: Reference, image: Array, target: int, samples: int, noise: float, seed: int) -> Array:
@@ -25,7 +25,7 @@ def smoothgrad(reference: Reference, image: Array, target: int, samples: int, no
 
 
 def integrated_gradients(reference: Reference, image: Array, target: int, baseline: Array, steps: int) -> Array:
-    """The integral by the midpoint rule, which comes close to the true one where there are enough steps."""
+    """Integrate by the midpoint rule, which is close to the true integral with enough steps."""
     total = np.zeros_like(image)
     for step in range(steps):
         place = baseline + (step + 0.5) / steps * (image - baseline)
@@ -53,13 +53,8 @@ def ablation_weights(reference: Reference, trace: Trace, target: int) -> Array:
     return np.array(weights)
 
 
-def weighted_map(weights: Array, trace: Trace) -> Array:
-    """Before the ReLU."""
-    return sum(w * a for w, a in zip(weights, trace.activations, strict=True))
-
-
 def attribution(reference: Reference, method: str, image: Array, target: int, options: Any) -> tuple[Any, Array]:
-    """(map or None, attribution) of one method for one image."""
+    """Return (map or None, attribution) of one method for one image."""
     image = image.astype(np.float64)
     if method == "smoothgrad":
         return None, smoothgrad(reference, image, target, **options)
@@ -67,5 +62,5 @@ def attribution(reference: Reference, method: str, image: Array, target: int, op
         return None, integrated_gradients(reference, image, target, np.zeros_like(image), options["steps"])
     trace = reference.forward(image)
     weights = {"scorecam": scorecam_weights, "ablationcam": ablation_weights}[method](reference, trace, target)
-    raw = weighted_map(weights, trace)
+    raw = weighted(weights, trace.activations)
     return raw, upsample(np.maximum(raw, 0), reference.size)
