@@ -1,7 +1,7 @@
 """Tests of the single-pass methods against Captum and pytorch-grad-cam.
 
 The numbers are equal where the definitions are equal. Where docs/concepts/semantics.md says that a library differs, the
-tests show how. The libraries compute in float64 with module hooks; the engine computes in float32 from an exported file.
+tests show how. The libraries compute in float64 with module hooks, the engine in float32 from an exported file.
 """
 
 from __future__ import annotations
