@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from seewhy.cli.main import main
+from support.broken_jobs import OWN
 
 
 def run(*arguments: object) -> Result:
@@ -19,3 +21,8 @@ def failed(result: Result, words: str) -> None:
     assert result.exit_code == 2, result.output
     assert re.fullmatch(f"seewhy: error: .*{words}.*\n", result.stderr), result.stderr
     assert isinstance(result.exception, SystemExit)
+
+
+def results(folder: Path) -> list[str]:
+    """Return the names of the files below a folder, except those that a job writes about itself."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name not in OWN)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,11 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, __version__
-from seewhy.cli import main
-from seewhy.contract import checksum
-from seewhy.errors import ExportError
 from seewhy.methods.registry import METHODS
-from support.command_line import failed, run
-from support.tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
+from support.command_line import failed, results, run
+from support.tiny_model import Tiny, load
 
 Photo = Callable[..., Image.Image]
-
-
-@pytest.fixture
-def cat(tmp_path: Path, photo: Photo) -> Path:
-    path = tmp_path / "cat.jpg"
-    photo().save(path)
-    return path
-
-
-def results(folder: Path) -> list[str]:
-    """Names of the files below, but for what a run writes about itself."""
-    own = {"manifest.jsonl", "run.json", ".seewhy.lock"}
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name not in own)
 
 
 def test_version() -> None:
@@ -184,221 +167,6 @@ def test_output_encoding_without_the_characters(tmp_path: Path, cat: Path) -> No
     assert b"\\u72ac" in done.stdout
 
 
-# Everything that is wrong.
-
-
-def variants(tmp_path: Path) -> dict[str, Path]:
-    tiny = Tiny()
-    good = tiny.save(tmp_path / "good.onnx")
-    bare = tiny.proto()
-    del bare.metadata_props[:]
-    files = {
-        "text": b"hello",
-        "empty": b"",
-        "bare": bare.SerializeToString(),
-        "newer": checksum.seal(set_property(tiny.proto(), "schema", 99).SerializeToString()),
-        "cut": good.read_bytes()[:-500],
-        "damaged": good.read_bytes().replace(tiny.weights()["fc.bias"].tobytes(), bytes(24)),
-        "nan": checksum.seal(
-            tiny.proto({**tiny.weights(), "fc.bias": np.full(6, np.nan, np.float32)}).SerializeToString()
-        ),
-    }
-    for name, content in files.items():
-        (tmp_path / f"{name}.onnx").write_bytes(content)
-    tiny.save(tmp_path / "nocam.onnx", outputs=tuple(n for n in DEFAULT_OUTPUTS if n != "class_weights"))
-    tiny.save(tmp_path / "nolabels.onnx", labels=None)
-    return {path.stem: path for path in tmp_path.glob("*.onnx")}
-
-
-@pytest.mark.parametrize(
-    ("model", "options", "words"),
-    [
-        ("none", [], r"none\.onnx: cannot be read: No such file"),
-        ("text", [], r"text\.onnx: not an ONNX file"),
-        ("empty", [], r"empty\.onnx: the file is empty"),
-        ("bare", [], r"bare\.onnx: an ONNX file without SeeWhy's metadata; export the network with `seewhy export`"),
-        ("newer", [], r"newer\.onnx: written in schema 99, but this version of SeeWhy reads schema 1"),
-        ("cut", [], r"cut\.onnx: not an ONNX file, or a truncated one"),
-        ("damaged", [], r"damaged\.onnx: damaged or changed since it was exported"),
-        ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
-        ("nocam", ["--method", "cam"], "cam needs a network that ends in global average pooling .* use gradcam"),
-        ("good", ["--method", "magic"], "no method 'magic'; there are backprop"),
-        ("good", ["--option", "samples=3"], "an option is METHOD.NAME=VALUE, .* not 'samples=3'"),
-        ("good", ["--option", "smoothgrad.samples=3"], "for smoothgrad, but the methods asked for are gradcam"),
-        ("good", ["--option", "gradcam.samples=3"], "gradcam has no option 'samples'; it has none"),
-        ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=x\x1b"], "from 1 to .*, not 'x.x1b'"),
-        # Before the file is read.
-        ("none", ["--option", "samples=3"], "an option is METHOD.NAME=VALUE"),
-        ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=5e0"], "from 1 to 100000, not 5e0"),
-        ("good", ["--target", "6"], "target 6 is out of range: the model has classes 0 to 5"),
-        ("good", ["--target", "-1"], "target -1 is out of range"),
-        ("good", ["--target", "expresso"], "no label 'expresso' .* close: espresso"),
-        ("good", ["--target", "crane"], "ambiguous: classes 2, 4"),
-        ("nolabels", ["--target", "cat"], "holds no labels; give a class index"),
-        ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
-        ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
-        ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
-        ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
-        ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
-    ],
-)
-def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: list[str], words: str) -> None:
-    path = variants(tmp_path).get(model, tmp_path / "none.onnx")
-    failed(run("explain", path, cat, "-o", tmp_path / "out", *options), words)
-    assert not results(tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "cannot be read: No such file"),
-        (b"", "the file is empty"),
-        (b"hello", "not an image in a format"),
-        (b"\x89PNG\r\n\x1a\n", "x.png: "),
-    ],
-)
-def test_wrong_image(model_path: Path, tmp_path: Path, content: bytes | None, words: str) -> None:
-    path = tmp_path / "x.png"
-    if content is not None:
-        path.write_bytes(content)
-    failed(run("explain", model_path, path, "-o", tmp_path / "out"), words)
-
-
-def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
-    from support.image_files import bomb
-
-    # Between the size at which Pillow warns and the one at which it raises, a warning must not be printed either.
-    for side, words in [(60_000, "decompression bomb"), (12_000, "damaged image")]:
-        (tmp_path / "bomb.png").write_bytes(bomb(side, side))
-        command = [sys.executable, "-m", "seewhy", "explain", str(model_path), str(tmp_path / "bomb.png"), "-o"]
-        done = subprocess.run([*command, str(tmp_path / f"{side}")], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 2
-        assert re.fullmatch(f"seewhy: error: .*{words}.*\n", done.stderr), done.stderr
-
-
-def test_output_that_cannot_be_written(model_path: Path, cat: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    failed(run("explain", model_path, cat, "-o", tmp_path / "file"), "not a folder")
-    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be made: Not a directory")
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_no_permission_to_write(model_path: Path, cat: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir(mode=0o500)
-    failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "Permission denied")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Path.open
-
-    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
-        return original(Path("/dev/full"), "wb") if mode == "xb" else original(path, mode, *rest, **named)
-
-    monkeypatch.setattr(Path, "open", full)
-    failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
-
-
-def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
-    photo = cat.with_name("cat.gradcam.png")
-    Image.fromarray(load(cat)).save(photo)
-    before = photo.read_bytes()
-    failed(run("explain", model_path, cat, photo, "-o", cat.parent), "would replace an input image")
-    failed(run("explain", model_path, cat.parent, "-o", cat.parent), "the output folder is an input folder too")
-    assert photo.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["explain"],
-        ["explain", "m.onnx"],
-        ["explain", "m.onnx", "x.png"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--alpha", "2"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--canvas", "wall"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--threads", "0"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--batch-size", "0"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--top", "two"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "gif"],
-        ["explain", "m.onnx", "x.png", "-o", "out", "--format", "jpg", "--quality", "0"],
-        ["nothing"],
-        ["inspect"],
-    ],
-)
-def test_usage_errors(arguments: list[str]) -> None:
-    result = run(*arguments)
-    assert result.exit_code == 2 and "Error: " in result.stderr
-
-
-# Plug-ins.
-
-
-def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, name: str = "export") -> None:
-    (tmp_path / "plugged.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "plugged", raising=False)
-    entry = EntryPoint(name, "plugged:command", "seewhy.commands")
-    monkeypatch.setattr(main, "entry_points", lambda group: [entry] if group == entry.group else [])
-
-
-@pytest.mark.parametrize(("name", "extra"), [("export", "export"), ("demo", "demo")])
-def test_plug_in_without_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, extra: str) -> None:
-    plug_in(monkeypatch, tmp_path, "import torch_that_is_not_there.nn", name)
-    listed = run("--help")
-    assert listed.exit_code == 0 and f"  {name} " in listed.stdout and listed.stderr == ""
-    words = (
-        rf'seewhy {name} cannot start: torch_that_is_not_there is not installed; run: pip install "seewhy\[{extra}\]"'
-    )
-    for arguments in ([], ["resnet50", "-o", "x.onnx", "--size", "9"], ["--help"]):
-        failed(run(name, *arguments), words)
-
-
-def test_plug_in_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plug_in(monkeypatch, tmp_path, "raise ImportError('libtorch.so: cannot open\\nshared object')")
-    failed(run("export"), r"cannot start: libtorch\.so: cannot open")
-
-
-WORKING = """
-import click
-from seewhy.errors import ExportError
-
-@click.command("export")
-@click.argument("source")
-def command(source):
-    if source == "wrong":
-        raise ExportError("no network called wrong")
-    if source == "unwritable":
-        raise PermissionError(13, "Permission denied", "/x/model.onnx")
-    if source == "large":
-        raise MemoryError
-    if source == "bug":
-        raise ZeroDivisionError
-    click.echo(f"exported {source}")
-"""
-
-
-def test_plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plug_in(monkeypatch, tmp_path, WORKING)
-    assert run("export", "resnet50").stdout == "exported resnet50\n"
-    assert "SOURCE" in run("export", "--help").stdout
-    failed(run("export", "wrong"), "no network called wrong")
-    failed(run("export", "unwritable"), "/x/model.onnx: Permission denied")
-    failed(run("export", "large"), "not enough memory$")
-    # A bug is not dressed up as bad input.
-    assert isinstance(run("export", "bug").exception, ZeroDivisionError)
-    assert ExportError.__mro__[1].__name__ == "SeewhyError"
-
-
-def test_plug_ins_are_found() -> None:
-    listed = run("--help").stdout
-    assert "  export " in listed and "  demo " in listed
-
-
-def test_help_does_not_import_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plug_in(monkeypatch, tmp_path, "raise SystemError('imported')")
-    assert run("--help").exit_code == 0
-
-
 def test_quiet_when_piped(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seewhy.cli.progress.DELAY", -1.0)
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
@@ -471,40 +239,6 @@ def test_an_interrupt_before_there_is_anything_to_finish(model_path: Path, monke
     monkeypatch.setattr("seewhy.runtime.model_file.ModelFile.inspect", interrupt)
     result = run("inspect", model_path)
     assert (result.exit_code, result.stderr) == (130, "seewhy: stopped by SIGINT\n")
-
-
-def test_memory_that_runs_out(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only a command that has --batch-size says to lower it."""
-
-    def exhaust(*_: object, **__: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("seewhy.contract.metadata.Metadata.from_properties", exhaust)
-    failed(run("inspect", model_path), "not enough memory")
-    assert "batch-size" not in run("inspect", model_path).stderr + run("bench", model_path).stderr
-    result = run("explain", model_path, model_path, "-o", tmp_path / "out")
-    failed(result, "not enough memory; try a smaller --batch-size")
-
-
-def test_an_empty_name_of_the_output_folder(
-    model_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """An unset variable would write into the current folder."""
-    monkeypatch.chdir(tmp_path)
-    photo().save("a.png")
-    failed(run("explain", model_path, "a.png", "-o", ""), "-o / --output is empty; is a variable not set")
-    failed(run("explain", "", "a.png", "-o", "out"), "MODEL is empty; is a variable not set")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-@pytest.mark.parametrize("arguments", ["--help", "--version", "explain --help", "verify --help"])
-def test_a_full_disk_takes_no_help(arguments: str) -> None:
-    """Status 1 would mean that some images failed."""
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "seewhy", *arguments.split()]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 2
-    assert re.fullmatch("seewhy: error: (standard output: )?No space left on device\n", done.stderr), done.stderr
 
 
 def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:

@@ -15,51 +15,22 @@ import numpy as np
 import pytest
 
 from seewhy import Explainer, OutputError, explain_folder
-from seewhy.bulk.folder_job import Run, Summary
-from seewhy.bulk.verify import Verification
+from seewhy.bulk.folder_job import Run
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
 from support import broken_jobs
-from support.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
+from support.broken_jobs import FORMATS, assert_same, contents, lines, pictures
+from support.resumed_jobs import (
+    cut,
+    empty,
+    problems,
+    replace_by_a_folder,
+    replace_by_a_link,
+    resume,
+    sort_manifest,
+)
 
 COUNT = 13
-
-
-def go_on(explainer: Explainer, photos: Path, out: Path, form: str, changed: bool = False) -> tuple[Summary, list[str]]:
-    """Run the job again, and return its summary and what it says of the folder."""
-    said: list[str] = []
-    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings(form), changed=changed, notice=said.append)
-    for _ in run:
-        pass
-    return run.summary(), said
-
-
-def in_any_order(out: Path) -> None:
-    """Put the manifest's lines and the shards' rows into the order of the images, as an unbroken job writes them."""
-    manifest = out / "manifest.jsonl"
-    parts = manifest.read_bytes().splitlines(keepends=True)
-    manifest.write_bytes(b"".join(sorted(parts, key=lambda line: json.loads(line)["path"])))
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def replace_by_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def replace_by_a_link(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
-
-
-# Results.
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, empty, cut, replace_by_a_link])
@@ -69,13 +40,13 @@ def test_a_shard_that_is_missing_or_short_is_made_again(
     """It takes the place of the old one, with the same bytes."""
     shutil.copytree(whole("npz"), out)
     spoil(out / "shards" / "00001.npz")
-    summary, said = go_on(explainer, photos, out, "npz")
+    summary, said = resume(explainer, photos, out, "npz")
     assert said == ["images whose results are missing or incomplete: 4", "images that are explained again: 4"]
     assert (summary.done, summary.failed, summary.before) == (COUNT - 3, 3, COUNT - 4)
     (out / "shards" / "elsewhere").unlink(missing_ok=True)
     assert contents(out / "shards") == contents(whole("npz") / "shards")
     assert sorted(line["path"] for line in lines(out)) == [line["path"] for line in lines(whole("npz"))]
-    assert go_on(explainer, photos, out, "npz")[1] == []
+    assert resume(explainer, photos, out, "npz")[1] == []
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, empty, cut, replace_by_a_link])
@@ -91,12 +62,12 @@ def test_a_picture_that_is_missing_or_short_is_made_again(
     done = [line for line in lines(out) if line["status"] == "done"]
     for line in (done[0], done[4], done[-1]):
         spoil(out / line["files"][0]["path"])
-    summary, said = go_on(explainer, photos, out, "png")
+    summary, said = resume(explainer, photos, out, "png")
     assert said == ["images whose results are missing or incomplete: 3", "images that are explained again: 3"]
     assert summary.before == COUNT - 3
     for link in out.rglob("elsewhere"):
         link.unlink()
-    in_any_order(out)
+    sort_manifest(out)
     assert_same(out, whole("png"), paths, "png")
 
 
@@ -108,7 +79,7 @@ def test_a_folder_in_place_of_a_picture_ends_the_job(
     line = next(line for line in lines(out) if line["status"] == "done")
     replace_by_a_folder(out / line["files"][0]["path"])
     with pytest.raises(OutputError, match=r"gradcam\.png: cannot be written: Is a directory"):
-        go_on(explainer, photos, out, "png")
+        resume(explainer, photos, out, "png")
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -118,14 +89,14 @@ def test_everything_deleted_but_the_records(
     out.mkdir()
     for name in ("manifest.jsonl", "run.json"):
         shutil.copy(whole(form) / name, out)
-    summary, said = go_on(explainer, photos, out, form)
+    summary, said = resume(explainer, photos, out, form)
     lost = COUNT - 3 if form == "png" else COUNT  # a shard has the rows of failed images, too
     assert said == [
         f"images whose results are missing or incomplete: {lost}",
         f"images that are explained again: {lost}",
     ]
     assert (summary.done, summary.before) == (COUNT - 3, COUNT - lost)
-    in_any_order(out)
+    sort_manifest(out)
     assert_same(out, whole(form), paths, form)
 
 
@@ -141,9 +112,9 @@ def test_a_job_that_is_broken_off_while_it_makes_results_again(
     for _ in range(5):
         next(outcomes)
     outcomes.close()
-    summary, said = go_on(explainer, photos, out, "npz")
+    summary, said = resume(explainer, photos, out, "npz")
     assert said == [] and summary.done + summary.failed == COUNT > summary.before > COUNT - 8
-    in_any_order(out)
+    sort_manifest(out)
     assert [line["path"] for line in lines(out)] == [line["path"] for line in lines(whole("npz"))]
 
 
@@ -155,7 +126,7 @@ def test_a_manifest_that_was_emptied_is_refused(
     (out / "manifest.jsonl").write_bytes(b"")
     before = contents(out)
     with pytest.raises(OutputError, match=rf"manifest\.jsonl: is empty, though run\.json counts {COUNT} images"):
-        go_on(explainer, photos, out, form)
+        resume(explainer, photos, out, form)
     assert contents(out) == before
 
 
@@ -166,7 +137,7 @@ def test_lines_that_are_missing_from_a_finished_manifest(
     shutil.copytree(whole(form), out)
     manifest = out / "manifest.jsonl"
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:8]))
-    summary, said = go_on(explainer, photos, out, form)
+    summary, said = resume(explainer, photos, out, form)
     assert said == [f"images that run.json counts and manifest.jsonl lacks: {COUNT - 8}"]
     assert summary.before == 8
     assert_same(out, whole(form), paths, form)
@@ -187,12 +158,12 @@ def test_flipped_bits_in_a_manifest_are_never_taken_for_results(
         flipped[position] ^= 1 << int(random.integers(8))
         manifest.write_bytes(flipped)
         with pytest.raises(OutputError, match=r"manifest\.jsonl: damaged at line \d+"):
-            go_on(explainer, photos, out, form)
+            resume(explainer, photos, out, form)
     for position in [*random.integers(last, len(data), 4).tolist(), len(data) - 1]:
         flipped = bytearray(data)
         flipped[position] ^= 1 << int(random.integers(8))
         manifest.write_bytes(flipped)
-        summary, said = go_on(explainer, photos, out, form)
+        summary, said = resume(explainer, photos, out, form)
         assert len(said) == 1 and summary.before < COUNT == summary.done + summary.failed
         assert_same(out, whole(form), paths, form)
 
@@ -205,7 +176,7 @@ def test_a_manifest_of_an_earlier_version(
     old = [{k: v for k, v in line.items() if k != "crc32"} for line in lines(out)]
     (out / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
     with pytest.raises(OutputError, match="damaged at line 1: it has no checksum, because an earlier version"):
-        go_on(explainer, photos, out, "png")
+        resume(explainer, photos, out, "png")
 
 
 def test_a_manifest_without_line_breaks_is_not_read_whole(
@@ -217,7 +188,7 @@ def test_a_manifest_without_line_breaks_is_not_read_whole(
         file.truncate(0)
         file.truncate(40 * 2**30)
     with pytest.raises(OutputError, match="damaged at line 1: it is longer than 67108864 bytes"):
-        go_on(explainer, photos, out, "png")
+        resume(explainer, photos, out, "png")
 
 
 @pytest.mark.parametrize("path", ["../outside.png", "/etc/passwd", "a/../../outside.png", "", "a\0b", "a\ud83d"])
@@ -232,147 +203,7 @@ def test_a_line_that_names_a_file_elsewhere_is_refused(
     next(line for line in found if "files" in line)["files"][0]["path"] = path
     (out / "manifest.jsonl").write_bytes(b"".join(map(encoded, found)))
     with pytest.raises(OutputError, match=r"manifest\.jsonl: damaged at line"):
-        go_on(explainer, photos, out, "png")
-
-
-# Images.
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    """They are named, and with `changed` explained again as if they had been there from the beginning."""
-    photos = tmp_path / "photos"
-    paths = pictures(photos, 9)
-    explain_folder(explainer, photos, out, broken_jobs.settings(form))
-    before = contents(out)
-    shutil.copy(paths[0], paths[5])
-    paths[2].write_bytes(b"no image")
-    summary, said = go_on(explainer, photos, out, form)
-    assert said == ["images whose files have changed since they were explained: 2; --changed explains them again"]
-    assert (summary.done, summary.failed, summary.before) == (9, 0, 9)
-    unchanged = {name for name in before if name != "run.json"}
-    assert {name: contents(out)[name] for name in unchanged} == {name: before[name] for name in unchanged}
-
-    summary, said = go_on(explainer, photos, out, form, changed=True)
-    again = 2 if form == "png" else 8  # of two shards everything is explained again
-    assert said == [
-        "images whose files have changed since they were explained: 2",
-        f"images that are explained again: {again}",
-    ]
-    assert (summary.done, summary.failed, summary.before) == (8, 1, 9 - again)
-    fresh = tmp_path / "fresh"
-    explain_folder(explainer, photos, fresh, broken_jobs.settings(form))
-    in_any_order(out)
-    if form == "png":  # the picture of an image that now fails is left, and `seewhy verify` lists it
-        [left] = set(contents(out)) - set(contents(fresh))
-        (out / left).unlink()
-        assert_same(out, fresh, paths, form)
-    else:
-        assert_complete(out, paths, form)
-        assert contents(out / "shards") == contents(fresh / "shards")
-    assert go_on(explainer, photos, out, form, changed=True)[1] == []
-
-
-def test_an_image_that_failed_and_was_mended(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    photos = tmp_path / "photos"
-    paths = pictures(photos, 5)
-    good = paths[3].read_bytes()
-    paths[3].write_bytes(b"")
-    assert explain_folder(explainer, photos, out).failed == 1
-    paths[3].write_bytes(good)
-    summary, said = go_on(explainer, photos, out, "png", changed=True)
-    assert len(said) == 2 and (summary.done, summary.failed, summary.before) == (5, 0, 4)
-
-
-def test_an_archive_that_was_replaced(explainer: Explainer, tmp_path: Path, out: Path, png: bytes) -> None:
-    """All its members count as changed."""
-    (tmp_path / "photos").mkdir()
-    tar = archive(tmp_path / "photos.tar", ["a.png", "b.png"], png)
-    pictures(tmp_path / "photos", 2)
-    inputs = [tar, tmp_path / "photos"]
-    explain_folder(explainer, inputs, out)
-    archive(tar, ["a.png", "b.png", "c.png"], png)
-    assert explain_folder(explainer, inputs, out).before == 4
-    summary = explain_folder(explainer, inputs, out, changed=True)
-    assert (summary.done, summary.before) == (5, 3)
-
-
-def test_a_copy_of_the_same_images_counts_as_unchanged(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    """A folder that was moved to another disk has other inodes, and the same sizes and times of modification."""
-    photos = tmp_path / "photos"
-    pictures(photos, 4)
-    explain_folder(explainer, photos, out)
-    shutil.move(photos, tmp_path / "old")
-    shutil.copytree(tmp_path / "old", photos)
-    assert go_on(explainer, photos, out, "png")[1] == []
-
-
-def test_times_that_no_clock_shows(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    """In nanoseconds they may need more than 64 bits."""
-    photos = tmp_path / "photos"
-    paths = pictures(photos, 2)
-    for path, seconds in zip(paths, (-(2**31) + 5, 2**34 - 5), strict=True):
-        try:
-            os.utime(path, (seconds, seconds))
-        except OSError:
-            pytest.skip("this file system has no such times")
-    explain_folder(explainer, photos, out)
-    assert go_on(explainer, photos, out, "png")[1] == []
-
-
-# Jobs with other images than before.
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_results_of_images_that_the_job_is_not_given_stay(
-    form: str, explainer: Explainer, tmp_path: Path, out: Path
-) -> None:
-    """Nothing would replace them: neither their lines go, nor a shard that they share with a changed image."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    pictures(one, 3)
-    changed = pictures(two, 3)[1]
-    settings = broken_jobs.settings(form, shard_images=6)
-    explain_folder(explainer, [one, two], out, settings)
-    before = contents(out)
-    changed.write_bytes(changed.read_bytes() + b"\0")
-    said: list[str] = []
-    for _ in Run(explainer, Inputs([two], out), out, settings, changed=True, notice=said.append):
-        pass
-    if form == "png":
-        assert said[-1] == "images that are explained again: 1" and len(lines(out)) == 6
-    else:
-        assert said[-1] == ("images that are not explained again, since they or others of their shard are not given: 1")
-        assert {name: contents(out)[name] for name in before if name != "run.json"} == {
-            name: content for name, content in before.items() if name != "run.json"
-        }
-    assert explain_folder(explainer, [one, two], out, settings, changed=True).before == (6 if form == "png" else 0)
-    assert len(lines(out)) == 6
-
-
-def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    """Their lines stay, so that `seewhy verify` names them, and so that the whole job can make them again."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    pictures(one, 3)
-    pictures(two, 3)
-    explain_folder(explainer, [one, two], out)
-    for line in lines(out)[:3]:
-        (out / line["files"][0]["path"]).unlink()
-    said: list[str] = []
-    run = Run(explainer, Inputs([two], out), out, notice=said.append)
-    assert list(run) == [] and run.before == 3 and len(lines(out)) == 6
-    assert said == [
-        "images whose results are missing or incomplete: 3",
-        "images that are not explained again, since they or others of their shard are not given: 3",
-    ]
-    assert explain_folder(explainer, [one, two], out).before == 3
-    assert problems(out) == 0
-
-
-def problems(out: Path) -> int:
-    check = Verification(out)
-    for _ in check:
-        pass
-    return check.problems
+        resume(explainer, photos, out, "png")
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
@@ -396,7 +227,7 @@ def test_a_share_that_does_not_answer_has_lost_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(os, "stat", fail)
         with pytest.raises(OutputError, match=rf"gradcam\.png: cannot be checked: {os.strerror(number)}"):
-            go_on(explainer, photos, out, "png")
+            resume(explainer, photos, out, "png")
         assert problems(out) == COUNT - 3
     assert contents(out) == before
 
@@ -460,9 +291,9 @@ def test_a_kill_between_the_manifest_and_the_record(
     with monkeypatch.context() as patched:
         patched.setattr(Folder, "rewrite", kill)
         with pytest.raises(KeyboardInterrupt):
-            go_on(explainer, photos, out, "npz")
+            resume(explainer, photos, out, "npz")
     assert (out / "manifest.jsonl").read_bytes() == b""
-    assert go_on(explainer, photos, out, "npz")[0].done == COUNT - 3
+    assert resume(explainer, photos, out, "npz")[0].done == COUNT - 3
     assert contents(out / "shards") == contents(whole("npz") / "shards")
 
 
@@ -480,34 +311,6 @@ def test_a_refused_job_changes_nothing(
     assert contents(out) == before
 
 
-def test_an_image_that_was_missing_and_came(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    paths = pictures(tmp_path / "photos", 3)
-    late = tmp_path / "late.png"
-    assert explain_folder(explainer, [*paths, late], out).failed == 1
-    assert go_on_without(explainer, [*paths, late], out) == []
-    shutil.copy(next(path for path in paths if path.suffix == ".png"), late)
-    assert go_on_without(explainer, [*paths, late], out) == [
-        "images whose files have changed since they were explained: 1; --changed explains them again"
-    ]
-    assert explain_folder(explainer, [*paths, late], out, changed=True).done == 4
-
-
-def go_on_without(explainer: Explainer, images: list[Path], out: Path) -> list[str]:
-    said: list[str] = []
-    assert list(Run(explainer, Inputs(images, out), out, notice=said.append)) == []
-    return said
-
-
-def test_an_archive_that_was_missing_and_came(explainer: Explainer, tmp_path: Path, out: Path, png: bytes) -> None:
-    tar = tmp_path / "photos.tar"
-    (tmp_path / "list.txt").write_text(str(tar))
-    assert explain_folder(explainer, [], out, lists=[tmp_path / "list.txt"]).failed == 1
-    archive(tar, ["a.png"], png)
-    summary = explain_folder(explainer, [], out, lists=[tmp_path / "list.txt"], changed=True)
-    assert (summary.done, summary.failed) == (1, 0)
-    assert [line["path"] for line in lines(out)] == [f"{tar}#a.png"]
-
-
 def test_files_of_the_user_s_own_beside_shards_stay(
     whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
 ) -> None:
@@ -515,7 +318,7 @@ def test_files_of_the_user_s_own_beside_shards_stay(
     for name in ("2024.npz", "000007.npz", "\u0661\u0662\u0663\u0664\u0665.npz"):
         (out / "shards" / name).write_bytes(b"mine")
     (out / "shards" / "00077.npz").write_bytes(b"of a job that was killed")
-    go_on(explainer, photos, out, "npz")
+    resume(explainer, photos, out, "npz")
     assert len(contents(out / "shards")) == len(contents(whole("npz") / "shards")) + 3
 
 
@@ -527,7 +330,7 @@ def test_counts_that_are_no_numbers_are_refused(
     facts = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**facts, "images": counts}))
     with pytest.raises(OutputError, match=r"run\.json: damaged: it counts images as"):
-        go_on(explainer, photos, out, "png")
+        resume(explainer, photos, out, "png")
 
 
 def test_a_record_of_the_run_that_never_ends_is_not_read(
@@ -536,4 +339,4 @@ def test_a_record_of_the_run_that_never_ends_is_not_read(
     shutil.copytree(whole("png"), out)
     os.truncate(out / "run.json", 40 * 2**30)
     with pytest.raises(OutputError, match=r"run\.json: damaged"):
-        go_on(explainer, photos, out, "png")
+        resume(explainer, photos, out, "png")

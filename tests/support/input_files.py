@@ -1,0 +1,54 @@
+"""Files to find as inputs, and the names of the inputs that are found."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path, PurePath
+
+from seewhy.bulk.pending_images import pending_images
+from seewhy.inputs.image_inputs import Input, Inputs
+
+
+def put(folder: Path, *names: str) -> Path:
+    """Write small files of these names, and return their folder."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[Input]:
+    """Return the inputs that are found for these paths and lists."""
+    inputs = Inputs([os.fspath(p) for p in paths], out, [os.fspath(p) for p in lists])  # type: ignore[call-overload]
+    return list(pending_images(inputs))
+
+
+def names(folder: Path, inputs: list[Input]) -> list[str]:
+    """Return the paths of inputs relative to a folder."""
+    return [os.path.relpath(each.path, folder) for each in inputs]
+
+
+def in_order(paths: list[str]) -> list[str]:
+    """Sort paths by the bytes of their components."""
+    return sorted(paths, key=lambda path: [os.fsencode(part) for part in PurePath(path).parts])
+
+
+def tar(*files: tuple[str, bytes]) -> bytes:
+    """Return a tar archive of files, given as (name, content)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def written(folder: Path, content: str, name: str = "list.csv") -> Path:
+    """Write a list of images, and return its path."""
+    path = folder / name
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    return path

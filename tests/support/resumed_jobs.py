@@ -1,0 +1,80 @@
+"""Helpers for tests of jobs that resume: changes of their output folders, and further attempts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seewhy import Explainer, OutputError
+from seewhy.bulk.folder_job import Run, Summary
+from seewhy.bulk.verify import Verification
+from seewhy.inputs.image_inputs import Inputs
+from support import broken_jobs
+from support.broken_jobs import contents
+
+
+def copied(whole: Path, out: Path) -> Path:
+    """Copy an output folder to `out`, and return the path of its manifest."""
+    shutil.copytree(whole, out)
+    return out / "manifest.jsonl"
+
+
+def refused(out: Path, words: str, do: Callable[[], object]) -> None:
+    """Assert that `do` is refused with one line that contains `words`, and changes nothing in `out`."""
+    before = contents(out)
+    with pytest.raises(OutputError, match=words) as caught:
+        do()
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
+def resume(
+    explainer: Explainer, photos: Path, out: Path, form: str, changed: bool = False
+) -> tuple[Summary, list[str]]:
+    """Run the job again, and return its summary and its notices about the folder."""
+    said: list[str] = []
+    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings(form), changed=changed, notice=said.append)
+    for _ in run:
+        pass
+    return run.summary(), said
+
+
+def sort_manifest(out: Path) -> None:
+    """Put the lines of the manifest into the order of the images, as an uninterrupted job writes them."""
+    manifest = out / "manifest.jsonl"
+    parts = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(b"".join(sorted(parts, key=lambda line: json.loads(line)["path"])))
+
+
+def empty(path: Path) -> None:
+    """Delete the content of a file."""
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    """Delete the last byte of a file."""
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def replace_by_a_folder(path: Path) -> None:
+    """Replace a file by an empty folder of its name."""
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_a_link(path: Path) -> None:
+    """Rename a file, and put a link to it in its place."""
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def problems(out: Path) -> int:
+    """Return how many problems `seewhy verify` finds in an output folder."""
+    check = Verification(out)
+    for _ in check:
+        pass
+    return check.problems
