@@ -37,7 +37,7 @@ def test_without_a_gpu_it_refuses(cuda: ModuleType, capsys: pytest.CaptureFixtur
     assert told.err.count("\n") == 1
 
 
-def test_figures(cuda: ModuleType) -> None:
+def test_figures_are_made_of_the_times_of_rounds(cuda: ModuleType) -> None:
     runs: list[str] = []
     names = [("forward", cuda.FORWARD), ("gradcam", "SeeWhy"), ("gradcam", "torch.compile")]
     found = [cuda.Contender(task, name, lambda name=name: runs.append(name)) for task, name in names]

@@ -89,6 +89,7 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
 def one_activation_a_call(module: nn.Module) -> nn.Module:
     """The same network for pytorch-grad-cam: it takes a module's first call, and stem and head share one ReLU6."""
     apart = copy.deepcopy(module)
+    # The package gives its layers no public names.
     apart._bn0, apart._bn1 = nn.Sequential(apart._bn0, nn.ReLU6()), nn.Sequential(apart._bn1, nn.ReLU6())
     apart._swish = nn.Identity()
     return apart

@@ -60,7 +60,7 @@ MIDDLES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", MIDDLES)
-def test_middles(name: str, tmp_path: Path) -> None:
+def test_middles_export_and_agree(name: str, tmp_path: Path) -> None:
     check(live_weights(Written(MIDDLES[name], mean)).eval(), tmp_path / "model.onnx")
 
 
@@ -86,7 +86,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_ends(name: str, tmp_path: Path) -> None:
+def test_ends_keep_their_score_and_batch(name: str, tmp_path: Path) -> None:
     """A final score is taken off whatever reshapes it; a squeeze() keeps the batch of a single image."""
     end, score = ENDS[name]
     module = live_weights(Written(F.relu, end)).eval()

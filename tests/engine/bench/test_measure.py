@@ -148,7 +148,7 @@ def test_error_in_one_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.
         ([1, 3], [(1, 1), (1, 3), (3, 1)]),
     ],
 )
-def test_layouts(threads: list[int], layouts: list[tuple[int, int]]) -> None:
+def test_layouts_share_threads_among_workers(threads: list[int], layouts: list[tuple[int, int]]) -> None:
     assert measure.layouts(CPU, threads) == layouts
     assert measure.layouts("CUDAExecutionProvider", threads) == [(1, None)]
 
@@ -164,7 +164,7 @@ def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam"
     return Row(CPU, workers, 2 // workers, batch, what, 5, p50, p50, p50, rate)
 
 
-def test_advice() -> None:
+def test_advice_names_the_quickest_row_and_the_most_images() -> None:
     rows = [
         row(1, 1, 10, 100),
         row(1, 2, 9, 180),
@@ -259,7 +259,7 @@ def test_adding_up_a_profile() -> None:
     ]
 
 
-def test_command(model_path: Path) -> None:
+def test_the_command_prints_the_report(model_path: Path) -> None:
     options = ["--batch", 1, "--threads", 1, "--seconds", 0.01, "--rounds", 1, "--method", "cam"]
     result = command_line.run("bench", model_path, *options, "--profile")
     assert result.exit_code == 0, result.output

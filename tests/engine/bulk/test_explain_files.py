@@ -63,7 +63,7 @@ def run(explainer: Explainer, found: list[Input], folder: Path, settings: Settin
     return list(outcomes_of(explainer, found, folder, settings))
 
 
-def test_find(photos: Path) -> None:
+def test_images_below_a_folder_are_found(photos: Path) -> None:
     found = find_images([photos], photos / "out")
     expected = ["B.PNG", "a.jpg", "deep/a.jpg", "deep/er/c.webp"]
     assert [item.path for item in found] == [str(photos / name) for name in expected]

@@ -23,7 +23,7 @@ from seewhy.bulk.parallel_plan import Layout, share
         (0, 2, 8, Layout(2, 1, None, 1, 2)),
     ],
 )
-def test_by_hand(images: int, threads: int, batch_size: int, expected: Layout) -> None:
+def test_layouts_equal_those_found_by_hand(images: int, threads: int, batch_size: int, expected: Layout) -> None:
     assert share(images, threads, batch_size, on_cpu=True, many_passes=False) == expected
 
 

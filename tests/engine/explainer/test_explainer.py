@@ -202,7 +202,7 @@ def test_predicted_class_among_named_ones(explainer: Explainer) -> None:
     assert explainer.explain(images, target=[None, 2, "espresso"]).targets.tolist() == [predicted[0], 2, 1]
 
 
-def test_settle(explainer: Explainer) -> None:
+def test_settle_returns_the_options_in_use(explainer: Explainer) -> None:
     """The options that `explain` uses, without an image."""
     found = explainer.settle(["smoothgrad", "gradcam", "smoothgrad"], {"smoothgrad": {"samples": 3}})
     assert found == {"smoothgrad": {"samples": 3, "noise": 0.15, "seed": 0}, "gradcam": {}}
@@ -345,7 +345,7 @@ def test_inputs_are_not_modified(explainer: Explainer, photo: Photo) -> None:
     assert np.array_equal(images, before) and np.array_equal(array, array_before)
 
 
-def test_only(explainer: Explainer, photo: Photo) -> None:
+def test_only_keeps_one_image(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain([photo(seed=i) for i in range(3)], method="guided-gradcam", top=2)
     alone = result.only(1)
     assert alone.targets.tolist() == result.targets[1:2].tolist()

@@ -67,7 +67,7 @@ def test_wrong_options(given: Any, words: str) -> None:
     assert str(raised.value) == words
 
 
-def test_parse() -> None:
+def test_options_are_parsed_from_text() -> None:
     texts = ["smoothgrad.samples=50", "smoothgrad.noise=0.2", "integrated-gradients.baseline=black", "a.b=1e3", "a.c="]
     assert parse(texts) == {
         "smoothgrad": {"samples": 50, "noise": 0.2},

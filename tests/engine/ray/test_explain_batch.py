@@ -181,7 +181,7 @@ def test_compact_at_the_edges_of_float32(values: list[float], dtype: str) -> Non
     assert (np.abs(found - exact) <= allowed + 2e-45).all()
 
 
-def test_records(model_path: Path, photos: list[str], tmp_path: Path) -> None:
+def test_records_equal_the_lines_of_a_manifest(model_path: Path, photos: list[str], tmp_path: Path) -> None:
     table = ExplainBatch(model_path, records=True)({"path": texts(*photos)})
     one_machine(model_path, photos, tmp_path / "out")
     own = {"shard", "lines", "crc32"}

@@ -151,7 +151,7 @@ def test_map_that_overflows(tmp_path: Path, tiny: Tiny) -> None:
         Explainer(path).explain(100 * pixels(), "cam", target=1)
 
 
-def test_sources() -> None:
+def test_maps_are_made_of_outputs_of_the_file() -> None:
     gradcam = REDUCTIONS["gradcam"]
     assert sources({"logits", gradcam.output}) == {"logits", "activations", "gradients"}
     assert is_map(gradcam.output) and not any(map(is_map, DEFAULT_OUTPUTS))

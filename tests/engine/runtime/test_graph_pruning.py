@@ -22,7 +22,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
 
 
 @pytest.mark.parametrize("outputs", [("logits",), ("logits", "gradients", "activations"), DEFAULT_OUTPUTS])
-def test_same_numbers(outputs: tuple[str, ...]) -> None:
+def test_a_pruned_graph_computes_the_same_numbers(outputs: tuple[str, ...]) -> None:
     model = Tiny().proto()
     feeds = {
         "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),

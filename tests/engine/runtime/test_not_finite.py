@@ -19,7 +19,7 @@ FEW = {"smoothgrad": {"samples": 7}, "integrated-gradients": {"steps": 5}}
 
 @pytest.mark.parametrize("name", ["conv1.weight", "conv2.bias", "fc.weight", "fc.bias"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights(tmp_path: Path, name: str, value: float) -> None:
+def test_weights_that_are_not_finite_are_an_error(tmp_path: Path, name: str, value: float) -> None:
     weights = Tiny().weights()
     weights[name].flat[0] = value
     explainer = Explainer(write(tmp_path / "broken.onnx", Tiny().proto(weights)))

@@ -222,7 +222,7 @@ def test_an_input_that_is_not_fed(model_path: Path) -> None:
         found.run(frozenset({"input_gradients"}), feeds)
 
 
-def test_spinning(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_do_not_spin_behind_the_target_layer(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sessions.Sessions(ModelFile.read(model_path), None, 2)
     entries: list[dict[str, str]] = []
 

@@ -41,7 +41,7 @@ Photo = Callable[..., Image.Image]
         (["\u202egpj.exe.jpg"], ["%E2%80%AEgpj.exe"]),
     ],
 )
-def test_plan(inputs: list[str], expected: list[str]) -> None:
+def test_planned_names_of_results(inputs: list[str], expected: list[str]) -> None:
     assert [path.as_posix() for path in plan([PurePath(name) for name in inputs])] == expected
 
 
@@ -284,7 +284,7 @@ def test_formats_are_listed() -> None:
 # Explanation.save.
 
 
-def test_save(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_save_writes_figures_and_arrays(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png"):
         photo().save(tmp_path / name)
     result = explainer.explain([tmp_path / "a.jpg", tmp_path / "b.png", photo()], method="gradcam")

@@ -180,7 +180,7 @@ def test_raw_numbers_are_the_same_bytes_too(photos: Path, model_path: Path, tmp_
     assert len(found[0]) == 18 and found[0] == found[1]
 
 
-def test_going_on(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     """A run that was stopped goes on: nothing is explained twice, and new images are found."""
     out, stop = tmp_path / "out", threading.Event()
     seen: list[tuple[int, int | None]] = []

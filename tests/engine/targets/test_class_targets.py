@@ -32,7 +32,7 @@ from support.tiny_model import LABELS
         ([[np.int64(1)], [np.uint8(2)]], [[1], [2]]),
     ],
 )
-def test_forms(target: Any, expected: list[Any]) -> None:
+def test_forms_of_targets_are_resolved(target: Any, expected: list[Any]) -> None:
     found = resolve(target, 2, 6, LABELS)
     assert found.dtype == np.int64
     assert found.tolist() == expected
@@ -115,7 +115,7 @@ def test_no_labels() -> None:
         resolve("cat", 1, 6, None)
 
 
-def test_highest() -> None:
+def test_highest_classes_come_in_order() -> None:
     logits = np.array([[1, 3, 2], [5, 5, 5], [-1, -3, 0]], np.float32)
     assert highest(logits, 2).tolist() == [[1, 2], [0, 1], [2, 0]]
 

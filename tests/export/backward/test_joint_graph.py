@@ -57,7 +57,7 @@ def classes(module: nn.Module, images: Tensor) -> Tensor:
     return torch.where(TARGETS < 0, module(images).argmax(1), TARGETS)
 
 
-def test_plain(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
+def test_plain_gradients_equal_autograd(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
     _, module, images, values, layer = case
     targets = classes(module, images)
     assert_close(values["logits"], module(images))
@@ -67,14 +67,14 @@ def test_plain(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
     assert_close(values["gradients"], gradients)
 
 
-def test_guided(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
+def test_guided_gradients_equal_module_hooks(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
     """In all of these networks every rectifier is a module, ReLU6 included, so hooks see them all."""
     _, module, images, values, _ = case
     expected = guided_gradient(module, images, classes(module, images), is_rectifier)
     assert_close(values["guided_gradients"], expected)
 
 
-def test_captum(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
+def test_gradients_equal_those_of_captum(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
     name, module, images, values, layer = case
     targets = classes(module, images)
     saliency = captum.attr.Saliency(module).attribute(images.clone().requires_grad_(True), targets, abs=False)

@@ -150,7 +150,7 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor],
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known(name: str) -> None:
+def test_known_axes_choose_the_layer_behind_the_detour(name: str) -> None:
     path, layer, pool, form, size = KNOWN[name]
     module = Detour(path, layer, pool).eval()
     chosen = choose(module)
@@ -206,7 +206,7 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor], 
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_lost(name: str) -> None:
+def test_lost_axes_choose_an_earlier_layer(name: str) -> None:
     """An earlier layer is chosen, and this one is refused by its name."""
     module = Detour(*LOST[name]).eval()
     assert choose(module).name == "features"

@@ -133,7 +133,7 @@ def test_a_zero_reference_is_neither_agreement_nor_disagreement() -> None:
         (float("nan"), 1.0, False),
     ],
 )
-def test_the_measure(error: float, own: float, agrees: bool) -> None:
+def test_errors_agree_within_the_tolerance(error: float, own: float, agrees: bool) -> None:
     assert parity.agrees({"error": error, "torch_float32": own}) is agrees
 
 
