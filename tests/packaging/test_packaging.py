@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import seewhy
-from support.broken_jobs import OWN
+from support.jobs.broken_jobs import OWN
 from support.repository import ROOT, copy_sources, make_demo
 
 # With what they need themselves, these take an index to install from and a compiler.

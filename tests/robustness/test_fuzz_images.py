@@ -19,8 +19,8 @@ from seewhy import Explainer, ImageError, Settings, explain_folder
 from seewhy.contract.constants import MAX_PIXELS
 from seewhy.images.decoding import Decoded, decode_bytes, decode_file
 from support import forked_cases
-from support.file_damage import DAMAGES
-from support.image_files import HEIGHT, WIDTH, image_files, png, resized
+from support.files.file_damage import DAMAGES
+from support.files.image_files import HEIGHT, WIDTH, image_files, png, resized
 
 CASES = 2000
 GROUP = 100

@@ -27,7 +27,7 @@ from seewhy.contract import checksum
 from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
 from support import forked_cases
-from support.file_damage import DAMAGES
+from support.files.file_damage import DAMAGES
 from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import pixels
 

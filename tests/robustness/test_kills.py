@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, explain_folder
-from support import broken_jobs
-from support.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
 from support.repository import ROOT
 
-PROGRAM = ROOT / "tests" / "support" / "killed_jobs.py"
+PROGRAM = ROOT / "tests" / "support" / "jobs" / "killed_jobs.py"
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from seewhy.cli.main import main
-from support.broken_jobs import OWN
+from support.jobs.broken_jobs import OWN
 
 
 def run(*arguments: object) -> Result:

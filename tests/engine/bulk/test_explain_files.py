@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError, TargetError, explain_folder
+from seewhy import Explainer, ImageError, OutputError, TargetError
 from seewhy.bulk import explain_files
 from seewhy.bulk.explain_files import Outcome, Settings
 from seewhy.bulk.pending_images import pending_images
 from seewhy.contract import checksum
 from seewhy.inputs.image_inputs import Input, Inputs
-from seewhy.storage import image_encoding, output_folder
+from seewhy.storage import output_folder
 from seewhy.storage.image_encoding import Encoding
 from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny, load
@@ -375,31 +375,3 @@ def test_a_picture_too_large_for_its_format(photos: Path, explainer: Explainer, 
     outcomes = run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
     assert [outcome.path.name for outcome in outcomes if outcome.error] == ["wide.png"]
     assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp takes at most 16383", str(outcomes[-1].error))
-
-
-def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    photo().save(tmp_path / "a.png")
-    chosen: Any = {
-        "top": np.uint64(2),
-        "alpha": np.float32(0.5),
-        "batch_size": np.uint64(2),
-        "raw": np.bool_(True),
-        "encoding": image_encoding.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
-    }
-    assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**chosen)).done == 1
-    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": image_encoding.Encoding("jpg", 80)}
-    assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).before == 1
-    assert len(explainer.explain(tmp_path / "a.png", top=np.uint64(2)).targets[0]) == 2  # type: ignore[call-overload]
-
-
-@pytest.mark.parametrize("name", ["raw", "full_size", "fast_decode"])
-@pytest.mark.parametrize("value", [2.0, "yes", None, float("nan")])
-def test_switches_are_true_or_false(name: str, value: Any) -> None:
-    with pytest.raises(OutputError, match=f"{name} must be True or False, not"):
-        Settings(**{name: value})
-
-
-@pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
-def test_a_colour_map_is_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
-    with pytest.raises(OutputError, match="no colour map"):
-        explainer.explain(photo()).overlays(colormap)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from seewhy import Explainer, explain_folder
-from support.broken_jobs import FORMATS, contents, lines, pictures, settings
 from support.command_line import failed, run
+from support.jobs.broken_jobs import FORMATS, contents, lines, pictures, settings
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_wrong_image(model_path: Path, tmp_path: Path, content: bytes | None, wo
 
 
 def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
-    from support.image_files import bomb
+    from support.files.image_files import bomb
 
     # Between the size at which Pillow warns and the one at which it raises, a warning must not be printed either.
     for side, words in [(60_000, "decompression bomb"), (12_000, "damaged image")]:

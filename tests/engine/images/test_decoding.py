@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 from seewhy import ImageError
 from seewhy.contract.constants import MAX_PIXELS
 from seewhy.images.decoding import decode_file, decode_image, extensions
-from support.image_files import bomb
+from support.files.image_files import bomb
 
 Photo = Callable[..., Image.Image]
 

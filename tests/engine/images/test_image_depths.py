@@ -13,7 +13,7 @@ from PIL import Image, features
 from seewhy import ImageError
 from seewhy.images.decoding import decode_bytes, decode_image
 from seewhy.images.jpeg2000_bits import component_bits
-from support.image_files import chunk, png
+from support.files.image_files import chunk, png
 
 
 def grey(content: bytes) -> list[list[int]]:

@@ -18,7 +18,7 @@ from PIL import Image, __version__, features
 
 from seewhy import ImageError
 from seewhy.images.decoding import decode_bytes, decode_file, decode_image
-from support.tiff_files import (
+from support.files.tiff_files import (
     BLACK_IS_ZERO,
     CIELAB,
     CMYK,

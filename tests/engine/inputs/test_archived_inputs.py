@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from seewhy import Explainer, explain_folder
-from support.input_files import found, put, tar, written
+from support.files.input_files import found, put, tar, written
 
 Photo = Callable[..., Image.Image]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from seewhy import ImageError
 from seewhy.inputs.image_inputs import Inputs
-from support.input_files import found, in_order, names, put
+from support.files.input_files import found, in_order, names, put
 
 Photo = Callable[..., Image.Image]
 

@@ -19,7 +19,7 @@ from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.bulk.pending_images import pending_images
 from seewhy.inputs.image_inputs import Inputs
 from support import forked_cases
-from support.input_files import found, in_order, names, put, tar
+from support.files.input_files import found, in_order, names, put, tar
 
 Photo = Callable[..., Image.Image]
 

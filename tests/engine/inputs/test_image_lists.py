@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from seewhy import ImageError
 from seewhy.inputs.image_lists import Entry, read_list
-from support.file_damage import DAMAGES
+from support.files.file_damage import DAMAGES
 
 
 def listed(path: Path, content: str | bytes, name: str = "list.txt") -> list[Entry]:

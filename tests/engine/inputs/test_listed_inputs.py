@@ -13,7 +13,7 @@ from PIL import Image
 from seewhy import Explainer, explain_folder
 from seewhy.cli.main import main
 from seewhy.targets.class_targets import read_target
-from support.input_files import found, put, tar, written
+from support.files.input_files import found, put, tar, written
 
 Photo = Callable[..., Image.Image]
 

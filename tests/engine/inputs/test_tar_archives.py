@@ -19,7 +19,7 @@ import pytest
 from seewhy.inputs import tar_archives
 from seewhy.inputs.tar_archives import Member, is_tar, members, stem
 from support import forked_cases
-from support.file_damage import DAMAGES
+from support.files.file_damage import DAMAGES
 
 BLOCK = 512
 PACK: dict[str, Callable[[bytes], bytes]] = {

@@ -24,8 +24,8 @@ from PIL import Image
 from seewhy import ClusterError, OutputError, Settings, explain_folder
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import cluster_job
-from support.broken_jobs import lines
 from support.command_line import run
+from support.jobs.broken_jobs import lines
 from support.markdown import blocks
 from support.ray_rows import PHOTOS, one_machine, pa, parquet, read, write_photos
 from support.tiny_model import Tiny

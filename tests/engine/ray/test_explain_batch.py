@@ -22,8 +22,8 @@ from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import ExplainBatch, cluster_job
 from seewhy.ray import worker as ray_worker
 from seewhy.tables.table_columns import NAMES, compact
-from support.broken_jobs import lines
 from support.command_line import failed, run
+from support.jobs.broken_jobs import lines
 from support.ray_rows import DAMAGED, PHOTOS, one_machine, pa, write_photos
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, explain_folder
-from support import broken_jobs
-from support.broken_jobs import pictures
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import pictures
 
 
 @pytest.fixture(scope="module")

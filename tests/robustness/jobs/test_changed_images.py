@@ -11,9 +11,9 @@ import pytest
 from seewhy import Explainer, explain_folder
 from seewhy.bulk.folder_job import Run
 from seewhy.inputs.image_inputs import Inputs
-from support import broken_jobs
-from support.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
-from support.resumed_jobs import (
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
+from support.jobs.resumed_jobs import (
     problems,
     resume,
     sort_manifest,

@@ -16,9 +16,9 @@ from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.bulk.folder_job import Run
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
-from support import broken_jobs
-from support.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
-from support.resumed_jobs import (
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
+from support.jobs.resumed_jobs import (
     copied,
     refused,
 )

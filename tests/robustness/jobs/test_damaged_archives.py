@@ -13,7 +13,7 @@ import pytest
 
 from seewhy import Explainer
 from seewhy.inputs.tar_archives import members
-from support.broken_jobs import archive, explained
+from support.jobs.broken_jobs import archive, explained
 
 
 def whole_archive(path: Path, png: bytes) -> list[str]:

@@ -18,8 +18,9 @@ import pytest
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy._shared import temp_tables
 from seewhy.bulk import commit
-from support import broken_jobs, command_line
-from support.broken_jobs import assert_complete, assert_same, lines, pictures
+from support import command_line
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import assert_complete, assert_same, lines, pictures
 
 
 class Disk:

@@ -16,7 +16,7 @@ from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.manifest_lines import encoded
 from seewhy.storage.result_names import plan
 from support import command_line
-from support.broken_jobs import archive, contents, explained, lines
+from support.jobs.broken_jobs import archive, contents, explained, lines
 
 ODD = [
     "with space.png",

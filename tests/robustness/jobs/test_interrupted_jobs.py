@@ -19,9 +19,9 @@ from seewhy import Explainer, OutputError, explain_folder
 from seewhy.bulk.folder_job import Run
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.folder_lock import locked
-from support import broken_jobs
-from support.broken_jobs import FORMATS, assert_complete, assert_same, lines
-from support.resumed_jobs import (
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines
+from support.jobs.resumed_jobs import (
     copied,
     refused,
 )

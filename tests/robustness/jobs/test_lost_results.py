@@ -18,9 +18,9 @@ from seewhy import Explainer, OutputError, explain_folder
 from seewhy.bulk.folder_job import Run
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
-from support import broken_jobs
-from support.broken_jobs import FORMATS, assert_same, contents, lines, pictures
-from support.resumed_jobs import (
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import FORMATS, assert_same, contents, lines, pictures
+from support.jobs.resumed_jobs import (
     cut,
     empty,
     problems,

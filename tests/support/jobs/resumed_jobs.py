@@ -13,8 +13,8 @@ from seewhy import Explainer, OutputError
 from seewhy.bulk.folder_job import Run, Summary
 from seewhy.bulk.verify import Verification
 from seewhy.inputs.image_inputs import Inputs
-from support import broken_jobs
-from support.broken_jobs import contents
+from support.jobs import broken_jobs
+from support.jobs.broken_jobs import contents
 
 
 def copied(whole: Path, out: Path) -> Path:

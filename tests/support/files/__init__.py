@@ -1,0 +1,1 @@
+"""Image files and inputs for tests, whole and damaged."""

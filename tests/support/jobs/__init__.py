@@ -1,0 +1,1 @@
+"""Jobs that are broken off, killed and resumed."""
