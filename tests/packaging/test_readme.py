@@ -6,6 +6,7 @@ holds the results of `make demo`, with the installed `seewhy`. Links in all docu
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from seewhy.methods.registry import METHODS
 from support.markdown import Block, anchors, blocks, broken_links, documents, table
 from support.repository import ROOT, copy_sources, make_demo
 
+PACKAGES = ("seewhy", "seewhy_export")
 COMMANDS = Path(sys.executable).parent
 # These export a network or install a package, which takes longer than all the others together.
 LENGTHY = ("seewhy export", "pip install")
@@ -90,6 +92,18 @@ def test_the_printed_export_is_what_export_prints(clone: Path) -> None:
 
 def test_every_method_is_in_the_table() -> None:
     assert sorted(row[0].strip("`") for row in table("README.md", "method")) == sorted(METHODS)
+
+
+@pytest.mark.parametrize(
+    "block", [b for document in documents() for b in blocks(document, "python")], ids=lambda block: block.name
+)
+def test_code_imports_names_that_exist(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.code)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
+            if node.module.startswith("seewhy_export"):
+                pytest.importorskip("torch")
+            for name in node.names:
+                exec(f"from {node.module} import {name.name}", {})
 
 
 @pytest.mark.parametrize("document", documents())

@@ -16,7 +16,7 @@ FORWARD = "forward"
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run. The fields are as in `measure.Row`."""
+    """One way to run. The fields are as in `measurement.Row`."""
 
     what: str
     workers: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seewhy._shared.text import printable
-from seewhy.bench.measure import FORWARD, Advice, Operator, Report, Row
+from seewhy.bench.measurement import FORWARD, Advice, Operator, Report, Row
 
 _TOP = 12
 """Rows of a profile."""

@@ -1,4 +1,4 @@
-"""The process that `measure.py` starts for one provider and one batch size: an order on standard input, lines out.
+"""The process that `measurement.py` starts for one provider and one batch size: an order on standard input, lines out.
 
 Everything is measured in turns, round after round, so that a busy machine hits all alike. Thread pools spin for a while
 after a run and slow down what comes next, so each turn begins with a rest and one run that is not counted.

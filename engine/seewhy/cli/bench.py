@@ -41,11 +41,11 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure how quick the model file MODEL is on this machine, and which batch size and threads suit it."""
-    from seewhy.bench import measure
+    from seewhy.bench import measurement
     from seewhy.bench import report as bench_report
 
     signals.raise_from_now_on()
-    report = measure.measure(
+    report = measurement.measure(
         model,
         methods=methods or None,
         batches=batches,

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.bench.measure`: what is run, rows that cannot be measured, and the figures made from times.
+"""Tests of `seewhy.bench.measurement`: what is run, rows that cannot be measured, and the figures made from times.
 
 No test depends on how long anything takes.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from seewhy import MethodError, ModelFileError, ProviderError
-from seewhy.bench import measure, operator_profile
+from seewhy.bench import measurement, operator_profile
 from seewhy.bench import worker as bench_worker
-from seewhy.bench.measure import FORWARD, Row
+from seewhy.bench.measurement import FORWARD, Row
 from seewhy.bench.worker import Case, Order, Timed
 from support import command_line
 
@@ -33,7 +33,7 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measure(model_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    found = measure.measure(model_path, batches=[1, 3], threads=[2], progress=lambda *n: told.append(n), **QUICK)
+    found = measurement.measure(model_path, batches=[1, 3], threads=[2], progress=lambda *n: told.append(n), **QUICK)
     layouts = [(1, 2), (2, 1)]
     whats = [FORWARD, "gradcam", "guided-backprop"]
     expected = [(CPU, batch, *layout, what) for batch in (1, 3) for layout in layouts for what in whats]
@@ -53,9 +53,9 @@ def test_measure(model_path: Path) -> None:
 
 def test_default_methods_are_those_that_the_file_serves(model_path: Path, tmp_path: Path, tiny: Any) -> None:
     path = tiny.save(tmp_path / "plain.onnx", outputs=("logits", "input_gradients"))
-    found = measure.measure(path, batches=1, threads=1, **QUICK)
+    found = measurement.measure(path, batches=1, threads=1, **QUICK)
     assert [row.what for row in found.rows] == [FORWARD, "backprop"]
-    found = measure.measure(tiny.save(tmp_path / "bare.onnx", outputs=("logits",)), batches=1, threads=1, **QUICK)
+    found = measurement.measure(tiny.save(tmp_path / "bare.onnx", outputs=("logits",)), batches=1, threads=1, **QUICK)
     assert [row.what for row in found.rows] == [FORWARD]
     assert found.advice == []
 
@@ -77,18 +77,18 @@ def test_default_methods_are_those_that_the_file_serves(model_path: Path, tmp_pa
 )
 def test_wrong_use(model_path: Path, changes: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words) as raised:
-        measure.measure(model_path, **{**QUICK, **changes})
+        measurement.measure(model_path, **{**QUICK, **changes})
     assert "\n" not in str(raised.value)
 
 
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"none\.onnx: cannot be read"):
-        measure.measure(tmp_path / "none.onnx")
+        measurement.measure(tmp_path / "none.onnx")
 
 
 def test_a_batch_that_no_memory_holds_is_a_row(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "MOST_IMAGES", 10**15)
-    found = measure.measure(model_path, methods="gradcam", batches=[1, 10**12], threads=1, **QUICK)
+    monkeypatch.setattr(measurement, "MOST_IMAGES", 10**15)
+    found = measurement.measure(model_path, methods="gradcam", batches=[1, 10**12], threads=1, **QUICK)
     assert [row.error is None for row in found.rows] == [True, True, False, False]
     for row in found.rows[2:]:
         assert row.error.startswith("not enough memory for 1000000000000 images: ")
@@ -100,7 +100,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let workers run `code` before their own."""
     (tmp_path / "changed_worker.py").write_text(f"{code}\nfrom seewhy.bench.worker import main\nmain()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(measure, "worker", SimpleNamespace(__name__="changed_worker"))
+    monkeypatch.setattr(measurement, "worker", SimpleNamespace(__name__="changed_worker"))
 
 
 KILLED = """
@@ -120,7 +120,7 @@ def test_a_killed_process_costs_its_own_row(model_path: Path, tmp_path: Path, mo
     """As where the system runs out of memory: nothing is raised, the process is gone."""
     worker(tmp_path, monkeypatch, KILLED)
     methods = ["gradcam", "guided-backprop", "backprop"]
-    found = measure.measure(model_path, methods=methods, batches=2, threads=1, **QUICK)
+    found = measurement.measure(model_path, methods=methods, batches=2, threads=1, **QUICK)
     assert [row.what for row in found.rows] == [FORWARD, *methods]
     assert [row.error for row in found.rows if row.what != "guided-backprop"] == [None] * 3
     assert "killed by the system, as it does where memory runs out" in found.rows[2].error
@@ -128,13 +128,13 @@ def test_a_killed_process_costs_its_own_row(model_path: Path, tmp_path: Path, mo
 
 def test_a_process_that_does_not_start(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker(tmp_path, monkeypatch, "raise SystemExit('no such thing')")
-    found = measure.measure(model_path, methods="gradcam", batches=2, threads=1, **QUICK)
+    found = measurement.measure(model_path, methods="gradcam", batches=2, threads=1, **QUICK)
     assert [row.error for row in found.rows] == ["the process failed: no such thing"] * 2
 
 
 def test_error_in_one_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker(tmp_path, monkeypatch, KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "raise MemoryError('1 GiB')"))
-    found = measure.measure(model_path, batches=2, threads=1, **QUICK)
+    found = measurement.measure(model_path, batches=2, threads=1, **QUICK)
     assert [row.error for row in found.rows] == [None, None, "not enough memory: 1 GiB"]
 
 
@@ -149,15 +149,15 @@ def test_error_in_one_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_layouts_share_threads_among_workers(threads: list[int], layouts: list[tuple[int, int]]) -> None:
-    assert measure.layouts(CPU, threads) == layouts
-    assert measure.layouts("CUDAExecutionProvider", threads) == [(1, None)]
+    assert measurement.layouts(CPU, threads) == layouts
+    assert measurement.layouts("CUDAExecutionProvider", threads) == [(1, None)]
 
 
 def test_percentiles() -> None:
     times = [float(i) for i in range(1, 101)]
-    assert [measure.percentile(times, percent) for percent in (50, 90, 99)] == [50, 90, 99]
-    assert [measure.percentile([1.0, 2.0, 7.0], percent) for percent in (50, 90, 99)] == [2, 7, 7]
-    assert measure.percentile([3.0], 50) == 3
+    assert [measurement.percentile(times, percent) for percent in (50, 90, 99)] == [50, 90, 99]
+    assert [measurement.percentile([1.0, 2.0, 7.0], percent) for percent in (50, 90, 99)] == [2, 7, 7]
+    assert measurement.percentile([3.0], 50) == 3
 
 
 def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam") -> Row:
@@ -175,7 +175,7 @@ def test_advice_names_the_quickest_row_and_the_most_images() -> None:
         row(8, 2, 1, 900, FORWARD),
         Row(CPU, 1, 2, 64, "gradcam", error="not enough memory"),
     ]
-    [advice] = measure.advise(rows)
+    [advice] = measurement.advise(rows)
     assert advice.quickest == rows[0]  # for a single caller
     assert advice.most == rows[3]  # within 3 % of the most, with a smaller batch
 
@@ -204,7 +204,7 @@ def test_error_in_a_thread_is_raised() -> None:
 def test_order_survives_the_way_to_the_worker(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = measure.measure(model_path, methods="cam", batches=1, providers=[("cpu", {"use_arena": "1"})], **QUICK)
+    found = measurement.measure(model_path, methods="cam", batches=1, providers=[("cpu", {"use_arena": "1"})], **QUICK)
     assert {row.provider for row in found.rows} == {CPU}
     sha256 = [hashlib.sha256(model_path.read_bytes()).hexdigest(), None]
     order = Order(str(model_path), [("cpu", {})], 2, [Case("cam", 1, 1)], 0.01, 1, sha256=sha256)
@@ -223,8 +223,8 @@ def test_a_worker_refuses_another_model_than_the_one_that_was_ordered(model_path
 def test_profile(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    found = measure.measure(model_path, batches=[1, 2], threads=1, profile=True, **QUICK)
-    by_case: dict[str, list[measure.Operator]] = {}
+    found = measurement.measure(model_path, batches=[1, 2], threads=1, profile=True, **QUICK)
+    by_case: dict[str, list[measurement.Operator]] = {}
     for one in found.operators:
         assert (one.provider, one.batch) == (CPU, 2)
         by_case.setdefault(one.what, []).append(one)
