@@ -1,1 +1,1 @@
-"""Which networks and model files SeeWhy takes, and how exactly."""
+"""Tests of which networks and ONNX files can be exported, and how exactly."""

@@ -62,7 +62,7 @@ def write(spec: str, way: tuple[str, int, bool], path: Path) -> tuple[int, int]:
 
 
 def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
-    """What becomes of one network, written in one way."""
+    """Return the result of one network, written in one way."""
     import numpy as np
     import onnx
     import onnxruntime
@@ -115,7 +115,7 @@ def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
 
 
 def try_peers(spec: str, way: tuple[str, int, bool]) -> dict[str, str]:
-    """Whether other converters' modules can be traced for any number of images."""
+    """Return, for each other converter, whether its module can be traced for any number of images."""
     import torch
 
     from seewhy_export.sources.torchvision_import import import_torchvision

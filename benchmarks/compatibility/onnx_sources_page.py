@@ -1,4 +1,4 @@
-"""What onnx_sources.py tries, and the page docs/reference/onnx-source.md that it writes."""
+"""Networks that onnx_sources.py tries, and the page docs/reference/onnx-source.md that it writes."""
 
 from __future__ import annotations
 

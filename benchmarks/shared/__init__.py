@@ -1,1 +1,1 @@
-"""What the benchmarks have in common: timing, statistics, tables, files."""
+"""Common parts of the benchmarks: timing, statistics, tables and files."""

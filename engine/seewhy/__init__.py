@@ -7,9 +7,9 @@ result.overlays()[0].save("overlay.png")
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from seewhy._shared.lazy_names import lazy_names
 from seewhy._version import __version__
 from seewhy.errors import (
     ClusterError,
@@ -50,18 +50,14 @@ __all__ = [
     "explain_folder",
 ]
 
-
 # `seewhy --help` needs neither onnxruntime nor Pillow, which take a while to import.
-_LATER = {
-    "Explainer": "explainer.explainer",
-    "Explanation": "explainer.explanation",
-    "Settings": "bulk.settings",
-    "Summary": "bulk.folder_job",
-    "explain_folder": "bulk.explain_folder",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Explainer": "seewhy.explainer.explainer",
+        "Explanation": "seewhy.explainer.explanation",
+        "Settings": "seewhy.bulk.settings",
+        "Summary": "seewhy.bulk.folder_job",
+        "explain_folder": "seewhy.bulk.explain_folder",
+    },
+)

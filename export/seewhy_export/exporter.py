@@ -193,7 +193,7 @@ def check_text(what: str, text: Any) -> None:
         ExportError: The file contract does not allow it.
     """
     try:
-        json_values.check_text(text)
+        json_values.text(text)
     except ValueError as error:
         raise ExportError(f"{what}: {error}") from None
 

@@ -6,7 +6,6 @@ tests show how. The libraries compute in float64 with module hooks, the engine i
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,8 @@ import seewhy
 from seewhy.methods.base import Size
 from seewhy.methods.registry import METHODS
 from support.exporting.module_hooks import activations_and_gradients, gradient
-from support.exporting.networks import live_weights
+from support.exporting.networks import live_weights, stacked
+from support.references import relative_error
 from support.references.methods import WEIGHTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
@@ -36,19 +36,7 @@ OUTPUTS = "activations,gradients,input_gradients,guided_gradients,deconvnet_grad
 
 def network(rectifier: Callable[[], nn.Module] = nn.ReLU, gain: float = 1.0) -> nn.Module:
     """Convolutions with rectifiers behind them, and a head that makes the gradient vary over each map."""
-    module = nn.Sequential(
-        OrderedDict(
-            first=nn.Conv2d(3, 8, 3, padding=1),
-            first_act=rectifier(),
-            pool=nn.MaxPool2d(2),
-            second=nn.Conv2d(8, 12, 3, padding=1),
-            second_act=rectifier(),
-            third=nn.Conv2d(12, 8, 3, stride=2),
-            third_act=rectifier(),
-            flat=nn.Flatten(),
-            head=nn.Linear(8 * 9, 6),
-        )
-    )
+    module = stacked(rectifier, nn.MaxPool2d(2))
     live_weights(module)
     with torch.no_grad():
         module.get_submodule("head").weight *= gain
@@ -79,11 +67,6 @@ def explainer(exported: Exported, name: str, module: nn.Module, layer: str = "se
 
 def images(seed: int = 0) -> Tensor:
     return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    assert found.shape == expected.shape and np.linalg.norm(expected) > 0
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def maps(explainer: seewhy.Explainer, method: str) -> np.ndarray:

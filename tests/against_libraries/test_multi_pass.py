@@ -6,7 +6,6 @@ tests show how. The libraries compute in float64; the engine computes in float32
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 import seewhy
 from seewhy.contract.metadata import Preprocessing
 from seewhy.methods.smoothgrad import draw
-from support.exporting.networks import live_weights
+from support.exporting.networks import live_weights, stacked
+from support.references import relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 
@@ -34,19 +34,7 @@ Exported = Callable[..., Path]
 
 
 def network(rectifier: Callable[[], nn.Module] = nn.ReLU, seed: int = 0) -> nn.Module:
-    module = nn.Sequential(
-        OrderedDict(
-            first=nn.Conv2d(3, 8, 3, padding=1),
-            first_act=rectifier(),
-            pool=nn.AvgPool2d(2),
-            second=nn.Conv2d(8, 12, 3, padding=1),
-            second_act=rectifier(),
-            third=nn.Conv2d(12, 8, 3, stride=2),
-            third_act=rectifier(),
-            flat=nn.Flatten(),
-            head=nn.Linear(8 * 9, 6),
-        )
-    )
+    module = stacked(rectifier, nn.AvgPool2d(2))
     return live_weights(module, seed).eval()
 
 
@@ -57,11 +45,6 @@ def explainer(exported: Exported, name: str, module: nn.Module, layer: str = "se
 
 def images(seed: int = 0) -> Tensor:
     return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    assert found.shape == expected.shape and np.linalg.norm(expected) > 0
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 # Captum.

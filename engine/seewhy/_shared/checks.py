@@ -8,5 +8,5 @@ import numpy as np
 
 
 def is_integer(value: Any) -> bool:
-    """Whether `value` is a Python or NumPy integer; True and False are not."""
+    """Return whether `value` is a Python or NumPy integer; True and False are not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""How many threads are worth having: the cores that this process may really use.
+"""Number of threads worth having: the cores that this process may really use.
 
 onnxruntime's own default counts the machine's cores, whatever `taskset`, a container's set of processors or its CPU
 quota leave of them, and it nails each thread to a core of its own, even to one that the process may not use.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from seewhy._shared.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from seewhy.bench.measurement import Advice, Operator, Report, Row, measure
 
 __all__ = ["Advice", "Operator", "Report", "Row", "measure"]
 
-
 # The worker processes run a module of this package, which must not be imported before it runs.
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from seewhy.bench import measurement
-
-        return getattr(measurement, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "seewhy.bench.measurement"))

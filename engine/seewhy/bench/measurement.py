@@ -1,4 +1,4 @@
-"""How quick a model file is on this machine: its forward pass and its methods, by provider, batch size and threads.
+"""Speed of a model file on this machine: its forward pass and its methods, by provider, batch size and threads.
 
 Every batch size of every provider gets a process of its own (`worker.py`), so that memory which runs out there
 ends that process and not the benchmark.

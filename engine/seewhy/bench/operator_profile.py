@@ -1,4 +1,4 @@
-"""Which operators take the time: onnxruntime's profile of one run, added up by type and by part of the graph."""
+"""Time of each operator: onnxruntime's profile of one run, added up by type and by part of the graph."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.providers import Provider
 
 FORWARD = "forward"
-"""What a case runs where it runs no method: the model alone, up to its logits."""
+"""Value of `Case.what` for the model alone, up to its logits."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker has to do."""
+    """Order to a worker: the cases to measure, and for how long."""
 
     path: str
     providers: Sequence[Provider] | None
     batch: int
     cases: Sequence[Case]
     seconds: float
-    """For each case, in all rounds."""
+    """Time for each case, over all rounds together."""
     rounds: int
     profile: bool = False
     sha256: Sequence[str | None] = ()

@@ -1,4 +1,4 @@
-"""What `seewhy bench` prints: the figures as tables, and what they recommend in a sentence each."""
+"""Report of `seewhy bench`: the figures as tables, and a sentence for each recommendation."""
 
 from __future__ import annotations
 

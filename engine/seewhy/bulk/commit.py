@@ -1,4 +1,4 @@
-"""What is done becomes safe: results to the disk first, then the manifest's lines about them."""
+"""Flush results to the disk, and then append the manifest's lines about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains many images into a folder: the function behind the command."""
+"""Explain many images into a folder, as `seewhy explain` does."""
 
 from __future__ import annotations
 

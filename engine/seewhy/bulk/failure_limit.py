@@ -1,4 +1,4 @@
-"""Stops a job in which too much fails."""
+"""Limit of failures, beyond which a job stops."""
 
 from __future__ import annotations
 

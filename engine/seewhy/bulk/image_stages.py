@@ -1,4 +1,4 @@
-"""What happens to an image: it is read, explained and saved. Stages of `thread_pipeline.py`."""
+"""Stages of an image for `thread_pipeline.py`: load, explain, save."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image on its way through a job, and what became of it."""
+"""Image on its way through a job, and its outcome."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image: answers, or an error."""
+    """Outcome of one image: answers, or an error."""
 
     path: Path
-    """The image's, or what it is called."""
+    """Path of the image; TAR#MEMBER for a member of an archive."""
     answers: Sequence[Answer] = ()
-    """Where pictures were written."""
+    """One answer for each class; empty unless pictures were written."""
     error: SeewhyError | None = None
     record: Record = field(default_factory=dict, repr=False)
-    """For the manifest."""
+    """Line of the manifest."""
     files: Sequence[output_folder.WrittenFile] = ()
     """Files that were written for this image alone."""
     rows: Sequence[Row] = field(default=(), repr=False)
-    """For a shard."""
+    """Rows of a shard."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Item:
     target: int | None = None
     """The class that a list asks for."""
     results: Mapping[str, Explanation] = field(default_factory=dict)
-    """By method, for all images of its run; those are the run's alone, and go when its last image is written."""
+    """Explanations by method, for all images of its batch; they are freed when its last image is written."""
     row: int = 0
-    """Which of them it is."""
+    """Row of this image in `results`."""
     error: SeewhyError | None = None
     """What is wrong with it; it passes the other steps as it is."""
 

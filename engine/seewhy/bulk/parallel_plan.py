@@ -1,4 +1,4 @@
-"""How the work on many images is shared out among the processor's cores."""
+"""Plan of threads and batches: many images shared out among the processor's cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job makes of each image."""
+"""Settings of a job: methods, targets and formats for each image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARD_IMAGES = 1000
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make of each image; see `Explainer.explain` and `Explanation.overlays`."""
+    """Settings of a job; see `Explainer.explain` and `Explanation.overlays`."""
 
     methods: Sequence[str] = ("gradcam",)
     targets: Sequence[int | str] = ()
@@ -40,11 +40,11 @@ class Settings:
     batch_size: int = BATCH_SIZE
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoding: image_encoding.Encoding = image_encoding.PNG
-    """Of pictures."""
+    """Format and quality of pictures."""
     shards: str | None = None
     """One of `shard_files.FORMATS`: no pictures, but maps in shards of that format."""
     shard_images: int = SHARD_IMAGES
-    """Most images in a shard."""
+    """Largest number of images in a shard."""
     full_size: bool = False
     """Whether shards hold heatmaps of the input's size instead of small maps."""
     fast_decode: bool = False

@@ -1,4 +1,4 @@
-"""What `seewhy inspect` says about a model file."""
+"""Report of `seewhy inspect` about a model file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation of decoded JSON values: each function returns the value as the contract wants it, or raises ValueError."""
+"""Conversion of decoded JSON values: each function returns the value that the contract wants, or raises ValueError."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ def first_repeated(names: Iterable[str]) -> str | None:
 
 
 def require(condition: bool, wanted: str, value: Any) -> None:
+    """Raise a ValueError that says what was expected, unless `condition` holds."""
     if not condition:
         raise ValueError(f"expected {wanted}, not {json.dumps(value)[:60]}")
 
 
 def text(value: Any) -> str:
+    """Return a string of UTF-8 of at most `LONGEST_TEXT` bytes."""
     # JSON may hold half of a character, which no file and no terminal takes.
     whole = isinstance(value, str) and value.encode(errors="replace").decode() == value
     require(whole, "a string", value)
@@ -53,6 +55,7 @@ def text(value: Any) -> str:
 
 
 def sha256_digits(value: Any) -> str:
+    """Return the 64 hexadecimal digits of a SHA-256."""
     require(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None, "64 hexadecimal digits", value)
     return str(value)
 
@@ -62,21 +65,25 @@ def _is_integer(value: Any, low: int) -> bool:
 
 
 def flag(value: Any) -> bool:
+    """Return true or false."""
     require(isinstance(value, bool), "true or false", value)
     return bool(value)
 
 
 def count(value: Any) -> int:
+    """Return an integer from 0 that fits into 32 bits."""
     require(_is_integer(value, 0), "a count", value)
     return int(value)
 
 
 def positive(value: Any) -> int:
+    """Return an integer from 1 that fits into 32 bits."""
     require(_is_integer(value, 1), "a positive integer of 32 bits", value)
     return int(value)
 
 
 def number(value: Any) -> float:
+    """Return a finite number as a float."""
     # json reads NaN and Infinity, which JSON does not have.
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     require(number, "a finite number", value)
@@ -84,6 +91,8 @@ def number(value: Any) -> float:
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    """Return a converter that takes one of the strings in `choices`."""
+
     def convert(value: Any) -> str:
         require(value in choices, "one of " + ", ".join(choices), value)
         return str(value)
@@ -92,10 +101,13 @@ def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a converter that takes null, too, as None."""
     return lambda value: None if value is None else convert(value)
 
 
 def tuple_of(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a converter of lists, whose items `convert` converts."""
+
     def converted(value: Any) -> tuple[Any, ...]:
         require(isinstance(value, list), "a list", value)
         return tuple(convert(item) for item in value)
@@ -104,6 +116,7 @@ def tuple_of(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def image_size(value: Any) -> tuple[int, int]:
+    """Return (height, width) of at most `MAX_PIXELS` pixels."""
     require(isinstance(value, list) and len(value) == 2, "two integers", value)
     height, width = positive(value[0]), positive(value[1])
     require(height * width <= MAX_PIXELS, f"at most {MAX_PIXELS} pixels", value)
@@ -111,6 +124,8 @@ def image_size(value: Any) -> tuple[int, int]:
 
 
 def dict_of(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    """Return a converter of objects, whose values `convert` converts."""
+
     def converted(value: Any) -> dict[str, Any]:
         require(isinstance(value, dict), "an object", value)
         return {text(key): convert(item) for key, item in value.items()}
@@ -121,7 +136,10 @@ def dict_of(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
 def fields(
     added: Mapping[str, Callable[[Any], Any]] | None = None, **converters: Callable[[Any], Any]
 ) -> Callable[[Any], dict[str, Any]]:
-    """An object with these keys, and perhaps those `added` to the schema later. Others are ignored."""
+    """Return a converter of objects with these keys, and perhaps those `added` to the schema later.
+
+    Other keys are ignored.
+    """
 
     def converted(value: Any) -> dict[str, Any]:
         require(isinstance(value, dict), "an object", value)
@@ -131,8 +149,3 @@ def fields(
         return {key: convert(value[key]) for key, convert in {**converters, **late}.items()}
 
     return converted
-
-
-def check_text(value: Any) -> None:
-    """Raise a ValueError unless `value` is a string of UTF-8 of at most `LONGEST_TEXT` bytes."""
-    text(value)

@@ -1,4 +1,4 @@
-"""What one method says about a batch of images."""
+"""Explanation of a batch of images by one method: arrays, figures and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an image lies in the model's view: resizing and cropping as Pillow does it."""
+"""Resize and crop images to the model's input size, and record where the result lies on the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to explain: files, folders, patterns, lists and tar archives, each image once and in a fixed order."""
+"""List the images of files, folders, patterns, lists and tar archives, each once and in a fixed order."""
 
 from __future__ import annotations
 

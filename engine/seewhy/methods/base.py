@@ -1,4 +1,4 @@
-"""What the rules of all methods share: their values, their result, and the way from maps to attributions.
+"""Common parts of all rules: their values, their result, and the way from maps to attributions.
 
 Every rule takes a dict of values by their names in the file contract, float32 and finite, for a batch of N images, with
 the images themselves among them. A ReLU around a whole sum is left to `full_size`, which makes attributions of maps.

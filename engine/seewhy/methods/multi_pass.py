@@ -1,4 +1,4 @@
-"""What methods of many passes share: a batch of images and classes, and ways to run the graph for it again.
+"""Common parts of multi-pass methods: a batch of images and classes, and ways to run the graph for it again.
 
 Such a method is made of runs that its module plans, and of a rule in `cam_rules.py` or `gradient_rules.py` for what
 comes of them. Results are class-major, (K,n,...) for n images with K classes each, so that one class's part is one

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from seewhy._shared.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from seewhy.ray.explain_batch import ExplainBatch
 
 __all__ = ["ExplainBatch"]
 
-
 # The supervisor of `seewhy explain --ray` starts before the engine is imported.
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from seewhy.ray import explain_batch
-
-        return getattr(explain_batch, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "seewhy.ray.explain_batch"))

@@ -1,4 +1,4 @@
-"""What the workers of a Ray cluster do for `cluster_job.py`, and how their answers are read on the driver.
+"""Workers of a Ray cluster for `cluster_job.py`, and the reader of their answers on the driver.
 
 Errors that a worker raises would come out of Ray Data as the text of a traceback, so they are sent as rows.
 """

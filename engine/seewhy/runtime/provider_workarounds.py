@@ -1,4 +1,4 @@
-"""What some providers get wrong in graphs that are right, and the same graphs in a form that they get right."""
+"""Workarounds for providers that compute a correct graph wrongly: the same graph in a form that they compute right."""
 
 from __future__ import annotations
 

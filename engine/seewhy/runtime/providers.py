@@ -1,4 +1,4 @@
-"""Which onnxruntime provider runs, and with which options."""
+"""Choose, start and check the onnxruntime providers, with their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How pictures are encoded: format and quality."""
+"""Encoding of the images that are written: format and quality."""
 
 from __future__ import annotations
 

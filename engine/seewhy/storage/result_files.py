@@ -1,4 +1,4 @@
-"""The files that hold one image's results."""
+"""Write the files that hold one image's results."""
 
 from __future__ import annotations
 

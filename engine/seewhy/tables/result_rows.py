@@ -1,4 +1,4 @@
-"""What is recorded of an image: a line of the manifest, and the rows of a shard."""
+"""Records of an image: a line of the manifest, and the rows of a shard."""
 
 from __future__ import annotations
 

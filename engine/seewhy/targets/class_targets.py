@@ -1,4 +1,4 @@
-"""Which class to explain for each image: from what a user writes to class indices."""
+"""Resolve targets: from class indices and labels as a user writes them to class indices."""
 
 from __future__ import annotations
 

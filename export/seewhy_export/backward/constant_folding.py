@@ -1,4 +1,4 @@
-"""What a joint graph computes from weights alone, computed once, at export."""
+"""Compute once, at export, everything that a joint graph computes from weights alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rule makes of the gradient that comes back to a rectifier.
+"""Rules for the gradient that comes back to a rectifier: plain, guided and deconvnet.
 
 A rule says which of two things the incoming gradient meets: the rectifier's derivative, or the rectifier itself. Rules
 are data, as the rectifiers are.

@@ -1,4 +1,4 @@
-"""Where in the user's module an operator of a trace comes from."""
+"""Find the place in the user's module that an operator of a trace comes from."""
 
 from __future__ import annotations
 

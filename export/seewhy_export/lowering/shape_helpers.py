@@ -1,4 +1,4 @@
-"""What lowerings do to shapes: cut, pad, spread, and linear maps along one dimension."""
+"""Helpers of the lowerings for shapes: crop, pad, spread, and linear maps along one dimension."""
 
 from __future__ import annotations
 

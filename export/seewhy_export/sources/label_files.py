@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seewhy._shared.regular_files import open_regular
-from seewhy.contract.json_values import check_text, object_without_repeats
+from seewhy.contract import json_values
 from seewhy.errors import ExportError
 
 _LARGEST = 16 * 2**20
@@ -70,7 +70,7 @@ def _from_lines(text: str) -> list[str]:
 
 def _from_json(path: Path, text: str) -> list[Any]:
     try:
-        data = json.loads(text, object_pairs_hook=object_without_repeats)
+        data = json.loads(text, object_pairs_hook=json_values.object_without_repeats)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}") from error
     if isinstance(data, dict) and "id2label" in data:
@@ -116,7 +116,7 @@ def _checked(label: Any, index: int) -> str:
         raise ValueError(f"label {index} is {ascii(label)[:60]}, which is no Unicode text") from None
     label = label.strip()
     try:
-        check_text(label)
+        json_values.text(label)
     except ValueError as error:
         raise ValueError(f"label {index}: {error}") from None
     return str(label)

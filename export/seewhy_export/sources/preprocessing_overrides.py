@@ -1,4 +1,4 @@
-"""What the user says about preprocessing, over what the source says."""
+"""Preprocessing options of the user, which override those of the source."""
 
 from __future__ import annotations
 

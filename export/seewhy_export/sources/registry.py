@@ -1,4 +1,4 @@
-"""Where a network comes from: a table of loaders, and what the user may change about what they give."""
+"""Table of the loaders of networks, and the changes that a user may make to what they load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of source gives."""
+"""Result of every loader: a network with its labels and preprocessing."""
 
 from __future__ import annotations
 

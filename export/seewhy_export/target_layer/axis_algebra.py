@@ -1,4 +1,4 @@
-"""What the dimensions of a value are made of, and how reshaping and slicing change that.
+"""Composition of a value's dimensions, and how reshaping and slicing change it.
 
 A dimension is a product of pieces of the batch, of h, of w and of channels. Splitting h into windows makes two pieces
 of it; a patch merging puts the finer pieces of h and w among the channels. Such bookkeeping is exact: whatever order a

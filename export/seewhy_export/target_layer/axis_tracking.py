@@ -1,4 +1,4 @@
-"""Where the places of a feature map are in each value of a forward graph.
+"""Track the places of a feature map through the values of a forward graph.
 
 Convolutional networks keep maps as (N, C, h, w). Transformers flatten them to tokens (N, T, D), often with class tokens
 beside them, cut them into windows, or keep them channels-last; shapes alone do not tell these apart. So the axes are

@@ -1,4 +1,4 @@
-"""Which layer Grad-CAM looks at, and what the graph around it allows."""
+"""Selection of the target layer, and of what the graph around it allows."""
 
 from __future__ import annotations
 

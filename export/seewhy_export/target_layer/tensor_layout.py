@@ -1,4 +1,4 @@
-"""How a value holds a feature map: (N, C, h, w), channels-last, or as tokens, and the way there and back."""
+"""Layouts of a feature map in a value: (N, C, h, w), channels-last or tokens, and conversions between them."""
 
 from __future__ import annotations
 

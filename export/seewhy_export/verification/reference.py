@@ -1,4 +1,4 @@
-"""What an export is checked against: PyTorch's own autograd.
+"""Reference for the parity check: PyTorch's own autograd.
 
 Nothing here goes through the joint graph, the lowering or ONNX. The forward graph is run by PyTorch's kernels on real
 tensors, and the guided rule is a hook that cuts the gradient before PyTorch's own derivative of each rectifier.

@@ -10,7 +10,7 @@ import pytest
 
 from seewhy import ModelFileError
 from seewhy.contract import constants as contract
-from seewhy.contract.json_values import check_text, first_repeated
+from seewhy.contract.json_values import first_repeated, text
 from seewhy.contract.metadata import Metadata, Rectifiers
 from support.tiny_model import Tiny
 
@@ -118,9 +118,9 @@ def test_wrong_value(key: str, value: object) -> None:
 @pytest.mark.parametrize("label", ["x" * 8192, "ü" * 4096])
 def test_a_string_may_have_8192_bytes(label: str) -> None:
     assert Metadata.from_properties(properties(labels=[label]), "m.onnx").labels == (label,)
-    check_text(label)
+    text(label)
     with pytest.raises(ValueError, match="expected a string of at most 8192 bytes"):
-        check_text(label + "x")
+        text(label + "x")
 
 
 @pytest.mark.parametrize("text", ['{"torch": "2", "torch": "3"}', '{"torch": "2", "x": {"a": 1, "a": 1}}'])

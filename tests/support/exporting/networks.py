@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -161,3 +164,23 @@ class ChannelsLast(nn.Module):
         x = self.merge(x)
         x = self.norm(x + self.mlp(x))
         return self.head(x.mean((1, 2)))
+
+
+def stacked(rectifier: Callable[[], nn.Module], pool: nn.Module) -> nn.Sequential:
+    """Return three convolutions with a rectifier behind each, for images of 16 x 16 and six classes.
+
+    Its head has a row of weights for each place, so the gradient varies over every map.
+    """
+    return nn.Sequential(
+        OrderedDict(
+            first=nn.Conv2d(3, 8, 3, padding=1),
+            first_act=rectifier(),
+            pool=pool,
+            second=nn.Conv2d(8, 12, 3, padding=1),
+            second_act=rectifier(),
+            third=nn.Conv2d(12, 8, 3, stride=2),
+            third_act=rectifier(),
+            flat=nn.Flatten(),
+            head=nn.Linear(8 * 9, 6),
+        )
+    )
