@@ -32,7 +32,7 @@ import numpy as np
 import onnxruntime
 
 from seewhy import Explainer, __version__
-from seewhy.runtime.device_binding import Bound
+from seewhy.runtime.device_binding import DeviceBinding
 from seewhy.runtime.providers import CPU, CUDA, _parse
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -159,7 +159,7 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     session = onnxruntime.InferenceSession(plain, providers=[_parse(provider, [provider])])
     if session.get_providers()[0] != provider:
         raise SystemExit(f"cuda.py: error: onnxruntime could not start {provider} for {plain.name}")
-    bound = Bound(session, device, 0)
+    bound = DeviceBinding(session, device, 0)
     inputs = [value.name for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
 

@@ -26,7 +26,7 @@ import onnxruntime
 from seewhy import Explainer
 from seewhy.contract import constants as contract
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Sessions
+from seewhy.runtime.sessions import SessionCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -82,7 +82,7 @@ def times(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, f
     return {name: 1e3 * min(values) for name, values in taken.items()}
 
 
-def run_forward(sessions: Sessions, pixels: np.ndarray) -> object:
+def run_forward(sessions: SessionCache, pixels: np.ndarray) -> object:
     return sessions.run(frozenset({contract.LOGITS}), {contract.IMAGES: pixels})
 
 
@@ -103,7 +103,7 @@ def main() -> None:
         raise SystemExit("openvino_bf16: this onnxruntime has no OpenVINO provider; pip install onnxruntime-openvino")
     ways = providers(chosen.threads)
     explainers = {way: Explainer(chosen.model, asked, chosen.threads) for way, asked in ways.items()}
-    forward = {way: Sessions(ModelFile.read(chosen.model), asked, chosen.threads) for way, asked in ways.items()}
+    forward = {way: SessionCache(ModelFile.read(chosen.model), asked, chosen.threads) for way, asked in ways.items()}
     metadata = explainers["CPU provider"].metadata
     shape = (max(8, *chosen.batch), metadata.channels, *metadata.image_size)
     noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

@@ -40,16 +40,16 @@ import PIL
 
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy._shared.cpu_count import usable_cores
-from seewhy.bulk.parallel_plan import share
-from seewhy.images.preprocessing import normalise, photograph
+from seewhy.bulk.parallel_plan import plan_parallelism
+from seewhy.images.preprocessing import load_image, normalise
 from seewhy.runtime.providers import CPU
 from seewhy.storage.image_encoding import Encoding
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.forward_pass import cpu_session, export_forward
+from benchmarks.shared.images import write_photographs
 from benchmarks.shared.markdown_tables import table
-from benchmarks.shared.photographs import write_photographs
 from benchmarks.shared.round_statistics import ratio, ratios
 from benchmarks.shared.timing_in_turns import REST, clock_and_processor_seconds, in_turns
 
@@ -145,7 +145,7 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
 
     explainer = Explainer(model)
     paths = sorted((place / "photographs").iterdir())
-    images = normalise([photograph(path, explainer.metadata) for path in paths], explainer.metadata)
+    images = normalise([load_image(path, explainer.metadata) for path in paths], explainer.metadata)
     runs: dict[str, Callable[[], object]] = {
         FORWARD: Forward(forward, images, chosen.batch, 0, 1),
         SINGLE: Forward(forward, images, chosen.batch, 1, usable_cores()),
@@ -160,7 +160,7 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
         "images": chosen.images,
         "batch": chosen.batch,
         "layout": vars(
-            share(chosen.images, None, chosen.batch, on_cpu=explainer.providers[0] == CPU, many_passes=False)
+            plan_parallelism(chosen.images, None, chosen.batch, on_cpu=explainer.providers[0] == CPU, many_passes=False)
         ),
         "cores": usable_cores(),
         "machine": platform.machine(),

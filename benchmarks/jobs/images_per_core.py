@@ -29,18 +29,18 @@ from typing import Any
 import onnxruntime
 
 from seewhy import Explainer, Settings, __version__, explain_folder
-from seewhy.bulk.commit import Shards
+from seewhy.bulk.commit import ShardWriter
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.ray.worker import Worker, blocks, outcomes
+from seewhy.ray.worker import Worker, input_tables, outcomes
 from seewhy.storage.image_encoding import Encoding
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.output_folder import Folder
-from seewhy.tables.shard_files import About
+from seewhy.tables.shard_files import ShardInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.shared.images import write_photographs
 from benchmarks.shared.markdown_tables import table
-from benchmarks.shared.photographs import write_photographs
 from benchmarks.shared.timing_in_turns import clock_and_processor_seconds
 
 _FORMATS = {"parquet": {"shards": "parquet"}, "jpg": {"encoding": Encoding("jpg", 90)}}
@@ -75,16 +75,16 @@ class _Direct(Worker):
 def driver_rate(model: Path, place: Path, method: str, images: int, rounds: int) -> float:
     """Images a second that one process reads from workers' tables and commits; the explaining is not counted."""
     worker = _Direct(None, {}, None, model=model, method=method, records=True)
-    pieces = blocks(iter(Inputs([place / "photographs"], place / "out")), 128, count())
+    pieces = input_tables(iter(Inputs([place / "photographs"], place / "out")), 128, count())
     answers = [worker({name: piece[name].to_numpy() for name in piece.column_names}) for piece in pieces]
-    about = About([method], worker.explainer.sha256, {})
+    about = ShardInfo([method], worker.explainer.sha256, {})
     times = max(1, 20_000 // images)
 
     def run() -> None:
         shutil.rmtree(place / "out", ignore_errors=True)
         folder = Folder(place / "out")
         manifest = Manifest(folder.path)
-        shards = Shards(folder, manifest, "parquet", 1000, about)
+        shards = ShardWriter(folder, manifest, "parquet", 1000, about)
         for number in range(times):
             for answer in answers:
                 for _, outcome in outcomes(answer):

@@ -228,7 +228,7 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("--method", default="gradcam", choices=[name for name, m in METHODS.items() if not m.passes])
+    parser.add_argument("--method", default="gradcam", choices=[m.name for m in METHODS.values() if not m.multi_pass])
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--cores", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=7)

@@ -111,7 +111,7 @@ QUESTIONS: Mapping[str, Question] = {
         ),
         "SeeWhy, 1 thread",
         None,
-        result_agreement.pictures,
+        result_agreement.figures,
         models=("any",),
         rounds={1: 15, 8: 15, 32: 15},
     ),

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.forward_pass import export_forward
-from benchmarks.shared.photographs import cut_photograph
+from benchmarks.shared.images import cut_photograph
 
 MODELS = ("alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny")
 LARGEST_BATCH = 32

@@ -26,7 +26,7 @@ from seewhy.errors import (
 
 if TYPE_CHECKING:
     from seewhy.bulk.explain_folder import explain_folder
-    from seewhy.bulk.folder_job import Summary
+    from seewhy.bulk.folder_job import JobSummary
     from seewhy.bulk.settings import Settings
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
@@ -37,6 +37,7 @@ __all__ = [
     "Explanation",
     "ExportError",
     "ImageError",
+    "JobSummary",
     "MethodError",
     "MissingExtraError",
     "ModelFileError",
@@ -44,7 +45,6 @@ __all__ = [
     "ProviderError",
     "SeewhyError",
     "Settings",
-    "Summary",
     "TargetError",
     "__version__",
     "explain_folder",
@@ -57,7 +57,7 @@ __getattr__ = lazy_names(
         "Explainer": "seewhy.explainer.explainer",
         "Explanation": "seewhy.explainer.explanation",
         "Settings": "seewhy.bulk.settings",
-        "Summary": "seewhy.bulk.folder_job",
+        "JobSummary": "seewhy.bulk.folder_job",
         "explain_folder": "seewhy.bulk.explain_folder",
     },
 )

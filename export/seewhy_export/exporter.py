@@ -128,8 +128,8 @@ def export(
     if forward.stripped is not None:
         score = forward.stripped
         messages.append(f"the network ends in {score}; its input is exported as logits")
-    if labels is not None and len(labels) != forward.classes:
-        raise ExportError(f"{len(labels)} labels for {forward.classes} classes")
+    if labels is not None and len(labels) != forward.class_count:
+        raise ExportError(f"{len(labels)} labels for {forward.class_count} classes")
     target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
     if target is not None:
         check_text("the target layer's name", target.name)
@@ -142,11 +142,11 @@ def export(
         model=ModelInfo(name or type(module).__name__, source or "", model_file.weights_sha256(model)),
         image_size=forward.image_size,
         channels=forward.channels,
-        classes=forward.classes,
+        class_count=forward.class_count,
         labels=None if labels is None else tuple(labels),
         preprocessing=preprocessing,
         layer=_layer_entry(target) if target is not None and contract.ACTIVATIONS in names else None,
-        score=score,
+        score_kind=score,
         rectifiers=count_rectifiers(forward, scope),
         parity={},
         versions=_versions(),

@@ -78,7 +78,12 @@ def test_what_the_file_holds(tmp_path: Path) -> None:
     }
     metadata = seewhy.Explainer(path).metadata
     assert metadata.labels == tuple(labels) and metadata.preprocessing == preprocessing
-    assert (metadata.model.name, metadata.score, metadata.image_size, metadata.classes) == ("b", "sigmoid", (40, 48), 7)
+    assert (metadata.model.name, metadata.score_kind, metadata.image_size, metadata.class_count) == (
+        "b",
+        "sigmoid",
+        (40, 48),
+        7,
+    )
     assert metadata.layer == Layer("act", "automatic", True, "activations")
     assert metadata.rectifiers.kinds == {"relu": 3, "relu6": 1, "clamp": 1} and metadata.rectifiers.guided == 5
     assert set(metadata.parity) == set(report.outputs) and metadata.parity == report.parity
@@ -133,7 +138,7 @@ def test_a_final_score_is_taken_off_and_said(final: nn.Module, score: str, tmp_p
     result = seewhy.Explainer(tmp_path / "model.onnx").explain(images.numpy())
     # A few hundred float32 roundings.
     np.testing.assert_allclose(result.logits, inner(images).detach().numpy(), rtol=0, atol=1e-4)
-    assert seewhy.Explainer(tmp_path / "model.onnx").metadata.score == score
+    assert seewhy.Explainer(tmp_path / "model.onnx").metadata.score_kind == score
 
 
 def test_a_softmax_over_the_batch_is_refused(tmp_path: Path) -> None:

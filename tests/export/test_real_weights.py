@@ -65,7 +65,7 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
 
     from seewhy.images import preprocessing
 
-    _, pixels = preprocessing.batch(photographs, explainer.metadata).load(0, len(photographs), 1)
+    _, pixels = preprocessing.image_batch(photographs, explainer.metadata).load(0, len(photographs), 1)
     images = torch.from_numpy(pixels).double()
     targets = torch.from_numpy(results["gradcam"].targets)
     double = module.double()

@@ -91,7 +91,7 @@ def test_ends_keep_their_score_and_batch(name: str, tmp_path: Path) -> None:
     end, score = ENDS[name]
     module = live_weights(Written(F.relu, end)).eval()
     path = export(module, tmp_path / "model.onnx", image_size=SIZE, score="none").path
-    assert ModelFile.read(path).metadata.score == score
+    assert ModelFile.read(path).metadata.score_kind == score
     images = torch.randn(2, 3, *SIZE)
     logits = seewhy.Explainer(path).explain(images.numpy()).logits
     single = seewhy.Explainer(path).explain(images[:1].numpy()).logits

@@ -52,7 +52,7 @@ def test_killed_at_one_point_after_the_other(
     before = []
     for number in range(1, 1 + kills * step, step):
         assert_files_are_whole(folder / str(number))
-        before.append(explain_folder(explainer, photos, folder / str(number), settings).before)
+        before.append(explain_folder(explainer, photos, folder / str(number), settings).already_recorded)
         assert_same(folder / str(number), tmp_path / "whole", paths, form)
     # From nothing to nearly everything. A long step may pass over the few calls between two commits, which threads
     # put at another place every time.

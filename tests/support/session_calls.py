@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from seewhy.runtime.sessions import Sessions
+from seewhy.runtime.sessions import SessionCache
 
 Feeds: TypeAlias = "Mapping[str, NDArray[Any]]"
 Run: TypeAlias = "Callable[[frozenset[str], Feeds], dict[str, NDArray[Any]]]"
@@ -22,8 +22,8 @@ def replace_runs(
     monkeypatch: pytest.MonkeyPatch, run: Callable[[Run, frozenset[str], Feeds], dict[str, NDArray[Any]]]
 ) -> None:
     """Call `run(real, outputs, feeds)` for every run of a graph; `real(outputs, feeds)` is the run that it replaces."""
-    real = Sessions.run
-    monkeypatch.setattr(Sessions, "run", lambda self, outputs, feeds: run(partial(real, self), outputs, feeds))
+    real = SessionCache.run
+    monkeypatch.setattr(SessionCache, "run", lambda self, outputs, feeds: run(partial(real, self), outputs, feeds))
 
 
 def record_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:

@@ -25,14 +25,14 @@ from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief
 from seewhy._version import __version__
 from seewhy.bench import worker
-from seewhy.bench.protocol import FORWARD, Case, Order
+from seewhy.bench.protocol import FORWARD, BenchCase, WorkerTask
 from seewhy.errors import MethodError
 from seewhy.methods import registry as methods
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.providers import CPU, Provider
-from seewhy.runtime.sessions import Sessions
+from seewhy.runtime.sessions import SessionCache
 
-__all__ = ["FORWARD", "Advice", "Operator", "Report", "Row", "measure"]
+__all__ = ["FORWARD", "Advice", "Measurement", "Operator", "Report", "measure"]
 
 BATCHES = (1, 8, 32)
 METHODS = ("gradcam", "guided-backprop")
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """What one way to run costs. Times are of one batch."""
 
     provider: str
@@ -75,9 +75,9 @@ class Advice:
 
     provider: str
     method: str
-    quickest: Row
+    quickest: Measurement
     """The shortest time to an answer for a single caller, of the smallest batch size."""
-    most: Row
+    most: Measurement
     """The most images a second, or nearly so with a smaller batch."""
 
 
@@ -106,7 +106,7 @@ class Report:
     file: str
     model: str
     machine: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[Measurement]
     advice: Sequence[Advice]
     operators: Sequence[Operator] = field(default_factory=tuple)
 
@@ -157,27 +157,27 @@ def measure(
         raise MethodError(f"seconds must be a number above 0, at most 3600, not {brief(seconds)}")
     [turns] = _numbers("rounds", [rounds], 1000)
     asked = [None] if providers is None else [[provider] for provider in _list(providers)]
-    found = [(provider, Sessions(model, provider, 1).providers[0]) for provider in asked]
+    found = [(provider, SessionCache(model, provider, 1).providers[0]) for provider in asked]
 
     sha256 = [model.sha256, model.external_data_sha256]
     orders = [
-        Order(os.fspath(model.path), provider, size, [], float(seconds), turns, sha256=sha256)
+        WorkerTask(os.fspath(model.path), provider, size, [], float(seconds), turns, sha256=sha256)
         for provider, _ in found
         for size in sizes
     ]
     names = [name for _, name in found for _ in sizes]
     total = len(orders) + (len(found) if profile else 0)
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for done, (order, name) in enumerate(zip(orders, names, strict=True)):
         _tell(progress, done, total)
-        cases = [Case(what, *layout) for layout in layouts(name, counts) for what in whats]
+        cases = [BenchCase(what, *layout) for layout in layouts(name, counts) for what in whats]
         rows += _measured(replace(order, cases=cases), name)
     operators: list[Operator] = []
     for done, (provider, name) in enumerate(found if profile else []):
         _tell(progress, len(orders) + done, total)
-        cases = [Case(what, 1, 1) for what in whats]
+        cases = [BenchCase(what, 1, 1) for what in whats]
         operators += _profiled(
-            Order(os.fspath(model.path), provider, max(sizes), cases, float(seconds), turns, True, sha256), name
+            WorkerTask(os.fspath(model.path), provider, max(sizes), cases, float(seconds), turns, True, sha256), name
         )
     _tell(progress, total, total)
     rows = _with_ratios(rows)
@@ -193,10 +193,10 @@ def measure(
 
 def _methods(names: Sequence[str] | None, model: ModelFile) -> list[str]:
     """The methods to measure: those asked for, or what there is of the defaults, or else whatever there is."""
-    served = methods.available(model.outputs)
+    served = methods.available_methods(model.outputs)
     if names is None:
         return [name for name in METHODS if name in served] or list(served[:1])
-    return [methods.find(name, model.outputs, str(model.path)).name for name in _list(names)]
+    return [methods.find_method(name, model.outputs, str(model.path)).name for name in _list(names)]
 
 
 def _numbers(name: str, values: Any, most: int) -> list[int]:
@@ -240,9 +240,9 @@ def _tell(progress: Callable[[int, int], object] | None, done: int, total: int) 
 # Workers.
 
 
-def _measured(order: Order, provider: str) -> list[Row]:
+def _measured(order: WorkerTask, provider: str) -> list[Measurement]:
     """The rows of one worker; where that dies of a case, the others run again without it."""
-    rows: dict[Case, Row] = {}
+    rows: dict[BenchCase, Measurement] = {}
     left = list(order.cases)
     while left:
         answers, reason = _ask(replace(order, cases=left))
@@ -263,11 +263,11 @@ def _measured(order: Order, provider: str) -> list[Row]:
     return [rows[case] for case in order.cases]
 
 
-def _row(order: Order, provider: str, case: Case) -> Row:
-    return Row(provider, case.workers, case.threads, order.batch, case.what)
+def _row(order: WorkerTask, provider: str, case: BenchCase) -> Measurement:
+    return Measurement(provider, case.workers, case.threads, order.batch, case.what)
 
 
-def _statistics(row: Row, times: Sequence[float], rate: float) -> Row:
+def _statistics(row: Measurement, times: Sequence[float], rate: float) -> Measurement:
     ordered = sorted(1000 * time for time in times)
     p50, p90, p99 = (percentile(ordered, percent) for percent in (50, 90, 99))
     return replace(row, runs=len(ordered), p50=p50, p90=p90, p99=p99, images_per_second=rate)
@@ -278,7 +278,7 @@ def percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
 
 
-def _profiled(order: Order, provider: str) -> list[Operator]:
+def _profiled(order: WorkerTask, provider: str) -> list[Operator]:
     answers, _ = _ask(order)
     return [
         Operator(provider, order.cases[answer["case"]].what, order.batch, **operator)
@@ -291,7 +291,7 @@ def _command() -> list[str]:
     return [sys.executable, "-m", worker.__name__]
 
 
-def _ask(order: Order) -> tuple[list[dict[str, Any]], str | None]:
+def _ask(order: WorkerTask) -> tuple[list[dict[str, Any]], str | None]:
     """What a worker answers, line by line, and why it died, if it did."""
     # It finds what this process found, and nothing in the folder that this one happens to run in.
     paths = os.pathsep.join(entry for entry in sys.path if entry)
@@ -331,17 +331,17 @@ def _answers(data: bytes) -> Iterator[dict[str, Any]]:
 # What the figures say.
 
 
-def _with_ratios(rows: Sequence[Row]) -> list[Row]:
+def _with_ratios(rows: Sequence[Measurement]) -> list[Measurement]:
     forward = {(row.provider, row.workers, row.threads, row.batch): row.p50 for row in rows if row.what == FORWARD}
 
-    def with_ratio(row: Row) -> Row:
+    def with_ratio(row: Measurement) -> Measurement:
         base = forward.get((row.provider, row.workers, row.threads, row.batch))
         return row if not base or row.p50 is None else replace(row, ratio=row.p50 / base)
 
     return [with_ratio(row) for row in rows]
 
 
-def advise(rows: Sequence[Row]) -> list[Advice]:
+def advise(rows: Sequence[Measurement]) -> list[Advice]:
     """Return the best ways to run each method on each provider, as far as it could be measured."""
     good = [row for row in rows if row.p50 is not None and row.images_per_second is not None]
     result = []

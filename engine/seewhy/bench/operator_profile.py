@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from seewhy.bench.protocol import FORWARD, Case, Order
+from seewhy.bench.protocol import FORWARD, BenchCase, WorkerTask
 from seewhy.contract.constants import IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import SeewhyError
 from seewhy.methods.registry import METHODS
 from seewhy.runtime.graph_pruning import needed_nodes
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Sessions
+from seewhy.runtime.sessions import SessionCache
 
 _RUNS = 3
 _SUFFIX = "_kernel_time"
@@ -26,7 +26,7 @@ _SUFFIX = "_kernel_time"
 _WEIGHTS = "weights.bin"
 
 
-def measure(order: Order, say: Callable[[dict[str, Any]], object]) -> None:
+def measure(order: WorkerTask, say: Callable[[dict[str, Any]], object]) -> None:
     """Answer with each case's operators, those that take longest first."""
     model = ModelFile.read(order.path, verify=False)
     order.check(model)
@@ -36,14 +36,14 @@ def measure(order: Order, say: Callable[[dict[str, Any]], object]) -> None:
     feeds = {IMAGES: images, TARGETS: np.full(order.batch, PREDICTED, np.int64)}
     for number, case in enumerate(order.cases):
         try:
-            operators = _profile(Sessions(model, order.providers, case.threads), case, feeds)
+            operators = _profile(SessionCache(model, order.providers, case.threads), case, feeds)
         except (SeewhyError, MemoryError) as error:
             say({"case": number, "error": str(error)})
         else:
             say({"case": number, "operators": operators})
 
 
-def _profile(sessions: Sessions, case: Case, feeds: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _profile(sessions: SessionCache, case: BenchCase, feeds: Mapping[str, Any]) -> list[dict[str, Any]]:
     outputs = frozenset({LOGITS} if case.what == FORWARD else {LOGITS, *METHODS[case.what].outputs})
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "optimised.onnx"

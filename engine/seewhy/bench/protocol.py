@@ -11,12 +11,12 @@ from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.providers import Provider
 
 FORWARD = "forward"
-"""Value of `Case.what` for the model alone, up to its logits."""
+"""Value of `BenchCase.what` for the model alone, up to its logits."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One way to run. The fields are as in `measurement.Row`."""
+class BenchCase:
+    """One way to run. The fields are as in `measurement.Measurement`."""
 
     what: str
     workers: int
@@ -24,13 +24,13 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkerTask:
     """Order to a worker: the cases to measure, and for how long."""
 
     path: str
     providers: Sequence[Provider] | None
     batch: int
-    cases: Sequence[Case]
+    cases: Sequence[BenchCase]
     seconds: float
     """Time for each case, over all rounds together."""
     rounds: int

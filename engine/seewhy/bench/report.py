@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seewhy._shared.text import printable
-from seewhy.bench.measurement import FORWARD, Advice, Operator, Report, Row
+from seewhy.bench.measurement import FORWARD, Advice, Measurement, Operator, Report
 
 _TOP = 12
 """Rows of a profile."""
@@ -28,13 +28,13 @@ def report(found: Report) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[Measurement]) -> list[str]:
     width = max(len("what"), *(len(row.what) for row in rows))
     head = f"  {'batch':>5} {'workers':>7} {'threads':>7}  {'what':<{width}} {'p50':>9} {'p90':>9} {'p99':>9}"
     return [f"{head} {'runs':>5} {'images/s':>9} {'÷ forward':>9}", *(_line(row, width) for row in rows)]
 
 
-def _line(row: Row, width: int) -> str:
+def _line(row: Measurement, width: int) -> str:
     start = f"  {row.batch:>5} {row.workers:>7} {row.threads or '-':>7}  {row.what:<{width}}"
     if row.error is not None:
         return f"{start} no figures: {printable(row.error)}"
@@ -51,7 +51,7 @@ def _advice(advice: Advice) -> list[str]:
     ]
 
 
-def _setting(row: Row) -> str:
+def _setting(row: Measurement) -> str:
     threads = "" if row.threads is None else f", threads={row.threads}"
     workers = "" if row.workers == 1 else f" in {row.workers} threads of your own that share the Explainer"
     return f"batch_size={row.batch}{threads}{workers}"

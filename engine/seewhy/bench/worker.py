@@ -19,12 +19,12 @@ import numpy as np
 import onnxruntime
 
 from seewhy.bench import operator_profile
-from seewhy.bench.protocol import FORWARD, Case, Order
+from seewhy.bench.protocol import FORWARD, BenchCase, WorkerTask
 from seewhy.contract.constants import IMAGES, LOGITS
 from seewhy.errors import SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Sessions
+from seewhy.runtime.sessions import SessionCache
 
 REST = 0.15
 """Pause before each turn, in seconds."""
@@ -91,7 +91,7 @@ def _repeat(case: Timed, seconds: float) -> None:
             return
 
 
-def measure(order: Order) -> None:
+def measure(order: WorkerTask) -> None:
     """Run every case in turns and answer with their times."""
     images, make = _runs(order)
     cases = [Timed(number, case.workers, make(case)) for number, case in enumerate(order.cases)]
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
     return f"not enough memory: {text}" if isinstance(error, MemoryError) else text
 
 
-def _runs(order: Order) -> tuple[Any, Callable[[Case], Callable[[], object]]]:
+def _runs(order: WorkerTask) -> tuple[Any, Callable[[BenchCase], Callable[[], object]]]:
     """The images, and what makes a case a function that runs one batch of them. Cases of one kind share sessions."""
     model = ModelFile.read(order.path, verify=False)
     order.check(model)
@@ -142,10 +142,10 @@ def _runs(order: Order) -> tuple[Any, Callable[[Case], Callable[[], object]]]:
     explainers: dict[int | None, Explainer] = {}
     forwards: dict[int | None, onnxruntime.InferenceSession] = {}
 
-    def make(case: Case) -> Callable[[], object]:
+    def make(case: BenchCase) -> Callable[[], object]:
         if case.what == FORWARD:
             if case.threads not in forwards:
-                sessions = Sessions(model, order.providers, case.threads)
+                sessions = SessionCache(model, order.providers, case.threads)
                 forwards[case.threads] = sessions.make(frozenset({LOGITS}), lambda options: None)
             forward = forwards[case.threads]
             return lambda: forward.run(None, {IMAGES: images})  # whole, not in pieces
@@ -165,10 +165,10 @@ def say(answer: dict[str, Any]) -> None:
 
 def main() -> None:
     order = json.loads(sys.stdin.read())
-    order["cases"] = [Case(**case) for case in order["cases"]]
+    order["cases"] = [BenchCase(**case) for case in order["cases"]]
     if order["providers"] is not None:
         order["providers"] = [one if isinstance(one, str) else tuple(one) for one in order["providers"]]
-    made = Order(**order)
+    made = WorkerTask(**order)
     if made.profile:
         operator_profile.measure(made, say)
     else:

@@ -14,8 +14,8 @@ from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import Record
 from seewhy.storage.output_folder import Folder, WrittenFile
 from seewhy.tables import shard_files
-from seewhy.tables.shard_files import About
-from seewhy.tables.table_columns import Entry
+from seewhy.tables.shard_files import ShardInfo
+from seewhy.tables.table_columns import ShardEntry
 
 # Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for
 # it. What is not safe yet is done again.
@@ -27,7 +27,7 @@ SECONDS = 1.0
 _SHARD_BYTES = 64 * 2**20
 
 
-class Commit(Protocol):
+class ResultWriter(Protocol):
     """Takes outcomes in order."""
 
     def add(self, outcome: Outcome) -> None:
@@ -37,7 +37,7 @@ class Commit(Protocol):
         """Make everything safe that was added."""
 
 
-class Pictures:
+class FigureWriter:
     """Each image has files of its own."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
@@ -47,7 +47,7 @@ class Pictures:
         self._since = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
-        files = [result(file, self._folder) for file in outcome.files]
+        files = [file_record(file, self._folder) for file in outcome.files]
         self._files += [file.path for file in outcome.files]  # first: an interrupt may come between the two
         self._records.append({**outcome.record, "files": files} if files else outcome.record)
         if len(self._records) >= FILES or time.monotonic() - self._since >= SECONDS:
@@ -64,17 +64,17 @@ class Pictures:
             self._manifest.append(records)
 
 
-class Shards:
+class ShardWriter:
     """Many images share a file."""
 
-    def __init__(self, folder: Folder, manifest: Manifest, form: str, images: int, about: About) -> None:
+    def __init__(self, folder: Folder, manifest: Manifest, form: str, images: int, about: ShardInfo) -> None:
         self._folder, self._manifest, self._form, self._images, self._about = folder, manifest, form, images, about
-        self._entries: list[Entry] = []
+        self._entries: list[ShardEntry] = []
         self._bytes = 0
         self._number = 0
 
     def add(self, outcome: Outcome) -> None:
-        entry = Entry(outcome.record, outcome.rows)
+        entry = ShardEntry(outcome.record, outcome.rows)
         self._entries.append(entry)
         self._bytes += entry.size
         if len(self._entries) >= self._images or self._bytes >= _SHARD_BYTES:
@@ -89,12 +89,12 @@ class Shards:
             self._number += 1
         file = self._folder.write(PurePath(name), shard_files.content(self._form, entries, self._about))
         sync([file.path, *_parents(file.path, self._folder)])
-        shard = result(file, self._folder)
+        shard = file_record(file, self._folder)
         self._manifest.append([{**entry.record, "shard": shard, "lines": len(entries)} for entry in entries])
         self._number += 1
 
 
-def result(file: WrittenFile, folder: Folder) -> dict[str, Any]:
+def file_record(file: WrittenFile, folder: Folder) -> dict[str, Any]:
     """Return what a line of the manifest says of a file, so that a later attempt can tell whether it is whole."""
     return {"path": file.path.relative_to(folder.path).as_posix(), "bytes": file.size, "sha256": file.sha256}
 

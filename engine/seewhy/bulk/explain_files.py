@@ -8,30 +8,28 @@ from dataclasses import replace
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.bulk import thread_pipeline
-from seewhy.bulk.image_stages import Steps
-from seewhy.bulk.outcomes import Answer, Item, Outcome
-from seewhy.bulk.parallel_plan import Layout, share
+from seewhy.bulk.image_stages import ImageStages
+from seewhy.bulk.outcomes import ImageTask, Outcome
+from seewhy.bulk.parallel_plan import ParallelPlan, plan_parallelism
 from seewhy.bulk.settings import Settings
 from seewhy.bulk.thread_pipeline import Stage
 from seewhy.errors import MethodError, OutputError, TargetError
 from seewhy.explainer.explainer import Explainer
-from seewhy.images.preprocessing import check_photographs
-from seewhy.inputs.image_inputs import Input
+from seewhy.images.preprocessing import require_preprocessing
+from seewhy.inputs.image_inputs import ImageInput
 from seewhy.methods.registry import METHODS
 from seewhy.runtime.providers import CPU
 from seewhy.storage import output_folder
 from seewhy.tables import shard_files
-from seewhy.targets.class_targets import check_top, resolve
+from seewhy.targets.class_targets import resolve_targets, validate_top
 from seewhy.visualization import overlays
-
-__all__ = ["Answer", "Outcome", "Settings", "check", "classes", "explain_files", "explain_rows"]
 
 _MANY = 1 << 30
 
 
 def explain_files(
     explainer: Explainer,
-    found: Iterable[Input],
+    found: Iterable[ImageInput],
     folder: output_folder.Folder,
     settings: Settings,
     progress: Callable[[int, int], object] | None = None,
@@ -51,15 +49,15 @@ def explain_files(
     Raises:
         SeewhyError: what concerns all images: a wrong target or method, or a folder that cannot be written.
     """
-    settings = replace(settings, targets=classes(explainer, settings.targets))
+    settings = replace(settings, targets=job_targets(explainer, settings.targets))
     layout = _share(explainer, settings, _MANY if total is None else total)
     yield from _outcomes(explainer, found, folder, settings, progress, layout)
 
 
-def explain_rows(explainer: Explainer, found: Sequence[Input], settings: Settings) -> Iterator[Outcome]:
+def explain_rows(explainer: Explainer, found: Sequence[ImageInput], settings: Settings) -> Iterator[Outcome]:
     """The same where the settings ask for shards, whose rows the caller puts somewhere; nothing is written.
 
-    Beside the explainer's threads there is one that waits for files. The settings' targets are `classes`.
+    Beside the explainer's threads there is one that waits for files. The settings' targets are `job_targets`.
     """
     layout = _share(explainer, settings, len(found))
     if explainer.threads is not None:
@@ -67,28 +65,28 @@ def explain_rows(explainer: Explainer, found: Sequence[Input], settings: Setting
     yield from _outcomes(explainer, found, None, settings, None, layout)
 
 
-def _share(explainer: Explainer, settings: Settings, images: int) -> Layout:
-    many = any(method.passes is not None for name, method in METHODS.items() if name in settings.methods)
+def _share(explainer: Explainer, settings: Settings, images: int) -> ParallelPlan:
+    many = any(method.multi_pass is not None for name, method in METHODS.items() if name in settings.methods)
     on_cpu = explainer.providers[0] == CPU
-    return share(images, explainer.threads, settings.batch_size, on_cpu=on_cpu, many_passes=many)
+    return plan_parallelism(images, explainer.threads, settings.batch_size, on_cpu=on_cpu, many_passes=many)
 
 
 def _outcomes(
     explainer: Explainer,
-    found: Iterable[Input],
+    found: Iterable[ImageInput],
     folder: output_folder.Folder | None,
     settings: Settings,
     progress: Callable[[int, int], object] | None,
-    layout: Layout,
+    layout: ParallelPlan,
 ) -> Iterator[Outcome]:
-    if layout.run_threads is not None:
-        explainer = explainer.with_threads(layout.run_threads)
-    steps = Steps(explainer, folder, settings, progress)
-    stages = [Stage(steps.load), Stage(steps.explain, layout.size, layout.runs), Stage(steps.save)]
-    yield from thread_pipeline.run(map(Item, found), stages, layout.threads, layout.window)
+    if layout.threads_per_session is not None:
+        explainer = explainer.with_threads(layout.threads_per_session)
+    steps = ImageStages(explainer, folder, settings, progress)
+    stages = [Stage(steps.load), Stage(steps.explain, layout.size, layout.concurrent_batches), Stage(steps.save)]
+    yield from thread_pipeline.run(map(ImageTask, found), stages, layout.threads, layout.window)
 
 
-def check(explainer: Explainer, settings: Settings) -> None:
+def validate_settings(explainer: Explainer, settings: Settings) -> None:
     """Find what is wrong with settings before the first image is read.
 
     Raises:
@@ -97,20 +95,20 @@ def check(explainer: Explainer, settings: Settings) -> None:
         OutputError: the format of shards, the colour map, alpha, the canvas, or a number of images is wrong.
         TargetError: a target is out of range or unknown, or there are targets and `top` too.
     """
-    check_photographs(explainer.metadata)
+    require_preprocessing(explainer.metadata)
     overlays.check(settings.colormap, settings.alpha, settings.canvas)
     for name, number in (("batch_size", settings.batch_size), ("shard_images", settings.shard_images)):
         if not is_integer(number) or number < 1:
             raise OutputError(f"{name} must be a positive integer, not {brief(number)}")
     if settings.shards is not None:
         shard_files.check(settings.shards)
-    settled = explainer.settle(list(settings.methods), settings.options)
-    asked = classes(explainer, settings.targets)
+    resolved = explainer.resolve_methods(list(settings.methods), settings.options)
+    asked = job_targets(explainer, settings.targets)
     if settings.top is not None:
-        check_top(settings.top, explainer.metadata.classes)
+        validate_top(settings.top, explainer.metadata.class_count)
         if asked:
             raise TargetError(f"give target or top, not both (target={brief(asked)}, top={settings.top})")
-    for method in settled:
+    for method in resolved:
         if settings.shards is not None and not settings.full_size and not METHODS[method].is_map:
             raise MethodError(
                 f"{method} has no small map to put into a shard, but a value for each pixel; ask for full-size "
@@ -118,8 +116,10 @@ def check(explainer: Explainer, settings: Settings) -> None:
             )
 
 
-def classes(explainer: Explainer, targets: Sequence[int | str]) -> list[int]:
+def job_targets(explainer: Explainer, targets: Sequence[int | str]) -> list[int]:
     """The classes asked for, each once, however it was named."""
     if not targets:
         return []
-    return list(dict.fromkeys(resolve([list(targets)], 1, explainer.metadata.classes, explainer.labels)[0].tolist()))
+    return list(
+        dict.fromkeys(resolve_targets([list(targets)], 1, explainer.metadata.class_count, explainer.labels)[0].tolist())
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from seewhy.bulk.failure_limit import FailureLimit
-from seewhy.bulk.folder_job import Run, Summary
+from seewhy.bulk.folder_job import FolderJob, JobSummary
 from seewhy.bulk.settings import Settings
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
@@ -27,13 +27,13 @@ def explain_folder(
     max_failure_rate: float | None = None,
     stop: threading.Event | None = None,
     progress: Callable[[int, int | None], object] | None = None,
-) -> Summary:
+) -> JobSummary:
     """Explain many images into a folder, going on where an earlier call stopped; what `seewhy explain` does.
 
     Args:
         explainer: an `Explainer`, or a model file.
         images, lists: as in `Inputs`.
-        folder, settings, restart, changed, stop: as in `Run`; `stop` is only read.
+        folder, settings, restart, changed, stop: as in `FolderJob`; `stop` is only read.
         fail_fast: stop at the first image that fails.
         max_failure_rate: stop when a larger share of the images has failed, of the first hundred or more.
         progress: called as progress(images done or failed, images in all; None where archives are among them).
@@ -46,11 +46,13 @@ def explain_folder(
     """
     paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
-    run = Run(explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, changed=changed, stop=stop)
+    run = FolderJob(
+        explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, changed=changed, stop=stop
+    )
     limit = FailureLimit(fail_fast, max_failure_rate)
     with closing(iter(run)) as outcomes:
         for outcome in outcomes:
-            limit.look(run, outcome)
+            limit.record(run, outcome)
             if progress is not None:
                 progress(run.done + run.failed, run.total)
-    return run.summary(limit.why or ("stopped" if run.stopped else None))
+    return run.summary(limit.reason or ("stopped" if run.stopped else None))

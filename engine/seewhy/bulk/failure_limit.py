@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 
 from seewhy._shared.text import brief
-from seewhy.bulk.folder_job import Run
+from seewhy.bulk.folder_job import FolderJob
 from seewhy.bulk.outcomes import Outcome
 from seewhy.errors import OutputError
 
@@ -26,17 +26,17 @@ class FailureLimit:
         """
         if rate is not None and not (isinstance(rate, Real) and 0 <= rate <= 1):
             raise OutputError(f"the failure rate must be from 0 to 1, not {brief(rate)}")
-        self.why: str | None = None
+        self.reason: str | None = None
         self._fail_fast, self._rate = fail_fast, rate
 
-    def look(self, run: Run, outcome: Outcome) -> None:
+    def record(self, run: FolderJob, outcome: Outcome) -> None:
         """Let the run finish if it has gone too far."""
-        if self.why is not None:
+        if self.reason is not None:
             return
         count = run.done + run.failed
         if self._fail_fast and outcome.error is not None:
-            self.why = "an image failed"
+            self.reason = "an image failed"
         elif self._rate is not None and count >= _RATE_COUNTS_FROM and run.failed > self._rate * count:
-            self.why = f"{run.failed} of {count} images failed, more than {100 * self._rate:g} %"
-        if self.why is not None:
+            self.reason = f"{run.failed} of {count} images failed, more than {100 * self._rate:g} %"
+        if self.reason is not None:
             run.finish()

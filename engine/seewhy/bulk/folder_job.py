@@ -14,21 +14,21 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from seewhy._shared.temp_tables import explained
-from seewhy.bulk.commit import Commit, Pictures, Shards, sync
-from seewhy.bulk.explain_files import check, classes, explain_files
+from seewhy.bulk.commit import FigureWriter, ResultWriter, ShardWriter, sync
+from seewhy.bulk.explain_files import explain_files, job_targets, validate_settings
 from seewhy.bulk.outcomes import Outcome
 from seewhy.bulk.pending_images import pending_images
 from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.bulk.settings import Settings
 from seewhy.errors import MethodError, OutputError
 from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.inputs.image_inputs import ImageInput, Inputs
 from seewhy.storage import output_folder, provenance
 from seewhy.storage.folder_lock import locked
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import DONE, FAILED
 from seewhy.storage.manifest_lines import NAME as MANIFEST
-from seewhy.tables.shard_files import About
+from seewhy.tables.shard_files import ShardInfo
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # who wants to see it adds another
@@ -36,20 +36,20 @@ _TEMPORARY = ".seewhy-unfinished"
 
 
 @dataclass(frozen=True)
-class Summary:
+class JobSummary:
     """What became of a run."""
 
     done: int
     failed: int
     """Of this run's images, those included that earlier runs have done or failed at."""
-    before: int
+    already_recorded: int
     """How many of both earlier runs have left."""
     stopped: str | None = None
     """Why it ended before the last image, in words; None where it did not."""
     manifest: Path = Path()
 
 
-class Run:
+class FolderJob:
     """One run into an output folder, whose manifest remembers what is done.
 
     Iterate over it for the outcomes of the images that earlier runs have not done, in order, each when it is safe on
@@ -108,7 +108,7 @@ class Run:
 
     def _check(self) -> None:
         settings = self.settings
-        check(self._explainer, settings)
+        validate_settings(self._explainer, settings)
         if settings.shards is None:
             if settings.full_size:
                 raise MethodError("full-size heatmaps are for shards (npz, parquet); pictures always have that size")
@@ -137,7 +137,7 @@ class Run:
         return self._now[FAILED] + self._earlier[FAILED]
 
     @property
-    def before(self) -> int:
+    def already_recorded(self) -> int:
         return sum(self._earlier.values())
 
     def __iter__(self) -> Generator[Outcome, None, None]:
@@ -154,20 +154,20 @@ class Run:
             else:
                 check_manifest(folder.path, before)
             with closing(Manifest(folder.path, self._stops)) as manifest:
-                counted = 0 if before is None else provenance.counted(before)
+                counted = 0 if before is None else provenance.image_count(before)
                 missing = max(0, counted - manifest.done - manifest.failed)
                 begun = before is not None and manifest.done + manifest.failed + missing > 0
                 if before is not None and begun:
-                    provenance.go_on(folder.path, before, facts)
+                    provenance.check_resumable(folder.path, before, facts)
                 manifest.begin()
                 if begun:
                     self._look_for_changes(folder, facts, manifest, missing)
                 delete_unknown_shards(folder.path, manifest)
-                facts.setdefault("started", provenance.now())
+                facts.setdefault("started", provenance.utc_now())
                 self._record(folder, facts, manifest)
                 with self._committed(folder, manifest) as commit:
                     yield from self._outcomes(folder, manifest, commit)
-                facts["ended"] = provenance.now()
+                facts["ended"] = provenance.utc_now()
                 self._record(folder, facts, manifest)
 
     def _look_for_changes(
@@ -210,8 +210,8 @@ class Run:
         if self._notice is not None:
             self._notice(text)
 
-    def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: Commit) -> Iterator[Outcome]:
-        left = None if self.total is None else max(0, self.total - self.before)
+    def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: ResultWriter) -> Iterator[Outcome]:
+        left = None if self.total is None else max(0, self.total - self.already_recorded)
         source = pending_images(self._inputs, manifest, self._stops, self._passed)
         with closing(self._explained(source, folder, left)) as outcomes:
             for outcome in outcomes:
@@ -222,21 +222,21 @@ class Run:
                 yield outcome
 
     def _explained(
-        self, source: Iterator[Input], folder: output_folder.Folder, left: int | None
+        self, source: Iterator[ImageInput], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
         """What becomes of the images, in order; `left` is how many there are, where that is known."""
         return explain_files(self._explainer, source, folder, self.settings, self._progress, left)
 
     @contextmanager
-    def _committed(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[Commit]:
+    def _committed(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[ResultWriter]:
         """What was added is made safe however the iteration ends, but where making it safe has failed."""
         settings = self.settings
-        commit: Commit
+        commit: ResultWriter
         if settings.shards is None:
-            commit = Pictures(folder, manifest)
+            commit = FigureWriter(folder, manifest)
         else:
-            about = About(list(settings.methods), self._explainer.sha256, self._facts())
-            commit = Shards(folder, manifest, settings.shards, settings.shard_images, about)
+            about = ShardInfo(list(settings.methods), self._explainer.sha256, self._facts())
+            commit = ShardWriter(folder, manifest, settings.shards, settings.shard_images, about)
         try:
             yield commit
         finally:
@@ -246,7 +246,7 @@ class Run:
         """What the results are made of."""
         settings, explainer = self.settings, self._explainer
         metadata = explainer.metadata
-        settled = explainer.settle(list(settings.methods), settings.options)
+        resolved = explainer.resolve_methods(list(settings.methods), settings.options)
         external = metadata.external_data and {
             "external_data": {**metadata.external_data, "sha256": explainer.external_data_sha256}
         }
@@ -267,11 +267,11 @@ class Run:
                 **(external or {}),
                 "exported_with": dict(metadata.versions),
             },
-            "versions": provenance.software(),
+            "versions": provenance.software_versions(),
             "providers": list(explainer.providers),
             "methods": list(settings.methods),
-            "options": {name: chosen for name, chosen in settled.items() if chosen},
-            "targets": classes(explainer, settings.targets) or None,
+            "options": {name: chosen for name, chosen in resolved.items() if chosen},
+            "targets": job_targets(explainer, settings.targets) or None,
             "top": settings.top,
             "preprocessing": None if metadata.preprocessing is None else vars(metadata.preprocessing),
             "decode": "fast" if settings.fast_decode else "exact",
@@ -282,9 +282,9 @@ class Run:
             facts["relative_to"] = os.getcwd()
         return facts
 
-    def summary(self, stopped: str | None = None) -> Summary:
+    def summary(self, stopped: str | None = None) -> JobSummary:
         """What became of it so far; `stopped` says why no more did, in words."""
-        return Summary(self.done, self.failed, self.before, stopped, self._path / MANIFEST)
+        return JobSummary(self.done, self.failed, self.already_recorded, stopped, self._path / MANIFEST)
 
     def _record(self, folder: output_folder.Folder, facts: provenance.Facts, manifest: Manifest | None = None) -> None:
         counts = (0, 0) if manifest is None else (manifest.done, manifest.failed)

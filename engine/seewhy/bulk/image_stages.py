@@ -11,22 +11,22 @@ import numpy as np
 from PIL import Image
 
 from seewhy._shared.regular_files import file_stamp
-from seewhy.bulk.outcomes import Answer, Item, Outcome
+from seewhy.bulk.outcomes import ExplainedClass, ImageTask, Outcome
 from seewhy.bulk.settings import Settings
 from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
 from seewhy.explainer.explainer import Explainer
 from seewhy.explainer.explanation import Explanation, class_name
-from seewhy.images.preprocessing import photograph
+from seewhy.images.preprocessing import load_image
 from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder, result_files
 from seewhy.tables import result_rows
-from seewhy.targets.class_targets import resolve
+from seewhy.targets.class_targets import resolve_targets
 from seewhy.visualization.contact_sheet import contact_sheet
 from seewhy.visualization.overlays import clip_gradients, gradient_pictures, rgb
 
 
 @dataclass(frozen=True)
-class Steps:
+class ImageStages:
     """What happens to an image, step by step. Each takes images, and returns as many; threads call them at once."""
 
     explainer: Explainer
@@ -35,7 +35,7 @@ class Steps:
     settings: Settings
     progress: Callable[[int, int], object] | None
 
-    def load(self, items: Sequence[Item]) -> list[Item]:
+    def load(self, items: Sequence[ImageTask]) -> list[ImageTask]:
         """Decode and resize.
 
         Raises:
@@ -43,7 +43,7 @@ class Steps:
         """
         return [self._load(item) for item in items]
 
-    def _load(self, item: Item) -> Item:
+    def _load(self, item: ImageTask) -> ImageTask:
         asked, settings, metadata = item.input.target, self.settings, self.explainer.metadata
         if isinstance(item.input.image, Path):
             item = replace(item, input=replace(item.input, stamp=file_stamp(item.input.path)))
@@ -55,9 +55,9 @@ class Steps:
         try:
             if item.input.error is not None:
                 raise item.input.error
-            target = None if asked is None else int(resolve(asked, 1, metadata.classes, metadata.labels)[0])
+            target = None if asked is None else int(resolve_targets(asked, 1, metadata.class_count, metadata.labels)[0])
             keep = settings.canvas == "original"
-            read = photograph(item.input.image, metadata, item.input.path, settings.fast_decode, keep)
+            read = load_image(item.input.image, metadata, item.input.path, settings.fast_decode, keep)
             if not keep:
                 # A member's file would wait in memory until its picture is written, and is not looked at again.
                 item = replace(item, input=replace(item.input, content=None))
@@ -67,13 +67,13 @@ class Steps:
         except ImageError as error:
             return item.failed(error)
 
-    def explain(self, items: Sequence[Item]) -> list[Item]:
+    def explain(self, items: Sequence[ImageTask]) -> list[ImageTask]:
         """Run the graph for all of them together."""
         good = [item for item in items if item.error is None]
         explained = iter(self._explain(good))
         return [item if item.error is not None else next(explained) for item in items]
 
-    def _explain(self, items: Sequence[Item]) -> list[Item]:
+    def _explain(self, items: Sequence[ImageTask]) -> list[ImageTask]:
         if not items:
             return []
         try:
@@ -93,7 +93,7 @@ class Steps:
             return [done for item in items for done in self._explain([item])]
         return [replace(item, photograph=None, results=results, row=row) for row, item in enumerate(items)]
 
-    def _targets(self, items: Sequence[Item]) -> Any:
+    def _targets(self, items: Sequence[ImageTask]) -> Any:
         """As `Explainer.explain` takes them."""
         targets = list(self.settings.targets)
         if len(targets) > 1:
@@ -103,21 +103,21 @@ class Steps:
         asked = targets[0] if targets else None
         return [asked if item.target is None else item.target for item in items]
 
-    def save(self, items: Sequence[Item]) -> list[Outcome]:
+    def save(self, items: Sequence[ImageTask]) -> list[Outcome]:
         """Draw, encode and write; or keep the rows for a shard."""
         return [self._save(item) for item in items]
 
-    def _save(self, item: Item) -> Outcome:
+    def _save(self, item: ImageTask) -> Outcome:
         path = Path(item.input.path)
         try:
             if item.error is not None:
                 raise item.error
-            record = result_rows.done(item.input, item.results, item.row)
+            record = result_rows.success_record(item.input, item.results, item.row)
             if self.settings.shards is not None:
-                rows = result_rows.rows(item.results, item.row, self.settings.full_size)
+                rows = result_rows.result_rows(item.results, item.row, self.settings.full_size)
                 return Outcome(path, record=record, rows=rows)
-            files, answers = self._write(item)
-            return Outcome(path, answers, record=record, files=files)
+            files, explained = self._write(item)
+            return Outcome(path, explained, record=record, files=files)
         except (ImageError, TargetError) as error:  # it may have changed since it was read, or suit the format ill
             return self._failed(item, error)
         except OutputError as error:
@@ -126,35 +126,36 @@ class Steps:
             return self._failed(item, error)
 
     @staticmethod
-    def _failed(item: Item, error: SeewhyError) -> Outcome:
-        return Outcome(Path(item.input.path), error=error, record=result_rows.failed(item.input, error))
+    def _failed(item: ImageTask, error: SeewhyError) -> Outcome:
+        return Outcome(Path(item.input.path), error=error, record=result_rows.failure_record(item.input, error))
 
-    def _write(self, item: Item) -> tuple[list[output_folder.WrittenFile], list[Answer]]:
+    def _write(self, item: ImageTask) -> tuple[list[output_folder.WrittenFile], list[ExplainedClass]]:
         """Write one image's pictures and numbers; return the files, and an answer for each class explained."""
         assert self.folder is not None
         settings, results, image = self.settings, item.results, item.row
         written: dict[str, list[output_folder.WrittenFile]] = {}
         for method, result in results.items():
-            pictures = result.only(image).pictures(settings.colormap, settings.alpha, settings.canvas)
+            pictures = result.only(image).figures(settings.colormap, settings.alpha, settings.canvas)
             arrays = result.arrays_of(image) if settings.raw else None
             own = result.with_classes(image, pictures)
-            written[method] = result_files.save_method(
+            written[method] = result_files.save_figures(
                 self.folder, item.input.name, method, own, arrays, settings.encoding
             )
         first = next(iter(results.values()))
-        files, answers = [file for saved in written.values() for file in saved], []
+        files = [file for saved in written.values() for file in saved]
+        explained: list[ExplainedClass] = []
         for k, index in enumerate(first.targets_of(image)):
-            label, score = class_name(index, first.classes), first.score(image, index)
+            label, score = class_name(index, first.class_labels), first.score_text(image, index)
             picture = written[first.method][k]
             if len(results) > 1:
                 tiles = _tiles(results, image, k, settings)
                 note = f"{self.explainer.metadata.model.name} · {item.input.short}"
                 suffix = f"sheet.{index}" if first.targets.ndim == 2 else "sheet"
                 sheet = contact_sheet(tiles, label, score, note)
-                picture = result_files.save_picture(self.folder, item.input.name, suffix, sheet, settings.encoding)
+                picture = result_files.save_figure(self.folder, item.input.name, suffix, sheet, settings.encoding)
                 files.append(picture)
-            answers.append(Answer(label, score + _completeness(results, image, k), picture.path))
-        return files, answers
+            explained.append(ExplainedClass(label, score + _completeness(results, image, k), picture.path))
+        return files, explained
 
 
 def _completeness(results: Mapping[str, Explanation], image: int, k: int) -> str:
@@ -168,7 +169,7 @@ def _tiles(results: Mapping[str, Explanation], image: int, k: int, settings: Set
 
     Gradients are clipped, so that they can be seen at this size; the pictures of their own are not.
     """
-    photo = next(iter(results.values())).photographs[image]
+    photo = next(iter(results.values())).images[image]
     tiles = [("Photograph", Image.fromarray(rgb(photo.view)))]
     for name, method in METHODS.items():
         if name not in results:

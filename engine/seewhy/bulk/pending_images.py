@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from seewhy._shared.temp_tables import explained
-from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.inputs.image_inputs import ImageInput, Inputs
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import DONE
-from seewhy.storage.result_names import Names
+from seewhy.storage.result_names import ResultNames
 
 
 def pending_images(
@@ -18,7 +18,7 @@ def pending_images(
     manifest: Manifest | None = None,
     stops: Callable[[], bool] = lambda: False,
     skipped: Callable[[str], object] = lambda status: None,
-) -> Iterator[Input]:
+) -> Iterator[ImageInput]:
     """Yield the images without a line in the manifest, in order, each with the name of its results.
 
     Names of earlier results go to nobody else, and every image has the name that it would have had in the first
@@ -34,7 +34,7 @@ def pending_images(
         OutputError: If the temporary folder has no room for the names.
     """
     try:
-        names = Names()
+        names = ResultNames()
         if manifest is not None:
             names.reserve(manifest.names())
         names.expect(inputs.relative_paths())

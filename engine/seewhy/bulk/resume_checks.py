@@ -81,7 +81,7 @@ def check_manifest(folder: Path, before: provenance.Facts) -> None:
     is_there = os.path.lexists(path)
     if is_there and path.stat(follow_symlinks=False).st_size:
         return
-    counted = provenance.counted(before)
+    counted = provenance.image_count(before)
     found = f"{provenance.NAME} counts {counted} images" if counted else ""
     if not is_there:  # an empty one may be of a run that was killed before its first line
         found = found or next((f"there is {shard.relative_to(folder)}" for shard in _shards(folder)), "")

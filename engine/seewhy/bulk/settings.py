@@ -48,10 +48,10 @@ class Settings:
     full_size: bool = False
     """Whether shards hold heatmaps of the input's size instead of small maps."""
     fast_decode: bool = False
-    """Whether JPEGs are decoded with less detail; see `preprocessing.photograph`."""
+    """Whether JPEGs are decoded with less detail; see `preprocessing.load_image`."""
 
     def __post_init__(self) -> None:
-        """Turn NumPy's numbers into Python's, which JSON can hold; `explain_files.check` says which numbers are right.
+        """Convert NumPy numbers to Python numbers, which JSON can hold. `validate_settings` checks their ranges.
 
         Raises:
             OutputError: If a switch is neither True nor False.

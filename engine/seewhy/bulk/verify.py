@@ -18,7 +18,7 @@ from seewhy.errors import OutputError
 from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
 from seewhy.storage.image_encoding import FORMATS
-from seewhy.storage.manifest_lines import DONE, NAME, Result, damaged, groups, problem
+from seewhy.storage.manifest_lines import DONE, NAME, RecordedFile, damaged, groups, problem
 from seewhy.tables import shard_files
 
 _SCHEMA = """
@@ -79,7 +79,7 @@ class Verification:
                 raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from None
             except sqlite3.OperationalError as error:
                 raise explained(error) from None
-            counted, found = provenance.counted(facts), self.done + self.failed
+            counted, found = provenance.image_count(facts), self.done + self.failed
             if found < counted:
                 self.problems += 1
                 yield Finding(path, f"has lines for {found} images, but {provenance.NAME} counts {counted}")
@@ -110,7 +110,7 @@ class Verification:
             self.problems += 1
             yield Finding(path, "ends with an incomplete line; its images are explained again when the job goes on")
 
-    def _wrong(self, result: Result) -> str | None:
+    def _wrong(self, result: RecordedFile) -> str | None:
         """Return what is wrong with a file that a line names, in words that follow its path; None if nothing is."""
         try:
             wrong = problem(self.folder, result)

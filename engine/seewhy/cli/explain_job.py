@@ -16,7 +16,7 @@ import click
 
 from seewhy._shared.text import printable
 from seewhy.bulk.failure_limit import FailureLimit
-from seewhy.bulk.folder_job import Run, Summary
+from seewhy.bulk.folder_job import FolderJob, JobSummary
 from seewhy.bulk.outcomes import Outcome
 from seewhy.bulk.settings import Settings
 from seewhy.cli.progress import Progress
@@ -25,7 +25,7 @@ from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT
-from seewhy.methods.options import parse
+from seewhy.methods.options import parse_options
 from seewhy.storage.image_encoding import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
 from seewhy.visualization.colormaps import palette
@@ -79,7 +79,7 @@ def _run(
         list(dict.fromkeys(methods)),
         [read_target(text) for text in targets],
         colormap=colormap,
-        options=parse(options),
+        options=parse_options(options),
         encoding=Encoding(format_ if pictures else "png", quality),
         shards=None if pictures else format_,
         **others,
@@ -95,28 +95,30 @@ def _run(
     common: dict[str, Any] = {"restart": restart, "changed": changed, "stop": stop.event, "notice": stop.notice}
     if not use_ray:
         explainer = Explainer(model, list(providers) or None, threads, not no_verify)
-        explainer.settle(settings.methods, settings.options)
+        explainer.resolve_methods(settings.methods, settings.options)
         inputs = Inputs(paths, folder, lists)
-        return _follow(Run(explainer, inputs, folder, settings, progress=stop.passes, **common), limit, stop, quiet)
+        return _follow(
+            FolderJob(explainer, inputs, folder, settings, progress=stop.passes, **common), limit, stop, quiet
+        )
     from seewhy.ray import cluster_job
 
     cluster_job.check(settings)
-    workers = cluster_job.Workers(ray_workers, threads, cluster_job.asks_for_gpu(providers))
+    workers = cluster_job.WorkerPlan(ray_workers, threads, cluster_job.asks_for_gpu(providers))
     with cluster_job.connected(ray_address):
         inputs = Inputs(paths, folder, lists)
-        job = cluster_job.RayRun(
+        job = cluster_job.RayJob(
             model, inputs, folder, settings, workers, providers=providers, verify=not no_verify, **common
         )
         return _follow(job, limit, stop, quiet)
 
 
-def _follow(job: Run, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
+def _follow(job: FolderJob, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
     with Progress(job.total) as progress, stop.by_signals(progress), closing(iter(job)) as outcomes:
         for outcome in outcomes:
-            limit.look(job, outcome)
+            limit.record(job, outcome)
             _print(outcome, progress, quiet, _goes_on(job.restart))
-            progress.update(job.done + job.failed, job.before)
-    summary = job.summary(stop.why or limit.why)
+            progress.update(job.done + job.failed, job.already_recorded)
+    summary = job.summary(stop.reason or limit.reason)
     _print_summary(summary, job, progress)
     if stop.signal is not None:
         return EXIT_SIGNALLED + stop.signal
@@ -134,7 +136,7 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     @property
-    def why(self) -> str | None:
+    def reason(self) -> str | None:
         return None if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
 
     def passes(self, done: int, total: int) -> None:
@@ -195,8 +197,8 @@ def _print(outcome: Outcome, progress: Progress, quiet: bool, goes_on: str) -> N
         progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
     if quiet:
         return
-    for answer in outcome.answers:
-        line = printable(f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.picture}")
+    for answer in outcome.explained:
+        line = printable(f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.figure}")
         try:
             progress.print(line)
         except OSError as error:  # its disk is full, or who reads it has gone
@@ -207,19 +209,19 @@ def _print(outcome: Outcome, progress: Progress, quiet: bool, goes_on: str) -> N
             ) from None
 
 
-def _print_summary(summary: Summary, job: Run, progress: Progress) -> None:
+def _print_summary(summary: JobSummary, job: FolderJob, progress: Progress) -> None:
     """Where there is more to say than the lines of the images do."""
     count = summary.done + summary.failed
     of = count if job.total is None else job.total
     parts = [f"{count if count == of else f'{count} of {of}'} image{'' if of == 1 else 's'}"]
-    parts += [f"{summary.before} of them before"] if summary.before else []
+    parts += [f"{summary.already_recorded} of them before"] if summary.already_recorded else []
     parts += [f"{summary.failed} failed"] if summary.failed else []
     if summary.stopped is not None:
         text = f"{summary.stopped}: {', '.join(parts)}"
         text += f"; {_goes_on(job.restart)}" if job.stopped else f"; see {summary.manifest}"
-    elif summary.before and summary.failed:
+    elif summary.already_recorded and summary.failed:
         text = f"{', '.join(parts)}, which are not tried again but with --restart; see {summary.manifest}"
-    elif summary.before or job.settings.shards is not None or (summary.failed and count > 1):
+    elif summary.already_recorded or job.settings.shards is not None or (summary.failed and count > 1):
         text = f"{', '.join(parts)}; see {summary.manifest}"
     else:
         return

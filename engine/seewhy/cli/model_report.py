@@ -9,7 +9,7 @@ from seewhy._shared.text import printable
 from seewhy.contract.constants import SCHEMA
 from seewhy.contract.metadata import Layer, Preprocessing, Rectifiers
 from seewhy.methods import registry
-from seewhy.runtime.model_file import ModelFile, why_repeated
+from seewhy.runtime.model_file import ModelFile, repeat_reason
 
 _WIDTH = 15
 """Of the column of names."""
@@ -22,8 +22,8 @@ def facts(model: ModelFile) -> dict[str, Any]:
         "schema": SCHEMA,
         **asdict(model.metadata),
         "outputs": list(model.outputs),
-        "methods": list(registry.available(model.outputs)),
-        "image_repeated_for_each_class": why_repeated(model) is not None,
+        "methods": list(registry.available_methods(model.outputs)),
+        "image_repeated_for_each_class": repeat_reason(model) is not None,
         "damage": model.damage,
     }
 
@@ -38,11 +38,11 @@ def report(model: ModelFile) -> str:
         ("source", data.model.source),
         ("weights", f"SHA-256 {data.model.weights_sha256}"),
         ("input", f"{width}x{height} pixels, {data.channels} channels"),
-        ("classes", _classes(data.classes, data.labels)),
-        ("score", data.score),
+        ("classes", _classes(data.class_count, data.labels)),
+        ("score", data.score_kind),
         ("layer", "none" if data.layer is None else _layer(data.layer)),
         ("outputs", ", ".join(model.outputs)),
-        ("methods", ", ".join(registry.available(model.outputs)) or "none"),
+        ("methods", ", ".join(registry.available_methods(model.outputs)) or "none"),
         ("several classes", _several_classes(model)),
         ("rectifiers", _rectifiers(data.rectifiers)),
         ("preprocessing", _preprocessing(data.preprocessing, (width, height))),
@@ -63,7 +63,7 @@ def _classes(count: int, labels: tuple[str, ...] | None) -> str:
 
 
 def _several_classes(model: ModelFile) -> str:
-    reason = why_repeated(model)
+    reason = repeat_reason(model)
     if reason is not None:
         return f"the image is repeated for each class, since {reason}"
     return "one run of the image for all of them, but for methods that need a gradient of the image"

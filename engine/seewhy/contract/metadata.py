@@ -121,13 +121,13 @@ class Metadata:
     image_size: tuple[int, int]
     """(H, W) of `images`, in pixels."""
     channels: int
-    classes: int
+    class_count: int
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing | None
     """None where the source gave none: then only preprocessed arrays can be explained."""
     layer: Layer | None
     """None in a file without `activations`."""
-    score: str
+    score_kind: str
     rectifiers: Rectifiers
     parity: dict[str, dict[str, dict[str, float | None]]]
     """output -> input kind (`noise`, `picture`) -> `error` and `torch_float32`, relative L2 against float64 autograd,
@@ -145,7 +145,7 @@ class Metadata:
         return {
             IMAGES: pixels,
             TARGETS: ("N",),
-            LOGITS: ("N", self.classes),
+            LOGITS: ("N", self.class_count),
             ACTIVATIONS: maps,
             GRADIENTS: maps,
             INPUT_GRADIENTS: pixels,
@@ -160,11 +160,11 @@ class Metadata:
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "model": asdict(self.model),
-            "input": {"image_size": self.image_size, "channels": self.channels, "classes": self.classes},
+            "input": {"image_size": self.image_size, "channels": self.channels, "classes": self.class_count},
             "labels": self.labels,
             "preprocessing": None if self.preprocessing is None else asdict(self.preprocessing),
             "layer": None if self.layer is None else asdict(self.layer),
-            "score": self.score,
+            "score": self.score_kind,
             "rectifiers": asdict(self.rectifiers),
             "parity": self.parity,
             "versions": self.versions,
@@ -189,12 +189,14 @@ class Metadata:
             labels=read("labels", optional(tuple_of(text))),
             preprocessing=read("preprocessing", optional(_preprocessing)),
             layer=read("layer", optional(_layer)),
-            score=read("score", one_of(SCORES)),
+            score_kind=read("score", one_of(SCORES)),
             rectifiers=read("rectifiers", _rectifiers),
             parity=read("parity", dict_of(dict_of(dict_of(optional(number))))),
             versions=read("versions", dict_of(text)),
             external_data=read("external_data", optional(fields(file=text, sha256=sha256_digits))),
-            **sizes,
+            class_count=sizes["classes"],
+            image_size=sizes["image_size"],
+            channels=sizes["channels"],
         )
 
 

@@ -16,31 +16,31 @@ import numpy as np
 from seewhy._shared.arrays import Floats, Integers
 from seewhy.contract.constants import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
 from seewhy.errors import OutputError
-from seewhy.methods.base import COMPLETENESS, Attribution, Size, Values
-from seewhy.methods.multi_pass import Batch, Count, Passes, slices
+from seewhy.methods.base import COMPLETENESS, RuleContext, RuleResult, Values
+from seewhy.methods.multi_pass import Batch, MultiPass, PassCounter, row_slices
 from seewhy.methods.options import Options
 from seewhy.methods.registry import Method
-from seewhy.runtime.checked_runs import Runs
-from seewhy.runtime.in_graph_maps import REDUCTIONS, Reduction
-from seewhy.runtime.model_file import why_repeated
+from seewhy.runtime.checked_runs import GraphRunner
+from seewhy.runtime.in_graph_maps import IN_GRAPH_MAPS, InGraphMap
+from seewhy.runtime.model_file import repeat_reason
 from seewhy.runtime.sessions import Outputs
-from seewhy.targets.class_targets import highest
+from seewhy.targets.class_targets import top_classes
 
 _FROM_THE_LAYER_ON = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})
 
 
 @dataclass(frozen=True)
-class Question:
+class BatchRequest:
     """What to find out about every image."""
 
     methods: Sequence[Method]
     options: Mapping[str, Options]
     """Each method's, by name, with a value for every one."""
-    each: int
+    classes_per_image: int
     """K, classes per image."""
     batch_size: int
     """Most rows in one run."""
-    size: Size
+    size: RuleContext
 
     reduced: bool = False
     """Whether the graph makes the maps that it can make; see `seewhy.runtime.in_graph_maps`."""
@@ -48,11 +48,13 @@ class Question:
     @property
     def outputs(self) -> frozenset[str]:
         """What the plain run has to compute."""
-        return frozenset({LOGITS}).union(*(self.read(m) if m.passes is None else m.passes.reads for m in self.methods))
+        return frozenset({LOGITS}).union(
+            *(self.read(m) if m.multi_pass is None else m.multi_pass.outputs for m in self.methods)
+        )
 
-    def reduction(self, method: Method) -> Reduction | None:
+    def reduction(self, method: Method) -> InGraphMap | None:
         """How the graph makes the method's map, where it does."""
-        return REDUCTIONS.get(method.name) if self.reduced else None
+        return IN_GRAPH_MAPS.get(method.name) if self.reduced else None
 
     def read(self, method: Method) -> tuple[str, ...]:
         """Outputs that a method of one run needs."""
@@ -62,102 +64,104 @@ class Question:
     @property
     def varying(self) -> list[Method]:
         """Methods of one run whose answer depends on the class."""
-        return [m for m in self.methods if m.passes is None and set(m.outputs) != {ACTIVATIONS}]
+        return [m for m in self.methods if m.multi_pass is None and set(m.outputs) != {ACTIVATIONS}]
 
 
 @dataclass(frozen=True)
-class Answer:
+class MethodResult:
     """What one method says about a batch: (K,n,...), class-major; a map or values, as its rule makes them."""
 
     maps: Floats | None
-    values: Floats | None
+    attributions: Floats | None
     completeness: Floats | None = None
     """(K,n), for integrated gradients."""
 
 
 @dataclass(frozen=True)
-class Answers:
+class BatchResult:
     """What all methods say about a batch."""
 
     logits: Floats
     """(n,classes)"""
     targets: Integers
     """(n,K)"""
-    methods: Mapping[str, Answer]
+    methods: Mapping[str, MethodResult]
 
 
-def answer(runs: Runs, question: Question, pixels: Floats, asked: Integers | None, first: int, count: Count) -> Answers:
+def explain_batch(
+    runs: GraphRunner, request: BatchRequest, pixels: Floats, asked: Integers | None, first: int, counter: PassCounter
+) -> BatchResult:
     """Explain n images (n,Cin,H,W) for the classes `asked` (n,K); None asks for the K highest, best first.
 
-    `first` is the number of the first image, for errors; `count` is told of every pass of methods of many passes.
+    `first` is the number of the first image, for errors; `counter` is told of every pass of methods of many passes.
 
     Raises:
         OutputError: the graph or a rule produced NaN or infinity.
     """
     if runs.sessions.reduces:
-        question = replace(question, reduced=True)
-    by_head = _by_head(runs, question)
-    outputs = question.outputs | {ACTIVATIONS} if by_head else question.outputs
+        request = replace(request, reduced=True)
+    by_head = _by_head(runs, request)
+    outputs = request.outputs | {ACTIVATIONS} if by_head else request.outputs
     start = np.full(len(pixels), PREDICTED, np.int64) if asked is None else np.ascontiguousarray(asked[:, 0])
     numbers = range(first, first + len(pixels))
     values = {IMAGES: pixels, **runs(outputs, {IMAGES: pixels, TARGETS: start}, numbers)}
-    targets = _targets(asked, values[LOGITS], question.each)
+    targets = _targets(asked, values[LOGITS], request.classes_per_image)
 
-    single = [method for method in question.methods if method.passes is None]
-    parts = {method.name: [_combine(method, values, question)] for method in single}
-    varying = question.varying if question.each > 1 else []
+    single = [method for method in request.methods if method.multi_pass is None]
+    parts = {method.name: [_combine(method, values, request)] for method in single}
+    varying = request.varying if request.classes_per_image > 1 else []
     if varying:
         # Class by class, and in each all images.
-        for part in slices(len(pixels) * (question.each - 1), question.batch_size):
+        for part in row_slices(len(pixels) * (request.classes_per_image - 1), request.batch_size):
             classes, images = np.divmod(np.arange(part.start, part.stop), len(pixels))
-            again = _further(runs, question, values, targets[images, classes + 1], images, numbers, by_head)
+            again = _further(runs, request, values, targets[images, classes + 1], images, numbers, by_head)
             for method in varying:
-                parts[method.name].append(_combine(method, again, question))
-    answers = {name: _join(found, question.each, len(pixels)) for name, found in parts.items()}
+                parts[method.name].append(_combine(method, again, request))
+    answers = {name: _join(found, request.classes_per_image, len(pixels)) for name, found in parts.items()}
 
-    many = [(method, method.passes) for method in question.methods if method.passes is not None]
+    many = [(method, method.multi_pass) for method in request.methods if method.multi_pass is not None]
     if not many:
-        return Answers(values[LOGITS], targets, answers)
-    batch = Batch(runs, pixels, targets, values, first, question.batch_size, question.size, count)
-    count.expect(sum(passes.count(batch, question.options[method.name]) for method, passes in many))
+        return BatchResult(values[LOGITS], targets, answers)
+    batch = Batch(runs, pixels, targets, values, first, request.batch_size, request.size, counter)
+    counter.expect(sum(passes.pass_count(batch, request.options[method.name]) for method, passes in many))
     # What overflows is found in what becomes of it, and named there.
     with np.errstate(over="ignore", invalid="ignore"):
         for method, passes in many:
-            answers[method.name] = _of_passes(method, passes, batch, question)
-    return Answers(values[LOGITS], targets, answers)
+            answers[method.name] = _of_passes(method, passes, batch, request)
+    return BatchResult(values[LOGITS], targets, answers)
 
 
-def _by_head(runs: Runs, question: Question) -> bool:
+def _by_head(runs: GraphRunner, request: BatchRequest) -> bool:
     """Whether further classes run the head alone."""
-    if question.each == 1:
+    if request.classes_per_image == 1:
         return False
-    varying = question.varying
+    varying = request.varying
     everything_there = bool(varying) and all(_FROM_THE_LAYER_ON.issuperset(method.outputs) for method in varying)
-    return everything_there and why_repeated(runs.model) is None
+    return everything_there and repeat_reason(runs.model) is None
 
 
 def _targets(asked: Integers | None, logits: Floats, each: int) -> Integers:
     if asked is None:
-        return highest(logits, each)
+        return top_classes(logits, each)
     if PREDICTED not in asked.ravel().tolist():
         return asked
     return np.where(asked == PREDICTED, logits.argmax(axis=1)[:, None], asked)
 
 
 def _further(
-    runs: Runs,
-    question: Question,
+    runs: GraphRunner,
+    request: BatchRequest,
     values: Outputs,
     targets: Integers,
     images: Integers,
     numbers: Sequence[int],
     by_head: bool,
 ) -> Values:
-    """The values for m further pairs of class and image; `images` (m,) are their rows in the plain run's `values`."""
+    """Return the values for m further pairs of class and image; `images` (m,) are their rows in `values`."""
     pixels = _rows(values[IMAGES], images)
     if not by_head:  # the plain run's outputs, so that its session serves here too
-        return {IMAGES: pixels, **runs(question.outputs, {IMAGES: pixels, TARGETS: targets}, _picked(numbers, images))}
-    outputs = frozenset(name for method in question.varying for name in question.read(method)) - {ACTIVATIONS}
+        return {IMAGES: pixels, **runs(request.outputs, {IMAGES: pixels, TARGETS: targets}, _picked(numbers, images))}
+    outputs = frozenset(name for method in request.varying for name in request.read(method)) - {ACTIVATIONS}
     activations = _rows(values[ACTIVATIONS], images)
     computed = runs(outputs, {ACTIVATIONS: activations, TARGETS: targets}, _picked(numbers, images))
     return {IMAGES: pixels, ACTIVATIONS: activations, **computed}
@@ -172,29 +176,29 @@ def _rows(value: Floats, images: Integers) -> Floats:
     return value if np.array_equal(images, np.arange(len(value))) else value[images]
 
 
-def _combine(method: Method, values: Values, question: Question) -> Answer:
+def _combine(method: Method, values: Values, request: BatchRequest) -> MethodResult:
     """One method's answer for some rows: (m,...), not yet class-major."""
-    reduction = question.reduction(method)
+    reduction = request.reduction(method)
     try:
         if reduction is None:
-            attribution = method.combine(values, question.size)
+            attribution = method.rule(values, request.size)
         else:
-            attribution = Attribution(values[reduction.output])
+            attribution = RuleResult(values[reduction.output])
     except OutputError as error:
         raise OutputError(f"{method.name}: {error}") from None
-    return Answer(attribution.maps, attribution.values)
+    return MethodResult(attribution.maps, attribution.attributions)
 
 
-def _of_passes(method: Method, passes: Passes, batch: Batch, question: Question) -> Answer:
-    made = passes.run(batch, question.options[method.name])
+def _of_passes(method: Method, passes: MultiPass, batch: Batch, request: BatchRequest) -> MethodResult:
+    made = passes.run(batch, request.options[method.name])
     answers = []
-    for k in range(question.each):
+    for k in range(request.classes_per_image):
         values = {**batch.values, **{name: value[k] for name, value in made.items()}}
-        answers.append(_combine(method, values, question))
-    return replace(_join(answers, question.each, len(batch.pixels)), completeness=made.get(COMPLETENESS))
+        answers.append(_combine(method, values, request))
+    return replace(_join(answers, request.classes_per_image, len(batch.pixels)), completeness=made.get(COMPLETENESS))
 
 
-def _join(parts: Sequence[Answer], each: int, images: int) -> Answer:
+def _join(parts: Sequence[MethodResult], each: int, images: int) -> MethodResult:
     """Put parts together that follow each other class by class; a single one of all images holds for every class."""
 
     def join(arrays: Sequence[Floats | None]) -> Floats | None:
@@ -207,4 +211,4 @@ def _join(parts: Sequence[Answer], each: int, images: int) -> Answer:
             return joined[None] if each == 1 else np.repeat(joined[None], each, axis=0)
         return joined.reshape(each, images, *joined.shape[1:])
 
-    return Answer(join([part.maps for part in parts]), join([part.values for part in parts]))
+    return MethodResult(join([part.maps for part in parts]), join([part.attributions for part in parts]))

@@ -14,19 +14,20 @@ from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ImageError, MethodError, TargetError
-from seewhy.explainer.batch_explainer import Question, answer
+from seewhy.explainer.batch_explainer import BatchRequest, explain_batch
 from seewhy.explainer.explanation import Explanation
-from seewhy.explainer.explanation_builder import Results
+from seewhy.explainer.explanation_builder import ExplanationBuilder
 from seewhy.images import preprocessing
 from seewhy.methods import registry as methods
-from seewhy.methods.multi_pass import Count
-from seewhy.methods.options import settle
-from seewhy.methods.registry import METHODS, Size
-from seewhy.runtime.checked_runs import Runs
+from seewhy.methods.base import RuleContext
+from seewhy.methods.multi_pass import PassCounter
+from seewhy.methods.options import resolve_options
+from seewhy.methods.registry import METHODS
+from seewhy.runtime.checked_runs import GraphRunner
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.providers import Provider
-from seewhy.runtime.sessions import Sessions, check_threads
-from seewhy.targets.class_targets import check_top, resolve
+from seewhy.runtime.sessions import SessionCache, validate_threads
+from seewhy.targets.class_targets import resolve_targets, validate_top
 
 Images: TypeAlias = Any
 """A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""
@@ -71,10 +72,10 @@ class Explainer:
         self._start(threads)
 
     def _start(self, threads: int | None) -> None:
-        threads = self.threads = check_threads(threads)
-        self._sessions = Sessions(self._model, self._asked, threads)
-        self._runs = Runs(self._model, self._sessions)
-        self._size = Size(*self._model.metadata.image_size, threads or usable_cores())
+        threads = self.threads = validate_threads(threads)
+        self._sessions = SessionCache(self._model, self._asked, threads)
+        self._runs = GraphRunner(self._model, self._sessions)
+        self._size = RuleContext(*self._model.metadata.image_size, threads or usable_cores())
         self._others: dict[int | None, Explainer] = {}
         self._lock = threading.Lock()
 
@@ -84,7 +85,7 @@ class Explainer:
         Several threads that call `explain` at the same time are best served by runs of a single thread each. The file
         is not read again, but the weights are in memory once for each.
         """
-        threads = check_threads(threads)
+        threads = validate_threads(threads)
         if threads == self.threads:
             return self
         with self._lock:
@@ -100,7 +101,7 @@ class Explainer:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return methods.available(self._model.outputs)
+        return methods.available_methods(self._model.outputs)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -176,34 +177,36 @@ class Explainer:
 
         Raises:
             ImageError: an image cannot be used.
-            MethodError: as `settle` raises it, or `progress` cannot be called.
+            MethodError: as `resolve_options` raises it, or `progress` cannot be called.
             TargetError: a target is out of range, unknown, ambiguous, or one too few or too many.
             OutputError: the model produced NaN or infinity.
             ProviderError: onnxruntime failed to run the graph.
         """
-        settled = self.settle(method, options)
+        resolved = self.resolve_methods(method, options)
         if progress is not None and not callable(progress):
             raise MethodError(f"progress must be a function of two numbers, not {brief(progress)}")
         if not is_integer(batch_size) or batch_size < 1:
             raise ImageError(f"batch_size must be a positive integer, not {brief(batch_size)}")
-        batch = preprocessing.batch(images, self.metadata)
+        batch = preprocessing.image_batch(images, self.metadata)
         wanted = self._wanted(target, top, len(batch))
         nested = wanted is None or wanted.ndim == 2
         each = int(top) if top is not None else (wanted.shape[1] if wanted is not None and nested else 1)
         asked = None if wanted is None else wanted.reshape(-1, each)
 
-        question = Question([METHODS[name] for name in settled], settled, each, int(batch_size), self._size)
-        results = Results(question, self.metadata, nested)
-        count = Count(len(batch), progress)
-        for start in range(0, len(batch), question.batch_size):
-            part = slice(start, start + question.batch_size)
+        request = BatchRequest([METHODS[name] for name in resolved], resolved, each, int(batch_size), self._size)
+        results = ExplanationBuilder(request, self.metadata, nested)
+        count = PassCounter(len(batch), progress)
+        for start in range(0, len(batch), request.batch_size):
+            part = slice(start, start + request.batch_size)
             photos, pixels = batch.load(part.start, part.stop, self._size.threads)
             classes = None if asked is None else asked[part]
-            results.add(answer(self._runs, question, pixels, classes, start, count), photos)
+            results.add(explain_batch(self._runs, request, pixels, classes, start, count), photos)
         found = results.explanations()
         return found[method] if isinstance(method, str) else found
 
-    def settle(self, method: str | Sequence[str], options: MethodOptions | None = None) -> dict[str, dict[str, Any]]:
+    def resolve_methods(
+        self, method: str | Sequence[str], options: MethodOptions | None = None
+    ) -> dict[str, dict[str, Any]]:
         """Return every method asked for, in order, with all its options: those given, and defaults for the others.
 
         Raises:
@@ -214,7 +217,7 @@ class Explainer:
             raise MethodError(f"method must be a name or a list of names, not {brief(method)}")
         if not names:
             raise MethodError(f"no method given; this file can serve {', '.join(self.methods)}")
-        found = [methods.find(name, self._model.outputs, str(self._model.path)) for name in names]
+        found = [methods.find_method(name, self._model.outputs, str(self._model.path)) for name in names]
         given = {} if options is None else options
         if not isinstance(given, Mapping):
             raise MethodError(f"options must be a dict of methods and their options, not {brief(given)}")
@@ -224,13 +227,13 @@ class Explainer:
                 raise MethodError(f"options for {brief(name)}, but there is no such method; there are {known}")
             if name not in names:
                 raise MethodError(f"options for {name}, but the methods asked for are {', '.join(names)}")
-        return {one.name: settle(one.name, one.options, given.get(one.name)) for one in found}
+        return {one.name: resolve_options(one.name, one.options, given.get(one.name)) for one in found}
 
     def _wanted(self, target: Any, top: int | None, images: int) -> Integers | None:
         """Targets (N,) or (N,K); None where `top` asks for the highest, which only the logits tell."""
         if top is None:
-            return resolve(target, images, self.metadata.classes, self.labels)
+            return resolve_targets(target, images, self.metadata.class_count, self.labels)
         if target is not None:
             raise TargetError(f"give target or top, not both (target={brief(target)}, top={brief(top)})")
-        check_top(top, self.metadata.classes)
+        validate_top(top, self.metadata.class_count)
         return None

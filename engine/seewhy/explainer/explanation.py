@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
-from seewhy.images.preprocessing import Picture
-from seewhy.methods.base import Size, full_size
+from seewhy.images.preprocessing import ModelView
+from seewhy.methods.base import RuleContext, full_size
 from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder, result_files
-from seewhy.storage.result_names import plan
+from seewhy.storage.result_names import unique_names
 from seewhy.visualization import overlays as render
 
 _PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
@@ -38,15 +38,15 @@ class Explanation:
     """(N,[K]): the classes explained."""
     maps: Floats | None
     """(N,[K],h,w): CAM methods' weighted sums, before ReLU and upsampling; None for gradient methods."""
-    values: Floats | None = field(repr=False)
+    input_attributions: Floats | None = field(repr=False)
     """The attributions of gradient methods; None for CAM methods, whose attributions are made of the maps."""
-    size: Size = field(repr=False)
+    context: RuleContext = field(repr=False)
     """Of the attributions."""
-    classes: tuple[str, ...] | None = field(repr=False)
+    class_labels: tuple[str, ...] | None = field(repr=False)
     """The labels of all the model's classes, where the file holds them."""
-    meaning: str = field(repr=False)
+    score_kind: str = field(repr=False)
     """What makes probabilities of the logits: `softmax`, `sigmoid` or `none`."""
-    photographs: tuple[Picture, ...] = field(repr=False)
+    images: tuple[ModelView, ...] = field(repr=False)
     """The N images as the model saw them."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, those left at their defaults included; empty where it has none."""
@@ -58,15 +58,15 @@ class Explanation:
     @cached_property
     def probabilities(self) -> Floats | None:
         """(N,classes) in [0,1]: softmax or sigmoid of the logits; None where the scores have no such meaning."""
-        make = _PROBABILITIES[self.meaning]
+        make = _PROBABILITIES[self.score_kind]
         return None if make is None else make(self.logits)
 
     @cached_property
     def attributions(self) -> Floats:
         """Raw values: (N,[K],H,W) for CAM methods, (N,[K],Cin,H,W) for gradient methods."""
-        if self.values is not None:
-            return self.values
-        full = full_size(self._flat_maps(), METHODS[self.method].rectified, self.size)
+        if self.input_attributions is not None:
+            return self.input_attributions
+        full = full_size(self._flat_maps(), METHODS[self.method].rectified, self.context)
         return full.reshape(*self.targets.shape, *full.shape[1:])
 
     @cached_property
@@ -74,7 +74,7 @@ class Explanation:
         """(N,[K],H,W) in [0,1]: min-max of the attributions; for gradient methods, of max |value| over channels."""
         values = self.attributions
         flat = values.reshape(-1, *values.shape[self.targets.ndim :])
-        heatmaps = METHODS[self.method].heatmaps(flat, self.size)
+        heatmaps = METHODS[self.method].heatmaps(flat, self.context)
         return heatmaps.reshape(*self.targets.shape, *heatmaps.shape[1:])
 
     @property
@@ -97,13 +97,13 @@ class Explanation:
             OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
             ImageError: the original photograph can no longer be read.
         """
-        photos = [photo for photo in self.photographs for _ in range(self._each)]
+        photos = [photo for photo in self.images for _ in range(self._each)]
         if canvas == "model" and self.maps is not None:
             return render.map_overlays(photos, self._flat_maps(), METHODS[self.method].rectified, colormap, alpha)
         heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
         return render.overlays(photos, heatmaps, colormap, alpha, canvas)
 
-    def pictures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+    def figures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
         """Return what `save` writes: overlays for CAM methods, 8-bit RGB pictures of the signed values for the others.
 
         The latter are scaled over the whole image, minimum to 0 and maximum to 255. Arguments and errors as in
@@ -131,15 +131,15 @@ class Explanation:
         Raises:
             OutputError: a file cannot be written, or would replace one of the photographs.
         """
-        names = plan([PurePath(Path(photo.name).name) for photo in self.photographs])
+        names = unique_names([PurePath(Path(photo.name).name) for photo in self.images])
         # A PIL image, too, is called by the file that it came from.
-        target = output_folder.Folder(folder, [photo.name for photo in self.photographs])
-        pictures = self.pictures(colormap, alpha, canvas)
+        target = output_folder.Folder(folder, [photo.name for photo in self.images])
+        pictures = self.figures(colormap, alpha, canvas)
         written = []
         for i, name in enumerate(names):
             own = self.with_classes(i, pictures[i * self._each : (i + 1) * self._each])
             arrays = self.arrays_of(i) if raw else None
-            written += [file.path for file in result_files.save_method(target, name, self.method, own, arrays)]
+            written += [file.path for file in result_files.save_figures(target, name, self.method, own, arrays)]
         return written
 
     def only(self, image: int) -> Explanation:
@@ -150,12 +150,12 @@ class Explanation:
             logits=self.logits[part],
             targets=self.targets[part],
             maps=None if self.maps is None else self.maps[part],
-            values=None if self.values is None else self.values[part],
+            input_attributions=None if self.input_attributions is None else self.input_attributions[part],
             completeness=None if self.completeness is None else self.completeness[part],
-            photographs=self.photographs[part],
+            images=self.images[part],
         )
 
-    def score(self, image: int, target: int) -> str:
+    def score_text(self, image: int, target: int) -> str:
         """The target's probability in words, or its logit where the model has no probabilities."""
         if self.probabilities is None:
             return f"logit {self.logits[image, target]:.2f}"
@@ -201,9 +201,9 @@ class Explanation:
         return 1 if self.targets.ndim == 1 else int(self.targets.shape[1])
 
     def _name(self, index: int) -> str:
-        return class_name(int(index), self.classes)
+        return class_name(int(index), self.class_labels)
 
 
-def class_name(index: int, classes: Sequence[str] | None) -> str:
+def class_name(index: int, labels: Sequence[str] | None) -> str:
     """The label of a class, or `class INDEX` where the model file holds no labels."""
-    return f"class {index}" if classes is None else classes[index]
+    return f"class {index}" if labels is None else labels[index]

@@ -10,43 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy.contract.metadata import Metadata
-from seewhy.explainer.batch_explainer import Answers, Question
+from seewhy.explainer.batch_explainer import BatchRequest, BatchResult
 from seewhy.explainer.explanation import Explanation
-from seewhy.images.preprocessing import Picture
+from seewhy.images.preprocessing import ModelView
 
 
 @dataclass
-class Results:
+class ExplanationBuilder:
     """Collects answers batch by batch."""
 
-    question: Question
+    request: BatchRequest
     metadata: Metadata
     nested: bool
     """Whether the arrays have an axis for the classes."""
-    parts: list[Answers] = field(default_factory=list)
-    photographs: list[Picture] = field(default_factory=list)
+    parts: list[BatchResult] = field(default_factory=list)
+    images: list[ModelView] = field(default_factory=list)
 
-    def add(self, part: Answers, photographs: Sequence[Picture]) -> None:
+    def add(self, part: BatchResult, images: Sequence[ModelView]) -> None:
         self.parts.append(part)
-        self.photographs += photographs
+        self.images += images
 
     def explanations(self) -> dict[str, Explanation]:
         logits = _concatenate([part.logits for part in self.parts])
         targets = _concatenate([part.targets for part in self.parts])
         results = {}
-        for method in self.question.methods:
+        for method in self.request.methods:
             answers = [part.methods[method.name] for part in self.parts]
             results[method.name] = Explanation(
                 method=method.name,
                 logits=logits,
                 targets=targets if self.nested else targets[:, 0],
                 maps=self._join([answer.maps for answer in answers]),
-                values=self._join([answer.values for answer in answers]),
-                size=self.question.size,
-                classes=self.metadata.labels,
-                meaning=self.metadata.score,
-                photographs=tuple(self.photographs),
-                options=dict(self.question.options[method.name]),
+                input_attributions=self._join([answer.attributions for answer in answers]),
+                context=self.request.size,
+                class_labels=self.metadata.labels,
+                score_kind=self.metadata.score_kind,
+                images=tuple(self.images),
+                options=dict(self.request.options[method.name]),
                 completeness=self._join([answer.completeness for answer in answers]),
             )
         return results

@@ -29,7 +29,7 @@ _NOT_SAID = (
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedImage:
     """An image file's content."""
 
     name: str
@@ -37,7 +37,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, eq=False)
-class Photograph:
+class LoadedImage:
     """One image as the model sees it."""
 
     name: str
@@ -47,7 +47,7 @@ class Photograph:
     placement: Placement
     size: tuple[int, int]
     """(width, height) of the whole photograph, upright."""
-    source: str | os.PathLike[str] | Encoded | Image.Image | None = field(repr=False)
+    source: str | os.PathLike[str] | EncodedImage | Image.Image | None = field(repr=False)
     """The path or content that it came from. For a PIL image or an array this is a copy, upright RGB, because the
     caller may change them. None where the whole photograph was not to be kept."""
     stamp: FileStamp | None = field(default=None, repr=False)
@@ -71,7 +71,7 @@ class Photograph:
 
 
 @dataclass(frozen=True, eq=False)
-class PreprocessedImage:
+class ArrayImage:
     """One image that came as preprocessed pixels."""
 
     name: str
@@ -103,11 +103,11 @@ class PreprocessedImage:
         return np.array(np.broadcast_to(self.view, (*self.view.shape[:2], 3)))
 
 
-Picture: TypeAlias = Photograph | PreprocessedImage
+ModelView: TypeAlias = LoadedImage | ArrayImage
 
 
 @dataclass(frozen=True)
-class PhotographBatch:
+class ImageBatch:
     """Images to decode, resize and normalise part by part."""
 
     images: Sequence[Any]
@@ -116,15 +116,15 @@ class PhotographBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def load(self, start: int, stop: int, threads: int) -> tuple[list[Picture], Floats]:
+    def load(self, start: int, stop: int, threads: int) -> tuple[list[ModelView], Floats]:
         """Photographs `start` to `stop`, and their (n,C,H,W) pixels as the model takes them."""
         part = self.images[start:stop]
-        photos = [photograph(image, self.metadata, f"image {start + i}") for i, image in enumerate(part)]
+        photos = [load_image(image, self.metadata, f"image {start + i}") for i, image in enumerate(part)]
         return list(photos), normalise(photos, self.metadata, threads)
 
 
 @dataclass(frozen=True)
-class PreprocessedBatch:
+class ArrayBatch:
     """Pixels that are ready for the model."""
 
     pixels: Floats
@@ -133,36 +133,36 @@ class PreprocessedBatch:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def load(self, start: int, stop: int, threads: int) -> tuple[list[Picture], Floats]:
+    def load(self, start: int, stop: int, threads: int) -> tuple[list[ModelView], Floats]:
         """Return pixels `start` to `stop` as they came."""
         part = self.pixels[start:stop].copy()
         known = self.metadata.preprocessing
-        return [PreprocessedImage(f"image {start + i}", row, known) for i, row in enumerate(part)], part
+        return [ArrayImage(f"image {start + i}", row, known) for i, row in enumerate(part)], part
 
 
-def batch(images: Any, metadata: Metadata) -> PhotographBatch | PreprocessedBatch:
+def image_batch(images: Any, metadata: Metadata) -> ImageBatch | ArrayBatch:
     """What `Explainer.explain` accepts as images, ready to be loaded part by part.
 
     Raises:
         ImageError: there are none, or preprocessed pixels have the wrong dtype or shape, or are not finite.
     """
-    result: PhotographBatch | PreprocessedBatch
+    result: ImageBatch | ArrayBatch
     if isinstance(images, np.ndarray) and (images.ndim == 4 or images.dtype != np.uint8):
-        result = PreprocessedBatch(_preprocessed(images, metadata), metadata)
+        result = ArrayBatch(_preprocessed(images, metadata), metadata)
     else:
-        result = PhotographBatch(list(images) if isinstance(images, (list, tuple)) else [images], metadata)
+        result = ImageBatch(list(images) if isinstance(images, (list, tuple)) else [images], metadata)
     if not len(result):
         raise ImageError("no images given")
     return result
 
 
-def photograph(
+def load_image(
     image: Any, metadata: Metadata, name: str = "image", fast: bool = False, keep: bool = True
-) -> Photograph:
+) -> LoadedImage:
     """Decode, resize and crop one image.
 
     Args:
-        image: A path, an `Encoded`, a PIL image or a uint8 array; a `Photograph` is returned as it is.
+        image: A path, an `EncodedImage`, a PIL image or a uint8 array; a `LoadedImage` is returned as it is.
         metadata: That of the model file.
         name: Name for errors about an image that has none of its own.
         fast: Whether the JPEG decoder may leave out detail that is lost in resizing anyway. Pixels then differ from
@@ -172,23 +172,23 @@ def photograph(
     Raises:
         ImageError: If the image cannot be used, or the model file does not say how to preprocess one.
     """
-    if isinstance(image, Photograph):
+    if isinstance(image, LoadedImage):
         return image
-    how, wanted = check_photographs(metadata), metadata.image_size[::-1]
+    how, wanted = require_preprocessing(metadata), metadata.image_size[::-1]
     name = _name(image, name)
     smaller = (lambda whole: resized_size(whole, how, wanted)) if fast else None
     decoded = _decode(image, _MODES[metadata.channels], name, smaller)
     view, placement = fit(decoded.image, how, metadata.image_size, name, decoded.size)
     pixels = np.array(view)
     pixels = pixels.reshape(*metadata.image_size, metadata.channels)
-    return Photograph(name, pixels, placement, decoded.size, _kept(image, decoded, name, keep), decoded.stamp)
+    return LoadedImage(name, pixels, placement, decoded.size, _kept(image, decoded, name, keep), decoded.stamp)
 
 
 def _kept(image: Any, decoded: Decoded, name: str, keep: bool) -> Any:
     """Return what the whole photograph can be made of later, whatever the caller does with `image`."""
     if isinstance(image, (str, os.PathLike)):
         return image
-    if not keep or isinstance(image, Encoded):
+    if not keep or isinstance(image, EncodedImage):
         return image if keep else None
     given = _as_image(image, name)
     upright = decoded.image if decoded.image.mode == "RGB" else decode_image(given, "RGB", name)
@@ -196,7 +196,7 @@ def _kept(image: Any, decoded: Decoded, name: str, keep: bool) -> Any:
     return upright.copy() if given.mode == "RGB" else upright
 
 
-def check_photographs(metadata: Metadata) -> Preprocessing:
+def require_preprocessing(metadata: Metadata) -> Preprocessing:
     """How the model takes photographs.
 
     Raises:
@@ -212,7 +212,7 @@ def check_photographs(metadata: Metadata) -> Preprocessing:
     return metadata.preprocessing
 
 
-def normalise(photos: Sequence[Photograph], metadata: Metadata, threads: int = 0) -> Floats:
+def normalise(photos: Sequence[LoadedImage], metadata: Metadata, threads: int = 0) -> Floats:
     """The photographs' views as one (N,C,H,W) float32 array, as the model takes it."""
     how = metadata.preprocessing
     if how is None:
@@ -242,7 +242,7 @@ def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
 def _decode(image: Any, mode: str, name: str, smaller: Smaller | None = None) -> Decoded:
     if isinstance(image, (str, os.PathLike)):
         return decode_file(image, mode, smaller)
-    if isinstance(image, Encoded):
+    if isinstance(image, EncodedImage):
         return decode_bytes(image.content, mode, name, smaller)
     upright = decode_image(_as_image(image, name), mode, name)
     return Decoded(upright, upright.size)
@@ -270,5 +270,5 @@ def _refuse_masked(array: Any, name: str) -> None:
 def _name(image: Any, fallback: str) -> str:
     if isinstance(image, (str, os.PathLike)):
         return str(Path(image))
-    filename = image.name if isinstance(image, Encoded) else getattr(image, "filename", None)
+    filename = image.name if isinstance(image, EncodedImage) else getattr(image, "filename", None)
     return filename if isinstance(filename, str) and filename else fallback

@@ -14,14 +14,14 @@ from seewhy._shared.temp_tables import explained, temporary
 from seewhy._shared.text import short
 from seewhy.contract.constants import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
-from seewhy.images.preprocessing import Encoded
+from seewhy.images.preprocessing import EncodedImage
 from seewhy.inputs import tar_archives
-from seewhy.inputs.image_listing import Row, check_encoding, match_pattern, read_entry, real_path, walk_folder
+from seewhy.inputs.image_listing import ListedImage, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.inputs.image_lists import read_list
 from seewhy.targets.class_targets import Target, read_target
 
-# `place` sorts the images of one argument as their paths' components do. `real` is the file itself, for images that are
-# named twice. `id` and `target` are text with a file's own bytes in it, which need not be UTF-8.
+# `place` sorts the images of one argument by the components of their paths. `real` is the resolved path, which finds
+# images that are named twice. `id` and `target` hold the bytes of the list, which need not be UTF-8.
 _SCHEMA = """
 CREATE TABLE inputs (
     argument INTEGER, place BLOB, path BLOB, relative BLOB, real BLOB, id BLOB, target BLOB, is_tar INTEGER, error BLOB,
@@ -35,7 +35,7 @@ _NO_PATH = PurePath()
 
 
 @dataclass(frozen=True)
-class Input:
+class ImageInput:
     """An image to explain."""
 
     path: str
@@ -69,9 +69,9 @@ class Input:
         return self.path.rpartition("/")[2]
 
     @property
-    def image(self) -> Path | Encoded:
+    def image(self) -> Path | EncodedImage:
         """What `Explainer.explain` takes."""
-        return Path(self.path) if self.content is None else Encoded(self.path, self.content)
+        return Path(self.path) if self.content is None else EncodedImage(self.path, self.content)
 
 
 class Inputs:
@@ -126,7 +126,7 @@ class Inputs:
         for (real,) in self._store.execute("SELECT real FROM inputs WHERE substr(real, 1, ?) = ?", (len(root), root)):
             yield Path(os.fsdecode(real))
 
-    def __iter__(self) -> Iterator[Input]:
+    def __iter__(self) -> Iterator[ImageInput]:
         """Read the images' names, and archives, in order. Threads may take turns; there is one iteration at a time."""
         try:
             self._store.execute("DELETE FROM members")
@@ -143,7 +143,7 @@ class Inputs:
         except sqlite3.OperationalError as error:
             raise explained(error) from None
 
-    def files(self) -> Iterator[Input]:
+    def files(self) -> Iterator[ImageInput]:
         """Yield the images that are files of their own, without their relative paths."""
         columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
         for path, identity, target in self._store.execute(columns):
@@ -159,14 +159,14 @@ class Inputs:
         for (relative,) in self._store.execute("SELECT relative FROM inputs WHERE NOT is_tar ORDER BY argument, place"):
             yield PurePath(os.fsdecode(relative))
 
-    def _members(self, archive: str) -> Iterator[Input]:
+    def _members(self, archive: str) -> Iterator[ImageInput]:
         folder = PurePath(tar_archives.stem(archive))
         stamp = file_stamp(archive)
         for member in tar_archives.members(archive):
             path = self._called(archive if member.name is None else f"{archive}#{member.name}")
             # An absolute name would drop the archive's folder.
             relative = folder / ((member.name or "").lstrip("/") or "archive")
-            yield Input(
+            yield ImageInput(
                 path, content=member.content, error=member.error, stamp=stamp, archive=archive, relative=relative
             )
 
@@ -202,7 +202,7 @@ class Inputs:
         return row
 
     def _add(self, argument: int, path: str) -> None:
-        check_encoding(Row(b"", path, "", ""))
+        check_encoding(ListedImage(b"", path, "", ""))
         if not path:
             raise ImageError("'' is not a name that a file can have")
         if len(os.fsencode(path)) > LONGEST_TEXT:
@@ -218,13 +218,13 @@ class Inputs:
                 self._roots.append(str(real))
             self._insert(argument, walk_folder(path, self._out), f"{path}: the folder holds no images")
         elif tar_archives.is_tar(path) and os.path.lexists(path):
-            self._insert(argument, [Row(b"", path, path, real_path(path), is_tar=True)])
+            self._insert(argument, [ListedImage(b"", path, path, real_path(path), is_tar=True)])
         elif glob.has_magic(path) and not os.path.lexists(path):
             self._insert(argument, match_pattern(path, self._out), f"{path}: no image matches the pattern")
         else:
-            self._insert(argument, [Row(b"", path, os.path.basename(path), real_path(path))])
+            self._insert(argument, [ListedImage(b"", path, os.path.basename(path), real_path(path))])
 
-    def _insert(self, argument: int, rows: Iterable[Row], none: str | None = None) -> None:
+    def _insert(self, argument: int, rows: Iterable[ListedImage], none: str | None = None) -> None:
         """Add rows. Of those that name the same image the first stays: first in order, not in time."""
         count = 0
         for count, row in enumerate(rows, 1):  # noqa: B007
@@ -237,10 +237,10 @@ class Inputs:
                 (os.fsencode(row.real), *named),
             ).fetchone()
             if found is not None:
-                if found < (argument, row.place):
+                if found < (argument, row.sort_key):
                     continue
                 self._store.execute("DELETE FROM inputs WHERE argument = ? AND place = ?", found)
-            values = (argument, row.place, *map(os.fsencode, (row.path, row.relative, row.real)))
+            values = (argument, row.sort_key, *map(os.fsencode, (row.path, row.relative_path, row.real)))
             error = None if row.error is None else os.fsencode(row.error)
             self._store.execute(
                 "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *named, row.is_tar, error)
@@ -249,12 +249,12 @@ class Inputs:
             raise ImageError(none)
 
 
-def _input(path: bytes, identity: bytes | None, target: bytes | None, error: bytes | None = None) -> Input:
+def _input(path: bytes, identity: bytes | None, target: bytes | None, error: bytes | None = None) -> ImageInput:
     """Return the input for a file's row of the table."""
     asked = None if target is None else read_target(os.fsdecode(target))
     failed = None if error is None else ImageError(os.fsdecode(error))
     called = None if identity is None else os.fsdecode(identity)
-    return Input(os.fsdecode(path), id=called, target=asked, error=failed)
+    return ImageInput(os.fsdecode(path), id=called, target=asked, error=failed)
 
 
 def _resolved(folder: str | os.PathLike[str]) -> Path:

@@ -13,18 +13,18 @@ from seewhy._shared.text import short
 from seewhy.errors import ImageError
 from seewhy.images.decoding import extensions
 from seewhy.inputs import glob_patterns, tar_archives
-from seewhy.inputs.image_lists import Entry
+from seewhy.inputs.image_lists import ListEntry
 
 
 @dataclass(frozen=True)
-class Row:
+class ListedImage:
     """An image or a tar archive, as the table of inputs holds it."""
 
-    place: bytes
+    sort_key: bytes
     """Sort key among the images of one argument."""
     path: str
     """Path of the file, as the manifest calls it."""
-    relative: str
+    relative_path: str
     """Path from which the names of the results are made."""
     real: str
     """Path of the file itself, with links resolved. It tells whether two rows name the same image."""
@@ -35,7 +35,7 @@ class Row:
     """Why it cannot be read, where that is known already."""
 
 
-def walk_folder(root: str, avoid: Path) -> Iterator[Row]:
+def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
     """List every image below a folder, in no particular order.
 
     Links to folders are not followed, since they could lead in circles. A folder whose path is too long for the system
@@ -63,14 +63,16 @@ def walk_folder(root: str, avoid: Path) -> Iterator[Row]:
                             waiting.append(relative)
                     elif _is_image(entry.name) and not os.path.isdir(entry.path):  # False for a link in circles, too
                         path = os.path.join(root, relative)
-                        yield Row(_place(relative), path, relative, real_path(own) if entry.is_symlink() else own)
+                        yield ListedImage(
+                            _place(relative), path, relative, real_path(own) if entry.is_symlink() else own
+                        )
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise ImageError(f"{folder}: cannot be listed: {error.strerror or error}") from None
             yield _too_long(_place(inside), folder, inside, os.path.join(real, inside))
 
 
-def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
+def match_pattern(pattern: str, avoid: Path) -> Iterator[ListedImage]:
     """List every image and tar archive that matches a pattern, in no particular order.
 
     Names of results start behind the last folder of the pattern that has no wildcard. A folder whose path is too long
@@ -94,19 +96,19 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[Row]:
             if match.is_too_long:
                 yield _too_long(_place(path), path, relative, real)
             elif tar_archives.is_tar(path):
-                yield Row(_place(path), path, path, real, is_tar=True)
+                yield ListedImage(_place(path), path, path, real, is_tar=True)
             elif _is_image(path):
-                yield Row(_place(path), path, relative, real)
+                yield ListedImage(_place(path), path, relative, real)
     except OSError as error:
         raise ImageError(f"{error.filename or pattern}: cannot be listed: {error.strerror or error}") from None
 
 
-def read_entry(number: int, entry: Entry) -> Row:
+def read_entry(number: int, entry: ListEntry) -> ListedImage:
     """Return the row for the list entry with this number. Archives are read unless the entry has a target or an id."""
     named = entry.target is not None or entry.id is not None
     is_tar = not named and tar_archives.is_tar(entry.path)
     place = number.to_bytes(8, "big")
-    return Row(place, entry.path, entry.path, real_path(entry.path), entry.id, entry.target, is_tar)
+    return ListedImage(place, entry.path, entry.path, real_path(entry.path), entry.id, entry.target, is_tar)
 
 
 def real_path(path: str) -> str:
@@ -117,7 +119,7 @@ def real_path(path: str) -> str:
         return os.path.abspath(path)
 
 
-def check_encoding(row: Row) -> None:
+def check_encoding(row: ListedImage) -> None:
     """Validate that this system can have such names: lists are UTF-8, and the system's names may not be.
 
     Raises:
@@ -132,13 +134,13 @@ def check_encoding(row: Row) -> None:
             raise ImageError(f"{short(text)!r} is not a name that a file can have{hint}") from None
 
 
-def _too_long(place: bytes, path: str, relative: str, real: str) -> Row:
+def _too_long(place: bytes, path: str, relative: str, real: str) -> ListedImage:
     """Return the row for a folder that cannot be listed because its path is too long for the system."""
     reason = (
         f"{path}: the path of this folder has {len(os.fsencode(path))} bytes, too many for this system, so its images "
         f"are left out; to explain them, change into a folder further down and give a relative path"
     )
-    return Row(place, path, relative, real, error=reason)
+    return ListedImage(place, path, relative, real, error=reason)
 
 
 def _is_image(name: str) -> bool:

@@ -24,7 +24,7 @@ _LONGEST_LINE = 65536
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListEntry:
     """One line."""
 
     path: str
@@ -33,7 +33,7 @@ class Entry:
     id: str | None = None
 
 
-def read_list(path: str | os.PathLike[str]) -> Iterator[Entry]:
+def read_list(path: str | os.PathLike[str]) -> Iterator[ListEntry]:
     """Read a list: CSV where the name ends in .csv, or where the first line of standard input names columns.
 
     Empty lines are left out. File names that are not UTF-8 are taken as they are.
@@ -58,7 +58,7 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[Entry]:
         raise ImageError(f"{name}: the list holds no images")
 
 
-def _check_length(entry: Entry, where: str) -> None:
+def _check_length(entry: ListEntry, where: str) -> None:
     """Raises:
     ImageError: a text is longer than any path; every row of a shard would get as much room.
     """
@@ -92,7 +92,7 @@ def _is_real(stream: IO[str]) -> bool:
     return True
 
 
-def _entries(file: IO[str], name: str, is_csv: bool) -> Iterator[Entry]:
+def _entries(file: IO[str], name: str, is_csv: bool) -> Iterator[ListEntry]:
     lines = _lines(file, name)
     first = next(lines, None)
     if first is None:
@@ -101,7 +101,7 @@ def _entries(file: IO[str], name: str, is_csv: bool) -> Iterator[Entry]:
     if is_csv or (name == "standard input" and _PATH in header and len(header) > 1):
         yield from _rows(lines, header, name)
         return
-    yield from (Entry(text) for line in itertools.chain([first], lines) if (text := line.rstrip("\r\n")))
+    yield from (ListEntry(text) for line in itertools.chain([first], lines) if (text := line.rstrip("\r\n")))
 
 
 def _lines(file: IO[str], name: str) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _lines(file: IO[str], name: str) -> Iterator[str]:
         yield line
 
 
-def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[Entry]:
+def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[ListEntry]:
     if header.count(_PATH) != 1 or header.count(_TARGET) > 1 or header.count(_ID) > 1:
         raise ImageError(
             f"{name}: the first line must name the columns, one of them path, and perhaps target and id; it names "
@@ -133,7 +133,7 @@ def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[Entry]
             for column in (_TARGET, _ID):
                 if not _is_text(values.get(column, "")):
                     raise ImageError(f"{name}: the {column} in line {reader.line_num + 1} is not UTF-8")
-            yield Entry(values[_PATH], values.get(_TARGET), values.get(_ID))
+            yield ListEntry(values[_PATH], values.get(_TARGET), values.get(_ID))
     except csv.Error as error:
         raise ImageError(f"{name}: line {reader.line_num + 1} is not CSV: {error}") from None
 

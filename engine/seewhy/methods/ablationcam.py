@@ -6,7 +6,7 @@ import numpy as np
 
 from seewhy.contract.constants import ACTIVATIONS
 from seewhy.methods.base import CHANNEL_WEIGHTS
-from seewhy.methods.multi_pass import Batch, Passes
+from seewhy.methods.multi_pass import Batch, MultiPass
 from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
@@ -27,7 +27,7 @@ def _run(batch: Batch, options: Options) -> Outputs:
     whole = np.concatenate([batch.logits_behind(activations[part], everything[part]) for part in batch.parts(n)])
     y = np.take_along_axis(whole, batch.targets, axis=1).astype(np.float64)  # (n,K)
     active = np.flatnonzero(activations.reshape(n * channels, -1).any(axis=1))
-    batch.count.add(n * channels - len(active))
+    batch.counter.add(n * channels - len(active))
     weights = np.zeros((each, n, channels))
     for part in batch.parts(len(active)):
         images, removed = np.divmod(active[part], channels)
@@ -36,9 +36,9 @@ def _run(batch: Batch, options: Options) -> Outputs:
         logits = batch.logits_behind(ablated, images)
         lost = y[images] - np.take_along_axis(logits, batch.targets[images], axis=1)
         weights[:, images, removed] = lost.T
-        batch.count.add(len(images))
+        batch.counter.add(len(images))
     weights /= np.where(y == 0, 1, np.abs(y)).T[:, :, None]
     return {CHANNEL_WEIGHTS: weights.astype(np.float32)}
 
 
-ABLATIONCAM = Passes(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], reads=(ACTIVATIONS,))
+ABLATIONCAM = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))

@@ -28,7 +28,7 @@ COMPLETENESS = "completeness"
 
 
 @dataclass(frozen=True)
-class Size:
+class RuleContext:
     """What a rule needs to know besides the values."""
 
     height: int
@@ -38,7 +38,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Attribution:
+class RuleResult:
     """What a rule returns for a batch of N: a map or values, the other being None.
 
     Raises:
@@ -47,15 +47,15 @@ class Attribution:
 
     maps: Floats | None = None
     """(N,h,w) for CAM methods, before ReLU and upsampling; `full_size` makes attributions of them."""
-    values: Floats | None = None
+    attributions: Floats | None = None
     """(N,Cin,H,W) for gradient methods."""
 
     def __post_init__(self) -> None:
-        if any(first_not_finite(part) is not None for part in (self.maps, self.values) if part is not None):
+        if any(first_not_finite(part) is not None for part in (self.maps, self.attributions) if part is not None):
             raise OutputError("the values overflow float32; check the model's weights")
 
 
-def full_size(maps: Floats, rectified: bool, size: Size) -> Floats:
+def full_size(maps: Floats, rectified: bool, size: RuleContext) -> Floats:
     """(N,h,w) maps -> (N,H,W) attributions: the positive part where the method takes it, upsampled."""
     shown = np.maximum(maps, np.float32(0)) if rectified else maps
     return upsample(shown, size.height, size.width, size.threads)

@@ -10,35 +10,35 @@ from seewhy.contract.constants import (
     IMAGES,
     INPUT_GRADIENTS,
 )
-from seewhy.methods.base import ATTRIBUTIONS, Attribution, Size, Values
+from seewhy.methods.base import ATTRIBUTIONS, RuleContext, RuleResult, Values
 
 
-def backprop(values: Values, size: Size) -> Attribution:
+def backprop(values: Values, size: RuleContext) -> RuleResult:
     """dy/dx, x being the preprocessed pixels (Simonyan et al. 2013, section 3)."""
-    return Attribution(values=values[INPUT_GRADIENTS])
+    return RuleResult(attributions=values[INPUT_GRADIENTS])
 
 
-def guided_backprop(values: Values, size: Size) -> Attribution:
+def guided_backprop(values: Values, size: RuleContext) -> RuleResult:
     """dy/dx where a rectifier passes relu(g) f'(x) back (Springenberg et al. 2014, section 3.4)."""
-    return Attribution(values=values[GUIDED_GRADIENTS])
+    return RuleResult(attributions=values[GUIDED_GRADIENTS])
 
 
-def deconvnet(values: Values, size: Size) -> Attribution:
+def deconvnet(values: Values, size: RuleContext) -> RuleResult:
     """dy/dx where a rectifier is applied to the gradient, relu(g) for a ReLU, whatever its own input was (Zeiler and
     Fergus 2013, section 2.1).
     """
-    return Attribution(values=values[DECONVNET_GRADIENTS])
+    return RuleResult(attributions=values[DECONVNET_GRADIENTS])
 
 
-def input_x_gradient(values: Values, size: Size) -> Attribution:
+def input_x_gradient(values: Values, size: RuleContext) -> RuleResult:
     """x * dy/dx, place by place and channel by channel (Shrikumar et al. 2016).
 
     x are the preprocessed pixels, so a channel that has the mean of the preprocessing counts nothing.
     """
     with np.errstate(over="ignore"):  # what overflows is found below
-        return Attribution(values=values[IMAGES] * values[INPUT_GRADIENTS])
+        return RuleResult(attributions=values[IMAGES] * values[INPUT_GRADIENTS])
 
 
-def finished(values: Values, size: Size) -> Attribution:
+def finished(values: Values, size: RuleContext) -> RuleResult:
     """What a method of many passes found."""
-    return Attribution(values=values[ATTRIBUTIONS])
+    return RuleResult(attributions=values[ATTRIBUTIONS])

@@ -12,7 +12,7 @@ from seewhy._shared.arrays import Floats
 from seewhy.contract.constants import LOGITS
 from seewhy.errors import MethodError
 from seewhy.methods.base import ATTRIBUTIONS, COMPLETENESS
-from seewhy.methods.multi_pass import Batch, Passes, sum_gradients
+from seewhy.methods.multi_pass import Batch, MultiPass, sum_gradients
 from seewhy.methods.options import Option, Options, choice, integer
 from seewhy.runtime.sessions import Outputs
 
@@ -74,7 +74,7 @@ _RULES: dict[str, Callable[[int], _Rule]] = {"gauss-legendre": _gauss_legendre, 
 _BASELINES: dict[str, float | None] = {"zero": None, "black": 0.0, "grey": 0.5, "white": 1.0}
 """Name -> pixel value before normalisation; None is zero after it."""
 
-INTEGRATED_GRADIENTS = Passes(
+INTEGRATED_GRADIENTS = MultiPass(
     _run,
     lambda batch, options: batch.targets.shape[1] * int(options["steps"]),
     (

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from seewhy._shared.arrays import Floats, Integers
 from seewhy.contract.constants import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS
 from seewhy.contract.metadata import Preprocessing
-from seewhy.methods.base import Size
+from seewhy.methods.base import RuleContext
 from seewhy.methods.options import Option, Options
-from seewhy.runtime.checked_runs import Runs
-from seewhy.runtime.model_file import why_repeated
+from seewhy.runtime.checked_runs import GraphRunner
+from seewhy.runtime.model_file import repeat_reason
 from seewhy.runtime.sessions import Outputs
 
 
-class Count:
+class PassCounter:
     """Counts passes, and tells a user's callback: (passes done, passes in all), after every run."""
 
     def __init__(self, images: int, callback: Callable[[int, int], object] | None = None) -> None:
@@ -47,7 +47,7 @@ class Count:
 class Batch:
     """n images with K classes each, the plain run for them, and the means to run the graph again."""
 
-    runs: Runs
+    runs: GraphRunner
     pixels: Floats
     """(n,Cin,H,W)"""
     targets: Integers
@@ -58,8 +58,8 @@ class Batch:
     """The number of the batch's first image, for errors."""
     batch_size: int
     """Most rows in one run."""
-    size: Size
-    count: Count = field(repr=False)
+    size: RuleContext
+    counter: PassCounter = field(repr=False)
     """Told of every pass."""
 
     @property
@@ -68,7 +68,7 @@ class Batch:
 
     def parts(self, rows: int) -> Iterator[slice]:
         """The runs that `rows` are made in."""
-        return slices(rows, self.batch_size)
+        return row_slices(rows, self.batch_size)
 
     def gradients(self, pixels: Floats, targets: Integers, images: Integers) -> Floats:
         """(m,Cin,H,W) pixels, (m,) classes -> (m,Cin,H,W) dy/dx; `images` (m,) says which of the n a row belongs to."""
@@ -85,25 +85,25 @@ class Batch:
         Where other paths lead around that layer, the rest of the network sees the images as they are.
         """
         feeds: dict[str, Floats] = {ACTIVATIONS: activations}
-        if why_repeated(self.runs.model) is not None:
+        if repeat_reason(self.runs.model) is not None:
             feeds[IMAGES] = self.pixels[images]
         return self.runs(frozenset({LOGITS}), feeds, images + self.first)[LOGITS]
 
 
 @dataclass(frozen=True)
-class Passes:
+class MultiPass:
     """How a method of many passes runs."""
 
     run: Callable[[Batch, Options], Outputs]
     """Returns what its rule needs, each value (K,n,...)."""
-    count: Callable[[Batch, Options], int]
+    pass_count: Callable[[Batch, Options], int]
     """How many passes it takes for one image."""
     options: tuple[Option, ...] = ()
-    reads: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     """Outputs of the plain run that it needs besides the logits."""
 
 
-def slices(rows: int, size: int) -> Iterator[slice]:
+def row_slices(rows: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that make up `rows`."""
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
@@ -129,5 +129,5 @@ def sum_gradients(batch: Batch, weights: NDArray[np.float64], make: Callable[[in
             if sample == count - 1:
                 result[k, image] = total
                 total[...] = 0
-        batch.count.add(len(rows))
+        batch.counter.add(len(rows))
     return result

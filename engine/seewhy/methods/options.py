@@ -22,7 +22,7 @@ class Option:
 
     name: str
     default: Any
-    check: Callable[[Any], Any]
+    validate: Callable[[Any], Any]
     """Returns the value as the method takes it, or raises ValueError with what it should have been."""
     meaning: str
 
@@ -62,7 +62,7 @@ def choice(names: Iterable[str]) -> Callable[[Any], str]:
     return check
 
 
-def settle(method: str, known: Sequence[Option], given: Any) -> dict[str, Any]:
+def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[str, Any]:
     """Every option of `method` with its value: the one `given`, a mapping or None, or else the default.
 
     Raises:
@@ -80,13 +80,13 @@ def settle(method: str, known: Sequence[Option], given: Any) -> dict[str, Any]:
     for option in known:
         value = given.get(option.name, option.default)
         try:
-            values[option.name] = option.check(value)
+            values[option.name] = option.validate(value)
         except ValueError as error:
             raise MethodError(f"{method}: {option.name} must be {error}, not {brief(value)}") from None
     return values
 
 
-def parse(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+def parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """`METHOD.OPTION=VALUE` texts -> {method: {option: value}}; a value that reads as a number is one.
 
     Raises:

@@ -22,14 +22,14 @@ from seewhy.contract.constants import (
 from seewhy.errors import MethodError
 from seewhy.methods import cam_rules, gradient_rules
 from seewhy.methods.ablationcam import ABLATIONCAM
-from seewhy.methods.base import Attribution, Size, Values
+from seewhy.methods.base import RuleContext, RuleResult, Values
 from seewhy.methods.integrated_gradients import INTEGRATED_GRADIENTS
-from seewhy.methods.multi_pass import Passes
+from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import Option
 from seewhy.methods.scorecam import SCORECAM
 from seewhy.methods.smoothgrad import SMOOTHGRAD
 
-__all__ = ["METHODS", "Attribution", "Method", "Size", "available", "find"]
+__all__ = ["METHODS", "Method", "RuleContext", "RuleResult", "available_methods", "find_method"]
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Method:
     """Graph outputs that it needs besides the logits."""
     is_map: bool
     """True: one map per image, drawn as an overlay. False: one value per pixel and channel, drawn as an RGB picture."""
-    combine: Callable[[Values, Size], Attribution]
-    source: str
-    passes: Passes | None = None
+    rule: Callable[[Values, RuleContext], RuleResult]
+    reference: str
+    multi_pass: MultiPass | None = None
     """How it runs the graph many times; None for methods of one run."""
     rectified: bool = True
     """Whether a map's positive part alone is shown."""
 
     @property
     def options(self) -> tuple[Option, ...]:
-        return () if self.passes is None else self.passes.options
+        return () if self.multi_pass is None else self.multi_pass.options
 
-    def heatmaps(self, attributions: Floats, size: Size) -> Floats:
+    def heatmaps(self, attributions: Floats, size: RuleContext) -> Floats:
         """(N,H,W) or (N,Cin,H,W) -> (N,H,W) in [0,1]."""
         strength = attributions if self.is_map else max_abs(attributions, size.threads)
         return minmax(strength, size.threads)
@@ -199,13 +199,13 @@ METHODS: dict[str, Method] = {
 }
 
 
-def available(outputs: Iterable[str]) -> tuple[str, ...]:
+def available_methods(outputs: Iterable[str]) -> tuple[str, ...]:
     """Names of the methods that a file with these outputs can serve."""
     held = set(outputs)
     return tuple(name for name, method in METHODS.items() if held.issuperset(method.outputs))
 
 
-def find(name: str, outputs: Collection[str], file: str) -> Method:
+def find_method(name: str, outputs: Collection[str], file: str) -> Method:
     """Return the method called `name`, for a file with these outputs.
 
     Raises:

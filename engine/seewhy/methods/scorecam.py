@@ -8,7 +8,7 @@ from seewhy._core import minmax, upsample
 from seewhy._shared.arrays import softmax
 from seewhy.contract.constants import ACTIVATIONS
 from seewhy.methods.base import CHANNEL_WEIGHTS
-from seewhy.methods.multi_pass import Batch, Passes
+from seewhy.methods.multi_pass import Batch, MultiPass
 from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
@@ -25,7 +25,7 @@ def _run(batch: Batch, options: Options) -> Outputs:
     each = batch.targets.shape[1]
     flat = activations.reshape(n * channels, -1)
     varying = np.flatnonzero(flat.min(axis=1) < flat.max(axis=1))
-    batch.count.add(n * channels - len(varying))
+    batch.counter.add(n * channels - len(varying))
     scores = np.full((each, n * channels), -np.inf)
     maps = activations.reshape(n * channels, *activations.shape[2:])
     size = batch.size
@@ -35,8 +35,8 @@ def _run(batch: Batch, options: Options) -> Outputs:
         masks = minmax(upsample(maps[rows], size.height, size.width, size.threads), size.threads)
         logits = batch.logits(batch.pixels[images] * masks[:, None], images)
         scores[:, rows] = np.take_along_axis(logits, batch.targets[images], axis=1).T
-        batch.count.add(len(rows))
+        batch.counter.add(len(rows))
     return {CHANNEL_WEIGHTS: softmax(scores.reshape(each, n, channels)).astype(np.float32)}
 
 
-SCORECAM = Passes(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], reads=(ACTIVATIONS,))
+SCORECAM = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))

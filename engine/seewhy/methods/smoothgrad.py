@@ -6,7 +6,7 @@ import numpy as np
 
 from seewhy._shared.arrays import Floats
 from seewhy.methods.base import ATTRIBUTIONS
-from seewhy.methods.multi_pass import Batch, Passes, sum_gradients
+from seewhy.methods.multi_pass import Batch, MultiPass, sum_gradients
 from seewhy.methods.options import Option, Options, integer, number
 from seewhy.runtime.sessions import Outputs
 
@@ -36,7 +36,7 @@ def draw(seed: int, sample: int, shape: tuple[int, ...]) -> Floats:
     return noise
 
 
-SMOOTHGRAD = Passes(
+SMOOTHGRAD = MultiPass(
     _run,
     lambda batch, options: batch.targets.shape[1] * int(options["samples"]),
     (

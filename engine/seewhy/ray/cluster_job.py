@@ -21,14 +21,24 @@ from itertools import count, islice
 from typing import Any
 
 from seewhy._shared.text import first_line
-from seewhy.bulk.folder_job import Run
+from seewhy.bulk.folder_job import FolderJob
 from seewhy.bulk.outcomes import Outcome
 from seewhy.bulk.settings import Settings
 from seewhy.errors import ClusterError, ImageError, OutputError
 from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.inputs.image_inputs import ImageInput, Inputs
 from seewhy.methods.registry import METHODS
-from seewhy.ray.worker import Tries, Worker, blocks, compare, hashes, look, outcomes, raised, ray
+from seewhy.ray.worker import (
+    AttemptCounter,
+    Worker,
+    hashes,
+    input_tables,
+    outcomes,
+    ray,
+    rebuild_error,
+    require_same_facts,
+    worker_facts,
+)
 from seewhy.runtime.providers import Provider
 from seewhy.storage import output_folder, provenance
 
@@ -45,7 +55,7 @@ _ON_GPU = ("cuda", "tensorrt", "nvtensorrtrtx", "rocm", "migraphx")
 
 
 @dataclass(frozen=True)
-class Workers:
+class WorkerPlan:
     """What the workers are given."""
 
     count: int | None = None
@@ -56,7 +66,7 @@ class Workers:
     """Whether each has a GPU of its own."""
 
 
-def room_for(asked: Workers) -> tuple[int, int]:
+def room_for(asked: WorkerPlan) -> tuple[int, int]:
     """Return how many workers the connected cluster has room for, and the number of threads of each.
 
     Raises:
@@ -157,8 +167,8 @@ def asks_for_gpu(providers: Sequence[Provider]) -> bool:
     return name.lower().removesuffix("executionprovider") in _ON_GPU
 
 
-class RayRun(Run):
-    """A `Run` whose images are explained on the Ray cluster that this process is connected to.
+class RayJob(FolderJob):
+    """A `FolderJob` whose images are explained on the Ray cluster that this process is connected to.
 
     Every worker must see the model file, the images and, where paths are relative, the current folder under the names
     that they have here; each checks that its model file and versions are the driver's. A worker that dies is started
@@ -171,7 +181,7 @@ class RayRun(Run):
         inputs: Inputs,
         folder: str | os.PathLike[str],
         settings: Settings,
-        workers: Workers | None = None,
+        workers: WorkerPlan | None = None,
         *,
         providers: Sequence[Provider] | None = None,
         verify: bool = True,
@@ -185,8 +195,8 @@ class RayRun(Run):
         Args:
             model, providers, verify: as for `Explainer`, on the workers; no providers is the CPU, or CUDA if they have
                 a GPU.
-            inputs, folder, settings, restart, changed, stop, notice: as for `Run`. The format of the shards is Parquet.
-            workers: None is `Workers()`.
+            inputs, folder, settings, restart, changed, stop, notice: as for `FolderJob`. Shards are Parquet files.
+            workers: None is `WorkerPlan()`.
 
         Raises:
             SeewhyError: something of this is wrong, or a worker could not do it.
@@ -195,7 +205,7 @@ class RayRun(Run):
         super().__init__(
             explainer, inputs, folder, settings, restart=restart, changed=changed, stop=stop, notice=notice
         )
-        self._workers = Workers() if workers is None else workers
+        self._workers = WorkerPlan() if workers is None else workers
         self._count, self._threads = room_for(self._workers)
         self._job = {
             "model": os.path.abspath(model),
@@ -229,25 +239,27 @@ class RayRun(Run):
         """
         with _cluster_errors():
             try:
-                found: dict[str, Any] = ray().get(ray().remote(**self._resources)(look).remote(self._job, self._place))
+                found: dict[str, Any] = ray().get(
+                    ray().remote(**self._resources)(worker_facts).remote(self._job, self._place)
+                )
             except ray().exceptions.RayTaskError as error:
                 raise ClusterError(
                     f"a Ray worker cannot begin: {first_line(error.cause or error)}; install the same SeeWhy on all "
                     f"machines"
                 ) from error
         if "failure" in found:
-            raise raised(*found["failure"])
-        compare(found, {**hashes(self._explainer), "versions": provenance.software()})
+            raise rebuild_error(*found["failure"])
+        require_same_facts(found, {**hashes(self._explainer), "versions": provenance.software_versions()})
         return found
 
     def _explained(
-        self, source: Iterator[Input], folder: output_folder.Folder, left: int | None
+        self, source: Iterator[ImageInput], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
-        many = any(METHODS[name].passes is not None for name in self.settings.methods)
+        many = any(METHODS[name].multi_pass is not None for name in self.settings.methods)
         most = _RUNS if many else _RUNS * self.settings.batch_size
         size = most if left is None else max(1, min(most, -(-left // (self._count * _PIECES))))
         numbers, expected = count(), count()
-        while pieces := blocks(islice(source, WAVE), size, numbers):
+        while pieces := input_tables(islice(source, WAVE), size, numbers):
             yield from self._wave(pieces, expected)
 
     def _wave(self, pieces: list[Any], expected: Iterator[int]) -> Iterator[Outcome]:
@@ -272,7 +284,7 @@ class RayRun(Run):
         answers = dataset.map_batches(
             Worker,
             fn_constructor_kwargs={
-                "tries": ray().remote(num_cpus=0)(Tries).remote(),
+                "tries": ray().remote(num_cpus=0)(AttemptCounter).remote(),
                 "expected": self._found,
                 "place": self._place,
                 **self._job,

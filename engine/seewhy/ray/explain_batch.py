@@ -30,14 +30,14 @@ from numpy.typing import NDArray
 
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.bulk.explain_files import check, classes, explain_rows
+from seewhy.bulk.explain_files import explain_rows, job_targets, validate_settings
 from seewhy.bulk.settings import BATCH_SIZE, Settings
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
-from seewhy.inputs.image_inputs import Input
+from seewhy.inputs.image_inputs import ImageInput
 from seewhy.runtime.providers import Provider
 from seewhy.tables import table_columns
-from seewhy.tables.table_columns import Entry
+from seewhy.tables.table_columns import ShardEntry
 from seewhy.targets.class_targets import Target, read_target
 
 Batch: TypeAlias = "Mapping[str, NDArray[Any]]"
@@ -119,8 +119,8 @@ class ExplainBatch:
             full_size=full_size,
             fast_decode=fast_decode,
         )
-        check(self._explainer, settings)
-        self._settings = replace(settings, targets=classes(self._explainer, wanted))
+        validate_settings(self._explainer, settings)
+        self._settings = replace(settings, targets=job_targets(self._explainer, wanted))
         self._dtype, self._records = dtype, records
 
     @property
@@ -139,11 +139,11 @@ class ExplainBatch:
         given = list(_inputs(batch))
         outcomes = explain_rows(self._explainer, [one for one, _ in given], self._settings)
         entries = [
-            Entry({**outcome.record, "path": path}, outcome.rows)
+            ShardEntry({**outcome.record, "path": path}, outcome.rows)
             for outcome, (_, path) in zip(outcomes, given, strict=True)
         ]
-        each = [table_columns.lines([entry], methods) for entry in entries]
-        table = table_columns.arrow([line for rows in each for line in rows], self._explainer.sha256, self._dtype)
+        each = [table_columns.table_rows([entry], methods) for entry in entries]
+        table = table_columns.arrow_table([line for rows in each for line in rows], self._explainer.sha256, self._dtype)
         places = [place for place, rows in enumerate(each) for _ in rows]
         if self._records:
             texts = [json.dumps(entry.record) for entry in entries]
@@ -162,7 +162,7 @@ class ExplainBatch:
 
 
 @dataclass(frozen=True)
-class _Pixels(Input):
+class _Pixels(ImageInput):
     """An image that is decoded already."""
 
     pixels: Any = None
@@ -172,7 +172,7 @@ class _Pixels(Input):
         return self.pixels
 
 
-def _inputs(batch: Batch) -> Iterator[tuple[Input, str | None]]:
+def _inputs(batch: Batch) -> Iterator[tuple[ImageInput, str | None]]:
     """Each row's image, and its path if it has one."""
     kinds = [name for name in ("bytes", "image", "path") if name in batch]
     if not kinds:
@@ -183,7 +183,7 @@ def _inputs(batch: Batch) -> Iterator[tuple[Input, str | None]]:
         path, identity, target = (_at(batch, name, row) for name in ("path", "id", "target"))
         identity = None if identity is None else str(identity)
         called = path if isinstance(path, str) else identity or f"image {row} of a batch"
-        item = _IMAGES[kinds[0]](Input(called, PurePath(), identity), path, value)
+        item = _IMAGES[kinds[0]](ImageInput(called, PurePath(), identity), path, value)
         yield _with_target(item, target), path if isinstance(path, str) else None
 
 
@@ -195,7 +195,7 @@ def _at(batch: Batch, name: str, row: int) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _with_target(item: Input, value: Any) -> Input:
+def _with_target(item: ImageInput, value: Any) -> ImageInput:
     if isinstance(value, str):  # as in lists
         return replace(item, target=read_target(value))
     if isinstance(value, float) and value.is_integer():  # what integers become beside nothing
@@ -206,19 +206,19 @@ def _with_target(item: Input, value: Any) -> Input:
     return replace(item, error=item.error or error)
 
 
-def _file(item: Input, path: Any, value: Any) -> Input:
+def _file(item: ImageInput, path: Any, value: Any) -> ImageInput:
     if isinstance(path, str):
         return item
     return replace(item, error=ImageError(f"{item.path}: a path must be text, not {brief(path)}"))
 
 
-def _content(item: Input, path: Any, value: Any) -> Input:
+def _content(item: ImageInput, path: Any, value: Any) -> ImageInput:
     if isinstance(value, bytes):
         return replace(item, content=value)
     return replace(item, error=ImageError(f"{item.path}: no bytes, but {brief(value)}"))
 
 
-def _pixels(item: Input, path: Any, value: Any) -> Input:
+def _pixels(item: ImageInput, path: Any, value: Any) -> ImageInput:
     if isinstance(value, np.ndarray):
         return _Pixels(item.path, item.name, item.id, item.target, pixels=value)
     return replace(item, error=ImageError(f"{item.path}: no pixels, but {brief(value)}"))

@@ -20,12 +20,12 @@ from seewhy._shared.text import first_line
 from seewhy.bulk.outcomes import Outcome
 from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
 from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import Input
+from seewhy.inputs.image_inputs import ImageInput
 from seewhy.ray.explain_batch import Batch, ExplainBatch
 from seewhy.storage import provenance
 from seewhy.storage.manifest_lines import FAILED
 from seewhy.tables import table_columns
-from seewhy.tables.result_rows import Row
+from seewhy.tables.result_rows import ResultRow
 
 # How often a piece of work is begun. Where a worker died each time, the images may be what kills them.
 _TRIES = 4
@@ -45,7 +45,7 @@ def ray() -> Any:
         raise MissingExtraError(f'{error.name} is not installed; run: pip install "seewhy[ray]"') from error
 
 
-def look(job: Mapping[str, Any], place: str | None) -> dict[str, Any]:
+def worker_facts(job: Mapping[str, Any], place: str | None) -> dict[str, Any]:
     """What a worker that does a job brings to the results; or an error's name and text, as `failure`."""
     try:
         _go(place)
@@ -54,13 +54,13 @@ def look(job: Mapping[str, Any], place: str | None) -> dict[str, Any]:
         return {"failure": (type(error).__name__, str(error))}
 
 
-def raised(kind: str, text: str) -> SeewhyError:
+def rebuild_error(kind: str, text: str) -> SeewhyError:
     """What a worker raised."""
     made: SeewhyError = getattr(errors, kind)(text)
     return made
 
 
-def compare(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def require_same_facts(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raises:
     ClusterError: a worker would make other results than expected.
     """
@@ -72,7 +72,7 @@ def compare(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
             )
 
 
-class Tries:
+class AttemptCounter:
     """Counts how often pieces of work were begun; an actor of its own, so that it outlives the workers."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Worker(ExplainBatch):
         try:
             _go(place)
             super().__init__(**chosen)
-            compare(_facts(self.explainer), expected)
+            require_same_facts(_facts(self.explainer), expected)
         except SeewhyError as error:
             self._error = error
 
@@ -124,13 +124,15 @@ class Worker(ExplainBatch):
 
 def _failure(error: SeewhyError) -> Any:
     """The error as a row."""
-    table = table_columns.arrow([({"path": None, "id": None, "error": str(error)}, type(error).__name__, None)], "")
+    table = table_columns.arrow_table(
+        [({"path": None, "id": None, "error": str(error)}, type(error).__name__, None)], ""
+    )
     table = table.append_column("record", table_columns.texts([None]))
     return table.append_column(_NUMBER, table_columns.pyarrow().array([_FAILURE]))
 
 
 def _facts(explainer: Explainer) -> dict[str, Any]:
-    return {**hashes(explainer), "providers": explainer.providers, "versions": provenance.software()}
+    return {**hashes(explainer), "providers": explainer.providers, "versions": provenance.software_versions()}
 
 
 def hashes(explainer: Explainer) -> dict[str, str | None]:
@@ -150,7 +152,7 @@ def _go(place: str | None) -> None:
             ) from None
 
 
-def blocks(source: Iterator[Input], size: int, numbers: Iterator[int]) -> list[Any]:
+def input_tables(source: Iterator[ImageInput], size: int, numbers: Iterator[int]) -> list[Any]:
     """Tables of `size` images each, for a `Worker`. Names are bytes, since not all are UTF-8."""
     pa = table_columns.pyarrow()
     made = []
@@ -172,17 +174,17 @@ def outcomes(table: Any) -> Iterator[tuple[int, Outcome]]:
     Raises:
         SeewhyError: as the worker raised it.
     """
-    names = (_NUMBER, "record", "method", "target", "height", "width", "rule", "error")
+    names = (_NUMBER, "record", "method", "target", "height", "width", "postprocessing", "error")
     values = zip(*(table[name].to_pylist() for name in names), table["heatmap"], strict=True)
     for number, lines in groupby(values, key=lambda line: line[0]):
         record: dict[str, Any] = {}
         rows = []
         for _, text, method, target, height, width, rule, error, heatmap in lines:
             if number == _FAILURE:
-                raise raised(method, error)
+                raise rebuild_error(method, error)
             record = record or json.loads(text)
             if heatmap.is_valid:
                 # A copy, so that the cluster's memory is given back.
-                rows.append(Row(method, target, np.array(heatmap.values.to_numpy()).reshape(height, width), rule))
+                rows.append(ResultRow(method, target, np.array(heatmap.values.to_numpy()).reshape(height, width), rule))
         failed = SeewhyError(record["error"]) if record["status"] == FAILED else None
         yield number, Outcome(Path(record["path"]), error=failed, record=record, rows=rows)

@@ -23,13 +23,13 @@ IN_CACHE = 24_000_000
 _LEAST_IN_USE = 0.85
 
 
-def worthwhile(rows: int, threads: int, matrices: int) -> bool:
+def is_worth_splitting(rows: int, threads: int, matrices: int) -> bool:
     """Whether `rows` images, a piece to each thread, keep the threads busy, and not with reading `matrices` bytes."""
     each = -(-rows // threads)
     return rows > 1 and rows >= _LEAST_IN_USE * threads * each and matrices <= each * _MATRICES_PER_IMAGE
 
 
-def pieces(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
+def split_rows(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
     """Cut `rows` images into pieces of nearly one size, as many for each of `threads`.
 
     One each, unless `small`: where a backward pass to the image reads again what the forward pass has left, or where
@@ -43,7 +43,7 @@ def pieces(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
-def run(work: Callable[[slice], _Result], parts: Sequence[slice], threads: int) -> list[_Result]:
+def run_slices(work: Callable[[slice], _Result], parts: Sequence[slice], threads: int) -> list[_Result]:
     """The results of `work` for every part, in order, on at most `threads` threads, which live during the call.
 
     The first failure, in order, is raised when all threads are done; parts that were not begun by then are left out.

@@ -12,24 +12,24 @@ from seewhy._shared.arrays import Integers, first_not_finite
 from seewhy.errors import ModelFileError, OutputError
 from seewhy.runtime import in_graph_maps
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Outputs, Sessions
+from seewhy.runtime.sessions import Outputs, SessionCache
 
 _MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
-class Runs:
+class GraphRunner:
     """Runs a model file's graph, for any of its outputs. May be shared by threads."""
 
     model: ModelFile
-    sessions: Sessions
+    sessions: SessionCache
     _found_right: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
     """Shapes that were looked at before; programs ask for the same few again and again."""
 
     def __call__(
         self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]], images: Sequence[int] | Integers
     ) -> Outputs:
-        """Return `outputs` for `feeds`, as `Sessions.run` does; `images` (N,) says which image a row belongs to.
+        """Return `outputs` for `feeds`, as `SessionCache.run` does; `images` (N,) says which image a row belongs to.
 
         Raises:
             ModelFileError: an output has another shape than the contract says.

@@ -20,7 +20,7 @@ KEPT_SIZES = 2
 """Number of batch sizes whose outputs each thread keeps allocated."""
 
 
-class Bound:
+class DeviceBinding:
     """A session whose values lie on a device. May be shared by threads: each has outputs of its own."""
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str, number: int) -> None:

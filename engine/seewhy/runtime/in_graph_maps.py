@@ -27,7 +27,7 @@ _AXES = {_PLACES: [2, 3], _CHANNELS: [1]}
 
 
 @dataclass(frozen=True)
-class Reduction:
+class InGraphMap:
     """How the graph makes a method's map."""
 
     method: str
@@ -53,16 +53,16 @@ def _single(operator: str, *inputs: str) -> Callable[[str], list[onnx.NodeProto]
     return lambda output: [helper.make_node(operator, inputs, [output], name=output)]
 
 
-REDUCTIONS = {
+IN_GRAPH_MAPS = {
     reduction.method: reduction
     for reduction in (
-        Reduction("cam", (ACTIVATIONS, CLASS_WEIGHTS), _single("Unsqueeze", CLASS_WEIGHTS, _PLACES)),
-        Reduction("gradcam", (ACTIVATIONS, GRADIENTS), _single("ReduceMean", GRADIENTS, _PLACES)),
-        Reduction("hirescam", (ACTIVATIONS, GRADIENTS), _single("Identity", GRADIENTS)),
-        Reduction("layercam", (ACTIVATIONS, GRADIENTS), _single("Relu", GRADIENTS)),
+        InGraphMap("cam", (ACTIVATIONS, CLASS_WEIGHTS), _single("Unsqueeze", CLASS_WEIGHTS, _PLACES)),
+        InGraphMap("gradcam", (ACTIVATIONS, GRADIENTS), _single("ReduceMean", GRADIENTS, _PLACES)),
+        InGraphMap("hirescam", (ACTIVATIONS, GRADIENTS), _single("Identity", GRADIENTS)),
+        InGraphMap("layercam", (ACTIVATIONS, GRADIENTS), _single("Relu", GRADIENTS)),
     )
 }
-_BY_OUTPUT = {reduction.output: reduction for reduction in REDUCTIONS.values()}
+_BY_OUTPUT = {reduction.output: reduction for reduction in IN_GRAPH_MAPS.values()}
 
 
 def sources(outputs: Collection[str]) -> frozenset[str]:

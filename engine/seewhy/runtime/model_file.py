@@ -233,8 +233,8 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
             f"{file}: the graph holds {contract.ACTIVATIONS}, but the metadata names no target layer; export the "
             f"network again"
         )
-    if metadata.labels is not None and len(metadata.labels) != metadata.classes:
-        raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.classes} classes")
+    if metadata.labels is not None and len(metadata.labels) != metadata.class_count:
+        raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.class_count} classes")
     chosen = metadata.preprocessing
     if chosen is not None and len(chosen.mean) != metadata.channels:
         raise ModelFileError(f"{file}: {len(chosen.mean)} means for {metadata.channels} channels")
@@ -271,7 +271,7 @@ def _show(dims: Shape) -> str:
     return "(" + short(", ".join(map(str, dims))) + ")"
 
 
-def why_repeated(model: ModelFile) -> str | None:
+def repeat_reason(model: ModelFile) -> str | None:
     """Why the graph cannot start at the target layer, in words that follow "since"; None where it can."""
     layer = model.metadata.layer
     if layer is None or ACTIVATIONS not in model.outputs:

@@ -21,7 +21,7 @@ from seewhy._shared.text import brief, first_line
 from seewhy.contract import constants as contract
 from seewhy.errors import ModelFileError, ProviderError, SeewhyError
 from seewhy.runtime import batch_splitting
-from seewhy.runtime.device_binding import Bound
+from seewhy.runtime.device_binding import DeviceBinding
 from seewhy.runtime.graph_pruning import prune
 from seewhy.runtime.in_graph_maps import add_maps, sources
 from seewhy.runtime.model_file import ModelFile
@@ -51,12 +51,12 @@ class _Cached:
     inputs: tuple[str, ...]
     weights: int
     """Bytes."""
-    bound: Bound | None
+    bound: DeviceBinding | None
     """Where values lie on a device."""
     threads: int
 
 
-def check_threads(threads: Any) -> int | None:
+def validate_threads(threads: Any) -> int | None:
     """Return a number of threads as an int, or None for one on each usable core.
 
     Raises:
@@ -72,7 +72,7 @@ def check_threads(threads: Any) -> int | None:
     return int(threads)
 
 
-class Sessions:
+class SessionCache:
     """Runs a model file for any set of its outputs. May be shared by threads.
 
     Attributes:
@@ -91,7 +91,7 @@ class Sessions:
         self._matrices = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
         self._small = sum(map(_size, weights)) <= batch_splitting.IN_CACHE
         # Always said, since onnxruntime's own choice looks past affinity and quotas; see `_shared/cpu_count.py`.
-        self._threads = check_threads(threads) or usable_cores()
+        self._threads = validate_threads(threads) or usable_cores()
         self._asked, self.providers = resolve_providers(providers)
         self._device = device_of(*self._asked[0])
         self.reduces = self._device is not None
@@ -128,8 +128,8 @@ class Sessions:
         try:
             if cached.threads == 1 and self.providers[0] == CPU:
                 small = self._small or not outputs.isdisjoint(_OF_THE_IMAGE)
-                parts = batch_splitting.pieces(rows, self._threads, self._matrices, small)
-                results = batch_splitting.run(run_rows, parts, self._threads)
+                parts = batch_splitting.split_rows(rows, self._threads, self._matrices, small)
+                results = batch_splitting.run_slices(run_rows, parts, self._threads)
                 values = (
                     results[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
                 )
@@ -148,7 +148,7 @@ class Sessions:
         """
         if self.providers[0] != CPU or self._threads == 1 or rows == 1:
             return self._threads
-        splits = batch_splitting.worthwhile(rows, self._threads, self._matrices)
+        splits = batch_splitting.is_worth_splitting(rows, self._threads, self._matrices)
         best, other = (1, self._threads) if splits else (self._threads, 1)
         with self._lock:
             there = {key[2] for key in self._cache if key[:2] == (outputs, given)}
@@ -213,7 +213,7 @@ class Sessions:
                 f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
-        bound = None if self._device is None else Bound(session, *self._device)
+        bound = None if self._device is None else DeviceBinding(session, *self._device)
         names, inputs = (
             tuple(value.name for value in values) for values in (session.get_outputs(), session.get_inputs())
         )

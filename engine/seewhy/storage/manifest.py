@@ -19,7 +19,18 @@ from typing import TypeAlias
 from seewhy._shared.regular_files import MISSING, file_stamp
 from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
-from seewhy.storage.manifest_lines import DONE, FAILED, NAME, Record, Result, damaged, encoded, groups, name, problem
+from seewhy.storage.manifest_lines import (
+    DONE,
+    FAILED,
+    NAME,
+    Record,
+    RecordedFile,
+    damaged,
+    encoded,
+    groups,
+    name,
+    problem,
+)
 from seewhy.storage.output_folder import Folder
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
@@ -292,7 +303,7 @@ class Manifest:
         self._update_counts()
         return end
 
-    def _is_lost(self, result: Result) -> bool:
+    def _is_lost(self, result: RecordedFile) -> bool:
         try:
             return problem(self._folder, result) is not None
         except OSError as error:  # a share that does not answer has not lost anything

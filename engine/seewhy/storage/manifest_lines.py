@@ -33,7 +33,7 @@ _DAMAGED = "its checksum does not fit its content"
 
 
 @dataclass(frozen=True)
-class Result:
+class RecordedFile:
     """A file that a line names."""
 
     path: str
@@ -44,12 +44,12 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Group:
+class LineGroup:
     """Lines that count together: one, or those of all images in a shard."""
 
     lines: Sequence[tuple[int, Record]]
     """Numbers, counted from 1, and contents."""
-    results: Sequence[Result]
+    results: Sequence[RecordedFile]
     """The files that they name, each once."""
     end: int
     """Offset of the byte after the last line, in the file."""
@@ -70,7 +70,7 @@ def encoded(record: Record) -> bytes:
     return body + _CHECKSUM % zlib.crc32(body)
 
 
-def groups(file: IO[bytes], path: Path) -> Iterator[Group]:
+def groups(file: IO[bytes], path: Path) -> Iterator[LineGroup]:
     """Read a manifest from its beginning; an incomplete end is left out.
 
     Args:
@@ -91,10 +91,10 @@ def groups(file: IO[bytes], path: Path) -> Iterator[Group]:
         waiting.append((number, record))
         missing -= 1
         if not missing:
-            results = [Result(*_fields(one)) for one in record.get("files", ())]
+            results = [RecordedFile(*_fields(one)) for one in record.get("files", ())]
             if shard is not None:
-                results = [Result(*_fields(shard))]
-            yield Group(waiting, results, end)
+                results = [RecordedFile(*_fields(shard))]
+            yield LineGroup(waiting, results, end)
             waiting = []
 
 
@@ -172,7 +172,7 @@ def name(record: Record) -> str:
     return file.rpartition(f".{record['explained'][0]['method']}.")[0]
 
 
-def problem(folder: Path, result: Result) -> str | None:
+def problem(folder: Path, result: RecordedFile) -> str | None:
     """Return what is wrong with a file that a line names, without reading it; None if nothing is.
 
     Raises:

@@ -35,7 +35,7 @@ _LONGEST = 300
 _LARGEST = 64 * 2**20
 
 
-def software() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions of what takes part in the numbers."""
     return {
         "seewhy": __version__,
@@ -45,7 +45,7 @@ def software() -> dict[str, str]:
     }
 
 
-def now() -> str:
+def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
@@ -80,13 +80,13 @@ def _is_ours(facts: Any) -> bool:
     return isinstance(versions, dict) and "seewhy" in versions and "schema" in facts
 
 
-def go_on(folder: Path, before: Facts, facts: Facts) -> None:
+def check_resumable(folder: Path, before: Facts, facts: Facts) -> None:
     """Take over into `facts` what is told of the earlier run alone.
 
     Raises:
         OutputError: the folder's results were made otherwise than this run would make them; the message says how.
     """
-    facts["started"] = before.get("started", now())
+    facts["started"] = before.get("started", utc_now())
     for one, other in ((before, facts), (facts, before)):
         if "relative_to" in one:  # one of the two runs may have absolute paths alone
             other.setdefault("relative_to", one["relative_to"])
@@ -100,7 +100,7 @@ def go_on(folder: Path, before: Facts, facts: Facts) -> None:
             )
 
 
-def counted(facts: Facts) -> int:
+def image_count(facts: Facts) -> int:
     """Return how many images an earlier run had recorded when it wrote this: at its beginning, or at its end.
 
     Raises:

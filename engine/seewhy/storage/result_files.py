@@ -13,7 +13,7 @@ from seewhy.storage.image_encoding import PNG, Encoding
 from seewhy.storage.output_folder import Folder, WrittenFile
 
 
-def save_picture(
+def save_figure(
     folder: Folder, name: PurePath, suffix: str, picture: Image.Image, encoding: Encoding = PNG
 ) -> WrittenFile:
     """Write `picture` as NAME.SUFFIX.FORMAT.
@@ -27,7 +27,7 @@ def save_picture(
     return folder.write(path, lambda file: encoding.save(picture, file))
 
 
-def save_method(
+def save_figures(
     folder: Folder,
     name: PurePath,
     method: str,
@@ -52,7 +52,7 @@ def save_method(
     written = []
     for target, picture in pictures:
         suffix = method if target is None else f"{method}.{target}"
-        written.append(save_picture(folder, name, suffix, picture, encoding))
+        written.append(save_figure(folder, name, suffix, picture, encoding))
     if arrays is not None:
         written.append(folder.write(name.with_name(f"{name.name}.{method}.npz"), lambda file: np.savez(file, **arrays)))
     return written

@@ -30,7 +30,7 @@ _RESULT = re.compile(r"\.([^.]+(\.\d+)?\.(png|jpg|webp|npz))$", re.IGNORECASE)
 _FOLDER_ENDS = re.compile(r"[. ]+/")
 
 
-class Names:
+class ResultNames:
     """Plans a different name for each input's relative path.
 
     The input's folders stay. Where names would collide, the input's own extension is appended, and then a number.
@@ -91,9 +91,9 @@ class Names:
         return self._store.execute("INSERT OR IGNORE INTO taken (name, earlier) VALUES (?, 0)", values).rowcount == 1
 
 
-def plan(inputs: Sequence[PurePath]) -> list[PurePath]:
+def unique_names(inputs: Sequence[PurePath]) -> list[PurePath]:
     """Return a different name for each of a few inputs."""
-    names = Names()
+    names = ResultNames()
     names.expect(inputs)
     return [names.take(path) for path in inputs]
 

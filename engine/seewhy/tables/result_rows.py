@@ -12,34 +12,34 @@ from seewhy._shared.arrays import Floats
 from seewhy._shared.regular_files import MISSING
 from seewhy.errors import SeewhyError
 from seewhy.explainer.explanation import Explanation, class_name
-from seewhy.inputs.image_inputs import Input
+from seewhy.inputs.image_inputs import ImageInput
 from seewhy.methods.registry import METHODS
 from seewhy.storage.manifest_lines import DONE, FAILED, Record
-from seewhy.targets.class_targets import highest
+from seewhy.targets.class_targets import top_classes
 
 TOP = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One method's answer for one class of one image."""
 
     method: str
     target: int
     heatmap: Floats
     """(h,w): the map before ReLU and upsampling, or (H,W) in [0,1]."""
-    rule: str
-    """How a heatmap is made of it; see `rule`."""
+    postprocessing: str
+    """How a heatmap is made of it; see `postprocessing`."""
 
 
-def failed(item: Input, error: SeewhyError) -> Record:
+def failure_record(item: ImageInput, error: SeewhyError) -> Record:
     return {**_start(item, FAILED), "error": str(error)}
 
 
-def done(item: Input, results: Mapping[str, Explanation], image: int) -> Record:
+def success_record(item: ImageInput, results: Mapping[str, Explanation], image: int) -> Record:
     """Everything but pictures and maps; `image` is the row of the image in its batch."""
     first = next(iter(results.values()))
-    best = highest(first.logits[image : image + 1], min(TOP, first.logits.shape[1]))[0]
+    best = top_classes(first.logits[image : image + 1], min(TOP, first.logits.shape[1]))[0]
     return {
         **_start(item, DONE),
         "predicted": _class(first, image, int(best[0])),
@@ -52,19 +52,19 @@ def done(item: Input, results: Mapping[str, Explanation], image: int) -> Record:
     }
 
 
-def rows(results: Mapping[str, Explanation], image: int, full_size: bool) -> list[Row]:
+def result_rows(results: Mapping[str, Explanation], image: int, full_size: bool) -> list[ResultRow]:
     """A row for each method and class, with a copy of its map."""
     made = []
     for name, result in results.items():
         values = result.heatmaps if full_size or result.maps is None else result.maps
         each = values[image].reshape(-1, *values.shape[-2:])
-        text = rule(name, full_size, result.size.height, result.size.width)
+        text = postprocessing(name, full_size, result.context.height, result.context.width)
         for target, heatmap in zip(result.targets_of(image), each, strict=True):
-            made.append(Row(name, target, np.array(heatmap), text))
+            made.append(ResultRow(name, target, np.array(heatmap), text))
     return made
 
 
-def rule(method: str, full_size: bool, height: int, width: int) -> str:
+def postprocessing(method: str, full_size: bool, height: int, width: int) -> str:
     """How to make a heatmap in [0,1] of what a row holds, step by step."""
     if full_size or not METHODS[method].is_map:
         return "ready"
@@ -72,7 +72,7 @@ def rule(method: str, full_size: bool, height: int, width: int) -> str:
     return f"{relu}bilinear, half-pixel centres, to {height}x{width}; min-max to 0..1"
 
 
-def _start(item: Input, status: str) -> Record:
+def _start(item: ImageInput, status: str) -> Record:
     record: Record = {"path": item.path, "id": item.id, "asked": item.target, "status": status}
     if item.stamp is not None:
         archive = {} if item.archive is None else {"archive": item.archive}
@@ -89,7 +89,7 @@ def _class(result: Explanation, image: int, index: int) -> dict[str, Any]:
     probability = None if result.probabilities is None else _short(result.probabilities[image, index])
     return {
         "class": index,
-        "label": class_name(index, result.classes),
+        "label": class_name(index, result.class_labels),
         "probability": probability,
         "logit": _short(result.logits[image, index]),
     }

@@ -12,14 +12,14 @@ import numpy as np
 
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
-from seewhy.tables.table_columns import Entry, Line, arrow, columns, lines, pyarrow
+from seewhy.tables.table_columns import ShardEntry, TableRow, arrow_table, columns, pyarrow, table_rows
 
 FORMATS = ("npz", "parquet")
 FOLDER = "shards"
 
 
 @dataclass(frozen=True)
-class About:
+class ShardInfo:
     """What is the same for all rows of a run."""
 
     methods: Sequence[str]
@@ -45,12 +45,12 @@ def check(form: str) -> None:
         pyarrow()
 
 
-def content(form: str, entries: Sequence[Entry], about: About) -> Callable[[IO[bytes]], object]:
+def content(form: str, entries: Sequence[ShardEntry], about: ShardInfo) -> Callable[[IO[bytes]], object]:
     """What writes a shard with these entries, in this order, to an open file. Same entries give the same bytes."""
-    return _WRITERS[form](lines(entries, about.methods), about)
+    return _WRITERS[form](table_rows(entries, about.methods), about)
 
 
-def _npz(rows: Sequence[Line], about: About) -> Callable[[IO[bytes]], object]:
+def _npz(rows: Sequence[TableRow], about: ShardInfo) -> Callable[[IO[bytes]], object]:
     shapes = {row.heatmap.shape for _, _, row in rows if row is not None}
     height, width = max(shapes, default=(0, 0))
     heatmaps = np.full((len(rows), height, width), np.nan, np.float32)
@@ -67,7 +67,7 @@ def _npz(rows: Sequence[Line], about: About) -> Callable[[IO[bytes]], object]:
         "probability": np.array([np.nan if p is None else p for p in values["probability"]], np.float32),
         "target": _integers(values["target"]),
         "heatmap": heatmaps,
-        "rule": _texts(values["rule"]),
+        "postprocessing": _texts(values["postprocessing"]),
         "run": np.array(json.dumps(about.run)),
     }
     return lambda file: np.savez(file, **arrays)
@@ -81,10 +81,10 @@ def _integers(values: Sequence[int | None]) -> np.ndarray[Any, Any]:
     return np.array([-1 if value is None else value for value in values], np.int64)
 
 
-def _parquet(rows: Sequence[Line], about: About) -> Callable[[IO[bytes]], object]:
+def _parquet(rows: Sequence[TableRow], about: ShardInfo) -> Callable[[IO[bytes]], object]:
     pyarrow()
     parquet = importlib.import_module("pyarrow.parquet")
-    table = arrow(rows, about.model).replace_schema_metadata({"seewhy": json.dumps(about.run)})
+    table = arrow_table(rows, about.model).replace_schema_metadata({"seewhy": json.dumps(about.run)})
     return lambda file: parquet.write_table(table, file)
 
 

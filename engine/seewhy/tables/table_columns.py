@@ -14,18 +14,18 @@ from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
 from seewhy.errors import MissingExtraError, OutputError
 from seewhy.storage.manifest_lines import Record
-from seewhy.tables.result_rows import TOP, Row
+from seewhy.tables.result_rows import TOP, ResultRow
 
 DTYPES = ("float32", "float16", "uint8")
 """What heatmaps can be stored as."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardEntry:
     """An image's part of a table."""
 
     record: Record
-    rows: Sequence[Row] = ()
+    rows: Sequence[ResultRow] = ()
     """Empty for an image that failed."""
 
     @property
@@ -34,21 +34,21 @@ class Entry:
         return sum(row.heatmap.nbytes for row in self.rows)
 
 
-Line: TypeAlias = "tuple[Record, str, Row | None]"
+TableRow: TypeAlias = "tuple[Record, str, ResultRow | None]"
 """An image's record, a method, and what that says of it: None where the image failed."""
 
 _COLUMNS = (
     *("path", "id", "error", "predicted", "label", "probability", f"top{TOP}"),
-    *("method", "target", "target_label", "target_probability", "height", "width", "rule"),
+    *("method", "target", "target_label", "target_probability", "height", "width", "postprocessing"),
 )
 _SCALES = ("scale", "offset")
 NAMES = frozenset((*_COLUMNS, "heatmap", *_SCALES, "model_sha256"))
 """Of all columns that a table may have."""
 
 
-def lines(entries: Sequence[Entry], methods: Sequence[str]) -> list[Line]:
+def table_rows(entries: Sequence[ShardEntry], methods: Sequence[str]) -> list[TableRow]:
     """The rows of images in their order; one that failed has a row for each method."""
-    found: list[Line] = []
+    found: list[TableRow] = []
     for entry in entries:
         if entry.rows:
             found += [(entry.record, row.method, row) for row in entry.rows]
@@ -57,13 +57,13 @@ def lines(entries: Sequence[Entry], methods: Sequence[str]) -> list[Line]:
     return found
 
 
-def columns(rows: Sequence[Line]) -> dict[str, list[Any]]:
+def columns(rows: Sequence[TableRow]) -> dict[str, list[Any]]:
     """Everything but the heatmaps; None where an image failed."""
     found = [_values(*row) for row in rows]
     return {name: [values[name] for values in found] for name in _COLUMNS}
 
 
-def _values(record: Record, method: str, row: Row | None) -> dict[str, Any]:
+def _values(record: Record, method: str, row: ResultRow | None) -> dict[str, Any]:
     predicted = record.get("predicted", {})
     explained = {} if row is None else _explained(record, row)
     best = record.get(f"top{TOP}")
@@ -81,18 +81,18 @@ def _values(record: Record, method: str, row: Row | None) -> dict[str, Any]:
         "target_probability": explained.get("probability"),
         "height": None if row is None else row.heatmap.shape[0],
         "width": None if row is None else row.heatmap.shape[1],
-        "rule": None if row is None else row.rule,
+        "postprocessing": None if row is None else row.postprocessing,
     }
 
 
-def _explained(record: Record, row: Row) -> dict[str, Any]:
+def _explained(record: Record, row: ResultRow) -> dict[str, Any]:
     found: dict[str, Any] = next(
         each for each in record["explained"] if (each["method"], each["class"]) == (row.method, row.target)
     )
     return found
 
 
-def arrow(rows: Sequence[Line], model: str, dtype: str = "float32") -> Any:
+def arrow_table(rows: Sequence[TableRow], model: str, dtype: str = "float32") -> Any:
     """A `pyarrow.Table` of these rows; `model` is the model file's SHA-256.
 
     Heatmaps are lists of height * width numbers of `dtype`, row by row. With float16 and uint8 there are two more
@@ -122,7 +122,7 @@ def arrow(rows: Sequence[Line], model: str, dtype: str = "float32") -> Any:
 
 def _types(pa: Any) -> dict[str, Any]:
     best = pa.struct([("class", pa.int32()), ("label", pa.string()), ("probability", pa.float32())])
-    texts = dict.fromkeys(("path", "id", "error", "label", "method", "target_label", "rule"), pa.string())
+    texts = dict.fromkeys(("path", "id", "error", "label", "method", "target_label", "postprocessing"), pa.string())
     integers = dict.fromkeys(("predicted", "target", "height", "width"), pa.int32())
     shares = dict.fromkeys(("probability", "target_probability"), pa.float32())
     types = {**texts, **integers, **shares, f"top{TOP}": pa.list_(best)}

@@ -27,7 +27,7 @@ def read_target(text: str) -> Target:
     return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else text
 
 
-def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None) -> Integers:
+def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence[str] | None) -> Integers:
     """Return (N,) or (N,K) class indices for N `images`; `constants.PREDICTED` stands for the predicted class.
 
     `target` is None (the predicted class), an index, a label, a flat list of N of these (one per image), or a nested
@@ -42,7 +42,7 @@ def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None
     if isinstance(target, np.ndarray):
         target = target.tolist()
     if not isinstance(target, (list, tuple)):
-        return np.full(images, _index(target, classes, labels), np.int64)
+        return np.full(images, _index(target, class_count, labels), np.int64)
     if len(target) != images:
         raise TargetError(
             f"{len(target)} targets for {images} images; give one for each image, or for several classes of an image "
@@ -51,41 +51,41 @@ def resolve(target: Any, images: int, classes: int, labels: Sequence[str] | None
     target = [row.tolist() if isinstance(row, np.ndarray) else row for row in target]
     rows = [isinstance(row, (list, tuple)) for row in target]
     if not any(rows):
-        return np.array([_index(value, classes, labels) for value in target], np.int64)
+        return np.array([_index(value, class_count, labels) for value in target], np.int64)
     lengths = [len(row) if nested else 1 for row, nested in zip(target, rows, strict=True)]
     if not all(rows) or len(set(lengths)) > 1:
         raise TargetError(f"every image needs the same number of targets, not {_list(lengths)}")
     if lengths[0] == 0:
         raise TargetError("the lists of targets are empty; give at least one class for each image")
-    return np.array([[_index(value, classes, labels) for value in row] for row in target], np.int64)
+    return np.array([[_index(value, class_count, labels) for value in row] for row in target], np.int64)
 
 
-def highest(logits: Floats, count: int) -> Integers:
+def top_classes(logits: Floats, count: int) -> Integers:
     """(N,classes) -> (N,count): the classes with the highest logits, best first; ties go to the lower index."""
     order = np.argsort(-logits, axis=1, kind="stable")
     return order[:, :count].astype(np.int64)
 
 
-def check_top(top: Any, classes: int) -> int:
+def validate_top(top: Any, class_count: int) -> int:
     """Return `top` as an int.
 
     Raises:
-        TargetError: it is not an integer in 1..classes.
+        TargetError: it is not an integer from 1 to `class_count`.
     """
-    if not is_integer(top) or not 1 <= top <= classes:
-        raise TargetError(f"top must be an integer from 1 to {classes}, not {brief(top)}")
+    if not is_integer(top) or not 1 <= top <= class_count:
+        raise TargetError(f"top must be an integer from 1 to {class_count}, not {brief(top)}")
     return int(top)
 
 
-def _index(value: Any, classes: int, labels: Sequence[str] | None) -> int:
+def _index(value: Any, class_count: int, labels: Sequence[str] | None) -> int:
     if value is None:
         return PREDICTED
     if isinstance(value, str):
         return find_label(value, labels)
     if not is_integer(value):
         raise TargetError(f"a target is a class index or a label, not {brief(value)} ({type(value).__name__})")
-    if not 0 <= value < classes:
-        raise TargetError(f"target {value} is out of range: the model has classes 0 to {classes - 1}")
+    if not 0 <= value < class_count:
+        raise TargetError(f"target {value} is out of range: the model has classes 0 to {class_count - 1}")
     return int(value)
 
 

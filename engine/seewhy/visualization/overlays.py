@@ -13,7 +13,7 @@ from seewhy._core import gradient_rgb, overlay, overlay_maps
 from seewhy._shared.arrays import Bytes, Floats
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
-from seewhy.images.preprocessing import Picture
+from seewhy.images.preprocessing import ModelView
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
 
@@ -21,7 +21,7 @@ CANVASES = ("model", "original")
 
 
 def overlays(
-    photos: Sequence[Picture], heatmaps: Floats, colormap: str, alpha: float, canvas: str = "model"
+    photos: Sequence[ModelView], heatmaps: Floats, colormap: str, alpha: float, canvas: str = "model"
 ) -> list[Image.Image]:
     """Lay (N,H,W) heatmaps in [0,1] over N photographs: N RGB images.
 
@@ -38,7 +38,7 @@ def overlays(
 
 
 def map_overlays(
-    photos: Sequence[Picture], maps: Floats, rectified: bool, colormap: str, alpha: float
+    photos: Sequence[ModelView], maps: Floats, rectified: bool, colormap: str, alpha: float
 ) -> list[Image.Image]:
     """The same on the model's view, of (N,h,w) maps, in one pass over the photographs.
 
@@ -61,7 +61,7 @@ def check(colormap: str, alpha: float, canvas: str = "model") -> None:
         raise OutputError(f"no canvas {brief(canvas)}; there are {', '.join(CANVASES)}")
 
 
-def _views(photos: Sequence[Picture]) -> Bytes:
+def _views(photos: Sequence[ModelView]) -> Bytes:
     return np.stack([rgb(photo.view) for photo in photos])
 
 
@@ -92,7 +92,7 @@ def rgb(view: Bytes) -> Bytes:
     return np.ascontiguousarray(np.broadcast_to(view, (*view.shape[:2], 3)))
 
 
-def _on_original(photo: Picture, heatmap: Floats, colours: Bytes, alpha: float) -> Bytes:
+def _on_original(photo: ModelView, heatmap: Floats, colours: Bytes, alpha: float) -> Bytes:
     """Draw where the model looked, and leave the rest of the photograph as it is."""
     canvas = photo.original()
     rows = _covered(photo.placement.top, photo.placement.scale_y, heatmap.shape[0], canvas.shape[0])

@@ -104,7 +104,7 @@ class ForwardGraph:
         return int(height), int(width)
 
     @property
-    def classes(self) -> int:
+    def class_count(self) -> int:
         return int(value_of(self.logits).shape[1])
 
 

@@ -21,7 +21,7 @@ def load_factory(spec: str, wanted: Wanted) -> Source:
         ExportError: there is no such function, it failed, or it gave something else.
     """
     module_name, _, attribute = spec.partition(":")
-    if wanted.classes is not None:
+    if wanted.class_count is not None:
         raise ExportError(f"{spec}: the function itself says how many classes there are; leave --classes out")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

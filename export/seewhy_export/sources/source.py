@@ -38,7 +38,7 @@ class Wanted:
     size: tuple[int, int] | None = None
     """(H, W) of the input in place of the source's own."""
     channels: int | None = None
-    classes: int | None = None
+    class_count: int | None = None
     """How many the network is made for, where that can be chosen."""
     head: str | int | None = None
     """Which of an ONNX file's outputs holds the logits."""

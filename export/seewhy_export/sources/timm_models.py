@@ -32,14 +32,14 @@ def load_timm(spec: str, wanted: Wanted) -> Source:
     if not timm.is_model(name):
         raise ExportError(f"timm has no model {name!r}{close_names(name.partition('.')[0], timm.list_models())}")
     options: dict[str, Any] = {"pretrained": wanted.weights == "DEFAULT"}
-    if wanted.classes is not None:
-        options["num_classes"] = wanted.classes
+    if wanted.class_count is not None:
+        options["num_classes"] = wanted.class_count
     if wanted.channels is not None:
         options["in_chans"] = wanted.channels
     module = own_weights(spec, lambda: timm.create_model(name, **options))
     data: Any = timm.data
     config = data.resolve_model_data_config(module)
-    subset = None if wanted.classes is not None else data.infer_imagenet_subset(module)
+    subset = None if wanted.class_count is not None else data.infer_imagenet_subset(module)
     height, width = (int(size) for size in config["input_size"][1:])
     how = preprocessing_of(spec, config, (height, width), wanted.resize_given)
     preprocessing: Preprocessing | None = how

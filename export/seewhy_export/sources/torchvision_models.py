@@ -31,19 +31,19 @@ def load_torchvision(spec: str, wanted: Wanted) -> Source:
     if name in ("googlenet", "inception_v3") and wanted.weights != "DEFAULT":
         # They otherwise warn that their slow initialisation will become optional.
         options["init_weights"] = True
-    if wanted.classes is not None:
+    if wanted.class_count is not None:
         if wanted.weights == "DEFAULT":
             raise ExportError(
                 f"{spec}: its own weights are for {len(weights.meta['categories'])} classes; --classes goes with "
                 f"--weights FILE or --weights none"
             )
-        options["num_classes"] = wanted.classes
+        options["num_classes"] = wanted.class_count
     module = own_weights(spec, lambda: models.get_model(name, **options))
     transform = weights.transforms()
     return Source(
         module=module,
         name=name,
-        labels=tuple(weights.meta["categories"]) if wanted.classes is None else None,
+        labels=tuple(weights.meta["categories"]) if wanted.class_count is None else None,
         preprocessing=Preprocessing(
             resize="shorter-side",
             size=int(transform.resize_size[0]),

@@ -155,7 +155,7 @@ def measure(
     parity: Parity = {name: {} for name in outputs}
     live = []
     for kind in KINDS:
-        errors, exact = _measure_kind(kind, draw, run_file, run_pytorch, forward.classes)
+        errors, exact = _measure_kind(kind, draw, run_file, run_pytorch, forward.class_count)
         live.append(bool(exact[telling].any()))
         for name in outputs:
             parity[name][kind] = errors[name]

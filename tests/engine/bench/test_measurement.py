@@ -18,8 +18,8 @@ import pytest
 from seewhy import MethodError, ModelFileError, ProviderError
 from seewhy.bench import measurement, operator_profile
 from seewhy.bench import worker as bench_worker
-from seewhy.bench.measurement import FORWARD, Row
-from seewhy.bench.worker import Case, Order, Timed
+from seewhy.bench.measurement import FORWARD, Measurement
+from seewhy.bench.worker import BenchCase, Timed, WorkerTask
 from support import command_line
 
 CPU = "CPUExecutionProvider"
@@ -160,8 +160,8 @@ def test_percentiles() -> None:
     assert measurement.percentile([3.0], 50) == 3
 
 
-def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam") -> Row:
-    return Row(CPU, workers, 2 // workers, batch, what, 5, p50, p50, p50, rate)
+def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam") -> Measurement:
+    return Measurement(CPU, workers, 2 // workers, batch, what, 5, p50, p50, p50, rate)
 
 
 def test_advice_names_the_quickest_row_and_the_most_images() -> None:
@@ -173,7 +173,7 @@ def test_advice_names_the_quickest_row_and_the_most_images() -> None:
         row(32, 1, 200, 165),
         row(32, 2, 280, 225),
         row(8, 2, 1, 900, FORWARD),
-        Row(CPU, 1, 2, 64, "gradcam", error="not enough memory"),
+        Measurement(CPU, 1, 2, 64, "gradcam", error="not enough memory"),
     ]
     [advice] = measurement.advise(rows)
     assert advice.quickest == rows[0]  # for a single caller
@@ -207,7 +207,7 @@ def test_order_survives_the_way_to_the_worker(
     found = measurement.measure(model_path, methods="cam", batches=1, providers=[("cpu", {"use_arena": "1"})], **QUICK)
     assert {row.provider for row in found.rows} == {CPU}
     sha256 = [hashlib.sha256(model_path.read_bytes()).hexdigest(), None]
-    order = Order(str(model_path), [("cpu", {})], 2, [Case("cam", 1, 1)], 0.01, 1, sha256=sha256)
+    order = WorkerTask(str(model_path), [("cpu", {})], 2, [BenchCase("cam", 1, 1)], 0.01, 1, sha256=sha256)
     bench_worker.measure(order)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(answer == {"case": 0, "begun": True} for answer in answers[:-1])
@@ -215,7 +215,7 @@ def test_order_survives_the_way_to_the_worker(
 
 
 def test_a_worker_refuses_another_model_than_the_one_that_was_ordered(model_path: Path) -> None:
-    order = Order(str(model_path), [("cpu", {})], 2, [Case("cam", 1, 1)], 0.01, 1, sha256=["0" * 64, None])
+    order = WorkerTask(str(model_path), [("cpu", {})], 2, [BenchCase("cam", 1, 1)], 0.01, 1, sha256=["0" * 64, None])
     with pytest.raises(ModelFileError, match=r"tiny\.onnx: changed while it was measured"):
         bench_worker.measure(order)
 

@@ -20,7 +20,7 @@ from seewhy.bulk import explain_files
 from seewhy.bulk.explain_files import Outcome, Settings
 from seewhy.bulk.pending_images import pending_images
 from seewhy.contract import checksum
-from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.inputs.image_inputs import ImageInput, Inputs
 from seewhy.storage import output_folder
 from seewhy.storage.image_encoding import Encoding
 from support.session_calls import Feeds, Run, replace_runs
@@ -44,13 +44,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[Input]:
+def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[ImageInput]:
     return list(pending_images(Inputs(paths, folder)))
 
 
 def outcomes_of(
     explainer: Explainer,
-    found: list[Input],
+    found: list[ImageInput],
     folder: Path,
     settings: Settings,
     progress: Callable[[int, int], object] | None = None,
@@ -59,7 +59,7 @@ def outcomes_of(
     return explain_files.explain_files(explainer, found, place, settings, progress, len(found))
 
 
-def run(explainer: Explainer, found: list[Input], folder: Path, settings: Settings) -> list[Outcome]:
+def run(explainer: Explainer, found: list[ImageInput], folder: Path, settings: Settings) -> list[Outcome]:
     return list(outcomes_of(explainer, found, folder, settings))
 
 
@@ -111,14 +111,14 @@ def test_results_mirror_the_inputs(photos: Path, explainer: Explainer, tmp_path:
     outcomes = run(explainer, find_images([photos], out), out, Settings(batch_size=3))
     assert names(out) == ["B.gradcam.png", "a.gradcam.png", "deep/a.gradcam.png", "deep/er/c.gradcam.png"]
     assert [o.path.name for o in outcomes] == ["B.PNG", "a.jpg", "a.jpg", "c.webp"]
-    assert [o.answers[0].picture.relative_to(out).as_posix() for o in outcomes] == names(out)
+    assert [o.explained[0].figure.relative_to(out).as_posix() for o in outcomes] == names(out)
     for outcome in outcomes:
         expected = explainer.explain(outcome.path)
-        drawn = load(outcome.answers[0].picture).astype(int)
+        drawn = load(outcome.explained[0].figure).astype(int)
         # A batch of three may differ from a batch of one in a last digit of float32, so in one step of a colour.
         assert np.abs(drawn - np.asarray(expected.overlays()[0])).max() <= 4
-        assert outcome.answers[0].label == expected.labels[0]
-        assert outcome.answers[0].score == expected.score(0, int(expected.targets[0]))
+        assert outcome.explained[0].label == expected.labels[0]
+        assert outcome.explained[0].score == expected.score_text(0, int(expected.targets[0]))
 
 
 def test_same_names_from_two_folders(photo: Photo, explainer: Explainer, tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_everything_at_once(photos: Path, explainer: Explainer, tmp_path: Path) 
     first, second = explainer.explain(photos / "a.jpg", top=2).targets[0]
     expected = [f"a.{method}.{index}.png" for method in ("backprop", "gradcam", "sheet") for index in (first, second)]
     assert names(tmp_path / "out") == sorted([*expected, "a.backprop.npz", "a.gradcam.npz"])
-    assert [answer.picture.name for answer in outcome.answers] == [f"a.sheet.{first}.png", f"a.sheet.{second}.png"]
-    assert load(outcome.answers[0].picture).shape[1] == 40 + 3 * 224 + 2 * 12  # photograph and two methods
+    assert [answer.figure.name for answer in outcome.explained] == [f"a.sheet.{first}.png", f"a.sheet.{second}.png"]
+    assert load(outcome.explained[0].figure).shape[1] == 40 + 3 * 224 + 2 * 12  # photograph and two methods
 
 
 @pytest.mark.parametrize(("targets", "expected"), [([], None), ([2], [2]), (["moped"], [3]), ([4, "espresso"], [4, 1])])
@@ -151,9 +151,9 @@ def test_targets(photos: Path, explainer: Explainer, tmp_path: Path, targets: li
 def test_a_class_named_twice_is_explained_once(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     found, out = find_images([photos / "a.jpg"], tmp_path / "out"), tmp_path / "out"
     [outcome] = run(explainer, found, out, Settings(targets=[1, 4, 1, "espresso"]))
-    assert [answer.picture.name for answer in outcome.answers] == ["a.gradcam.1.png", "a.gradcam.4.png"]
+    assert [answer.figure.name for answer in outcome.explained] == ["a.gradcam.1.png", "a.gradcam.4.png"]
     [outcome] = run(explainer, found, out, Settings(targets=[1, "espresso"]))
-    assert [answer.picture.name for answer in outcome.answers] == ["a.gradcam.png"]
+    assert [answer.figure.name for answer in outcome.explained] == ["a.gradcam.png"]
 
 
 def test_bad_images_do_not_stop_the_others(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_bad_images_do_not_stop_the_others(photos: Path, explainer: Explainer, t
         out = tmp_path / f"out{batch_size}"
         outcomes = run(explainer, find_images([photos], out), out, Settings(batch_size=batch_size))
         assert [o.path.name for o in outcomes if o.error] == ["b.jpg", "zero.png"]
-        assert all(str(o.path) in str(o.error) and not o.answers for o in outcomes if o.error)
+        assert all(str(o.path) in str(o.error) and not o.explained for o in outcomes if o.error)
         assert len(names(out)) == 4
 
 
@@ -358,7 +358,7 @@ def test_formats(
     methods = ["gradcam", "backprop"]
     outcomes = run(explainer, found, tmp_path / "out", Settings(methods, encoding=Encoding(kind)))
     run(explainer, found, tmp_path / "plain", Settings(methods))
-    assert outcomes[0].answers[0].picture.suffix == f".{kind}"
+    assert outcomes[0].explained[0].figure.suffix == f".{kind}"
     written = names(tmp_path / "out")
     assert len(written) == 12 and all(name.endswith(f".{kind}") for name in written)
     for name in written:

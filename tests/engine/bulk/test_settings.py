@@ -28,7 +28,7 @@ def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_p
     }
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**chosen)).done == 1
     plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": image_encoding.Encoding("jpg", 80)}
-    assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).before == 1
+    assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).already_recorded == 1
     assert len(explainer.explain(tmp_path / "a.png", top=np.uint64(2)).targets[0]) == 2  # type: ignore[call-overload]
 
 

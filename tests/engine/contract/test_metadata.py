@@ -24,7 +24,7 @@ def test_round_trip() -> None:
     data = replace(
         Tiny().metadata(),
         labels=("chat", "犬", "a\tb", ""),
-        classes=4,
+        class_count=4,
         rectifiers=Rectifiers({"relu6": 3}, 1, ("features",), {"silu": 2}),
         parity={"gradients": {"picture": {"error": None, "torch_float32": 1.5e-7}}},
         external_data={"file": "m.onnx.data", "sha256": "ab" * 32},

@@ -23,7 +23,7 @@ from support.tiny_model import LABELS, Tiny, set_property
 from support.tiny_model_files import pixels, write
 
 Photo = Callable[..., Image.Image]
-ONE_RUN = [name for name, method in METHODS.items() if method.passes is None]
+ONE_RUN = [name for name, method in METHODS.items() if method.multi_pass is None]
 FAST = {"smoothgrad": {"samples": 3}, "integrated-gradients": {"steps": 4}}
 
 
@@ -204,9 +204,9 @@ def test_predicted_class_among_named_ones(explainer: Explainer) -> None:
 
 def test_settle_returns_the_options_in_use(explainer: Explainer) -> None:
     """The options that `explain` uses, without an image."""
-    found = explainer.settle(["smoothgrad", "gradcam", "smoothgrad"], {"smoothgrad": {"samples": 3}})
+    found = explainer.resolve_methods(["smoothgrad", "gradcam", "smoothgrad"], {"smoothgrad": {"samples": 3}})
     assert found == {"smoothgrad": {"samples": 3, "noise": 0.15, "seed": 0}, "gradcam": {}}
-    assert list(explainer.settle("cam")) == ["cam"]
+    assert list(explainer.resolve_methods("cam")) == ["cam"]
 
 
 def test_labels(explainer: Explainer) -> None:
@@ -349,7 +349,7 @@ def test_only_keeps_one_image(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain([photo(seed=i) for i in range(3)], method="guided-gradcam", top=2)
     alone = result.only(1)
     assert alone.targets.tolist() == result.targets[1:2].tolist()
-    assert alone.photographs == result.photographs[1:2]
+    assert alone.images == result.images[1:2]
     assert np.array_equal(alone.attributions, result.attributions[1:2])
 
 

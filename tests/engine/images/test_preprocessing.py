@@ -19,7 +19,7 @@ from seewhy import Explainer, ImageError
 from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.images.decoding import decode_bytes
-from seewhy.images.preprocessing import Encoded, Photograph, batch, normalise, photograph
+from seewhy.images.preprocessing import EncodedImage, LoadedImage, image_batch, load_image, normalise
 from seewhy.images.resizing import fit
 from support.tiny_model import Tiny
 
@@ -79,7 +79,7 @@ def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, photo: Phot
     steps = [transforms.Resize(28), transforms.CenterCrop(24), transforms.ToTensor()]
     normal = transforms.Normalize(tiny.metadata().preprocessing.mean, tiny.metadata().preprocessing.std)  # type: ignore[union-attr]
     expected = transforms.Compose([*steps, normal])(image).numpy()
-    found = normalise([photograph(image, tiny.metadata())], tiny.metadata())
+    found = normalise([load_image(image, tiny.metadata())], tiny.metadata())
     assert found.shape == (1, 3, 24, 24) and found.dtype == np.float32
     # Three float32 operations on values up to 3, in another order.
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-6)
@@ -89,7 +89,7 @@ def test_normalise_by_hand() -> None:
     how = Preprocessing("squash", None, "nearest", True, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "BGR")
     tiny = Tiny(size=(2, 2), preprocessing=how)
     rgb = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
-    found = normalise([photograph(rgb, tiny.metadata())], tiny.metadata())[0]
+    found = normalise([load_image(rgb, tiny.metadata())], tiny.metadata())[0]
     for c, (mean, std) in enumerate(zip(how.mean, how.std, strict=True)):
         np.testing.assert_allclose(found[c], (rgb[..., 2 - c] / 255 - mean) / std, atol=1e-6)
 
@@ -133,7 +133,7 @@ def test_path_pil_and_array_are_the_same(explainer: Explainer, photo: Photo, tmp
         assert result.shape == (1, 12, 16)
         assert np.array_equal(result, results[0])
         np.testing.assert_allclose(together.attributions[i], result[0], rtol=1e-5, atol=1e-7)
-    assert [p.name for p in together.photographs] == [str(path)] * 2 + ["image 2", str(path), "image 4", "image 5"]
+    assert [p.name for p in together.images] == [str(path)] * 2 + ["image 2", str(path), "image 4", "image 5"]
 
 
 def test_grey_array(explainer: Explainer, photo: Photo) -> None:
@@ -147,9 +147,9 @@ def test_one_channel_network(tmp_path: Path, photo: Photo) -> None:
     explainer = Explainer(Tiny(channels=1, preprocessing=how).save(tmp_path / "grey.onnx"))
     result = explainer.explain([photo(), photo().convert("L")], method="backprop")
     assert result.attributions.shape == (2, 1, 12, 16)
-    assert np.array_equal(result.photographs[0].view, result.photographs[1].view)
-    assert result.photographs[0].view.shape == (12, 16, 1)
-    assert result.overlays()[0].mode == result.pictures()[0].mode == "RGB"
+    assert np.array_equal(result.images[0].view, result.images[1].view)
+    assert result.images[0].view.shape == (12, 16, 1)
+    assert result.overlays()[0].mode == result.figures()[0].mode == "RGB"
 
 
 def test_network_of_other_channels_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
@@ -175,7 +175,7 @@ def test_file_without_preprocessing_takes_arrays_only(tmp_path: Path, photo: Pho
 def test_preprocessed_pixels_are_taken_as_they_are(explainer: Explainer, photo: Photo) -> None:
     images = [photo(seed=1), photo(30, 50, seed=2)]
     result = explainer.explain(images)
-    pixels = normalise([p for p in result.photographs if isinstance(p, Photograph)], explainer.metadata)
+    pixels = normalise([p for p in result.images if isinstance(p, LoadedImage)], explainer.metadata)
     again = explainer.explain(pixels)
     assert np.array_equal(again.logits, result.logits)
     assert np.array_equal(again.attributions, result.attributions)
@@ -224,7 +224,7 @@ def test_last_preprocessed_image_not_finite(explainer: Explainer) -> None:
 
 def test_images_are_decoded_batch_by_batch(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png")
-    loading = batch([tmp_path / "a.png", tmp_path / "b.png"], explainer.metadata)
+    loading = image_batch([tmp_path / "a.png", tmp_path / "b.png"], explainer.metadata)
     assert len(loading) == 2
     photos, pixels = loading.load(0, 1, 1)
     assert len(photos) == 1 and pixels.shape == (1, 3, 12, 16)
@@ -234,20 +234,20 @@ def test_images_are_decoded_batch_by_batch(explainer: Explainer, photo: Photo, t
 
 def test_original_is_decoded_again(explainer: Explainer, photo: Photo) -> None:
     image = photo()
-    found = photograph(image, explainer.metadata)
+    found = load_image(image, explainer.metadata)
     assert found.view.shape == (12, 16, 3)
     assert np.array_equal(found.original(), np.asarray(image))
-    assert photograph(found, explainer.metadata) is found
+    assert load_image(found, explainer.metadata) is found
     assert replace(found, name="y").name == "y"
 
 
 # Fast decoding of JPEGs.
 
 
-def jpeg(image: Image.Image, **options: Any) -> Encoded:
+def jpeg(image: Image.Image, **options: Any) -> EncodedImage:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90, **options)
-    return Encoded("x.jpg", file.getvalue())
+    return EncodedImage("x.jpg", file.getvalue())
 
 
 def smooth(width: int, height: int) -> Image.Image:
@@ -256,13 +256,13 @@ def smooth(width: int, height: int) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def both(image: Any, metadata: Metadata) -> tuple[Photograph, Photograph]:
-    exact, fast = photograph(image, metadata), photograph(image, metadata, fast=True)
+def both(image: Any, metadata: Metadata) -> tuple[LoadedImage, LoadedImage]:
+    exact, fast = load_image(image, metadata), load_image(image, metadata, fast=True)
     assert (fast.placement, fast.size, fast.view.shape) == (exact.placement, exact.size, exact.view.shape)
     return exact, fast
 
 
-def how_different(exact: Photograph, fast: Photograph) -> tuple[int, float]:
+def how_different(exact: LoadedImage, fast: LoadedImage) -> tuple[int, float]:
     difference = np.abs(exact.view.astype(int) - fast.view)
     return int(difference.max()), float(difference.mean())
 
@@ -326,7 +326,7 @@ def test_fast_decoding_never_enlarges() -> None:
 def test_fast_decoding_is_for_jpegs(form: str) -> None:
     file = io.BytesIO()
     smooth(900, 500).save(file, form)
-    exact, fast = both(Encoded("x.jpg", file.getvalue()), Tiny().metadata())
+    exact, fast = both(EncodedImage("x.jpg", file.getvalue()), Tiny().metadata())
     assert form == "MPO" or np.array_equal(exact.view, fast.view)  # one of a single picture is a JPEG
 
 
@@ -335,16 +335,16 @@ def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
     (tmp_path / "x.jpg").write_bytes(encoded.content)
     metadata = Tiny().metadata()
     with Image.open(tmp_path / "x.jpg") as image:
-        expected = photograph(np.asarray(image), metadata).view
+        expected = load_image(np.asarray(image), metadata).view
     for source in (encoded, tmp_path / "x.jpg"):
-        assert np.array_equal(photograph(source, metadata).view, expected)
-        assert not np.array_equal(photograph(source, metadata, fast=True).view, expected)
+        assert np.array_equal(load_image(source, metadata).view, expected)
+        assert not np.array_equal(load_image(source, metadata, fast=True).view, expected)
         # The whole photograph is exact either way.
         assert np.array_equal(
-            photograph(source, metadata, fast=True).original(), photograph(source, metadata).original()
+            load_image(source, metadata, fast=True).original(), load_image(source, metadata).original()
         )
     with Image.open(tmp_path / "x.jpg") as image:
-        assert np.array_equal(photograph(image, metadata, fast=True).view, expected)
+        assert np.array_equal(load_image(image, metadata, fast=True).view, expected)
     assert np.array_equal(
-        photograph(np.asarray(photo(800, 600)), metadata, fast=True).view, photograph(photo(800, 600), metadata).view
+        load_image(np.asarray(photo(800, 600)), metadata, fast=True).view, load_image(photo(800, 600), metadata).view
     )

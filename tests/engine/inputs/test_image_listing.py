@@ -13,7 +13,7 @@ from PIL import Image
 
 from seewhy import Explainer, ImageError, explain_folder
 from seewhy.bulk.pending_images import pending_images
-from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.inputs.image_inputs import ImageInput, Inputs
 
 Photo = Callable[..., Image.Image]
 
@@ -21,7 +21,7 @@ Photo = Callable[..., Image.Image]
 LAST = 4090
 
 
-def found(*paths: object) -> dict[str, Input]:
+def found(*paths: object) -> dict[str, ImageInput]:
     """The inputs by their paths, each of which must be there once."""
     inputs = list(pending_images(Inputs([str(path) for path in paths], "/nowhere/out")))
     assert len({each.path for each in inputs}) == len({each.name for each in inputs}) == len(inputs)
@@ -78,7 +78,7 @@ def last_folder(root: Path) -> str:
     return last
 
 
-def check_too_long(folder: Input, path: str) -> None:
+def check_too_long(folder: ImageInput, path: str) -> None:
     text = str(folder.error)
     assert folder.path == path and text.startswith(f"{path}: ") and "\n" not in text
     assert f"has {len(os.fsencode(path))} bytes" in text and "change into a folder further down" in text
@@ -147,7 +147,7 @@ def test_everything_else_is_explained(tree: Path, explainer: Explainer, tmp_path
     assert all(record["error"].startswith(record["path"]) for record in records if record["status"] == "failed")
     assert records[2]["error"].endswith("image.png: cannot be read: File name too long")
     again = explain_folder(explainer, tree, tmp_path / "out")
-    assert again.before == 5 and len(summary.manifest.read_text().splitlines()) == 5
+    assert again.already_recorded == 5 and len(summary.manifest.read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seewhy import ImageError
-from seewhy.inputs.image_lists import Entry, read_list
+from seewhy.inputs.image_lists import ListEntry, read_list
 from support.files.file_damage import DAMAGES
 
 
-def listed(path: Path, content: str | bytes, name: str = "list.txt") -> list[Entry]:
+def listed(path: Path, content: str | bytes, name: str = "list.txt") -> list[ListEntry]:
     file = path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return list(read_list(file))
@@ -46,7 +46,7 @@ def paths(path: Path, content: str | bytes, name: str = "list.txt") -> list[str]
     ],
 )
 def test_text(tmp_path: Path, content: str, expected: list[str]) -> None:
-    assert listed(tmp_path, content) == [Entry(path) for path in expected]
+    assert listed(tmp_path, content) == [ListEntry(path) for path in expected]
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_pipe_is_a_list(tmp_path: Path, name: str) -> None:
     program = "import sys; print('path', 'a.jpg', sep='\\n', file=open(sys.argv[1], 'w'))"
     with subprocess.Popen([sys.executable, "-c", program, tmp_path / name]):
         found = list(read_list(tmp_path / name))
-    assert found == ([Entry("a.jpg")] if name == "list.csv" else [Entry("path"), Entry("a.jpg")])
+    assert found == ([ListEntry("a.jpg")] if name == "list.csv" else [ListEntry("path"), ListEntry("a.jpg")])
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0\r\n", codec="utf-8"), min_size=1), min_size=1))
@@ -201,14 +201,14 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("a.jpg\nb.jpg\n", [Entry("a.jpg"), Entry("b.jpg")]),
-        ("path,target\na.jpg,3\n", [Entry("a.jpg", "3")]),
-        ("Id,Path\n1,a.jpg\n", [Entry("a.jpg", None, "1")]),
-        ("path\nb.jpg\n", [Entry("path"), Entry("b.jpg")]),  # one column may as well be a name
-        ("a,b.jpg\n", [Entry("a,b.jpg")]),
+        ("a.jpg\nb.jpg\n", [ListEntry("a.jpg"), ListEntry("b.jpg")]),
+        ("path,target\na.jpg,3\n", [ListEntry("a.jpg", "3")]),
+        ("Id,Path\n1,a.jpg\n", [ListEntry("a.jpg", None, "1")]),
+        ("path\nb.jpg\n", [ListEntry("path"), ListEntry("b.jpg")]),  # one column may as well be a name
+        ("a,b.jpg\n", [ListEntry("a,b.jpg")]),
     ],
 )
-def test_standard_input(monkeypatch: pytest.MonkeyPatch, content: str, expected: list[Entry]) -> None:
+def test_standard_input(monkeypatch: pytest.MonkeyPatch, content: str, expected: list[ListEntry]) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(content))
     assert list(read_list("-")) == expected
     assert piped(content.encode()).splitlines() == [repr(entry) for entry in expected]
@@ -228,8 +228,8 @@ def piped(content: bytes | None) -> str:
 
 def test_standard_input_of_bytes() -> None:
     assert piped(b"\xef\xbb\xbfcaf\xe9.jpg\r\n\r\nb.jpg").splitlines() == [
-        repr(Entry("caf\udce9.jpg")),
-        repr(Entry("b.jpg")),
+        repr(ListEntry("caf\udce9.jpg")),
+        repr(ListEntry("b.jpg")),
     ]
     assert piped(b"") == "error: standard input: the list holds no images\n"
     assert piped(b"\x89PNG\r\n\x1a\n\0\0") == (

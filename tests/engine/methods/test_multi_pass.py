@@ -19,7 +19,7 @@ from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny
 from support.tiny_model_files import pixels, write
 
-PASSES = [name for name, method in METHODS.items() if method.passes is not None]
+PASSES = [name for name, method in METHODS.items() if method.multi_pass is not None]
 OPTIONS: dict[str, dict[str, Any]] = {
     "smoothgrad": {"samples": 7, "noise": 0.2, "seed": 3},
     "integrated-gradients": {"steps": 12, "rule": "midpoint"},

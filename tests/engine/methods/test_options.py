@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seewhy import Explainer, MethodError
-from seewhy.methods.options import Option, choice, integer, number, parse, settle
+from seewhy.methods.options import Option, choice, integer, number, parse_options, resolve_options
 from seewhy.methods.registry import METHODS
 from support.markdown import table
 
@@ -21,9 +21,15 @@ KNOWN = (
 
 
 def test_defaults() -> None:
-    assert settle("m", KNOWN, None) == settle("m", KNOWN, {}) == {"samples": 25, "noise": 0.15, "rule": "a"}
+    assert (
+        resolve_options("m", KNOWN, None)
+        == resolve_options("m", KNOWN, {})
+        == {"samples": 25, "noise": 0.15, "rule": "a"}
+    )
     for method in METHODS.values():
-        assert settle(method.name, method.options, None) == {option.name: option.default for option in method.options}
+        assert resolve_options(method.name, method.options, None) == {
+            option.name: option.default for option in method.options
+        }
 
 
 def test_every_option_is_in_the_documents() -> None:
@@ -34,10 +40,10 @@ def test_every_option_is_in_the_documents() -> None:
 
 
 def test_values_are_taken_as_the_method_wants_them() -> None:
-    found = settle("m", KNOWN, {"samples": np.int32(7), "noise": 1, "rule": "b"})
+    found = resolve_options("m", KNOWN, {"samples": np.int32(7), "noise": 1, "rule": "b"})
     assert found == {"samples": 7, "noise": 1.0, "rule": "b"}
     assert [type(value) for value in found.values()] == [int, float, str]
-    assert type(settle("m", KNOWN, {"noise": np.float32(0.5)})["noise"]) is float
+    assert type(resolve_options("m", KNOWN, {"noise": np.float32(0.5)})["noise"]) is float
 
 
 @pytest.mark.parametrize(
@@ -63,40 +69,40 @@ def test_values_are_taken_as_the_method_wants_them() -> None:
 )
 def test_wrong_options(given: Any, words: str) -> None:
     with pytest.raises(MethodError) as raised:
-        settle("m", KNOWN, given)
+        resolve_options("m", KNOWN, given)
     assert str(raised.value) == words
 
 
 def test_options_are_parsed_from_text() -> None:
     texts = ["smoothgrad.samples=50", "smoothgrad.noise=0.2", "integrated-gradients.baseline=black", "a.b=1e3", "a.c="]
-    assert parse(texts) == {
+    assert parse_options(texts) == {
         "smoothgrad": {"samples": 50, "noise": 0.2},
         "integrated-gradients": {"baseline": "black"},
         "a": {"b": 1000.0, "c": ""},
     }
-    assert type(parse(["a.b=-7"])["a"]["b"]) is int
-    assert parse([f"a.b={'9' * 5000}"])["a"]["b"] == math.inf  # refused later, as a number that is not finite
-    assert parse([]) == {}
+    assert type(parse_options(["a.b=-7"])["a"]["b"]) is int
+    assert parse_options([f"a.b={'9' * 5000}"])["a"]["b"] == math.inf  # refused later, as a number that is not finite
+    assert parse_options([]) == {}
 
 
 @pytest.mark.parametrize("text", ["", "samples=3", "smoothgrad.samples", "smoothgrad.=3", ".samples=3", "=", "a.b\n"])
 def test_texts_of_another_form(text: str) -> None:
     with pytest.raises(MethodError, match=r"an option is METHOD\.NAME=VALUE, such as smoothgrad\.samples=50, not "):
-        parse([text])
+        parse_options([text])
 
 
 @pytest.mark.parametrize("text", ["5e0", "1_0", "inf", " 7.50", "-0.0"])
 def test_numbers_are_shown_as_they_were_written(text: str) -> None:
-    given = parse([f"m.samples={text}"])["m"]
+    given = parse_options([f"m.samples={text}"])["m"]
     assert given["samples"] == float(text)
     with pytest.raises(MethodError) as raised:
-        settle("m", KNOWN, given)
+        resolve_options("m", KNOWN, given)
     assert str(raised.value) == f"m: samples must be an integer from 1 to 100, not {text}"
 
 
 def test_an_option_twice() -> None:
     with pytest.raises(MethodError, match=r"the option a\.b is given twice"):
-        parse(["a.b=1", "a.c=1", "a.b=2"])
+        parse_options(["a.b=1", "a.c=1", "a.b=2"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from seewhy import Explainer, MethodError
 from seewhy.contract.constants import ACTIVATIONS, GRADIENTS
 from seewhy.methods.base import full_size
-from seewhy.methods.registry import METHODS, Attribution, Size
+from seewhy.methods.registry import METHODS, RuleContext, RuleResult
 from support.references import relative_error
 from support.references.methods import MAPS, WEIGHTS, Reference, minmax, upsample
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -36,7 +36,7 @@ def test_reference_gradient_is_the_slope(tiny: Tiny) -> None:
 
 
 # Multi-pass methods have a reference and tests of their own, in test_multi_pass.py.
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].passes is None])
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].multi_pass is None])
 def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
     batch, reference = pixels(), Reference(tiny)
     targets = [0, 5, 2]
@@ -107,9 +107,9 @@ GRADIENT_KINDS = {
 }
 
 
-def apply(method: str, activations: np.ndarray, gradients: np.ndarray) -> Attribution:
+def apply(method: str, activations: np.ndarray, gradients: np.ndarray) -> RuleResult:
     """One of the CAM family on (N,C,h,w) activations and gradients, for pictures of 6x5."""
-    return METHODS[method].combine({ACTIVATIONS: activations, GRADIENTS: gradients}, Size(6, 5, 1))
+    return METHODS[method].rule({ACTIVATIONS: activations, GRADIENTS: gradients}, RuleContext(6, 5, 1))
 
 
 def one(method: str, activations: object, gradients: object) -> np.ndarray:
@@ -158,8 +158,8 @@ def test_rules_against_the_reference(
     gradients = GRADIENT_KINDS[kinds[1]](random, shape).astype(np.float32)
     found = apply(method, activations, gradients)
     assert found.maps is not None and found.maps.shape == (shape[0], *shape[2:]) and found.maps.dtype == np.float32
-    assert found.values is None
-    full = full_size(found.maps, True, Size(6, 5, 1))
+    assert found.attributions is None
+    full = full_size(found.maps, True, RuleContext(6, 5, 1))
     assert full.shape == (shape[0], 6, 5) and full.dtype == np.float32
     for n in range(shape[0]):
         exact = activations[n].astype(np.float64), gradients[n].astype(np.float64)

@@ -97,8 +97,12 @@ def many(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Im
 
 def job_of(model: Path, inputs: Sequence[object], out: Path, **settings: Any) -> Any:
     paths = [str(path) for path in inputs]
-    return cluster_job.RayRun(
-        model, Inputs(paths, out), out, Settings(shards="parquet", shard_images=64, **settings), cluster_job.Workers(2)
+    return cluster_job.RayJob(
+        model,
+        Inputs(paths, out),
+        out,
+        Settings(shards="parquet", shard_images=64, **settings),
+        cluster_job.WorkerPlan(2),
     )
 
 
@@ -173,10 +177,10 @@ def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, t
     settled = len(lines(out))
     assert 64 <= settled <= 70
     job = job_of(model_path, [many], out)
-    assert len(list(job)) == MANY - settled and job.before == settled
+    assert len(list(job)) == MANY - settled and job.already_recorded == settled
     explain_folder(model_path, many, tmp_path / "here", Settings(shards="parquet", shard_images=64))
     assert read(out).equals(read(tmp_path / "here"))
-    assert explain_folder(model_path, many, out, Settings(shards="parquet", shard_images=64)).before == MANY
+    assert explain_folder(model_path, many, out, Settings(shards="parquet", shard_images=64)).already_recorded == MANY
 
 
 @on_a_cluster
@@ -192,7 +196,7 @@ def test_the_driver_is_killed(cluster: Any, model_path: Path, many: Path, tmp_pa
         time.sleep(0.01)
     assert 10 <= len(lines(out)) < MANY
     before = len(lines(out))
-    assert explain_folder(model_path, many, out, SLOW).before == before
+    assert explain_folder(model_path, many, out, SLOW).already_recorded == before
     explain_folder(model_path, many, tmp_path / "here", SLOW)
     assert_same(out, tmp_path / "here")
 
@@ -216,7 +220,7 @@ def test_a_process_of_the_cluster_is_killed(
     assert processes(process.pid) == {}
     before = len(lines(out))
     assert 10 <= before < MANY
-    assert explain_folder(model_path, many, out, SLOW).before == before
+    assert explain_folder(model_path, many, out, SLOW).already_recorded == before
     explain_folder(model_path, many, tmp_path / "here", SLOW)
     assert_same(out, tmp_path / "here")
 
@@ -253,7 +257,7 @@ def test_the_cluster_goes_on(cluster: Any, model_path: Path, many: Path, tmp_pat
     begun = explain_folder(model_path, many, out, settings, stop=stop, progress=lambda done, _: stop.set())
     assert 0 < begun.done + begun.failed < MANY
     job = job_of(model_path, [many], out)
-    assert len(list(job)) == MANY - job.before and job.before == begun.done + begun.failed
+    assert len(list(job)) == MANY - job.already_recorded and job.already_recorded == begun.done + begun.failed
     explain_folder(model_path, many, tmp_path / "here", settings)
     assert read(out).equals(read(tmp_path / "here"))
 

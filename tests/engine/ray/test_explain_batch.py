@@ -117,7 +117,7 @@ def test_a_bad_image_is_a_row(explain: ExplainBatch, photos: list[str], batch: d
     """Beside a good one, which it does not harm."""
     bad = {name: texts(photos[0]) if str(column[0]) == "PHOTO" else column for name, column in batch.items()}
     (row,) = explain(bad).to_pylist()
-    assert row["heatmap"] is None and row["predicted"] is None and row["rule"] is None
+    assert row["heatmap"] is None and row["predicted"] is None and row["postprocessing"] is None
     assert re.search(error, row["error"])
     if set(batch) == {"path"}:
         both = explain({"path": texts(photos[0], *batch["path"])})
@@ -235,11 +235,11 @@ def test_a_piece_that_kills_workers_is_given_up(
     model_path: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the fifth try the worker sends an error instead, by name and text."""
-    tries = ray_worker.Tries()
+    tries = ray_worker.AttemptCounter()
     remote = SimpleNamespace(begin=SimpleNamespace(remote=tries.begin), end=SimpleNamespace(remote=lambda first: None))
     monkeypatch.setattr(ray_worker, "ray", lambda: SimpleNamespace(get=lambda value: value))
     worker = ray_worker.Worker(remote, {}, None, model=model_path, records=True)
-    (piece,) = ray_worker.blocks(iter(Inputs(photos, tmp_path)), 100, iter(range(100)))
+    (piece,) = ray_worker.input_tables(iter(Inputs(photos, tmp_path)), 100, iter(range(100)))
     batch = {name: piece[name].to_numpy() for name in piece.column_names}
     for _ in range(4):
         found = list(ray_worker.outcomes(worker(batch)))
@@ -283,18 +283,18 @@ def test_providers_that_need_a_gpu(providers: list[Any], expected: bool) -> None
 @pytest.mark.parametrize(
     ("asked", "there", "expected"),
     [
-        (cluster_job.Workers(), {"CPU": 7.0}, (7, 1)),
-        (cluster_job.Workers(threads=2), {"CPU": 7.0}, (3, 2)),
-        (cluster_job.Workers(count=9, threads=2), {"CPU": 1.0}, (9, 2)),
-        (cluster_job.Workers(gpu=True), {"CPU": 64.0, "GPU": 4.0}, (4, 16)),
-        (cluster_job.Workers(threads=4, gpu=True), {"CPU": 6.0, "GPU": 4.0}, (1, 4)),
+        (cluster_job.WorkerPlan(), {"CPU": 7.0}, (7, 1)),
+        (cluster_job.WorkerPlan(threads=2), {"CPU": 7.0}, (3, 2)),
+        (cluster_job.WorkerPlan(count=9, threads=2), {"CPU": 1.0}, (9, 2)),
+        (cluster_job.WorkerPlan(gpu=True), {"CPU": 64.0, "GPU": 4.0}, (4, 16)),
+        (cluster_job.WorkerPlan(threads=4, gpu=True), {"CPU": 6.0, "GPU": 4.0}, (1, 4)),
         (
-            cluster_job.Workers(gpu=True),
+            cluster_job.WorkerPlan(gpu=True),
             {"CPU": 64.0},
             "a worker needs 64 CPUs and a GPU, and the Ray cluster has 64 CPUs",
         ),
         (
-            cluster_job.Workers(threads=8),
+            cluster_job.WorkerPlan(threads=8),
             {"CPU": 4.0},
             "a worker needs 8 CPUs, and the Ray cluster has 4 CPUs and 0 GPUs",
         ),

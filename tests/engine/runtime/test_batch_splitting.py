@@ -21,7 +21,7 @@ MANY = 10**9
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, MANY), st.booleans())
 def test_pieces_make_up_the_batch(rows: int, threads: int, matrices: int, small: bool) -> None:
-    parts = batch_splitting.pieces(rows, threads, matrices, small)
+    parts = batch_splitting.split_rows(rows, threads, matrices, small)
     assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
     sizes = [part.stop - part.start for part in parts]
     assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
@@ -40,12 +40,12 @@ def test_pieces_make_up_the_batch(rows: int, threads: int, matrices: int, small:
     ],
 )
 def test_sizes_of_pieces(rows: int, threads: int, matrices: int, sizes: list[int]) -> None:
-    assert [part.stop - part.start for part in batch_splitting.pieces(rows, threads, matrices, True)] == sizes
+    assert [part.stop - part.start for part in batch_splitting.split_rows(rows, threads, matrices, True)] == sizes
 
 
 @pytest.mark.parametrize(("threads", "sizes"), [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (9, [1] * 8)])
 def test_a_forward_pass_is_cut_once_for_each_thread(threads: int, sizes: list[int]) -> None:
-    assert [part.stop - part.start for part in batch_splitting.pieces(8, threads, 0, False)] == sizes
+    assert [part.stop - part.start for part in batch_splitting.split_rows(8, threads, 0, False)] == sizes
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,21 @@ def test_a_forward_pass_is_cut_once_for_each_thread(threads: int, sizes: list[in
     ],
 )
 def test_pieces_are_worth_it_where_no_core_idles(rows: int, threads: int, matrices: int, worth: bool) -> None:
-    assert batch_splitting.worthwhile(rows, threads, matrices) is worth
+    assert batch_splitting.is_worth_splitting(rows, threads, matrices) is worth
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_come_in_order(threads: int) -> None:
-    parts = batch_splitting.pieces(23, threads, 0, True)
-    assert batch_splitting.run(lambda part: part, parts, threads) == parts
+    parts = batch_splitting.split_rows(23, threads, 0, True)
+    assert batch_splitting.run_slices(lambda part: part, parts, threads) == parts
 
 
 def test_parts_run_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=30)
-    assert batch_splitting.run(lambda part: meeting.wait() >= 0, batch_splitting.pieces(3, 3, 0, True), 3) == [True] * 3
+    assert (
+        batch_splitting.run_slices(lambda part: meeting.wait() >= 0, batch_splitting.split_rows(3, 3, 0, True), 3)
+        == [True] * 3
+    )
 
 
 def test_the_first_failure_is_raised_and_no_thread_is_left() -> None:
@@ -84,9 +87,9 @@ def test_the_first_failure_is_raised_and_no_thread_is_left() -> None:
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="4"):
-        batch_splitting.run(fail, batch_splitting.pieces(8, 1, 0, True), 1)
+        batch_splitting.run_slices(fail, batch_splitting.split_rows(8, 1, 0, True), 1)
     with pytest.raises(ValueError):
-        batch_splitting.run(fail, batch_splitting.pieces(8, 3, 0, True), 3)
+        batch_splitting.run_slices(fail, batch_splitting.split_rows(8, 3, 0, True), 3)
     assert threading.active_count() == before
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from seewhy import Explainer, OutputError, ProviderError
 from seewhy.runtime import device_binding, providers, sessions
-from seewhy.runtime.device_binding import Bound
-from seewhy.runtime.in_graph_maps import REDUCTIONS, is_map, sources
+from seewhy.runtime.device_binding import DeviceBinding
+from seewhy.runtime.in_graph_maps import IN_GRAPH_MAPS, is_map, sources
 from seewhy.runtime.model_file import ModelFile
 from support.session_calls import record_runs
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -41,7 +41,7 @@ def test_bound_runs_give_what_plain_runs_give(
     if not known:
         outputs = [SimpleNamespace(name=value.name, shape=["N", "C", "h", "w"]) for value in session.get_outputs()]
         monkeypatch.setattr(session, "get_outputs", lambda: outputs)
-    bound = Bound(session, "cpu", 0)
+    bound = DeviceBinding(session, "cpu", 0)
     found = [(rows, bound.run(NAMES, feeds(rows, seed))) for seed, rows in enumerate((3, 3, 1, 5, 3, 4, 1))]
     # Looked at only now: no run has written over what an earlier one gave.
     for seed, (rows, values) in enumerate(found):
@@ -62,7 +62,7 @@ def test_outputs_are_allocated_once_for_a_batch_size(
         return value
 
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", recorded)
-    bound = Bound(session, "cpu", 0)
+    bound = DeviceBinding(session, "cpu", 0)
     count = len(session.get_outputs())
     for rows, expected in [(3, [3]), (3, [3]), (2, [3, 2]), (3, [3, 2])]:
         # The smaller last batch of a folder does not cost the others their outputs.
@@ -76,7 +76,7 @@ def test_outputs_are_allocated_once_for_a_batch_size(
 
 def test_outputs_that_are_not_whole_arrays_of_rows(session: onnxruntime.InferenceSession) -> None:
     """Inputs may be views."""
-    bound = Bound(session, "cpu", 0)
+    bound = DeviceBinding(session, "cpu", 0)
     given = feeds(6)
     every_other = {name: value[::2] for name, value in given.items()}
     for value, expected in zip(bound.run(NAMES, every_other), session.run(NAMES, every_other), strict=True):
@@ -84,7 +84,7 @@ def test_outputs_that_are_not_whole_arrays_of_rows(session: onnxruntime.Inferenc
 
 
 def test_threads_share_no_outputs(session: onnxruntime.InferenceSession) -> None:
-    bound = Bound(session, "cpu", 0)
+    bound = DeviceBinding(session, "cpu", 0)
     expected = [session.run(NAMES, feeds(3, seed)) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
         for found, right in zip(
@@ -94,16 +94,18 @@ def test_threads_share_no_outputs(session: onnxruntime.InferenceSession) -> None
                 np.testing.assert_array_equal(value, other)
 
 
-def bound_runs(monkeypatch: pytest.MonkeyPatch) -> list[Bound]:
+def bound_runs(monkeypatch: pytest.MonkeyPatch) -> list[DeviceBinding]:
     """Return a list to which every run with values on a device adds its session."""
-    runs: list[Bound] = []
-    real = Bound.run
-    monkeypatch.setattr(Bound, "run", lambda bound, names, feeds: (runs.append(bound), real(bound, names, feeds))[1])
+    runs: list[DeviceBinding] = []
+    real = DeviceBinding.run
+    monkeypatch.setattr(
+        DeviceBinding, "run", lambda bound, names, feeds: (runs.append(bound), real(bound, names, feeds))[1]
+    )
     return runs
 
 
 @pytest.fixture
-def on_device(monkeypatch: pytest.MonkeyPatch) -> list[Bound]:
+def on_device(monkeypatch: pytest.MonkeyPatch) -> list[DeviceBinding]:
     """Treat the CPU provider as one with memory of its own, and list the sessions that are run there."""
     monkeypatch.setitem(providers.MEMORY, CPU, ("cpu", "device_id"))
     return bound_runs(monkeypatch)
@@ -111,7 +113,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> list[Bound]:
 
 @pytest.mark.parametrize("size", [(12, 16), (32, 32)])
 @pytest.mark.parametrize("how", [{}, {"target": 2}, {"top": 3}, {"top": 3, "batch_size": 2}])
-@pytest.mark.parametrize("method", [*REDUCTIONS, "guided-backprop", "gradcam++"])
+@pytest.mark.parametrize("method", [*IN_GRAPH_MAPS, "guided-backprop", "gradcam++"])
 def test_explanations_are_the_same(
     tmp_path: Path, tiny: Tiny, request: pytest.FixtureRequest, method: str, how: dict[str, Any], size: tuple[int, int]
 ) -> None:
@@ -138,8 +140,8 @@ def test_explanations_are_the_same(
 @pytest.mark.usefixtures("on_device")
 def test_only_maps_come_back(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = record_runs(monkeypatch)
-    Explainer(model_path, threads=1).explain(pixels(), list(REDUCTIONS))
-    assert [outputs for outputs, _, _ in runs] == [{"logits", *(one.output for one in REDUCTIONS.values())}]
+    Explainer(model_path, threads=1).explain(pixels(), list(IN_GRAPH_MAPS))
+    assert [outputs for outputs, _, _ in runs] == [{"logits", *(one.output for one in IN_GRAPH_MAPS.values())}]
 
 
 @pytest.mark.usefixtures("on_device")
@@ -152,7 +154,7 @@ def test_map_that_overflows(tmp_path: Path, tiny: Tiny) -> None:
 
 
 def test_maps_are_made_of_outputs_of_the_file() -> None:
-    gradcam = REDUCTIONS["gradcam"]
+    gradcam = IN_GRAPH_MAPS["gradcam"]
     assert sources({"logits", gradcam.output}) == {"logits", "activations", "gradients"}
     assert is_map(gradcam.output) and not any(map(is_map, DEFAULT_OUTPUTS))
 
@@ -196,14 +198,14 @@ def test_options_of_cuda(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, providers: Any, options: dict[str, Any], device: int
 ) -> None:
     started = Started(monkeypatch)
-    made = sessions.Sessions(ModelFile.read(model_path), providers, None)
+    made = sessions.SessionCache(ModelFile.read(model_path), providers, None)
     name, given = started.asked[0][0]
     assert name == CUDA
     defaults = {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
     assert given == {**defaults, **options}
     assert made.reduces
     bound: list[tuple[Any, str, int]] = []
-    monkeypatch.setattr(sessions, "Bound", lambda *arguments: bound.append(arguments))
+    monkeypatch.setattr(sessions, "DeviceBinding", lambda *arguments: bound.append(arguments))
     made.make(frozenset({"logits"}), lambda options: None)
     assert bound == [(started, "cuda", device)]
 
@@ -212,11 +214,11 @@ def test_options_of_cuda(
 def test_device_that_is_no_number(model_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
     Started(monkeypatch)
     with pytest.raises(ProviderError, match="device_id must be an integer from 0, not"):
-        sessions.Sessions(ModelFile.read(model_path), [("cuda", {"device_id": number})], None)
+        sessions.SessionCache(ModelFile.read(model_path), [("cuda", {"device_id": number})], None)
 
 
 def test_the_cpu_has_no_memory_of_its_own(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "Bound", lambda *_: pytest.fail("values lie on a device"))
-    made = sessions.Sessions(ModelFile.read(model_path), [("cpu", {})], None)
+    monkeypatch.setattr(sessions, "DeviceBinding", lambda *_: pytest.fail("values lie on a device"))
+    made = sessions.SessionCache(ModelFile.read(model_path), [("cpu", {})], None)
     assert not made.reduces
     made.run(frozenset({"logits"}), feeds(1))

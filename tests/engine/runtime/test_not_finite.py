@@ -38,7 +38,7 @@ def test_the_image_that_overflows_is_named(explainer: Explainer) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 1000])
-@pytest.mark.parametrize("method", ["gradcam", "backprop", *(name for name in METHODS if METHODS[name].passes)])
+@pytest.mark.parametrize("method", ["gradcam", "backprop", *(name for name in METHODS if METHODS[name].multi_pass)])
 def test_the_image_of_a_later_run_is_named(
     tmp_path: Path, method: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,7 @@ def test_an_integer_of_numpy_is_a_number_of_threads(model_path: Path) -> None:
 
 def test_cache_is_bounded_and_reused(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = StartedSessions(monkeypatch)
-    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    found = sessions.SessionCache(ModelFile.read(model_path), None, 1)
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
     sets = [frozenset(names) for names in combinations(DEFAULT_OUTPUTS, 2)]
     assert len(sets) > sessions.CACHED_SESSIONS
@@ -135,7 +135,7 @@ def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.Monke
     assert weights > 4 * 200 and len(sets) > 4
     for limit, kept in [(3 * (weights + 100), 3), (2 * (weights + 100), 2), (weights, 2), (0, 2)]:
         monkeypatch.setattr(sessions, "CACHED_BYTES", limit)
-        found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+        found = sessions.SessionCache(ModelFile.read(model_path), None, 1)
         for names in sets:
             found.run(names, feeds)
         assert started.kept() == sets[-kept:]
@@ -172,9 +172,9 @@ def test_pieces_of_networks_that_stay_in_a_cache_are_small(
 ) -> None:
     monkeypatch.setattr(batch_splitting, "IN_CACHE", in_cache)
     seen: list[list[slice]] = []
-    run = batch_splitting.run
+    run = batch_splitting.run_slices
     monkeypatch.setattr(
-        batch_splitting, "run", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
+        batch_splitting, "run_slices", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
     )
     Explainer(model_path, ["cpu"], threads=2).explain(np.zeros((4, 3, 12, 16), np.float32), "gradcam")
     assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]
@@ -189,7 +189,7 @@ def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny, monkeypatch: 
     for path in (tiny.save(tmp_path / "m.onnx"), external(tmp_path, tiny)):
         for limit, kept in [(3 * (weights + 100), 3), (3 * weights - 1, 2)]:
             monkeypatch.setattr(sessions, "CACHED_BYTES", limit)
-            found = sessions.Sessions(ModelFile.read(path), None, 1)
+            found = sessions.SessionCache(ModelFile.read(path), None, 1)
             for names in sets:
                 found.run(frozenset(names), feeds)
             assert started.kept() == sets[-kept:]
@@ -197,7 +197,7 @@ def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny, monkeypatch: 
 
 
 def test_failure_while_running(model_path: Path) -> None:
-    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    found = sessions.SessionCache(ModelFile.read(model_path), None, 1)
     with pytest.raises(ProviderError, match=f"onnxruntime failed on 1 images with {CPU}: ") as raised:
         found.run(frozenset({"logits"}), {"images": np.zeros((1, 3, 9, 9), np.float32)})
     assert "\n" not in str(raised.value)
@@ -205,7 +205,7 @@ def test_failure_while_running(model_path: Path) -> None:
 
 def test_the_head_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fed with the target layer's output, the graph starts there and needs no image."""
-    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    found = sessions.SessionCache(ModelFile.read(model_path), None, 1)
     started = StartedSessions(monkeypatch)
     images, targets = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32), np.array([4, 1])
     whole = found.run(frozenset({"logits", "activations", "gradients"}), {"images": images, "targets": targets})
@@ -216,14 +216,14 @@ def test_the_head_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_input_that_is_not_fed(model_path: Path) -> None:
-    found = sessions.Sessions(ModelFile.read(model_path), None, 1)
+    found = sessions.SessionCache(ModelFile.read(model_path), None, 1)
     feeds = {"activations": np.zeros((1, 5, 6, 8), np.float32), "targets": np.array([0])}
     with pytest.raises(ModelFileError, match=r"computing input_gradients needs images besides activations and targets"):
         found.run(frozenset({"input_gradients"}), feeds)
 
 
 def test_threads_do_not_spin_behind_the_target_layer(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = sessions.Sessions(ModelFile.read(model_path), None, 2)
+    made = sessions.SessionCache(ModelFile.read(model_path), None, 2)
     entries: list[dict[str, str]] = []
 
     class Options(onnxruntime.SessionOptions):
@@ -249,13 +249,13 @@ import os, sys
 import numpy as np
 from seewhy._shared.cpu_count import most_threads
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Sessions
+from seewhy.runtime.sessions import SessionCache
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-found = Sessions(ModelFile.read(sys.argv[1]), None, 1)
+found = SessionCache(ModelFile.read(sys.argv[1]), None, 1)
 feeds = {"images": np.ones((32, 3, 192, 192), np.float32), "targets": np.zeros(32, np.int64)}
 
 session = found.make(frozenset({"logits", "guided_gradients"}), lambda options: None)

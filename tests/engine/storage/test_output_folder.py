@@ -19,8 +19,8 @@ from seewhy import Explainer, ImageError, OutputError
 from seewhy._shared.text import printable, safe_folder_name, safe_name, short
 from seewhy.storage.image_encoding import FORMATS, Encoding
 from seewhy.storage.output_folder import Folder
-from seewhy.storage.result_files import save_picture
-from seewhy.storage.result_names import plan
+from seewhy.storage.result_files import save_figure
+from seewhy.storage.result_names import unique_names
 from support.tiny_model import load
 
 Photo = Callable[..., Image.Image]
@@ -42,7 +42,7 @@ Photo = Callable[..., Image.Image]
     ],
 )
 def test_planned_names_of_results(inputs: list[str], expected: list[str]) -> None:
-    assert [path.as_posix() for path in plan([PurePath(name) for name in inputs])] == expected
+    assert [path.as_posix() for path in unique_names([PurePath(name) for name in inputs])] == expected
 
 
 names = st.lists(st.text(st.sampled_from("ab.A~2\n\\\x1b "), min_size=1, max_size=5), min_size=1, max_size=8).map(
@@ -52,7 +52,7 @@ names = st.lists(st.text(st.sampled_from("ab.A~2\n\\\x1b "), min_size=1, max_siz
 
 @given(names)
 def test_plan_never_collides(inputs: list[str]) -> None:
-    planned = plan([PurePath(name) for name in inputs])
+    planned = unique_names([PurePath(name) for name in inputs])
     assert len({str(path).casefold() for path in planned}) == len(inputs)
     for path in planned:
         assert str(path).isprintable() and not path.is_absolute() and ".." not in path.parts
@@ -271,9 +271,9 @@ def test_largest_pictures(tmp_path: Path, kind: str, side: int) -> None:
     folder, name = Folder(tmp_path), PurePath("a")
     for size in ((side + 1, 1), (1, side + 1)):
         with pytest.raises(ImageError, match=rf"a\.x\.{kind}: \d+x\d+ pixels, but {kind} takes at most {side} a side"):
-            save_picture(folder, name, "x", Image.new("RGB", size), Encoding(kind))
+            save_figure(folder, name, "x", Image.new("RGB", size), Encoding(kind))
         assert list(tmp_path.iterdir()) == []
-    path = save_picture(folder, name, "x", Image.new("RGB", (side, 1)), Encoding(kind)).path
+    path = save_figure(folder, name, "x", Image.new("RGB", (side, 1)), Encoding(kind)).path
     assert load(path).shape == (1, side, 3)
 
 
@@ -293,7 +293,7 @@ def test_save_writes_figures_and_arrays(explainer: Explainer, photo: Photo, tmp_
         *("a.gradcam.png", "a.gradcam.npz", "b.gradcam.png", "b.gradcam.npz"),
         *("image 2.gradcam.png", "image 2.gradcam.npz"),
     ]
-    for path, picture in zip(written[::2], result.pictures(), strict=True):
+    for path, picture in zip(written[::2], result.figures(), strict=True):
         assert np.array_equal(load(path), np.asarray(picture))
     with np.load(written[3], allow_pickle=False) as saved:
         assert set(saved) == {"logits", "target", "attributions", "heatmap", "maps"}

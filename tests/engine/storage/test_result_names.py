@@ -14,7 +14,7 @@ from seewhy.methods.registry import METHODS
 from seewhy.storage.image_encoding import FORMATS
 from seewhy.storage.manifest import NAME as MANIFEST
 from seewhy.storage.provenance import NAME as RUN
-from seewhy.storage.result_names import Names, plan
+from seewhy.storage.result_names import ResultNames, unique_names
 
 LONGEST_SUFFIX = max(len(f".{method}.99999.webp") for method in [*METHODS, "sheet"])
 
@@ -85,13 +85,13 @@ def check(names: list[PurePath]) -> None:
 
 @given(st.lists(paths, min_size=1, max_size=8))
 def test_expected_names(inputs: list[str]) -> None:
-    check(plan([PurePath(name) for name in inputs]))
+    check(unique_names([PurePath(name) for name in inputs]))
 
 
 @given(st.lists(paths, max_size=5), st.lists(paths, max_size=8), st.booleans())
 def test_names_that_nobody_expected(expected: list[str], others: list[str], first: bool) -> None:
     """Members of archives come between files, or after them."""
-    names = Names()
+    names = ResultNames()
     names.expect(PurePath(name) for name in expected)
     orders = [expected, others] if first else [others, expected]
     check([names.take(PurePath(name)) for order in orders for name in order])
@@ -101,7 +101,7 @@ def test_names_that_nobody_expected(expected: list[str], others: list[str], firs
 @settings(max_examples=40)
 def test_names_can_be_created_and_stay_below(tmp_path_factory: pytest.TempPathFactory, inputs: list[str]) -> None:
     root = tmp_path_factory.mktemp("names")
-    for name in plan([PurePath(name) for name in inputs]):
+    for name in unique_names([PurePath(name) for name in inputs]):
         path = root / name.with_name(f"{name.name}.gradcam.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb"):
@@ -110,7 +110,7 @@ def test_names_can_be_created_and_stay_below(tmp_path_factory: pytest.TempPathFa
 
 
 def named(*inputs: str) -> list[str]:
-    return [name.as_posix() for name in plan([PurePath(name) for name in inputs])]
+    return [name.as_posix() for name in unique_names([PurePath(name) for name in inputs])]
 
 
 def test_names_do_not_depend_on_what_comes_later() -> None:
@@ -153,11 +153,11 @@ def test_absolute_and_climbing_paths() -> None:
 )
 def test_names_on_other_systems(inputs: list[str], expected: list[str]) -> None:
     assert named(*inputs) == expected
-    check(plan([PurePath(name) for name in inputs]))
+    check(unique_names([PurePath(name) for name in inputs]))
 
 
 def test_names_that_are_safe_only_before_they_are_cut() -> None:
-    [device] = plan([PurePath(f"con{' ' * 300}x.jpg")])
+    [device] = unique_names([PurePath(f"con{' ' * 300}x.jpg")])
     assert device.name == "%63on" + " " * 155
     folders = [
         "." * 300,
@@ -167,14 +167,14 @@ def test_names_that_are_safe_only_before_they_are_cut() -> None:
         f"{'?' * 80}",
         "x" * 159 + "/",
     ]
-    names = plan([PurePath(folder, f"{number}.jpg") for number, folder in enumerate(folders)])
+    names = unique_names([PurePath(folder, f"{number}.jpg") for number, folder in enumerate(folders)])
     assert all(len(part) <= 160 for name in names for part in name.parts)
     check(names)
 
 
 def test_names_of_earlier_results_are_not_given_again() -> None:
     """Earlier results may have names that are not given any more."""
-    names = Names()
+    names = ResultNames()
     names.reserve(PurePath(name) for name in ["a:b", "\u00e9", "folder./x", "a. ", "..", "."])
     inputs = [PurePath(name) for name in ["a:b.jpg", "E\u0301.jpg", "FOLDER/x.jpg", "a.jpg"]]
     names.expect(inputs)
@@ -187,16 +187,16 @@ def test_inputs_without_a_name() -> None:
 
 def test_long_names() -> None:
     long = "x" * 300
-    one, two = plan([PurePath(f"{long}1.jpg"), PurePath(f"{long}2.jpg")])
+    one, two = unique_names([PurePath(f"{long}1.jpg"), PurePath(f"{long}2.jpg")])
     assert one.name == "x" * 160 and two.name == "x" * 160 + "~2"
-    [deep] = plan([PurePath("/".join(["folder"] * 1000), "a.jpg")])
-    [other] = plan([PurePath("/".join(["folder"] * 1001), "a.jpg")])
+    [deep] = unique_names([PurePath("/".join(["folder"] * 1000), "a.jpg")])
+    [other] = unique_names([PurePath("/".join(["folder"] * 1001), "a.jpg")])
     assert deep.name == other.name == "a" and deep != other and len(str(deep)) < 100
 
 
 def test_a_name_many_times() -> None:
     """Each takes as long as the first, or this would take minutes."""
-    names = Names()
+    names = ResultNames()
     taken = [names.take(PurePath("a.jpg")).name for _ in range(5_000)]
     assert taken[:4] == ["a", "a.jpg", "a.jpg~2", "a.jpg~3"] and taken[-1] == "a.jpg~4999"
     assert len(set(taken)) == 5_000

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, MethodError, Settings, Summary, TargetError, __version__, explain_folder
+from seewhy import Explainer, JobSummary, MethodError, Settings, TargetError, __version__, explain_folder
 from support.command_line import run
 from support.references.methods import minmax, upsample
 from support.tiny_model import Tiny
@@ -39,7 +39,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 def test_manifest_of_pictures(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = explain_folder(explainer, photos, out, Settings(["gradcam", "backprop"], top=2))
-    assert summary == Summary(9, 1, 0, None, out / "manifest.jsonl")
+    assert summary == JobSummary(9, 1, 0, None, out / "manifest.jsonl")
     found = lines(out)
     assert [Path(line["path"]) for line in found] == [photos / f"{i}.png" for i in range(10)]
     for line in found:
@@ -121,12 +121,12 @@ def test_parquet_shards(photos: Path, explainer: Explainer, tmp_path: Path, full
         assert row["error"] is None and row["label"] == row["target_label"] == expected.labels[0]
         assert len(row["top5"]) == 5 and row["top5"][0]["class"] == row["predicted"]
         if full_size:
-            assert row["rule"] == "ready" and np.array_equal(found, expected.heatmaps[0])
+            assert row["postprocessing"] == "ready" and np.array_equal(found, expected.heatmaps[0])
             continue
         assert np.array_equal(found, expected.maps[0])  # type: ignore[index]
         # The rule, followed to the letter in float64.
         relu = "relu; " if row["method"] == "gradcam" else ""
-        assert row["rule"] == f"{relu}bilinear, half-pixel centres, to 12x16; min-max to 0..1"
+        assert row["postprocessing"] == f"{relu}bilinear, half-pixel centres, to 12x16; min-max to 0..1"
         values = np.maximum(found, 0) if relu else found
         heatmap = minmax(upsample(values.astype(np.float64), (12, 16)))
         # Upsampling rounds to float32, by 2^-24 of the largest value; scaling divides that by the map's range, which is
@@ -196,12 +196,12 @@ def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Pat
     written = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     Image.open(photos / "1.png").save(photos / "10.png")
     second = explain_folder(explainer, photos, out, settings)
-    assert second == Summary(10, 1, first.done + first.failed, None, out / "manifest.jsonl")
+    assert second == JobSummary(10, 1, first.done + first.failed, None, out / "manifest.jsonl")
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert sorted(Path(line["path"]).name for line in lines(out)) == sorted(p.name for p in photos.iterdir())
-    assert explain_folder(explainer, photos, out, settings) == Summary(10, 1, 11, None, out / "manifest.jsonl")
+    assert explain_folder(explainer, photos, out, settings) == JobSummary(10, 1, 11, None, out / "manifest.jsonl")
     anew = explain_folder(explainer, photos, out, settings, restart=True)
-    assert (anew.done, anew.failed, anew.before) == (10, 1, 0) and len(lines(out)) == 11
+    assert (anew.done, anew.failed, anew.already_recorded) == (10, 1, 0) and len(lines(out)) == 11
 
 
 @pytest.mark.parametrize(
@@ -245,5 +245,5 @@ def test_methods_without_a_map_at_full_size(photos: Path, tiny: Tiny, model_path
     explainer = Explainer(model_path, threads=1)
     explain_folder(explainer, photos / "1.png", out, Settings(["backprop"], shards="npz", full_size=True))
     with np.load(out / "shards" / "00000.npz") as shard:
-        assert shard["heatmap"].shape == (1, *tiny.size) and str(shard["rule"][0]) == "ready"
+        assert shard["heatmap"].shape == (1, *tiny.size) and str(shard["postprocessing"][0]) == "ready"
         assert np.array_equal(shard["heatmap"][0], explainer.explain(photos / "1.png", "backprop").heatmaps[0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seewhy import TargetError
-from seewhy.targets.class_targets import check_top, find_label, highest, resolve
+from seewhy.targets.class_targets import find_label, resolve_targets, top_classes, validate_top
 from support.tiny_model import LABELS
 
 
@@ -33,7 +33,7 @@ from support.tiny_model import LABELS
     ],
 )
 def test_forms_of_targets_are_resolved(target: Any, expected: list[Any]) -> None:
-    found = resolve(target, 2, 6, LABELS)
+    found = resolve_targets(target, 2, 6, LABELS)
     assert found.dtype == np.int64
     assert found.tolist() == expected
 
@@ -68,7 +68,7 @@ def test_forms_of_targets_are_resolved(target: Any, expected: list[Any]) -> None
 )
 def test_refused(target: Any, words: str) -> None:
     with pytest.raises(TargetError, match=words) as raised:
-        resolve(target, 2, 6, LABELS)
+        resolve_targets(target, 2, 6, LABELS)
     assert "\n" not in str(raised.value)
 
 
@@ -112,24 +112,24 @@ def test_ambiguous_label() -> None:
 
 def test_no_labels() -> None:
     with pytest.raises(TargetError, match="target 'cat': the model file holds no labels; give a class index"):
-        resolve("cat", 1, 6, None)
+        resolve_targets("cat", 1, 6, None)
 
 
 def test_highest_classes_come_in_order() -> None:
     logits = np.array([[1, 3, 2], [5, 5, 5], [-1, -3, 0]], np.float32)
-    assert highest(logits, 2).tolist() == [[1, 2], [0, 1], [2, 0]]
+    assert top_classes(logits, 2).tolist() == [[1, 2], [0, 1], [2, 0]]
 
 
 @pytest.mark.parametrize("values", [1, 2, 7])
 def test_highest_of_many_that_tie(values: int) -> None:
     """Far more than the few that a sort leaves in their order by chance."""
     logits = np.random.default_rng(0).integers(0, values, (2, 1000)).astype(np.float32)
-    for row, found in zip(logits.tolist(), highest(logits, 1000).tolist(), strict=True):
+    for row, found in zip(logits.tolist(), top_classes(logits, 1000).tolist(), strict=True):
         assert found == sorted(range(1000), key=lambda index: (-row[index], index))
 
 
 @pytest.mark.parametrize("top", [0, -1, 7, 1.0, True, "2"])
 def test_wrong_top(top: Any) -> None:
     with pytest.raises(TargetError, match="top must be an integer from 1 to 6"):
-        check_top(top, 6)
-    assert check_top(np.int64(6), 6) == 6
+        validate_top(top, 6)
+    assert validate_top(np.int64(6), 6) == 6

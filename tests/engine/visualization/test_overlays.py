@@ -14,7 +14,7 @@ from PIL import Image
 
 from seewhy import Explainer, ImageError, OutputError
 from seewhy.contract.metadata import Preprocessing
-from seewhy.images.preprocessing import photograph
+from seewhy.images.preprocessing import load_image
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import PALETTES, palette
 from seewhy.visualization.contact_sheet import contact_sheet
@@ -55,7 +55,7 @@ def test_overlay_by_hand(explainer: Explainer, photo: Photo, colormap: str, alph
     for i in range(2):
         for k in range(2):
             colours = palette(colormap)[np.rint(255 * result.heatmaps[i, k].astype(np.float64)).astype(int)]
-            exact = alpha * colours + (1 - alpha) * result.photographs[i].view
+            exact = alpha * colours + (1 - alpha) * result.images[i].view
             # Rounded to nearest; a value of exactly one half may go either way.
             assert np.abs(np.asarray(drawn[2 * i + k]) - exact).max() <= 0.5 + 1e-4
 
@@ -66,7 +66,7 @@ def test_overlays_need_no_heatmaps(explainer: Explainer, photo: Photo, method: s
     result = explainer.explain([photo(seed=1), photo(seed=2)], method, target=[[0, 1], [2, 3]])
     drawn = result.overlays("turbo", 0.4)
     assert not {"attributions", "heatmaps"} & set(vars(result))
-    photos = [photo for photo in result.photographs for _ in range(2)]
+    photos = [photo for photo in result.images for _ in range(2)]
     expected = overlays(photos, result.heatmaps.reshape(-1, *result.heatmaps.shape[2:]), "turbo", 0.4)
     for one, other in zip(drawn, expected, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
@@ -75,7 +75,7 @@ def test_overlays_need_no_heatmaps(explainer: Explainer, photo: Photo, method: s
 
 def test_gradient_picture_by_hand(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain([photo(), photo(seed=3)], method="backprop")
-    for values, picture in zip(result.attributions.astype(np.float64), result.pictures(), strict=True):
+    for values, picture in zip(result.attributions.astype(np.float64), result.figures(), strict=True):
         scaled = np.rint((values - values.min()) / (values.max() - values.min()) * 255).transpose(1, 2, 0)
         assert np.abs(np.asarray(picture).astype(int) - scaled).max() <= 1
         assert np.asarray(picture).min() == 0 and np.asarray(picture).max() == 255
@@ -83,7 +83,7 @@ def test_gradient_picture_by_hand(explainer: Explainer, photo: Photo) -> None:
 
 def test_pictures_are_overlays_for_maps(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain(photo(), method="cam")
-    pairs = zip(result.pictures("turbo", 0.4), result.overlays("turbo", 0.4), strict=True)
+    pairs = zip(result.figures("turbo", 0.4), result.overlays("turbo", 0.4), strict=True)
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
@@ -152,7 +152,7 @@ def test_only_what_the_model_saw_is_drawn_on(cropping: Explainer, photo: Photo, 
 def test_heat_lands_where_the_model_saw_it(cropping: Explainer) -> None:
     """A view whose heat is one spot, drawn back onto a large photograph."""
     array = np.zeros((400, 600, 3), np.uint8)
-    photo = photograph(array, cropping.metadata)
+    photo = load_image(array, cropping.metadata)
     heat = np.zeros((1, 12, 16), np.float32)
     heat[0, 3, 10] = 1
     found = np.asarray(overlays([photo], heat, "grey", 1.0, "original")[0])[..., 0].astype(float)
@@ -175,7 +175,7 @@ def test_padded_view_stays_on_the_photograph(tmp_path: Path, photo: Photo) -> No
     explainer = Explainer(Tiny(preprocessing=Preprocessing("none")).save(tmp_path / "pad.onnx"))
     image = photo(9, 5)
     result = explainer.explain(image)
-    assert result.photographs[0].placement == Placement(-3, -3, 1, 1)
+    assert result.images[0].placement == Placement(-3, -3, 1, 1)
     found = np.asarray(result.overlays("grey", 1, "original")[0])[..., 0].astype(float)
     assert found.shape == (5, 9)
     assert np.abs(found - 255 * result.heatmaps[0][3:8, 3:12]).max() <= 1

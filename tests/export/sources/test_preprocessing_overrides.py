@@ -12,7 +12,7 @@ from torch import nn
 
 from seewhy.contract.metadata import Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
-from seewhy.images.preprocessing import normalise, photograph
+from seewhy.images.preprocessing import load_image, normalise
 from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
 from seewhy_export.sources.source import Source
 from seewhy_export.sources.timm_models import preprocessing_of
@@ -125,7 +125,7 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], photo: Callable[...,
     metadata = Metadata(
         ModelInfo("", "", ""), (height, width), 3, 2, None, preprocessing, None, "softmax", Rectifiers(), {}, {}
     )
-    seen = photograph(picture, metadata)
+    seen = load_image(picture, metadata)
     ours = normalise([seen], metadata)[0]
     mean, std = (np.array(how[key], np.float64).reshape(3, 1, 1) for key in ("mean", "std"))
     assert np.array_equal(np.rint((theirs * std + mean) * 255), seen.view.transpose(2, 0, 1))

@@ -208,7 +208,7 @@ def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "note:         best.pth: weights taken from state_dict, behind the prefix 'module.'" in done.output
     explainer = seewhy.Explainer("cats.onnx")
-    assert explainer.labels == ("cat", "Bengal\u202ecat") and explainer.metadata.score == "sigmoid"
+    assert explainer.labels == ("cat", "Bengal\u202ecat") and explainer.metadata.score_kind == "sigmoid"
     assert explainer.metadata.model.name == "cats"
     assert explainer.metadata.preprocessing == Preprocessing(
         "shorter-side", 30, "bicubic", False, (0.5, 0.4, 0.3), (0.25,) * 3, "BGR"
@@ -236,10 +236,10 @@ def test_grey_images(factories: Path) -> None:
 def test_several_heads(factories: Path) -> None:
     done = CliRunner().invoke(main, "export my_factories:two_heads --size 12 --head b --no-verify".split())
     assert done.exit_code == 0, done.output
-    assert seewhy.Explainer("two_heads.onnx").metadata.classes == 5
+    assert seewhy.Explainer("two_heads.onnx").metadata.class_count == 5
     done = CliRunner().invoke(main, "export my_factories:two_heads --size 12 --head 0 --no-verify".split())
     assert done.exit_code == 0, done.output
-    assert seewhy.Explainer("two_heads.onnx").metadata.classes == 2
+    assert seewhy.Explainer("two_heads.onnx").metadata.class_count == 2
 
 
 def test_the_commands_options(factories: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seewhy import Explainer, explain_folder
-from seewhy.bulk.folder_job import Run
+from seewhy.bulk.folder_job import FolderJob
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
 from support.jobs.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
@@ -33,7 +33,7 @@ def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Pa
     paths[2].write_bytes(b"no image")
     summary, said = resume(explainer, photos, out, form)
     assert said == ["images whose files have changed since they were explained: 2; --changed explains them again"]
-    assert (summary.done, summary.failed, summary.before) == (9, 0, 9)
+    assert (summary.done, summary.failed, summary.already_recorded) == (9, 0, 9)
     unchanged = {name for name in before if name != "run.json"}
     assert {name: contents(out)[name] for name in unchanged} == {name: before[name] for name in unchanged}
 
@@ -43,7 +43,7 @@ def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Pa
         "images whose files have changed since they were explained: 2",
         f"images that are explained again: {again}",
     ]
-    assert (summary.done, summary.failed, summary.before) == (8, 1, 9 - again)
+    assert (summary.done, summary.failed, summary.already_recorded) == (8, 1, 9 - again)
     fresh = tmp_path / "fresh"
     explain_folder(explainer, photos, fresh, broken_jobs.settings(form))
     sort_manifest(out)
@@ -65,7 +65,7 @@ def test_an_image_that_failed_and_was_mended(explainer: Explainer, tmp_path: Pat
     assert explain_folder(explainer, photos, out).failed == 1
     paths[3].write_bytes(good)
     summary, said = resume(explainer, photos, out, "png", changed=True)
-    assert len(said) == 2 and (summary.done, summary.failed, summary.before) == (5, 0, 4)
+    assert len(said) == 2 and (summary.done, summary.failed, summary.already_recorded) == (5, 0, 4)
 
 
 def test_an_archive_that_was_replaced(explainer: Explainer, tmp_path: Path, out: Path, png: bytes) -> None:
@@ -76,9 +76,9 @@ def test_an_archive_that_was_replaced(explainer: Explainer, tmp_path: Path, out:
     inputs = [tar, tmp_path / "photos"]
     explain_folder(explainer, inputs, out)
     archive(tar, ["a.png", "b.png", "c.png"], png)
-    assert explain_folder(explainer, inputs, out).before == 4
+    assert explain_folder(explainer, inputs, out).already_recorded == 4
     summary = explain_folder(explainer, inputs, out, changed=True)
-    assert (summary.done, summary.before) == (5, 3)
+    assert (summary.done, summary.already_recorded) == (5, 3)
 
 
 def test_a_copy_of_the_same_images_counts_as_unchanged(explainer: Explainer, tmp_path: Path, out: Path) -> None:
@@ -120,7 +120,7 @@ def test_results_of_images_that_the_job_is_not_given_stay(
     before = contents(out)
     changed.write_bytes(changed.read_bytes() + b"\0")
     said: list[str] = []
-    for _ in Run(explainer, Inputs([two], out), out, settings, changed=True, notice=said.append):
+    for _ in FolderJob(explainer, Inputs([two], out), out, settings, changed=True, notice=said.append):
         pass
     if form == "png":
         assert said[-1] == "images that are explained again: 1" and len(lines(out)) == 6
@@ -129,7 +129,9 @@ def test_results_of_images_that_the_job_is_not_given_stay(
         assert {name: contents(out)[name] for name in before if name != "run.json"} == {
             name: content for name, content in before.items() if name != "run.json"
         }
-    assert explain_folder(explainer, [one, two], out, settings, changed=True).before == (6 if form == "png" else 0)
+    assert explain_folder(explainer, [one, two], out, settings, changed=True).already_recorded == (
+        6 if form == "png" else 0
+    )
     assert len(lines(out)) == 6
 
 
@@ -142,13 +144,13 @@ def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, 
     for line in lines(out)[:3]:
         (out / line["files"][0]["path"]).unlink()
     said: list[str] = []
-    run = Run(explainer, Inputs([two], out), out, notice=said.append)
-    assert list(run) == [] and run.before == 3 and len(lines(out)) == 6
+    run = FolderJob(explainer, Inputs([two], out), out, notice=said.append)
+    assert list(run) == [] and run.already_recorded == 3 and len(lines(out)) == 6
     assert said == [
         "images whose results are missing or incomplete: 3",
         "images that are not explained again, since they or others of their shard are not given: 3",
     ]
-    assert explain_folder(explainer, [one, two], out).before == 3
+    assert explain_folder(explainer, [one, two], out).already_recorded == 3
     assert problems(out) == 0
 
 
@@ -166,7 +168,7 @@ def test_an_image_that_was_missing_and_came(explainer: Explainer, tmp_path: Path
 
 def resume_without(explainer: Explainer, images: list[Path], out: Path) -> list[str]:
     said: list[str] = []
-    assert list(Run(explainer, Inputs(images, out), out, notice=said.append)) == []
+    assert list(FolderJob(explainer, Inputs(images, out), out, notice=said.append)) == []
     return said
 
 

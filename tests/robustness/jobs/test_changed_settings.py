@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from seewhy import Explainer, ImageError, OutputError, explain_folder
-from seewhy.bulk.folder_job import Run
+from seewhy.bulk.folder_job import FolderJob
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
@@ -97,7 +97,7 @@ def test_paths_of_both_kinds(explainer: Explainer, tmp_path: Path, out: Path, mo
     explain_folder(explainer, tmp_path / "one" / "photos", out)
     monkeypatch.chdir(tmp_path / "two")
     assert explain_folder(explainer, "photos", out).done == 2
-    assert explain_folder(explainer, tmp_path / "one" / "photos", out).before == 2
+    assert explain_folder(explainer, tmp_path / "one" / "photos", out).already_recorded == 2
     monkeypatch.chdir(tmp_path / "one")
     refused(out, "relative_to was '.*two' and is", lambda: explain_folder(explainer, "photos", out))
 
@@ -120,14 +120,14 @@ def test_other_images_into_the_same_folder(form: str, explainer: Explainer, tmp_
     paths = [*pictures(monday, 9, 2), *pictures(tuesday, 8, 1)]
     first = explain_folder(explainer, monday, out, broken_jobs.settings(form))
     sizes: list[int] = []
-    run = Run(explainer, Inputs([tuesday], out), out, broken_jobs.settings(form, batch_size=4))
+    run = FolderJob(explainer, Inputs([tuesday], out), out, broken_jobs.settings(form, batch_size=4))
     for outcome in run:
         sizes.append(1)
         assert run.done + run.failed == len(sizes) <= run.total == 8, outcome
     assert (first.done, first.failed) == (7, 2)
-    assert (run.done, run.failed, run.before, run.stopped) == (7, 1, 0, False)
+    assert (run.done, run.failed, run.already_recorded, run.stopped) == (7, 1, 0, False)
     again = explain_folder(explainer, [monday, tuesday], out, broken_jobs.settings(form))
-    assert (again.done, again.failed, again.before) == (14, 3, 17)
+    assert (again.done, again.failed, again.already_recorded) == (14, 3, 17)
     assert_complete(out, paths, form)
 
 

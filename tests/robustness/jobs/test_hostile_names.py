@@ -14,7 +14,7 @@ import pytest
 from seewhy import Explainer, ImageError, OutputError, explain_folder
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.manifest_lines import encoded
-from seewhy.storage.result_names import plan
+from seewhy.storage.result_names import unique_names
 from support import command_line
 from support.jobs.broken_jobs import archive, contents, explained, lines
 
@@ -58,7 +58,7 @@ def test_odd_names(explainer: Explainer, place: Path, png: bytes) -> None:
     text = (place / "out" / "manifest.jsonl").read_bytes()
     assert text.isascii() and len(text.splitlines()) == len(names)
     again = explain_folder(explainer, place / "in", place / "out")
-    assert again.before == again.done == len(names)
+    assert again.already_recorded == again.done == len(names)
 
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])
@@ -187,7 +187,7 @@ def test_evil_members_of_archives(explainer: Explainer, place: Path, png: bytes)
     assert all("a link or a device" in line["error"] for line in found[-4:])
     assert len({line["path"] for line in found}) == len(found)
     again = explain_folder(explainer, path, place / "out")
-    assert again.before == len(found) == again.done + again.failed
+    assert again.already_recorded == len(found) == again.done + again.failed
 
 
 def test_an_archive_called_as_a_run_s_own_files(explainer: Explainer, place: Path, png: bytes) -> None:
@@ -250,7 +250,7 @@ def test_a_file_called_as_a_member_is(explainer: Explainer, place: Path, png: by
     (place / "in" / "a.tar#m.png").write_bytes(png)
     found = explained(explainer, [path, place / "in" / "a.tar#m.png"], place)
     assert [line["path"].partition("#")[2] for line in found] == ["m.png (2)", "n.png", "m.png"]
-    assert explain_folder(explainer, [path, place / "in" / "a.tar#m.png"], place / "out").before == 3
+    assert explain_folder(explainer, [path, place / "in" / "a.tar#m.png"], place / "out").already_recorded == 3
 
 
 def test_paths_without_a_last_component(explainer: Explainer, place: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_job_resumes_whose_results_have_names_that_are_not_given_any_more(
     (place / "out" / "manifest.jsonl").write_bytes(encoded(line))
     (place / "out" / "a?b.gradcam.png").write_bytes(b"earlier")
     summary = explain_folder(explainer, place / "in", place / "out")
-    assert (summary.before, summary.done, summary.failed) == (1, 3, 0)
+    assert (summary.already_recorded, summary.done, summary.failed) == (1, 3, 0)
     assert [[file["path"] for file in line["files"]] for line in lines(place / "out")] == [
         ["a?b.gradcam.png"],
         ["a%3Fb.png.gradcam.png"],
@@ -385,7 +385,7 @@ def test_a_job_resumes_whose_results_have_names_that_are_not_given_any_more(
 
 def test_planned_names_are_short_and_apart() -> None:
     paths = [PurePath(name) for name in EVIL]
-    names = plan(paths)
+    names = unique_names(paths)
     assert len(set(names)) == len(names)
     for name in names:
         assert not name.is_absolute() and ".." not in name.parts and len(name.parts) < 60

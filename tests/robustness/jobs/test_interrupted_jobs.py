@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from seewhy import Explainer, OutputError, explain_folder
-from seewhy.bulk.folder_job import Run
+from seewhy.bulk.folder_job import FolderJob
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.folder_lock import locked
 from support.jobs import broken_jobs
@@ -46,7 +46,7 @@ def test_unfinished_files_go_when_a_run_begins(explainer: Explainer, photos: Pat
     """Not only when it ends: a disk that they have filled would be full for the next run too."""
     (out / ".seewhy-unfinished").mkdir(parents=True)
     (out / ".seewhy-unfinished" / "0.1.tmp").write_bytes(b"half a picture")
-    with closing(iter(Run(explainer, Inputs([photos], out), out))) as outcomes:
+    with closing(iter(FolderJob(explainer, Inputs([photos], out), out))) as outcomes:
         next(outcomes)
         assert not (out / ".seewhy-unfinished" / "0.1.tmp").exists()
 
@@ -63,7 +63,7 @@ def test_a_torn_manifest(
         manifest = copied(whole(form), out)
         manifest.write_bytes(manifest.read_bytes()[:end] + bytes(100 * (number % 2)))
         summary = explain_folder(explainer, photos, out, broken_jobs.settings(form))
-        assert summary.before < COUNT == summary.done + summary.failed
+        assert summary.already_recorded < COUNT == summary.done + summary.failed
         assert_same(out, whole(form), paths, form)
         shutil.rmtree(out)
 
@@ -83,7 +83,7 @@ def test_a_shard_that_lacks_lines_is_not_committed(
     manifest = copied(whole(form), out)
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[: 8 + left]))
     summary = explain_folder(explainer, photos, out, broken_jobs.settings(form))
-    assert summary.before == 8
+    assert summary.already_recorded == 8
     assert_same(out, whole(form), paths, form)
 
 
@@ -253,7 +253,7 @@ def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
 def test_the_second_run_is_refused(
     whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
 ) -> None:
-    with closing(iter(Run(explainer, Inputs([photos], out), out))) as first:
+    with closing(iter(FolderJob(explainer, Inputs([photos], out), out))) as first:
         next(first)
         for restart in (False, True):
             with pytest.raises(OutputError, match=rf"another run \(process {os.getpid()} on .*\) is writing here"):

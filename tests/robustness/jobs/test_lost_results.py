@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from seewhy import Explainer, OutputError, explain_folder
-from seewhy.bulk.folder_job import Run
+from seewhy.bulk.folder_job import FolderJob
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
 from support.jobs import broken_jobs
@@ -42,7 +42,7 @@ def test_a_shard_that_is_missing_or_short_is_made_again(
     spoil(out / "shards" / "00001.npz")
     summary, said = resume(explainer, photos, out, "npz")
     assert said == ["images whose results are missing or incomplete: 4", "images that are explained again: 4"]
-    assert (summary.done, summary.failed, summary.before) == (COUNT - 3, 3, COUNT - 4)
+    assert (summary.done, summary.failed, summary.already_recorded) == (COUNT - 3, 3, COUNT - 4)
     (out / "shards" / "elsewhere").unlink(missing_ok=True)
     assert contents(out / "shards") == contents(whole("npz") / "shards")
     assert sorted(line["path"] for line in lines(out)) == [line["path"] for line in lines(whole("npz"))]
@@ -64,7 +64,7 @@ def test_a_picture_that_is_missing_or_short_is_made_again(
         spoil(out / line["files"][0]["path"])
     summary, said = resume(explainer, photos, out, "png")
     assert said == ["images whose results are missing or incomplete: 3", "images that are explained again: 3"]
-    assert summary.before == COUNT - 3
+    assert summary.already_recorded == COUNT - 3
     for link in out.rglob("elsewhere"):
         link.unlink()
     sort_manifest(out)
@@ -95,7 +95,7 @@ def test_everything_deleted_but_the_records(
         f"images whose results are missing or incomplete: {lost}",
         f"images that are explained again: {lost}",
     ]
-    assert (summary.done, summary.before) == (COUNT - 3, COUNT - lost)
+    assert (summary.done, summary.already_recorded) == (COUNT - 3, COUNT - lost)
     sort_manifest(out)
     assert_same(out, whole(form), paths, form)
 
@@ -107,13 +107,13 @@ def test_a_job_that_is_broken_off_while_it_makes_results_again(
     shutil.copytree(whole("npz"), out)
     for name in ("00000.npz", "00002.npz"):
         (out / "shards" / name).unlink()
-    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings("npz"))
+    run = FolderJob(explainer, Inputs([photos], out), out, broken_jobs.settings("npz"))
     outcomes = iter(run)
     for _ in range(5):
         next(outcomes)
     outcomes.close()
     summary, said = resume(explainer, photos, out, "npz")
-    assert said == [] and summary.done + summary.failed == COUNT > summary.before > COUNT - 8
+    assert said == [] and summary.done + summary.failed == COUNT > summary.already_recorded > COUNT - 8
     sort_manifest(out)
     assert [line["path"] for line in lines(out)] == [line["path"] for line in lines(whole("npz"))]
 
@@ -139,7 +139,7 @@ def test_lines_that_are_missing_from_a_finished_manifest(
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:8]))
     summary, said = resume(explainer, photos, out, form)
     assert said == [f"images that run.json counts and manifest.jsonl lacks: {COUNT - 8}"]
-    assert summary.before == 8
+    assert summary.already_recorded == 8
     assert_same(out, whole(form), paths, form)
 
 
@@ -164,7 +164,7 @@ def test_flipped_bits_in_a_manifest_are_never_taken_for_results(
         flipped[position] ^= 1 << int(random.integers(8))
         manifest.write_bytes(flipped)
         summary, said = resume(explainer, photos, out, form)
-        assert len(said) == 1 and summary.before < COUNT == summary.done + summary.failed
+        assert len(said) == 1 and summary.already_recorded < COUNT == summary.done + summary.failed
         assert_same(out, whole(form), paths, form)
 
 
@@ -246,7 +246,7 @@ def test_a_job_that_is_stopped_before_it_goes_on(
         seen.append(str(path))
         return stat(path, *arguments, **more)
 
-    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings("png"), stop=stop)
+    run = FolderJob(explainer, Inputs([photos], out), out, broken_jobs.settings("png"), stop=stop)
     monkeypatch.setattr(os, "stat", count)
     assert list(run) == [] and run.stopped and len(lines(out)) == COUNT
     assert seen and not [path for path in seen if path.startswith(str(photos)) or path.endswith(".gradcam.png")]
@@ -266,8 +266,8 @@ def test_a_lost_shard_of_images_that_are_not_all_given(
     images = [photos] if gone else [path for path in paths if path != paths[2]]
     said: list[str] = []
     settings = broken_jobs.settings("npz", shard_images=5)
-    run = Run(explainer, Inputs(images, out), out, settings, notice=said.append)
-    assert len(list(run)) == 4 and (run.done, run.before) == (4, 0)
+    run = FolderJob(explainer, Inputs(images, out), out, settings, notice=said.append)
+    assert len(list(run)) == 4 and (run.done, run.already_recorded) == (4, 0)
     assert said == [
         "images whose results are missing or incomplete: 5",
         "images that are explained again: 4",

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path, PurePath
 
 from seewhy.bulk.pending_images import pending_images
-from seewhy.inputs.image_inputs import Input, Inputs
+from seewhy.inputs.image_inputs import ImageInput, Inputs
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -20,13 +20,13 @@ def put(folder: Path, *names: str) -> Path:
     return folder
 
 
-def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[Input]:
+def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[ImageInput]:
     """Return the inputs that are found for these paths and lists."""
     inputs = Inputs([os.fspath(p) for p in paths], out, [os.fspath(p) for p in lists])  # type: ignore[call-overload]
     return list(pending_images(inputs))
 
 
-def names(folder: Path, inputs: list[Input]) -> list[str]:
+def names(folder: Path, inputs: list[ImageInput]) -> list[str]:
     """Return the paths of inputs relative to a folder."""
     return [os.path.relpath(each.path, folder) for each in inputs]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seewhy import Explainer, OutputError
-from seewhy.bulk.folder_job import Run, Summary
+from seewhy.bulk.folder_job import FolderJob, JobSummary
 from seewhy.bulk.verify import Verification
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
@@ -34,10 +34,12 @@ def refused(out: Path, words: str, do: Callable[[], object]) -> None:
 
 def resume(
     explainer: Explainer, photos: Path, out: Path, form: str, changed: bool = False
-) -> tuple[Summary, list[str]]:
+) -> tuple[JobSummary, list[str]]:
     """Run the job again, and return its summary and its notices about the folder."""
     said: list[str] = []
-    run = Run(explainer, Inputs([photos], out), out, broken_jobs.settings(form), changed=changed, notice=said.append)
+    run = FolderJob(
+        explainer, Inputs([photos], out), out, broken_jobs.settings(form), changed=changed, notice=said.append
+    )
     for _ in run:
         pass
     return run.summary(), said

@@ -34,8 +34,8 @@ def load_onnx(spec: str, wanted: Wanted) -> Source:
     path = Path(spec)
     if wanted.weights != "DEFAULT":
         raise ExportError(f"--weights {wanted.weights}: an ONNX file holds its own weights")
-    if wanted.classes is not None:
-        raise ExportError(f"--classes {wanted.classes}: an ONNX file has its own")
+    if wanted.class_count is not None:
+        raise ExportError(f"--classes {wanted.class_count}: an ONNX file has its own")
     file = read_onnx(path, wanted.head)
     channels, size = _channels(path, file.input, wanted.channels), _size(path, file.input, wanted.size)
     refuse_unknown(file)
