@@ -15,14 +15,16 @@ from typing import Any
 
 from seewhy._shared.temp_tables import explained
 from seewhy.bulk.commit import FigureWriter, ResultWriter, ShardWriter, sync
-from seewhy.bulk.explain_files import explain_files, job_targets, validate_settings
-from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.explain_files import explain_files
+from seewhy.bulk.job_request import JobRequest, resolve_job
+from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.pending_images import pending_images
 from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
 from seewhy.bulk.settings import Settings
-from seewhy.errors import MethodError, OutputError
+from seewhy.errors import OutputError
 from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import ImageInput, Inputs
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.methods.registry import origins
 from seewhy.storage import output_folder, provenance
 from seewhy.storage.folder_lock import locked
 from seewhy.storage.manifest import Manifest
@@ -94,27 +96,19 @@ class FolderJob:
         Raises:
             SeewhyError: a method, a target or an option is wrong, or the shards' format lacks a package.
         """
-        self.settings = Settings() if settings is None else settings
+        self.request = self._resolve(explainer, Settings() if settings is None else settings)
         self.total = inputs.total
         # Apart, since the second are counted by other threads, too.
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self.stopped = self._finishing = False
-        self._explainer, self._inputs, self._path = explainer, inputs, Path(folder)
+        self._inputs, self._path = inputs, Path(folder)
         self.restart, self._changed = restart, changed
         self._progress, self._notice = progress, notice
         self._made: list[Path] = []
         self._stop = threading.Event() if stop is None else stop
-        self._check()
 
-    def _check(self) -> None:
-        settings = self.settings
-        validate_settings(self._explainer, settings)
-        if settings.shards is None:
-            if settings.full_size:
-                raise MethodError("full-size heatmaps are for shards (npz, parquet); pictures always have that size")
-            return
-        if settings.raw:
-            raise MethodError(f"raw numbers are for pictures; {settings.shards} shards hold numbers already")
+    def _resolve(self, explainer: Explainer, settings: Settings) -> JobRequest:
+        return resolve_job(explainer, settings)
 
     def finish(self) -> None:
         """Begin no more images; those in work still come out."""
@@ -212,8 +206,8 @@ class FolderJob:
 
     def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: ResultWriter) -> Iterator[Outcome]:
         left = None if self.total is None else max(0, self.total - self.already_recorded)
-        source = pending_images(self._inputs, manifest, self._stops, self._passed)
-        with closing(self._explained(source, folder, left)) as outcomes:
+        tasks = pending_images(self._inputs, manifest, self._stops, self._passed)
+        with closing(self._explained(tasks, folder, left)) as outcomes:
             for outcome in outcomes:
                 commit.add(outcome)
                 self._now[DONE if outcome.error is None else FAILED] += 1
@@ -222,42 +216,41 @@ class FolderJob:
                 yield outcome
 
     def _explained(
-        self, source: Iterator[ImageInput], folder: output_folder.Folder, left: int | None
+        self, tasks: Iterator[ImageTask], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
-        """What becomes of the images, in order; `left` is how many there are, where that is known."""
-        return explain_files(self._explainer, source, folder, self.settings, self._progress, left)
+        """Explain images and yield their outcomes in order; `left` is their number if it is known."""
+        return explain_files(self.request, tasks, folder, self._progress, left)
 
     @contextmanager
     def _committed(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[ResultWriter]:
         """What was added is made safe however the iteration ends, but where making it safe has failed."""
-        settings = self.settings
-        commit: ResultWriter
-        if settings.shards is None:
-            commit = FigureWriter(folder, manifest)
+        request, settings = self.request, self.request.settings
+        writer: ResultWriter
+        if request.shard_format is None:
+            writer = FigureWriter(folder, manifest)
         else:
-            about = ShardInfo(list(settings.methods), self._explainer.sha256, self._facts())
-            commit = ShardWriter(folder, manifest, settings.shards, settings.shard_images, about)
+            info = ShardInfo(list(settings.methods), request.explainer.sha256, self._facts())
+            writer = ShardWriter(folder, manifest, request.shard_format, settings.shard_images, info)
         try:
-            yield commit
+            yield writer
         finally:
-            commit.flush()
+            writer.flush()
 
     def _facts(self) -> provenance.Facts:
-        """What the results are made of."""
-        settings, explainer = self.settings, self._explainer
+        """Return what determines the results, as `run.json` records it."""
+        request, settings, explainer = self.request, self.request.settings, self.request.explainer
         metadata = explainer.metadata
-        resolved = explainer.resolve_methods(list(settings.methods), settings.options)
         external = metadata.external_data and {
             "external_data": {**metadata.external_data, "sha256": explainer.external_data_sha256}
         }
-        pictures = settings.shards is None
         drawn = {
-            "quality": settings.encoding.quality,
+            "quality": settings.quality,
             "colormap": settings.colormap,
             "alpha": settings.alpha,
             "canvas": settings.canvas,
             "raw": settings.raw,
         }
+        plugins = {one.name: dict(origins[one.name]) for one in request.methods if one.name in origins}
         facts: dict[str, Any] = {
             "schema": provenance.SCHEMA,
             "model": {
@@ -270,13 +263,14 @@ class FolderJob:
             "versions": provenance.software_versions(),
             "providers": list(explainer.providers),
             "methods": list(settings.methods),
-            "options": {name: chosen for name, chosen in resolved.items() if chosen},
-            "targets": job_targets(explainer, settings.targets) or None,
+            **({"plugins": plugins} if plugins else {}),
+            "options": {one.name: dict(one.options) for one in request.methods if one.options},
+            "targets": list(request.targets) or None,
             "top": settings.top,
             "preprocessing": None if metadata.preprocessing is None else vars(metadata.preprocessing),
             "decode": "fast" if settings.fast_decode else "exact",
-            "format": settings.encoding.format if pictures else settings.shards,
-            **(drawn if pictures else {"full_size": settings.full_size}),
+            "format": settings.format,
+            **(drawn if request.shard_format is None else {"full_size": settings.full_size}),
         }
         if self._inputs.relative:
             facts["relative_to"] = os.getcwd()

@@ -94,7 +94,7 @@ class Verification:
         for group in groups(file, path):
             end = group.end
             for number, record in group.lines:
-                key = json.dumps((record["path"], record["id"], record["asked"]))
+                key = json.dumps((record["path"], record["id"], record["target"]))
                 if store.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount != 1:
                     raise damaged(path, number, "the image has a line already")
             done = sum(record["status"] == DONE for _, record in group.lines)

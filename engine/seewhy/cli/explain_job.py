@@ -26,7 +26,6 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT
 from seewhy.methods.options import parse_options
-from seewhy.storage.image_encoding import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
 from seewhy.visualization.colormaps import palette
 
@@ -74,14 +73,13 @@ def _run(
     """`others` are fields of `Settings`."""
     # What is wrong is better found before images are listed.
     palette(colormap)
-    pictures = format_ in FORMATS
     settings = Settings(
         list(dict.fromkeys(methods)),
         [read_target(text) for text in targets],
         colormap=colormap,
         options=parse_options(options),
-        encoding=Encoding(format_ if pictures else "png", quality),
-        shards=None if pictures else format_,
+        format=format_,
+        quality=quality,
         **others,
     )
     paths = [path for path in images if path != STANDARD_INPUT]
@@ -221,7 +219,7 @@ def _print_summary(summary: JobSummary, job: FolderJob, progress: Progress) -> N
         text += f"; {_goes_on(job.restart)}" if job.stopped else f"; see {summary.manifest}"
     elif summary.already_recorded and summary.failed:
         text = f"{', '.join(parts)}, which are not tried again but with --restart; see {summary.manifest}"
-    elif summary.already_recorded or job.settings.shards is not None or (summary.failed and count > 1):
+    elif summary.already_recorded or job.request.shard_format is not None or (summary.failed and count > 1):
         text = f"{', '.join(parts)}; see {summary.manifest}"
     else:
         return

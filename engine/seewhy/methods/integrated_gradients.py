@@ -74,12 +74,10 @@ _RULES: dict[str, Callable[[int], _Rule]] = {"gauss-legendre": _gauss_legendre, 
 _BASELINES: dict[str, float | None] = {"zero": None, "black": 0.0, "grey": 0.5, "white": 1.0}
 """Name -> pixel value before normalisation; None is zero after it."""
 
-INTEGRATED_GRADIENTS = MultiPass(
-    _run,
-    lambda batch, options: batch.targets.shape[1] * int(options["steps"]),
-    (
-        Option("steps", 50, integer(1, 1000), "places between baseline and image"),
-        Option("baseline", "zero", choice(_BASELINES), "zero (of the normalised pixels), black, grey or white"),
-        Option("rule", "gauss-legendre", choice(_RULES), "gauss-legendre or midpoint"),
-    ),
+OPTIONS = (
+    Option("steps", 50, integer(1, 1000), "places between baseline and image"),
+    Option("baseline", "zero", choice(_BASELINES), "zero (of the normalised pixels), black, grey or white"),
+    Option("rule", "gauss-legendre", choice(_RULES), "gauss-legendre or midpoint"),
 )
+
+PASSES = MultiPass(_run, lambda batch, options: batch.targets.shape[1] * int(options["steps"]))

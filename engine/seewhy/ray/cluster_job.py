@@ -22,12 +22,14 @@ from typing import Any
 
 from seewhy._shared.text import first_line
 from seewhy.bulk.folder_job import FolderJob
-from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.job_request import JobRequest
+from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.settings import Settings
-from seewhy.errors import ClusterError, ImageError, OutputError
+from seewhy.errors import ArgumentError, ClusterError
 from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import ImageInput, Inputs
-from seewhy.methods.registry import METHODS
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.methods.plugins import read_plugin
+from seewhy.methods.registry import origins
 from seewhy.ray.worker import (
     AttemptCounter,
     Worker,
@@ -154,9 +156,8 @@ def check(settings: Settings) -> None:
     OutputError: they ask for something else than shards of Parquet.
     MissingExtraError: Ray is not installed.
     """
-    if settings.shards != "parquet":
-        form = settings.shards or settings.encoding.format
-        raise OutputError(f"workers of a Ray cluster make Parquet shards, not {form}; add --format parquet")
+    if settings.format != "parquet":
+        raise ArgumentError(f"jobs on a Ray cluster write Parquet shards, not {settings.format}; add --format parquet")
     ray()
 
 
@@ -213,16 +214,23 @@ class RayJob(FolderJob):
             "threads": self._threads,
             "verify": verify,
         }
+        if inputs.total is None:
+            raise ArgumentError(
+                "tar archives cannot be distributed among Ray workers; unpack them, or explain them without --ray"
+            )
         self._place = os.getcwd() if inputs.relative else None
         self._found = self._look()
 
-    def _check(self) -> None:
-        check(self.settings)
-        if self._inputs.total is None:
-            raise ImageError(
-                "tar archives cannot be shared out among Ray's workers; unpack them, or explain them without --ray"
-            )
-        super()._check()
+    def _resolve(self, explainer: Explainer, settings: Settings) -> JobRequest:
+        check(settings)
+        request = super()._resolve(explainer, settings)
+        for one in request.methods:
+            if "module" in origins.get(one.name, {}):
+                raise ArgumentError(
+                    f"method {one.name} is registered in this process only, and Ray workers lack it; put it into a "
+                    f"file of its own and give that as a plugin"
+                )
+        return request
 
     def _facts(self) -> provenance.Facts:
         return {**super()._facts(), "providers": list(self._found["providers"])}
@@ -249,17 +257,16 @@ class RayJob(FolderJob):
                 ) from error
         if "failure" in found:
             raise rebuild_error(*found["failure"])
-        require_same_facts(found, {**hashes(self._explainer), "versions": provenance.software_versions()})
+        require_same_facts(found, {**hashes(self.request.explainer), "versions": provenance.software_versions()})
         return found
 
     def _explained(
-        self, source: Iterator[ImageInput], folder: output_folder.Folder, left: int | None
+        self, tasks: Iterator[ImageTask], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
-        many = any(METHODS[name].multi_pass is not None for name in self.settings.methods)
-        most = _RUNS if many else _RUNS * self.settings.batch_size
+        most = _RUNS if self.request.has_multi_pass else _RUNS * self.request.settings.batch_size
         size = most if left is None else max(1, min(most, -(-left // (self._count * _PIECES))))
         numbers, expected = count(), count()
-        while pieces := input_tables(islice(source, WAVE), size, numbers):
+        while pieces := input_tables((task.input for task in islice(tasks, WAVE)), size, numbers):
             yield from self._wave(pieces, expected)
 
     def _wave(self, pieces: list[Any], expected: Iterator[int]) -> Iterator[Outcome]:
@@ -277,7 +284,7 @@ class RayJob(FolderJob):
             raise ClusterError(f"the Ray cluster left out the answers for {left} images; report a bug")
 
     def _tables(self, pieces: list[Any]) -> Iterator[Any]:
-        settings, size = self.settings, pieces[0].num_rows
+        settings, size = self.request.settings, pieces[0].num_rows
         dataset = ray().data.from_arrow(pieces)
         pieces.clear()
         dataset.context.execution_options.preserve_order = True
@@ -289,9 +296,10 @@ class RayJob(FolderJob):
                 "place": self._place,
                 **self._job,
                 "method": list(settings.methods),
-                "target": list(settings.targets),
+                "target": list(self.request.targets),
                 "top": settings.top,
                 "options": settings.options,
+                "plugins": [read_plugin(path) for path in settings.plugins],
                 "full_size": settings.full_size,
                 "fast_decode": settings.fast_decode,
                 "batch_size": settings.batch_size,
