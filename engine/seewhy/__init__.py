@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from seewhy._shared.lazy_names import lazy_names
 from seewhy._version import __version__
 from seewhy.errors import (
+    ArgumentError,
     ClusterError,
     ExportError,
     ImageError,
     MethodError,
     MissingExtraError,
     ModelFileError,
+    NonFiniteError,
     OutputError,
     ProviderError,
     SeewhyError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from seewhy.explainer.explanation import Explanation
 
 __all__ = [
+    "ArgumentError",
     "ClusterError",
     "Explainer",
     "Explanation",
@@ -41,6 +44,7 @@ __all__ = [
     "MethodError",
     "MissingExtraError",
     "ModelFileError",
+    "NonFiniteError",
     "OutputError",
     "ProviderError",
     "SeewhyError",
