@@ -13,7 +13,7 @@ from PIL import Image
 from seewhy._shared.regular_files import file_stamp
 from seewhy.bulk.outcomes import ExplainedClass, ImageTask, Outcome
 from seewhy.bulk.settings import Settings
-from seewhy.errors import ImageError, OutputError, SeewhyError, TargetError
+from seewhy.errors import ImageError, NonFiniteError, SeewhyError, TargetError
 from seewhy.explainer.explainer import Explainer
 from seewhy.explainer.explanation import Explanation, class_name
 from seewhy.images.preprocessing import load_image
@@ -86,9 +86,9 @@ class ImageStages:
                 options=self.settings.options,
                 progress=self.progress,
             )
-        except OutputError as error:  # its numbers are not finite
+        except NonFiniteError as error:
             if len(items) == 1:
-                return [items[0].failed(OutputError(f"{items[0].input.path}: {error}"))]
+                return [items[0].failed(NonFiniteError(f"{items[0].input.path}: {error}"))]
             # Each by itself, to find out which it is.
             return [done for item in items for done in self._explain([item])]
         return [replace(item, photograph=None, results=results, row=row) for row, item in enumerate(items)]
@@ -108,10 +108,10 @@ class ImageStages:
         return [self._save(item) for item in items]
 
     def _save(self, item: ImageTask) -> Outcome:
+        if item.error is not None:
+            return self._failed(item, item.error)
         path = Path(item.input.path)
         try:
-            if item.error is not None:
-                raise item.error
             record = result_rows.success_record(item.input, item.results, item.row)
             if self.settings.shards is not None:
                 rows = result_rows.result_rows(item.results, item.row, self.settings.full_size)
@@ -119,10 +119,6 @@ class ImageStages:
             files, explained = self._write(item)
             return Outcome(path, explained, record=record, files=files)
         except (ImageError, TargetError) as error:  # it may have changed since it was read, or suit the format ill
-            return self._failed(item, error)
-        except OutputError as error:
-            if item.error is None:  # it concerns the output folder, not the image
-                raise
             return self._failed(item, error)
 
     @staticmethod

@@ -15,7 +15,7 @@ import numpy as np
 
 from seewhy._shared.arrays import Floats, Integers
 from seewhy.contract.constants import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, IMAGES, LOGITS, PREDICTED, TARGETS
-from seewhy.errors import OutputError
+from seewhy.errors import NonFiniteError
 from seewhy.methods.base import COMPLETENESS, RuleContext, RuleResult, Values
 from seewhy.methods.multi_pass import Batch, MultiPass, PassCounter, row_slices
 from seewhy.methods.options import Options
@@ -96,7 +96,7 @@ def explain_batch(
     `first` is the number of the first image, for errors; `counter` is told of every pass of methods of many passes.
 
     Raises:
-        OutputError: the graph or a rule produced NaN or infinity.
+        NonFiniteError: the graph or a rule produced NaN or infinity.
     """
     if runs.sessions.reduces:
         request = replace(request, reduced=True)
@@ -184,8 +184,8 @@ def _combine(method: Method, values: Values, request: BatchRequest) -> MethodRes
             attribution = method.rule(values, request.size)
         else:
             attribution = RuleResult(values[reduction.output])
-    except OutputError as error:
-        raise OutputError(f"{method.name}: {error}") from None
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{method.name}: {error}") from None
     return MethodResult(attribution.maps, attribution.attributions)
 
 

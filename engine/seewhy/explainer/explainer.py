@@ -179,7 +179,7 @@ class Explainer:
             ImageError: an image cannot be used.
             MethodError: as `resolve_options` raises it, or `progress` cannot be called.
             TargetError: a target is out of range, unknown, ambiguous, or one too few or too many.
-            OutputError: the model produced NaN or infinity.
+            NonFiniteError: the model produced NaN or infinity.
             ProviderError: onnxruntime failed to run the graph.
         """
         resolved = self.resolve_methods(method, options)

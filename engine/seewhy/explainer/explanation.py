@@ -94,7 +94,7 @@ class Explanation:
                 and leaves pixels outside the crop as they are.
 
         Raises:
-            OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
+            ArgumentError: an unknown colour map or canvas, or an alpha outside [0,1].
             ImageError: the original photograph can no longer be read.
         """
         photos = [photo for photo in self.images for _ in range(self._each)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from seewhy._core import upsample
 from seewhy._shared.arrays import Floats, first_not_finite
-from seewhy.errors import OutputError
+from seewhy.errors import NonFiniteError
 
 Values: TypeAlias = Mapping[str, Floats]
 
@@ -42,7 +42,7 @@ class RuleResult:
     """What a rule returns for a batch of N: a map or values, the other being None.
 
     Raises:
-        OutputError: some of it is NaN or infinity.
+        NonFiniteError: some of it is NaN or infinity.
     """
 
     maps: Floats | None = None
@@ -52,7 +52,7 @@ class RuleResult:
 
     def __post_init__(self) -> None:
         if any(first_not_finite(part) is not None for part in (self.maps, self.attributions) if part is not None):
-            raise OutputError("the values overflow float32; check the model's weights")
+            raise NonFiniteError("the values overflow float32; check the model's weights")
 
 
 def full_size(maps: Floats, rectified: bool, size: RuleContext) -> Floats:
