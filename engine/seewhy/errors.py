@@ -28,7 +28,7 @@ class ModelFileError(SeewhyError):
 
 
 class ImageError(SeewhyError):
-    """An image that cannot be read: missing, damaged, too large, or of a shape or dtype that the model does not take."""
+    """An image that cannot be read, is too large, or has a shape or dtype that the model does not take."""
 
 
 class ProviderError(SeewhyError):

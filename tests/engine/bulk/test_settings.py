@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, OutputError, explain_folder
+from seewhy import ArgumentError, Explainer, OutputError, explain_folder
 from seewhy.bulk.settings import Settings
 from seewhy.storage import image_encoding
 
@@ -41,5 +41,5 @@ def test_switches_are_true_or_false(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
 def test_a_colour_map_is_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
-    with pytest.raises(OutputError, match="no colour map"):
+    with pytest.raises(ArgumentError, match="no colour map"):
         explainer.explain(photo()).overlays(colormap)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError
+from seewhy import ArgumentError, Explainer, ImageError, OutputError
 from seewhy._shared.text import printable, safe_folder_name, safe_name, short
 from seewhy.storage.image_encoding import FORMATS, Encoding
 from seewhy.storage.output_folder import Folder
@@ -255,7 +255,7 @@ def test_formats_and_quality(photo: Photo) -> None:
     ],
 )
 def test_wrong_formats(arguments: tuple, words: str) -> None:
-    with pytest.raises(OutputError, match=re.escape(words)):
+    with pytest.raises(ArgumentError, match=re.escape(words)):
         Encoding(*arguments)
 
 

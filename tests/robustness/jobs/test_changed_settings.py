@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from seewhy import Explainer, ImageError, OutputError, explain_folder
+from seewhy import Explainer, ImageError, OutputError, SeewhyError, explain_folder
 from seewhy.bulk.folder_job import FolderJob
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
@@ -205,7 +205,7 @@ def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, 
 def test_wrong_settings_are_refused_before_anything_is_done(
     chosen: dict[str, Any], words: str, explainer: Explainer, photos: Path, out: Path
 ) -> None:
-    with pytest.raises(OutputError, match=words):
+    with pytest.raises(SeewhyError, match=words):
         explain_folder(explainer, photos, out, Settings(**chosen))
     assert not out.exists()
 
