@@ -12,7 +12,7 @@ import numpy as np
 
 from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.checks import is_integer
-from seewhy._shared.suggestions import suggest
+from seewhy._shared.suggestions import did_you_mean_one_of
 from seewhy._shared.text import brief
 from seewhy.contract.constants import PREDICTED
 from seewhy.errors import TargetError
@@ -171,7 +171,7 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
             return found[0]
         if found:
             raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
-    raise TargetError(f"Unknown label {text!r} among {len(labels)} classes.{suggest(_close_labels(wanted, labels))}")
+    raise TargetError(f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(wanted, labels))}")
 
 
 def _close_labels(wanted: str, labels: Sequence[str]) -> list[str]:
