@@ -15,7 +15,8 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.images.preprocessing import require_preprocessing
 from seewhy.methods.method import MethodRequest
 from seewhy.methods.plugins import load_plugin
-from seewhy.storage.image_encoding import FORMATS, Encoding
+from seewhy.storage.format_names import FIGURE_FORMATS, SHARD_FORMATS
+from seewhy.storage.image_encoding import Encoding
 from seewhy.tables import shard_files
 from seewhy.targets.class_targets import TargetRequest, resolve_targets, validate_top
 from seewhy.visualization import overlays
@@ -74,10 +75,10 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
     overlays.check(settings.colormap, settings.alpha, settings.canvas)
     for path in settings.plugins:
         load_plugin(path)
-    shard_format = settings.format if settings.format in shard_files.FORMATS else None
-    if shard_format is None and settings.format not in FORMATS:
+    shard_format = settings.format if settings.format in SHARD_FORMATS else None
+    if shard_format is None and settings.format not in FIGURE_FORMATS:
         raise ArgumentError(
-            f"format must be one of {', '.join((*FORMATS, *shard_files.FORMATS))}, not {brief(settings.format)}"
+            f"format must be one of {', '.join((*FIGURE_FORMATS, *SHARD_FORMATS))}, not {brief(settings.format)}"
         )
     if shard_format is not None:
         shard_files.check(shard_format)

@@ -17,7 +17,7 @@ from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
 from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
-from seewhy.storage.image_encoding import FORMATS
+from seewhy.storage.format_names import FIGURE_FORMATS, SHARD_FORMATS
 from seewhy.storage.manifest_lines import DONE, NAME, RecordedFile, damaged, groups, problem
 from seewhy.tables import shard_files
 
@@ -27,8 +27,8 @@ CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
 # What a job calls its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards by their numbers.
-_RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FORMATS)}|npz)")
-_SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(shard_files.FORMATS)})")
+_RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FIGURE_FORMATS)}|npz)")
+_SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(SHARD_FORMATS)})")
 
 
 @dataclass(frozen=True)

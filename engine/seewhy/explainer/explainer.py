@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
@@ -116,6 +117,11 @@ class Explainer:
                 other._start(threads)
                 self._others[threads] = other
             return self._others[threads]
+
+    @property
+    def path(self) -> Path:
+        """Path of the model file."""
+        return self._model.path
 
     @property
     def metadata(self) -> Metadata:

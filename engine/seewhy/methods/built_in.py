@@ -11,6 +11,7 @@ from seewhy.contract.constants import (
     INPUT_GRADIENTS,
 )
 from seewhy.methods import ablationcam, cam_rules, gradient_rules, integrated_gradients, scorecam, smoothgrad
+from seewhy.methods.built_in_options import BUILT_IN_OPTIONS
 from seewhy.methods.method import Method
 
 BUILT_IN: tuple[Method, ...] = (
@@ -119,7 +120,7 @@ BUILT_IN: tuple[Method, ...] = (
         gradient_rules.finished,
         "Smilkov et al. 2017, SmoothGrad, section 2",
         smoothgrad.PASSES,
-        options=smoothgrad.OPTIONS,
+        options=BUILT_IN_OPTIONS["smoothgrad"],
     ),
     Method(
         "integrated-gradients",
@@ -129,7 +130,7 @@ BUILT_IN: tuple[Method, ...] = (
         gradient_rules.finished,
         "Sundararajan et al. 2017, Axiomatic attribution for deep networks, equations 1 and 3",
         integrated_gradients.PASSES,
-        options=integrated_gradients.OPTIONS,
+        options=BUILT_IN_OPTIONS["integrated-gradients"],
     ),
     Method(
         "scorecam",

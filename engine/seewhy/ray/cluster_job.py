@@ -22,7 +22,7 @@ from typing import Any
 
 from seewhy._shared.text import first_line
 from seewhy.bulk.folder_job import FolderJob
-from seewhy.bulk.job_request import JobRequest
+from seewhy.bulk.job_request import JobRequest, resolve_job
 from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.settings import Settings
 from seewhy.errors import ArgumentError, ClusterError
@@ -161,6 +161,24 @@ def check(settings: Settings) -> None:
     ray()
 
 
+def resolve_ray_job(model: str | os.PathLike[str], settings: Settings, verify: bool = True) -> JobRequest:
+    """Resolve the settings of a job on a Ray cluster, as `resolve_job` does.
+
+    Raises:
+        ArgumentError: If the format is not Parquet, or a method is registered in this process only.
+        SeewhyError: As `resolve_job` and `Explainer`.
+    """
+    check(settings)
+    request = resolve_job(Explainer(model, ["cpu"], 1, verify), settings)
+    for one in request.methods:
+        if "module" in origins.get(one.name, {}):
+            raise ArgumentError(
+                f"method {one.name} is registered in this process only, and Ray workers lack it; put it into a file of "
+                f"its own and give that as a plugin"
+            )
+    return request
+
+
 def asks_for_gpu(providers: Sequence[Provider]) -> bool:
     """Whether the first of these is one that needs a GPU: what `--provider cuda` means on a cluster."""
     first = providers[0] if providers else ""
@@ -178,10 +196,9 @@ class RayJob(FolderJob):
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        request: JobRequest,
         inputs: Inputs,
         folder: str | os.PathLike[str],
-        settings: Settings,
         workers: WorkerPlan | None = None,
         *,
         providers: Sequence[Provider] | None = None,
@@ -191,46 +208,39 @@ class RayJob(FolderJob):
         stop: threading.Event | None = None,
         notice: Callable[[str], object] | None = None,
     ) -> None:
-        """Settle what to do, and have one worker try whether it could; nothing is written yet.
+        """Prepare the job, and have one worker try whether it can do the work; nothing is written yet.
 
         Args:
-            model, providers, verify: as for `Explainer`, on the workers; no providers is the CPU, or CUDA if they have
-                a GPU.
-            inputs, folder, settings, restart, changed, stop, notice: as for `FolderJob`. Shards are Parquet files.
-            workers: None is `WorkerPlan()`.
+            request: What `resolve_ray_job` returned.
+            inputs: The images; archives are refused.
+            folder: Folder for the results.
+            workers: Number and resources of the workers; None is `WorkerPlan()`.
+            providers: Execution providers on the workers; none is the CPU, or CUDA if the workers have a GPU.
+            verify: Whether workers verify the SHA-256 of the model file.
+            restart: As in `FolderJob`.
+            changed: As in `FolderJob`.
+            stop: As in `FolderJob`.
+            notice: As in `FolderJob`.
 
         Raises:
-            SeewhyError: something of this is wrong, or a worker could not do it.
+            ArgumentError: If there are archives among the images.
+            ClusterError: If the cluster has no room for a worker, or a worker differs from the driver.
         """
-        explainer = Explainer(model, ["cpu"], 1, verify)
-        super().__init__(
-            explainer, inputs, folder, settings, restart=restart, changed=changed, stop=stop, notice=notice
-        )
-        self._workers = WorkerPlan() if workers is None else workers
-        self._count, self._threads = room_for(self._workers)
-        self._job = {
-            "model": os.path.abspath(model),
-            "providers": list(providers or (["cuda", "cpu"] if self._workers.gpu else ["cpu"])),
-            "threads": self._threads,
-            "verify": verify,
-        }
+        super().__init__(request, inputs, folder, restart=restart, changed=changed, stop=stop, notice=notice)
         if inputs.total is None:
             raise ArgumentError(
                 "tar archives cannot be distributed among Ray workers; unpack them, or explain them without --ray"
             )
+        self._workers = WorkerPlan() if workers is None else workers
+        self._count, self._threads = room_for(self._workers)
+        self._job = {
+            "model": os.path.abspath(request.explainer.path),
+            "providers": list(providers or (["cuda", "cpu"] if self._workers.gpu else ["cpu"])),
+            "threads": self._threads,
+            "verify": verify,
+        }
         self._place = os.getcwd() if inputs.relative else None
         self._found = self._look()
-
-    def _resolve(self, explainer: Explainer, settings: Settings) -> JobRequest:
-        check(settings)
-        request = super()._resolve(explainer, settings)
-        for one in request.methods:
-            if "module" in origins.get(one.name, {}):
-                raise ArgumentError(
-                    f"method {one.name} is registered in this process only, and Ray workers lack it; put it into a "
-                    f"file of its own and give that as a plugin"
-                )
-        return request
 
     def _facts(self) -> provenance.Facts:
         return {**super()._facts(), "providers": list(self._found["providers"])}

@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.bulk.explain_files import explain_rows
+from seewhy.bulk.job_defaults import BATCH_SIZE
 from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.outcomes import ImageTask
-from seewhy.bulk.settings import BATCH_SIZE, Settings
+from seewhy.bulk.settings import Settings
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import ImageInput

@@ -12,9 +12,9 @@ import numpy as np
 
 from seewhy._shared.text import brief
 from seewhy.errors import ArgumentError
+from seewhy.storage.format_names import SHARD_FORMATS
 from seewhy.tables.table_columns import ShardEntry, TableRow, arrow_table, columns, pyarrow, table_rows
 
-FORMATS = ("npz", "parquet")
 FOLDER = "shards"
 
 
@@ -39,8 +39,8 @@ def check(form: str) -> None:
     ArgumentError: there is no such format.
     MissingExtraError: the format needs a package that is not installed.
     """
-    if form not in FORMATS:
-        raise ArgumentError(f"no format of shards {brief(form)}; there are {', '.join(FORMATS)}")
+    if form not in SHARD_FORMATS:
+        raise ArgumentError(f"no format of shards {brief(form)}; there are {', '.join(SHARD_FORMATS)}")
     if form == "parquet":
         pyarrow()
 

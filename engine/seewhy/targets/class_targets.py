@@ -171,7 +171,9 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
             return found[0]
         if found:
             raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
-    raise TargetError(f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(wanted, labels))}")
+    raise TargetError(
+        f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(wanted, labels))}"
+    )
 
 
 def _close_labels(wanted: str, labels: Sequence[str]) -> list[str]:
