@@ -157,8 +157,8 @@ def test_xgradcam_where_a_channel_sums_to_zero() -> None:
         theirs = cam.get_cam_weights(None, None, None, activations, gradients)
     assert theirs[0, 0] == pytest.approx(3e7)
     values = {"activations": activations.astype(np.float32), "gradients": gradients.astype(np.float32)}
-    maps = METHODS["xgradcam"].rule(values, RuleContext(1, 2, 1)).maps
-    assert maps is not None and not maps.any()
+    maps = METHODS["xgradcam"].rule(values, RuleContext(1, 2, 1))
+    assert not maps.any()
 
 
 def test_eigencam_is_pytorch_grad_cams_of_centred_activations(exported: Exported) -> None:
@@ -167,8 +167,7 @@ def test_eigencam_is_pytorch_grad_cams_of_centred_activations(exported: Exported
     centred = activations - activations.mean(axis=(2, 3), keepdims=True)
     theirs = library_map("EigenCAM", module, "second_act")
     values = {"activations": centred.astype(np.float32)}
-    ours = METHODS["eigencam"].rule(values, RuleContext(16, 16, 1)).maps
-    assert ours is not None
+    ours = METHODS["eigencam"].rule(values, RuleContext(16, 16, 1))
     for mine, other in zip(ours, theirs, strict=True):
         # A float32 copy of what the other gets in float64: a singular vector turns by the rounding over the gap.
         assert min(relative_error(mine, other), relative_error(mine, -other)) <= 10 * RELATIVE

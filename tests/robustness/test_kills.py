@@ -160,14 +160,14 @@ def test_signals(
     process.send_signal(number)
     assert process.stderr is not None
     line = ""
-    while "finishing what is in work" not in line:
+    while "finishing the images in work" not in line:
         line = process.stderr.readline()
         assert line or process.poll() is None
     if times == 2:
         process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name}" in errors and errors.endswith("the same command goes on from there\n")
+    assert f"stopped by {number.name}" in errors and errors.endswith("Run the same command again to resume.\n")
     assert "Traceback" not in errors
     count = len(lines(out))
     assert 0 < count < 400
@@ -193,7 +193,7 @@ def test_signals_that_come_at_the_end(after: float, model_path: Path, tmp_path: 
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
     line = ""
-    while "the same command goes on from there" not in line:
+    while "to resume." not in line:
         line = process.stderr.readline()
         assert line or process.poll() is None
     time.sleep(after)
@@ -201,7 +201,7 @@ def test_signals_that_come_at_the_end(after: float, model_path: Path, tmp_path: 
         process.send_signal(signal.SIGTERM)
         time.sleep(0.0002)
     assert process.returncode == 128 + signal.SIGTERM
-    said_again = "seewhy: stopped by SIGTERM at once; the same command goes on from there\n"
+    said_again = "seewhy: stopped by SIGTERM at once. Run the same command again to resume.\n"
     assert process.stderr.read() in ("", said_again)
     process.stderr.close()
 
@@ -237,7 +237,7 @@ def test_exit_statuses(model_path: Path, tmp_path: Path) -> None:
     assert first < len(lines(tmp_path / "a")) < 300
     assert_complete(tmp_path / "a", paths[: len(lines(tmp_path / "a"))], "npz")
     result = command_line.run(*base, tmp_path / "a", "--fail-fast", "--restart")
-    assert "the same command without --restart goes on from there" in result.stderr
+    assert "Run the same command without --restart to resume." in result.stderr
     result = command_line.run(*base, tmp_path / "b", "--max-failure-rate", 0.05)
     assert result.exit_code == 1 and "images failed, more than 5 %: " in result.stderr
     assert 100 <= len(lines(tmp_path / "b")) < 300

@@ -300,11 +300,12 @@ class Explainer:
             NonFiniteError: If the model produced NaN or infinity.
             ProviderError: If onnxruntime failed to run the graph.
         """
+        batch_size = _positive("batch_size", batch_size)
         batch = preprocessing.image_batch(images, self.metadata)
         views: list[preprocessing.ModelView] = []
         logits = []
-        for start, size in ((s, _positive("batch_size", batch_size)) for s in range(0, len(batch), batch_size)):
-            loaded, pixels = batch.load(start, start + size, self._context.threads)
+        for start in range(0, len(batch), batch_size):
+            loaded, pixels = batch.load(start, start + batch_size, self._context.threads)
             numbers = range(start, start + len(pixels))
             logits.append(self._runs(frozenset({LOGITS}), {IMAGES: pixels}, numbers)[LOGITS])
             views += loaded

@@ -177,7 +177,7 @@ def resolve_methods(
         raise MethodError(f"options must be a dict of methods and their options, not {brief(given)}")
     for name in given:
         if name not in METHODS:
-            raise MethodError(f"{_unknown(name, list_methods())} (in options)")
+            raise MethodError(f"options are given for a method that does not exist. {_unknown(name, list_methods())}")
         if name not in names:
             raise MethodError(f"options are given for {name}, but the methods are {', '.join(names)}")
     return tuple(

@@ -74,7 +74,7 @@ def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]
 def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_path: Path) -> None:
     arguments = ["explain", model_path, tmp_path, "-o", tmp_path / "out"]
     failed(run(*arguments), "the folder holds no images")
-    failed(run(*arguments, "--method", "magic"), "no method 'magic'")
+    failed(run(*arguments, "--method", "magic"), "Unknown method 'magic'")
     failed(run(*arguments, "--method", "smoothgrad", "--option", "smoothgrad.samples=0"), "samples must be an integer")
     assert not (tmp_path / "out").exists()
 
@@ -134,7 +134,7 @@ def test_folder_with_a_bad_image(model_path: Path, cat: Path, tmp_path: Path) ->
     assert result.exit_code == 1
     error, summary = result.stderr.splitlines()
     assert error.startswith(f"seewhy: error: {folder / 'b.jpg'}: ")
-    assert summary == f"seewhy: 3 images, 1 failed; see {out / 'manifest.jsonl'}"
+    assert summary == f"seewhy: 3 images: 2 explained, 1 failed. See {out / 'manifest.jsonl'}"
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == [str(folder / "a.jpg"), str(folder / "c.jpg")]
     assert results(out) == ["a.gradcam.png", "c.gradcam.png"]
 
@@ -177,10 +177,10 @@ def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, c
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Explainer, "explain", interrupt)
+    monkeypatch.setattr(Explainer, "explain_resolved", interrupt)
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
     assert result.exit_code == 128 + signal.SIGINT
-    assert result.stderr == "seewhy: stopped by SIGINT at once; the same command goes on from there\n"
+    assert result.stderr == "seewhy: stopped by SIGINT at once. Run the same command again to resume.\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -199,8 +199,9 @@ def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path
     assert process.returncode == 128 + signal.SIGINT
     written = results(tmp_path / "out")
     assert len(rest.splitlines()) + 1 == len(written) < 2000
-    expected = f"stopped by SIGINT: {len(written)} of 2000 images; the same command goes on from there"
-    assert "finishing what is in work" in errors and errors.endswith(f"seewhy: {expected}\n")
+    expected = f"stopped by SIGINT after {len(written)} of 2,000 images: {len(written)} explained, 0 failed."
+    assert "finishing the images in work" in errors
+    assert errors.endswith(f"seewhy: {expected} Run the same command again to resume.\n")
     assert all(load(tmp_path / "out" / name).shape == (12, 16, 3) for name in written)
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == len(written)
 
@@ -216,7 +217,7 @@ def test_standard_output_that_takes_nothing(reader: str, model_path: Path, cat: 
         done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(ends[1])
     reason = "No space left on device" if reader == "full" else "Broken pipe"
-    goes_on = "with -q nothing is printed, and the same command goes on from there"
+    goes_on = "use -q to print no lines. Run the same command again to resume."
     assert (done.returncode, done.stderr) == (2, f"seewhy: error: standard output: {reason}; {goes_on}\n")
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
 
@@ -253,7 +254,7 @@ def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:
     )
     result = run(*command, "--changed")
     assert "a.png: " in result.stdout and "b.png: " not in result.stdout
-    assert "2 images, 1 of them before" in result.stderr
+    assert "2 images: 2 explained, 0 failed (1 of them in earlier attempts)" in result.stderr
     assert run("verify", tmp_path / "out").exit_code == 0
 
 
@@ -264,5 +265,5 @@ def test_a_run_that_was_stopped_by_its_last_image(model_path: Path, photo: Photo
     result = run("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--fail-fast")
     assert result.exit_code == 1
     assert result.stderr.endswith(
-        f"seewhy: an image failed: 2 images, 1 failed; see {tmp_path / 'out'}/manifest.jsonl\n"
+        f"seewhy: an image failed after 2 images: 1 explained, 1 failed. See {tmp_path / 'out'}/manifest.jsonl\n"
     )

@@ -71,7 +71,7 @@ def test_while_images_are_listed(number: signal.Signals, model_path: Path, tmp_p
     errors = ended(process, number)
     os.close(write)
     assert errors in (
-        f"seewhy: stopped by {number.name} at once; the same command goes on from there\n",
+        f"seewhy: stopped by {number.name} at once. Run the same command again to resume.\n",
         f"seewhy: stopped by {number.name}\n",
     )
 

@@ -202,11 +202,14 @@ def test_predicted_class_among_named_ones(explainer: Explainer) -> None:
     assert explainer.explain(images, target=[None, 2, "espresso"]).targets.tolist() == [predicted[0], 2, 1]
 
 
-def test_settle_returns_the_options_in_use(explainer: Explainer) -> None:
+def test_methods_are_resolved_with_the_options_in_use(explainer: Explainer) -> None:
     """The options that `explain` uses, without an image."""
     found = explainer.resolve_methods(["smoothgrad", "gradcam", "smoothgrad"], {"smoothgrad": {"samples": 3}})
-    assert found == {"smoothgrad": {"samples": 3, "noise": 0.15, "seed": 0}, "gradcam": {}}
-    assert list(explainer.resolve_methods("cam")) == ["cam"]
+    assert [(one.name, one.options) for one in found] == [
+        ("smoothgrad", {"samples": 3, "noise": 0.15, "seed": 0}),
+        ("gradcam", {}),
+    ]
+    assert [one.method for one in explainer.resolve_methods("cam")] == [METHODS["cam"]]
 
 
 def test_labels(explainer: Explainer) -> None:
@@ -225,25 +228,25 @@ def test_no_labels(tmp_path: Path) -> None:
     ("arguments", "error", "words"),
     [
         ({"target": 6}, TargetError, "classes 0 to 5"),
-        ({"target": "dog"}, TargetError, "no label 'dog'"),
-        ({"target": [0, 1]}, TargetError, "2 targets for 1 images"),
+        ({"target": "dog"}, TargetError, "Unknown label 'dog'"),
+        ({"target": [0, 1]}, TargetError, "2 targets are given for 1 images"),
         ({"target": 1, "top": 2}, TargetError, "target or top, not both"),
         ({"top": 7}, TargetError, "from 1 to 6"),
         ({"top": 0}, TargetError, "from 1 to 6"),
-        ({"batch_size": 0}, ImageError, "batch_size must be a positive integer"),
-        ({"batch_size": 1.5}, ImageError, "batch_size must be a positive integer"),
-        ({"batch_size": np.zeros((3, 3))}, ImageError, "batch_size must be a positive integer, not ndarray"),
+        ({"batch_size": 0}, ArgumentError, "batch_size must be a positive integer"),
+        ({"batch_size": 1.5}, ArgumentError, "batch_size must be a positive integer"),
+        ({"batch_size": np.zeros((3, 3))}, ArgumentError, "batch_size must be a positive integer, not ndarray"),
         ({"target": np.zeros(99), "top": 2}, TargetError, "target=ndarray, top=2"),
-        ({"method": "magic"}, MethodError, "no method 'magic'"),
+        ({"method": "magic"}, MethodError, "Unknown method 'magic'"),
         ({"method": 3}, MethodError, "method must be a name or a list of names, not 3$"),
         ({"method": b"cam"}, MethodError, "method must be a name or a list of names, not b'cam'$"),
         ({"method": np.array(["gradcam", "cam"])}, MethodError, "method must be a name or a list of names, not array"),
-        ({"method": [["gradcam"]]}, MethodError, r"no method \['gradcam'\]; there are backprop"),
-        ({"method": ["gradcam", np.zeros((3, 3))]}, MethodError, "no method ndarray; there are backprop"),
-        ({"progress": 3}, MethodError, "progress must be a function of two numbers, not 3$"),
+        ({"method": [["gradcam"]]}, MethodError, r"Unknown method \['gradcam'\]. Known methods: backprop"),
+        ({"method": ["gradcam", np.zeros((3, 3))]}, MethodError, "Unknown method ndarray. Known methods: backprop"),
+        ({"progress": 3}, ArgumentError, "progress must be a function of two numbers, not 3$"),
         ({"options": np.zeros((3, 3))}, MethodError, "their options, not ndarray$"),
         ({"options": ["x" * 5000]}, MethodError, "their options, not list$"),
-        ({"options": {"x" * 5000: {}}}, MethodError, "options for str, but there is no such method"),
+        ({"options": {"x" * 5000: {}}}, MethodError, "a method that does not exist. Unknown method str"),
     ],
 )
 def test_wrong_arguments(explainer: Explainer, arguments: dict[str, Any], error: type, words: str) -> None:
@@ -345,9 +348,17 @@ def test_inputs_are_not_modified(explainer: Explainer, photo: Photo) -> None:
     assert np.array_equal(images, before) and np.array_equal(array, array_before)
 
 
-def test_only_keeps_one_image(explainer: Explainer, photo: Photo) -> None:
+def test_an_explanation_is_a_sequence_of_images(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain([photo(seed=i) for i in range(3)], method="guided-gradcam", top=2)
-    alone = result.only(1)
+    assert len(result) == 3 and [each.images for each in result] == [(image,) for image in result.images]
+    assert np.array_equal(result[-1].logits, result.logits[2:]) and len(result[1:]) == 2
+    for wrong in (3, -4):
+        with pytest.raises(IndexError, match="there is no image") as raised:
+            result[wrong]
+        assert isinstance(raised.value, ArgumentError)
+    with pytest.raises(ArgumentError, match="must be an integer or a slice"):
+        result["a.jpg"]  # type: ignore[index]
+    alone = result[1]
     assert alone.targets.tolist() == result.targets[1:2].tolist()
     assert alone.images == result.images[1:2]
     assert np.array_equal(alone.attributions, result.attributions[1:2])

@@ -205,7 +205,7 @@ def test_only_integrated_gradients_have_a_completeness_error(explainer: Explaine
     assert [result.completeness for result in results.values()] == [None, None]
     one = explainer.explain(pixels(), method="integrated-gradients", options={"integrated-gradients": {"steps": 2}})
     assert one.completeness is not None and one.completeness.shape == (3,)
-    assert one.only(1).completeness == one.completeness[1]
+    assert one[1].completeness == one.completeness[1]
 
 
 # Score-CAM and Ablation-CAM.

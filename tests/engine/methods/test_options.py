@@ -62,8 +62,8 @@ def test_values_are_taken_as_the_method_wants_them() -> None:
         ({"noise": np.zeros(99)}, "m: noise must be a number from 0 to 1, not ndarray"),
         ({"rule": "c"}, "m: rule must be one of a, b, not 'c'"),
         ({"rule": ["a"]}, "m: rule must be one of a, b, not ['a']"),
-        ({"sample": 3}, "m has no option 'sample'; it has samples, noise, rule"),
-        ({3: 3}, "m has no option 3; it has samples, noise, rule"),
+        ({"sample": 3}, "m has no option 'sample'; it has samples, noise, rule. Did you mean 'samples'?"),
+        ({3: 3}, "m has no option 3; it has samples, noise, rule."),
         ([("samples", 3)], "the options of m must be a dict of names and values, not [('samples', 3)]"),
     ],
 )
@@ -87,7 +87,9 @@ def test_options_are_parsed_from_text() -> None:
 
 @pytest.mark.parametrize("text", ["", "samples=3", "smoothgrad.samples", "smoothgrad.=3", ".samples=3", "=", "a.b\n"])
 def test_texts_of_another_form(text: str) -> None:
-    with pytest.raises(MethodError, match=r"an option is METHOD\.NAME=VALUE, such as smoothgrad\.samples=50, not "):
+    with pytest.raises(
+        MethodError, match=r"an option must have the form METHOD\.NAME=VALUE, such as smoothgrad\.samples=50, not "
+    ):
         parse_options([text])
 
 
@@ -108,8 +110,12 @@ def test_an_option_twice() -> None:
 @pytest.mark.parametrize(
     ("method", "options", "words"),
     [
-        ("smoothgrad", {"smothgrad": {}}, "options for 'smothgrad', but there is no such method; there are backprop"),
-        ("smoothgrad", {"scorecam": {}}, "options for scorecam, but the methods asked for are smoothgrad"),
+        (
+            "smoothgrad",
+            {"smothgrad": {}},
+            "options are given for a method that does not exist. Unknown method 'smothgrad'. Did you mean 'smoothgrad'",
+        ),
+        ("smoothgrad", {"scorecam": {}}, "options are given for scorecam, but the methods are smoothgrad"),
         ("gradcam", {"gradcam": {"samples": 3}}, "gradcam has no option 'samples'; it has none"),
         ("smoothgrad", {"smoothgrad": {"samples": 0}}, "smoothgrad: samples must be an integer from 1 to"),
         ("smoothgrad", {"smoothgrad": {"seed": -1}}, "smoothgrad: seed must be an integer from 0 to"),

@@ -151,7 +151,7 @@ def test_a_list_with_targets(photos: Path, explainer: Explainer, tmp_path: Path)
     for row, target in zip(rows, [3, 1, predicted], strict=False):
         expected = explainer.explain(row["path"], target=target).maps
         assert np.array_equal(np.array(row["heatmap"], np.float32), expected[0].ravel())  # type: ignore[index]
-    with pytest.raises(TargetError, match=r"the list asks for 3, and the run for several classes"):
+    with pytest.raises(TargetError, match=r"the list gives the target 3, and the job explains several classes"):
         explain_folder(explainer, [], tmp_path / "top", Settings(top=2), lists=[listed])
 
 

@@ -52,9 +52,9 @@ def test_forms_of_targets_are_resolved(target: Any, expected: list[Any]) -> None
         (np.array([0.0, 1.0]), "not 0.0"),
         (np.array([True, False]), "not True"),
         ({0: 1}, "a class index or a label"),
-        ([0], "1 targets for 2 images"),
-        ([0, 1, 2], "3 targets for 2 images; give one for each image, or .* a list of lists"),
-        ([], "0 targets for 2 images"),
+        ([0], "1 targets are given for 2 images"),
+        ([0, 1, 2], "3 targets are given for 2 images; give one target for each image, or a list of lists"),
+        ([], "0 targets are given for 2 images"),
         ([[0, 1], [2]], "the same number of targets, not 2, 1"),
         ([[0, 1], 2], "the same number of targets"),
         ([[0], 2], "the same number of targets"),
@@ -90,18 +90,18 @@ def test_labels(text: str, index: int) -> None:
 def test_exact_label_comes_first() -> None:
     labels = ("Crane", "crane", "crane, bird")
     assert [find_label(text, labels) for text in ("Crane", "crane", "bird")] == [0, 1, 2]
-    with pytest.raises(TargetError, match="label 'CRANE' is ambiguous: classes 0, 1; give the index"):
+    with pytest.raises(TargetError, match="label 'CRANE' is ambiguous: classes 0, 1 have it; give the class index"):
         find_label("CRANE", labels)
 
 
 def test_unknown_label_lists_close_ones() -> None:
-    with pytest.raises(TargetError, match="no label 'expresso' among the model's 6 classes; close: espresso$"):
+    with pytest.raises(TargetError, match="Unknown label 'expresso' among 6 classes. Did you mean 'espresso'.$"):
         find_label("expresso", LABELS)
-    with pytest.raises(TargetError, match="close: tabby, tabby cat, Tiger cat"):
+    with pytest.raises(TargetError, match="Did you mean 'tabby, tabby cat'.*'Tiger cat'"):
         find_label("cat", LABELS)
-    with pytest.raises(TargetError, match="no label 'zzzzzz' among the model's 6 classes$"):
+    with pytest.raises(TargetError, match="Unknown label 'zzzzzz' among 6 classes.$"):
         find_label("zzzzzz", LABELS)
-    with pytest.raises(TargetError, match="no label ''"):
+    with pytest.raises(TargetError, match="Unknown label ''"):
         find_label("", LABELS)
 
 
@@ -111,7 +111,9 @@ def test_ambiguous_label() -> None:
 
 
 def test_no_labels() -> None:
-    with pytest.raises(TargetError, match="target 'cat': the model file holds no labels; give a class index"):
+    with pytest.raises(
+        TargetError, match="target 'cat' is a label, but the model file holds no labels; give a class index"
+    ):
         resolve_targets("cat", 1, 6, None)
 
 

@@ -42,7 +42,7 @@ COUNT = 13
         ({"alpha": 0.4}, "alpha was 0.5 and is 0.4 now"),
         ({"canvas": "original"}, "canvas was 'model' and is 'original' now"),
         ({"fast_decode": True}, "decode was 'exact' and is 'fast' now"),
-        ({"shards": "npz"}, "format was 'png' and is 'npz' now"),
+        ({"format": "npz"}, "format was 'png' and is 'npz' now"),
     ],
 )
 def test_a_different_run_is_refused(
@@ -194,13 +194,13 @@ def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, 
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"shards": "csv"}, "no format of shards 'csv'; there are npz, parquet"),
+        ({"format": "csv"}, "format must be one of png, jpg, webp, npz, parquet, not 'csv'"),
         ({"canvas": "full"}, "no canvas 'full'; there are model, original"),
         ({"colormap": "rainbows"}, "rainbows"),
         ({"alpha": 2}, "alpha must be from 0 to 1, not 2"),
         ({"alpha": "0.5"}, "alpha must be from 0 to 1, not '0.5'"),
         ({"batch_size": 0}, "batch_size must be a positive integer, not 0"),
-        ({"shards": "npz", "shard_images": 0.5}, "shard_images must be a positive integer, not 0.5"),
+        ({"format": "npz", "shard_images": 0.5}, "shard_images must be a positive integer, not 0.5"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_done(

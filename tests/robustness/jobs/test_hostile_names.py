@@ -69,7 +69,7 @@ def test_odd_names_in_shards(form: str, model_path: Path, place: Path, png: byte
         Path(os.fsdecode(os.fsencode(place / "in") + b"/" + name)).write_bytes(png)
     for before in (0, 2):
         result = command_line.run("explain", model_path, place / "in", "-o", place / "out", "--format", form)
-        assert result.exit_code == 0 and ("2 of them before" in result.stderr) == bool(before), result.stderr
+        assert result.exit_code == 0 and ("2 of them in earlier" in result.stderr) == bool(before), result.stderr
     assert len(list((place / "out" / "shards").iterdir())) == 1
 
 

@@ -1,0 +1,70 @@
+"""Tests of `Explainer.predict`, `preprocess` and `warm_up`, and of what explanations and predictions print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import ArgumentError, Explainer, ImageError
+from support.session_calls import StartedSessions
+from support.tiny_model_files import pixels
+
+Photo = Callable[..., Image.Image]
+
+
+def test_a_prediction_is_the_forward_pass(explainer: Explainer, photo: Photo) -> None:
+    images = [photo(seed=i) for i in range(3)]
+    prediction, explanation = explainer.predict(images, batch_size=2), explainer.explain(images, top=3)
+    assert len(prediction) == 3
+    np.testing.assert_array_equal(prediction.logits, explanation.logits)
+    assert prediction.probabilities is not None and explanation.probabilities is not None
+    np.testing.assert_array_equal(prediction.probabilities, explanation.probabilities)
+    assert prediction.top(3).tolist() == explanation.targets.tolist()
+    assert prediction.classes.tolist() == explanation.targets[:, 0].tolist()
+    assert prediction.labels == [labels[0] for labels in explanation.labels]
+
+
+def test_preprocessed_images_give_the_same_numbers(explainer: Explainer, photo: Photo) -> None:
+    images = [photo(seed=i) for i in range(2)]
+    ready = explainer.preprocess(images)
+    assert ready.dtype == np.float32 and ready.shape == (2, 3, 12, 16)
+    assert np.array_equal(explainer.predict(ready).logits, explainer.predict(images).logits)
+    assert np.array_equal(explainer.explain(ready).heatmaps, explainer.explain(images).heatmaps)
+
+
+def test_a_warm_explainer_starts_no_session(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = Explainer(model_path, ["cpu"], threads=1)
+    explainer.warm_up(["gradcam", "backprop"], classes=2)
+    started = StartedSessions(monkeypatch)
+    explainer.explain(pixels(1), ["gradcam", "backprop"], top=2)
+    assert started.count == 0
+    explainer.explain(pixels(1), "guided-backprop")
+    assert started.count == 1
+
+
+def test_wrong_arguments(explainer: Explainer) -> None:
+    for wrong in (0, 1.5, "2", True):
+        with pytest.raises(ArgumentError, match="batch_size must be a positive integer"):
+            explainer.predict(pixels(), batch_size=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="batch_size must be a positive integer"):
+            explainer.warm_up(batch_size=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="top must be an integer from 1 to 6, not 7"):
+        explainer.predict(pixels()).top(7)
+    with pytest.raises(ImageError, match="no images given"):
+        explainer.predict([])
+    with pytest.raises(ArgumentError, match="the path of a model file must be a str or a Path, not 3"):
+        Explainer(3)  # type: ignore[arg-type]
+
+
+def test_results_print_few_lines(explainer: Explainer, photo: Photo) -> None:
+    images = [photo(seed=i) for i in range(7)]
+    for text in (repr(explainer.predict(images)), repr(explainer.explain(images, top=2))):
+        lines = text.splitlines()
+        assert len(lines) == 7 and "7 images" in lines[0] and lines[-1] == "  ... and 2 more>"
+        assert all(len(line) <= 160 for line in lines) and "%" in lines[1]
+    assert "1 image, maps 1x" in repr(explainer.explain(images[0]))
+    assert "input attributions 1x3x12x16" in repr(explainer.explain(images[0], "backprop"))
