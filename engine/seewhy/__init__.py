@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from seewhy.bulk.settings import Settings
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
+    from seewhy.visualization.drawing_options import list_colormaps
 
 __all__ = [
     "ArgumentError",
@@ -52,6 +53,7 @@ __all__ = [
     "TargetError",
     "__version__",
     "explain_folder",
+    "list_colormaps",
 ]
 
 # `seewhy --help` needs neither onnxruntime nor Pillow, which take a while to import.
@@ -63,5 +65,6 @@ __getattr__ = lazy_names(
         "Settings": "seewhy.bulk.settings",
         "JobSummary": "seewhy.bulk.folder_job",
         "explain_folder": "seewhy.bulk.explain_folder",
+        "list_colormaps": "seewhy.visualization.drawing_options",
     },
 )

@@ -92,11 +92,12 @@ def validate_settings(explainer: Explainer, settings: Settings) -> None:
     Raises:
         ImageError: the model takes no photographs.
         MethodError: a method or an option is unknown or wrong, or a method has no small map for a shard.
-        OutputError: the format of shards, the colour map, alpha, the canvas, or a number of images is wrong.
+        ArgumentError: the format of shards, the colormap, alpha or the canvas is wrong.
+        OutputError: a number of images is wrong.
         TargetError: a target is out of range or unknown, or there are targets and `top` too.
     """
     require_preprocessing(explainer.metadata)
-    overlays.check(settings.colormap, settings.alpha, settings.canvas)
+    overlays.validate_drawing_options(settings.colormap, settings.alpha, settings.canvas)
     for name, number in (("batch_size", settings.batch_size), ("shard_images", settings.shard_images)):
         if not is_integer(number) or number < 1:
             raise OutputError(f"{name} must be a positive integer, not {brief(number)}")

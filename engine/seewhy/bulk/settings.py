@@ -13,6 +13,7 @@ from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.errors import OutputError
 from seewhy.storage import image_encoding
+from seewhy.visualization.drawing_options import DEFAULT_ALPHA, DEFAULT_CANVAS, DEFAULT_COLORMAP
 
 BATCH_SIZE = 8
 """Images in one run of the graph, where nobody says otherwise.
@@ -34,9 +35,9 @@ class Settings:
     """None given: the predicted class. One: that class. Several: each of them."""
     top: int | None = None
     raw: bool = False
-    colormap: str = "jet"
-    alpha: float = 0.5
-    canvas: str = "model"
+    colormap: str = DEFAULT_COLORMAP
+    alpha: float = DEFAULT_ALPHA
+    canvas: str = DEFAULT_CANVAS
     batch_size: int = BATCH_SIZE
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoding: image_encoding.Encoding = image_encoding.PNG

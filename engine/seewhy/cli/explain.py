@@ -10,6 +10,7 @@ import click
 
 from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath
+from seewhy.visualization import drawing_options as drawing
 
 
 class _Explain(click.Command):
@@ -66,13 +67,19 @@ class _Explain(click.Command):
     "--save-raw", "raw", is_flag=True, help="Beside pictures, write logits, attributions and heatmap as .npz."
 )
 @click.option(
-    "--colormap", default="jet", show_default=True, help="jet, turbo, viridis, inferno, magma, plasma or grey."
+    "--colormap", default=drawing.DEFAULT_COLORMAP, show_default=True, help=f"One of {', '.join(drawing.COLORMAPS)}."
 )
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The heatmap's share.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1),
+    default=drawing.DEFAULT_ALPHA,
+    show_default=True,
+    help="Opacity of the heatmap, from 0 (invisible) to 1 (opaque).",
+)
 @click.option(
     "--canvas",
-    type=click.Choice(["model", "original"]),
-    default="model",
+    type=click.Choice(drawing.CANVASES),
+    default=drawing.DEFAULT_CANVAS,
     show_default=True,
     help="Draw overlays on what the model saw, or on the whole photograph.",
 )

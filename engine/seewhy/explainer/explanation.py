@@ -20,6 +20,7 @@ from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder, result_files
 from seewhy.storage.result_names import unique_names
 from seewhy.visualization import overlays as render
+from seewhy.visualization.drawing_options import DEFAULT_ALPHA, DEFAULT_CANVAS, DEFAULT_COLORMAP
 
 _PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
 
@@ -84,11 +85,13 @@ class Explanation:
             return [self._name(index) for index in self.targets]
         return [[self._name(index) for index in row] for row in self.targets]
 
-    def overlays(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+    def overlays(
+        self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
+    ) -> list[Image.Image]:
         """Return the heatmaps laid over the photographs, N or (image by image) N*K RGB images.
 
         Args:
-            colormap: one of `seewhy.visualization.colormaps.PALETTES`.
+            colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
             alpha: the heatmap's share in each pixel, 0 to 1.
             canvas: `model` draws what the model saw (resized and cropped); `original` draws on the whole photograph,
                 and leaves pixels outside the crop as they are.
@@ -99,11 +102,13 @@ class Explanation:
         """
         photos = [photo for photo in self.images for _ in range(self._each)]
         if canvas == "model" and self.maps is not None:
-            return render.map_overlays(photos, self._flat_maps(), METHODS[self.method].rectified, colormap, alpha)
+            return render.overlays_of_maps(photos, self._flat_maps(), METHODS[self.method].rectified, colormap, alpha)
         heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
         return render.overlays(photos, heatmaps, colormap, alpha, canvas)
 
-    def figures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+    def figures(
+        self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
+    ) -> list[Image.Image]:
         """Return what `save` writes: overlays for CAM methods, 8-bit RGB pictures of the signed values for the others.
 
         The latter are scaled over the whole image, minimum to 0 and maximum to 255. Arguments and errors as in
@@ -111,14 +116,14 @@ class Explanation:
         """
         if METHODS[self.method].is_map:
             return self.overlays(colormap, alpha, canvas)
-        return render.gradient_pictures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
+        return render.gradient_figures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
 
     def save(
         self,
         folder: str | os.PathLike[str],
-        colormap: str = "jet",
-        alpha: float = 0.5,
-        canvas: str = "model",
+        colormap: str = DEFAULT_COLORMAP,
+        alpha: float = DEFAULT_ALPHA,
+        canvas: str = DEFAULT_CANVAS,
         raw: bool = False,
     ) -> list[Path]:
         """Write NAME.METHOD.png for each image, with K classes NAME.METHOD.CLASS.png; with `raw` NAME.METHOD.npz too.

@@ -73,7 +73,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
         ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
         ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
-        ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
+        ("good", ["--colormap", "rainbow"], "Unknown colormap 'rainbow'; choose one of inferno"),
     ],
 )
 def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: list[str], words: str) -> None:
