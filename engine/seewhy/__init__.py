@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from seewhy.methods.options import Option
     from seewhy.methods.plugins import load_plugin
     from seewhy.methods.registry import list_methods, register_method
+    from seewhy.visualization.drawing_options import list_colormaps
 
 __all__ = [
     "ArgumentError",
@@ -62,6 +63,7 @@ __all__ = [
     "TargetError",
     "__version__",
     "explain_folder",
+    "list_colormaps",
     "list_methods",
     "load_plugin",
     "register_method",
@@ -80,6 +82,7 @@ __getattr__ = lazy_names(
         "RuleContext": "seewhy.methods.base",
         "Settings": "seewhy.bulk.settings",
         "explain_folder": "seewhy.bulk.explain_folder",
+        "list_colormaps": "seewhy.visualization.drawing_options",
         "list_methods": "seewhy.methods.registry",
         "load_plugin": "seewhy.methods.plugins",
         "register_method": "seewhy.methods.registry",

@@ -22,7 +22,7 @@ from seewhy.storage import output_folder, result_files
 from seewhy.tables import result_rows
 from seewhy.targets.class_targets import resolve_targets
 from seewhy.visualization.contact_sheet import contact_sheet
-from seewhy.visualization.overlays import clip_gradients, gradient_pictures, rgb
+from seewhy.visualization.overlays import clip_gradients, gradient_figures, rgb
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,6 @@ def _tiles(results: Mapping[str, Explanation], index: int, k: int, settings: Set
             figure = result.overlays(settings.colormap, settings.alpha)[k]
         else:
             values = result.attributions.reshape(-1, *result.attributions.shape[-3:])
-            figure = gradient_pictures(clip_gradients(values[k : k + 1]))[0]
+            figure = gradient_figures(clip_gradients(values[k : k + 1]))[0]
         tiles.append((method.title, figure))
     return tiles

@@ -72,7 +72,7 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
         OutputError: If a plugin cannot be read.
     """
     require_preprocessing(explainer.metadata)
-    overlays.check(settings.colormap, settings.alpha, settings.canvas)
+    overlays.validate_drawing_options(settings.colormap, settings.alpha, settings.canvas)
     for path in settings.plugins:
         load_plugin(path)
     shard_format = settings.format if settings.format in SHARD_FORMATS else None

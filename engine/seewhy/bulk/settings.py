@@ -14,6 +14,7 @@ from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
 from seewhy.errors import ArgumentError
+from seewhy.visualization.drawing_options import DEFAULT_ALPHA, DEFAULT_CANVAS, DEFAULT_COLORMAP
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Settings:
     """Number of classes with the highest logits to explain, instead of `targets`."""
     raw: bool = False
     """Whether to write logits, attributions and heatmaps as npz files beside the figures."""
-    colormap: str = "jet"
+    colormap: str = DEFAULT_COLORMAP
     """Name of the colormap of overlays."""
-    alpha: float = 0.5
+    alpha: float = DEFAULT_ALPHA
     """Opacity of the heatmap in overlays, from 0 to 1."""
-    canvas: str = "model"
+    canvas: str = DEFAULT_CANVAS
     """What overlays are drawn on: `model` (what the model saw) or `original` (the whole image)."""
     batch_size: int = BATCH_SIZE
     """Maximum number of images in one run of the graph."""

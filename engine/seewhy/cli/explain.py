@@ -13,6 +13,7 @@ from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath
 from seewhy.cli.option_groups import Example, GroupedCommand
 from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY, SHARD_FORMATS
+from seewhy.visualization import drawing_options as drawing
 
 _GROUPS = {
     "Images and targets": ["--list", "--target", "--top"],
@@ -139,22 +140,22 @@ class _Explain(GroupedCommand):
 @click.option(
     "--colormap",
     metavar="NAME",
-    default="jet",
+    default=drawing.DEFAULT_COLORMAP,
     show_default=True,
-    help="Color overlays with jet, turbo, viridis, inferno, magma, plasma or grey.",
+    help=f"Color overlays with {', '.join(drawing.COLORMAPS[:-1])} or {drawing.COLORMAPS[-1]}.",
 )
 @click.option(
     "--alpha",
     metavar="NUMBER",
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=drawing.DEFAULT_ALPHA,
     show_default=True,
     help="Set the opacity of the heatmap in overlays, from 0 (invisible) to 1 (opaque).",
 )
 @click.option(
     "--canvas",
-    type=click.Choice(["model", "original"]),
-    default="model",
+    type=click.Choice(drawing.CANVASES),
+    default=drawing.DEFAULT_CANVAS,
     show_default=True,
     help="Draw overlays on what the model saw, or on the original image.",
 )

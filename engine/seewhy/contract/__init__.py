@@ -1,4 +1,4 @@
-"""The file contract between exporter and engine. This package uses the standard library alone."""
+"""The file contract between exporter and engine, written with the standard library only."""
 
 from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 

@@ -1,7 +1,8 @@
-"""The hash that a model file carries of itself.
+"""The SHA-256 that a model file contains of itself.
 
-The metadata value `seewhy.sha256` is the SHA-256 of every byte of the file, with the 64 digits of that value read as
-the character `0`. The exporter seals a file as its last step, and the engine checks it at load. Standard library only.
+The metadata value `seewhy.sha256` is the SHA-256 of every byte of the file, with the 64 digits of that value replaced
+by the character `0`. The exporter writes the hash as its last step, and the engine checks it at load. This module uses
+the standard library only.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ import hashlib
 from seewhy.contract.constants import DIGEST_KEY, DIGEST_PLACEHOLDER
 
 DIGITS = len(DIGEST_PLACEHOLDER)
-# A metadata entry is a protobuf message: the key, then field 2 (0x12) with its length, then the value. Searching for
-# the digits together with what stands before them cannot hit weights that look the same.
+# A metadata entry is a protobuf message: the key, then field 2 (0x12) with its length, then the value. The search
+# includes the bytes before the digits, so that it cannot match weights with the same bytes as the digits.
 _PREFIX = DIGEST_KEY.encode() + b"\x12" + bytes([DIGITS])
 
 
 def file_digests(data: bytes, recorded: str) -> tuple[str, str]:
-    """Return two SHA-256 hashes of a file with the bytes `data`, each as 64 hexadecimal digits.
+    """Return two SHA-256 hashes of a model file, each as 64 hexadecimal digits.
 
     Args:
         data: Bytes of the file.
-        recorded: The value that the file carries as its digest.
+        recorded: Digest that the file contains.
 
     Returns:
-        The digest that the file should carry, and the plain hash of its bytes, which `sha256sum` gives.
+        The digest that the file should contain, and the plain hash of its bytes, as `sha256sum` computes it.
 
     Raises:
-        ValueError: If `recorded` does not stand exactly once in `data` as the value of the digest's key.
+        ValueError: If `data` does not contain `recorded` exactly once as the value of the digest's key.
     """
     start = _find_once(data, recorded)
     view = memoryview(data)
-    # The metadata stands at the end of a file, so most bytes are hashed once for both.
+    # The metadata is at the end of a file, so most bytes are hashed once for both hashes.
     expected = hashlib.sha256(view[:start])
     plain = expected.copy()
     expected.update(DIGEST_PLACEHOLDER.encode())
@@ -41,10 +42,16 @@ def file_digests(data: bytes, recorded: str) -> tuple[str, str]:
 
 
 def seal(data: bytes) -> bytes:
-    """Return `data`, a serialised model whose digest is still the placeholder, with the digest in its place.
+    """Replace the placeholder of the digest in a serialised model with the digest.
+
+    Args:
+        data: Bytes of the model, which contain the placeholder.
+
+    Returns:
+        The bytes of the model with its digest.
 
     Raises:
-        ValueError: the placeholder does not stand exactly once in `data` as the value of the digest's key.
+        ValueError: If `data` does not contain the placeholder exactly once as the value of the digest's key.
     """
     start = _find_once(data, DIGEST_PLACEHOLDER)
     digest = file_digests(data, DIGEST_PLACEHOLDER)[0].encode()
@@ -52,9 +59,9 @@ def seal(data: bytes) -> bytes:
 
 
 def _find_once(data: bytes, digits: str) -> int:
-    """Where `digits` start in `data`."""
+    """Return the position of the digest's value in `data`, which must contain it exactly once."""
     entry = _PREFIX + digits.encode()
     position = data.find(entry)
     if len(digits) != DIGITS or position < 0 or data.find(entry, position + 1) >= 0:
-        raise ValueError(f"the value of {DIGEST_KEY} must stand in the file exactly once")
+        raise ValueError(f"the file must contain the value of {DIGEST_KEY} exactly once")
     return position + len(_PREFIX)

@@ -1,4 +1,4 @@
-"""Constants of the file contract: names of graph values, versions, limits, and the choices that metadata may name."""
+"""Constants of the file contract: names of graph values, versions, limits, and the allowed values of metadata."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ OUTPUTS = (
 OPTIONAL_OUTPUTS = (DECONVNET_GRADIENTS, GRADCAM_MAP)
 
 PREDICTED = -1
-"""The value of `targets` that asks for the class that the model predicts."""
+"""Value of `targets` that stands for the class that the model predicts."""
 
 EXTERNAL_DATA_THRESHOLD = int(1.8 * 2**30)
-"""Bytes of weights beyond which they go to the sibling file `NAME.onnx.data` (protobuf stops at 2 GiB)."""
+"""Largest size of the weights in the model file, in bytes.
+
+Larger weights go to the file `NAME.onnx.data` beside it, because protobuf allows at most 2 GiB.
+"""
 
 KEY_PREFIX = "seewhy."
 DIGEST_KEY = "seewhy.sha256"
-"""SHA-256 over every byte of the file, with the 64 digits of this value themselves read as zeros."""
+"""Metadata key of the SHA-256 of all bytes of the file, with the 64 digits of this value replaced by zeros."""
 DIGEST_PLACEHOLDER = "0" * 64
 
 RESIZE_MODES = ("shorter-side", "squash", "none")
@@ -50,8 +53,9 @@ SCORES = ("softmax", "sigmoid", "none")
 LAYER_FORMS = ("map", "channels-last", "tokens")
 
 MAX_PIXELS = 178_956_970
-"""Pixels beyond which a picture is refused as a decompression bomb: where Pillow draws its own line."""
+"""Maximum number of pixels of an image. Larger images are refused as decompression bombs, as Pillow does."""
 LONGEST_TEXT = 8192
-"""Length of the longest name, label or other string in bytes of UTF-8; no path of Linux is longer than 4096."""
+"""Maximum length of a name, label or other string, in bytes of UTF-8. Paths on Linux have at most 4096 bytes."""
 
 Shape: TypeAlias = "tuple[int | str, ...]"
+"""Shape of a graph value. A letter stands for a length that the file does not fix."""

@@ -1,4 +1,4 @@
-"""Conversion of decoded JSON values: each function returns the value that the contract wants, or raises ValueError."""
+"""Converters of decoded JSON values. Each returns the value as the contract defines it, or raises a ValueError."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from seewhy.contract.constants import (
-    LONGEST_TEXT,
-    MAX_PIXELS,
-)
+from seewhy.contract.constants import LONGEST_TEXT, MAX_PIXELS
 
-# Of any count; the next number does not fit into 32 bits.
+# Largest count: the largest signed integer of 32 bits.
 _MOST = 2**31 - 1
 
 
 def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object, for `json.loads`, in which no name may stand twice: readers would take different values.
+    """Return a JSON object as a dict, and refuse repeated names, of which readers would use different values.
+
+    Args:
+        pairs: Names and values, as `json.loads` passes them to its `object_pairs_hook`.
+
+    Returns:
+        The values by name.
 
     Raises:
-        ValueError: A name stands there twice.
+        ValueError: If a name is repeated.
     """
     twice = first_repeated(name for name, _ in pairs)
     if twice is not None:
-        raise ValueError(f"{twice[:60]!r} stands there twice")
+        raise ValueError(f"{twice[:60]!r} is given twice")
     return dict(pairs)
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that stood there before, or None if all differ."""
+    """Return the first name that repeats an earlier one, or None if all differ."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -40,14 +43,14 @@ def first_repeated(names: Iterable[str]) -> str | None:
 
 
 def require(condition: bool, wanted: str, value: Any) -> None:
-    """Raise a ValueError that says what was expected, unless `condition` holds."""
+    """Raise a ValueError that names the expected and the actual value, unless `condition` is true."""
     if not condition:
         raise ValueError(f"expected {wanted}, not {json.dumps(value)[:60]}")
 
 
 def text(value: Any) -> str:
-    """Return a string of UTF-8 of at most `LONGEST_TEXT` bytes."""
-    # JSON may hold half of a character, which no file and no terminal takes.
+    """Return a string that is valid in UTF-8 and has at most `LONGEST_TEXT` bytes."""
+    # JSON may contain half of a surrogate pair, which cannot be written to a file or a terminal.
     whole = isinstance(value, str) and value.encode(errors="replace").decode() == value
     require(whole, "a string", value)
     require(len(value.encode()) <= LONGEST_TEXT, f"a string of at most {LONGEST_TEXT} bytes", value)
@@ -61,37 +64,38 @@ def sha256_digits(value: Any) -> str:
 
 
 def _is_integer(value: Any, low: int) -> bool:
+    """Return True for an integer from `low` to the largest of 32 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MOST
 
 
 def flag(value: Any) -> bool:
-    """Return true or false."""
+    """Return a boolean."""
     require(isinstance(value, bool), "true or false", value)
     return bool(value)
 
 
 def count(value: Any) -> int:
-    """Return an integer from 0 that fits into 32 bits."""
+    """Return an integer of at least 0 that fits into 32 bits."""
     require(_is_integer(value, 0), "a count", value)
     return int(value)
 
 
 def positive(value: Any) -> int:
-    """Return an integer from 1 that fits into 32 bits."""
+    """Return an integer of at least 1 that fits into 32 bits."""
     require(_is_integer(value, 1), "a positive integer of 32 bits", value)
     return int(value)
 
 
 def number(value: Any) -> float:
     """Return a finite number as a float."""
-    # json reads NaN and Infinity, which JSON does not have.
+    # Python's json module accepts NaN and Infinity, which are not valid JSON.
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     require(number, "a finite number", value)
     return float(value)
 
 
 def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
-    """Return a converter that takes one of the strings in `choices`."""
+    """Return a converter that accepts the strings in `choices`."""
 
     def convert(value: Any) -> str:
         require(value in choices, "one of " + ", ".join(choices), value)
@@ -101,12 +105,12 @@ def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a converter that takes null, too, as None."""
+    """Return a converter that also accepts null, as None."""
     return lambda value: None if value is None else convert(value)
 
 
 def tuple_of(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return a converter of lists, whose items `convert` converts."""
+    """Return a converter of lists that converts each element with `convert`."""
 
     def converted(value: Any) -> tuple[Any, ...]:
         require(isinstance(value, list), "a list", value)
@@ -116,7 +120,7 @@ def tuple_of(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def image_size(value: Any) -> tuple[int, int]:
-    """Return (height, width) of at most `MAX_PIXELS` pixels."""
+    """Return (height, width) in pixels, of at most `MAX_PIXELS` pixels in total."""
     require(isinstance(value, list) and len(value) == 2, "two integers", value)
     height, width = positive(value[0]), positive(value[1])
     require(height * width <= MAX_PIXELS, f"at most {MAX_PIXELS} pixels", value)
@@ -124,7 +128,7 @@ def image_size(value: Any) -> tuple[int, int]:
 
 
 def dict_of(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-    """Return a converter of objects, whose values `convert` converts."""
+    """Return a converter of objects that converts each value with `convert`."""
 
     def converted(value: Any) -> dict[str, Any]:
         require(isinstance(value, dict), "an object", value)
@@ -136,9 +140,14 @@ def dict_of(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
 def fields(
     added: Mapping[str, Callable[[Any], Any]] | None = None, **converters: Callable[[Any], Any]
 ) -> Callable[[Any], dict[str, Any]]:
-    """Return a converter of objects with these keys, and perhaps those `added` to the schema later.
+    """Return a converter of objects with fixed keys. It ignores unknown keys.
 
-    Other keys are ignored.
+    Args:
+        added: Converters of keys that were added to the schema later, and may be missing.
+        **converters: Converters of the required keys.
+
+    Returns:
+        A converter that returns the converted values by key.
     """
 
     def converted(value: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The metadata of a model file, which the exporter writes and the engine reads.
+"""Metadata of a model file: the exporter writes it, and the engine reads it.
 
-`docs/concepts/file-format.md` describes it for third parties.
+`docs/concepts/file-format.md` describes the format.
 """
 
 from __future__ import annotations
@@ -48,98 +48,113 @@ from seewhy.contract.json_values import (
 )
 from seewhy.errors import ModelFileError
 
-# What float32 still holds, as a number that is not zero.
+# Range of the positive numbers that float32 can represent.
 _SMALLEST, _LARGEST = 1e-37, 3e38
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What was exported."""
+    """Name and origin of the exported network."""
 
     name: str
     source: str
-    """Where the network came from, e.g. `torchvision:resnet50`."""
+    """Source of the network, e.g. `torchvision:resnet50`."""
     weights_sha256: str
-    """SHA-256 over name, dtype, shape and little-endian bytes of every weight, in file order."""
+    """SHA-256 of the name, dtype, shape and little-endian bytes of all weights, in the order of the file."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes `images`: resize, centre crop, divide by 255, subtract `mean`, divide by `std`."""
+    """Preprocessing of an image: resize, centre crop, divide by 255, subtract `mean`, divide by `std`."""
 
     resize: str = "squash"
     """`shorter-side` (keep the aspect ratio), `squash` (to exactly the input size), or `none`."""
     size: int | None = None
     """Length of the shorter side after resizing, in pixels; for `shorter-side` only."""
     interpolation: str = "bilinear"
-    """A Pillow resampling filter, with antialiasing, as Pillow does it."""
+    """Name of a Pillow resampling filter. Pillow applies it with antialiasing."""
     crop: bool = True
-    """Centre crop to the input size after resizing."""
+    """True to crop the centre to the input size after resizing."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Mean of each channel of `images`, for pixels from 0 to 1."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Standard deviation of each channel of `images`, for pixels from 0 to 1."""
     channel_order: str = "RGB"
+    """Order of the channels of `images`: `RGB` or `BGR`."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The target layer, whose output is `activations`."""
+    """Target layer: the layer whose output is `activations`."""
 
     name: str
-    """Module path, or the name of the operation where no module returns this value."""
+    """Path of the module, or name of the operation if no module returns this value."""
     chosen: str
-    """`automatic` or `named`."""
+    """`automatic` if the exporter chose the layer, `named` if the user did."""
     separates: bool
-    """Whether every path from `images` to `logits` passes through this layer, so that the head can run alone."""
+    """True if every path from `images` to `logits` passes through this layer, so that the head can run alone."""
     cut: str | None
-    """The graph value to cut at for running the head alone; None where `separates` is false."""
+    """Graph value at which to cut the graph to run the head alone; None if `separates` is False."""
     form: str = "map"
-    """What the layer itself gives, before it is made (N, C, h, w): `map` (the same), `channels-last` (N, h, w, C), or
-    `tokens` (N, T, C), one for each place in row-major order; the last two in whatever order of dimensions."""
+    """Form of the layer's own output, before it is converted to (N, C, h, w).
+
+    `map` is (N, C, h, w), `channels-last` (N, h, w, C), and `tokens` (N, T, C) with one token for each position in
+    row-major order. The dimensions of the last two may be in any order.
+    """
     dropped_tokens: int = 0
-    """How many tokens in front belong to no place (class, distillation, registers) and are not in `activations`."""
+    """Number of leading tokens without a position (class, distillation, registers), which `activations` leaves out."""
 
 
 @dataclass(frozen=True)
 class Rectifiers:
-    """The rectifying activations that the guided rule met."""
+    """Rectifiers of the network, and how many of them guided backpropagation changes."""
 
     kinds: dict[str, int] = field(default_factory=dict)
-    """How many rectifiers of each kind the network has, e.g. `{"relu": 17}`."""
+    """Number of rectifiers of each kind, e.g. `{"relu": 17}`."""
     guided: int = 0
-    """How many of them the guided rule changes (all, unless `guided_scope` restricts it)."""
+    """Number of rectifiers that the guided rule changes: all, unless `guided_scope` restricts it."""
     guided_scope: tuple[str, ...] | None = None
-    """Module path prefixes inside which rectifiers are guided; None means everywhere."""
+    """Prefixes of the module paths in which rectifiers are guided; None means everywhere."""
     smooth: dict[str, int] = field(default_factory=dict)
-    """Smooth activations (SiLU, GELU, ...), which keep their own derivative under every rule."""
+    """Number of smooth activations of each kind (SiLU, GELU, ...), which keep their own derivative in every rule."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything that a SeeWhy model file says about itself."""
+    """All metadata of a model file."""
 
     model: ModelInfo
     image_size: tuple[int, int]
     """(H, W) of `images`, in pixels."""
     channels: int
+    """Number of channels of `images`."""
     class_count: int
+    """Number of classes."""
     labels: tuple[str, ...] | None
+    """Label of each class, or None if the source has none."""
     preprocessing: Preprocessing | None
-    """None where the source gave none: then only preprocessed arrays can be explained."""
+    """Preprocessing of images, or None if the source has none. Then only preprocessed arrays can be explained."""
     layer: Layer | None
-    """None in a file without `activations`."""
+    """Target layer, or None in a file without `activations`."""
     score_kind: str
+    """Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
     rectifiers: Rectifiers
+    """Rectifiers of the network."""
     parity: dict[str, dict[str, dict[str, float | None]]]
-    """output -> input kind (`noise`, `picture`) -> `error` and `torch_float32`, relative L2 against float64 autograd,
-    and `draw`, which input of that kind. `error` is None where the reference was zero, which tests nothing. Empty where
-    verification was skipped."""
+    """Result of the verification, by output and kind of input (`noise`, `picture`).
+
+    `error` and `torch_float32` are the relative L2 errors of the file and of PyTorch in float32 against float64
+    autograd; `draw` is the number of the input of that kind. `error` is None if the reference was zero, which tests
+    nothing. The dict is empty if verification was skipped.
+    """
     versions: dict[str, str]
+    """Versions of the software that exported the file, by name."""
     external_data: dict[str, Any] | None = None
-    """`{"file": ..., "sha256": ...}` of the sibling weights file, where there is one."""
+    """`{"file": ..., "sha256": ...}` of the weights file beside the model file, or None if there is none."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shape of every value in the contract; a letter stands for the same length wherever it is."""
+        """Shape of every value in the contract. A letter stands for the same length in all shapes."""
         pixels: Shape = ("N", self.channels, *self.image_size)
         maps: Shape = ("N", "C", "h", "w")
         return {
@@ -156,7 +171,7 @@ class Metadata:
         }
 
     def to_properties(self) -> dict[str, str]:
-        """Return the `metadata_props` of a model file: key -> JSON text. The digest is not among them."""
+        """Return the metadata as JSON texts by key, as in `metadata_props`, without the digest."""
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "model": asdict(self.model),
@@ -176,10 +191,17 @@ class Metadata:
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str], file: str) -> Metadata:
-        """Read and check `metadata_props`; `file` is named in errors.
+        """Read and validate the metadata of a model file.
+
+        Args:
+            properties: JSON texts by key, as in `metadata_props`.
+            file: Name of the file in error messages.
+
+        Returns:
+            The metadata.
 
         Raises:
-            ModelFileError: no SeeWhy metadata, a newer schema, or a value of the wrong kind.
+            ModelFileError: If the metadata is missing, has a newer schema, or contains an invalid value.
         """
         read = _Reader(properties, file)
         read.check_schema()
@@ -201,39 +223,42 @@ class Metadata:
 
 
 class _Reader:
-    """Decodes one key at a time, and says which one was wrong."""
+    """Reader of single metadata values, whose errors name the key."""
 
     def __init__(self, properties: Mapping[str, str], file: str) -> None:
         self.properties = properties
         self.file = file
 
     def check_schema(self) -> None:
+        """Raise a ModelFileError if there is no SeeWhy metadata, or its schema is newer than this version's."""
         if KEY_PREFIX + "schema" not in self.properties:
             raise ModelFileError(
-                f"{self.file}: an ONNX file without SeeWhy's metadata; export the network with `seewhy export`"
+                f"{self.file}: this ONNX file has no SeeWhy metadata; export the network with `seewhy export`"
             )
         schema = self("schema", positive)
         if schema > SCHEMA:
             raise ModelFileError(
-                f"{self.file}: written in schema {schema}, but this version of SeeWhy reads schema {SCHEMA} and older; "
-                f"upgrade seewhy, or export again with this version"
+                f"{self.file}: the file has schema {schema}, but this version of SeeWhy reads schema {SCHEMA} and "
+                f"older; upgrade seewhy, or export the network again with this version"
             )
 
     def __call__(self, key: str, convert: Callable[[Any], Any]) -> Any:
+        """Return the converted value of a key."""
         name = KEY_PREFIX + key
         try:
             return convert(json.loads(self.properties[name], object_pairs_hook=object_without_repeats))
         except KeyError:
             raise ModelFileError(f"{self.file}: the metadata lacks {name}; export the network again") from None
-        # RecursionError: JSON nested thousands deep. OverflowError: an integer that no float holds.
+        # RecursionError: deeply nested JSON. OverflowError: an integer too large for a float.
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise ModelFileError(f"{self.file}: {name} is not valid: {error}; export the network again") from None
 
 
-# Converters: each takes a decoded JSON value and returns it checked, or raises ValueError.
+# Converters: each returns the converted value of a decoded JSON value, or raises a ValueError.
 
 
 def _preprocessing(value: Any) -> Preprocessing:
+    """Convert the value of `seewhy.preprocessing`."""
     converted = fields(
         resize=one_of(RESIZE_MODES),
         size=optional(positive),
@@ -243,9 +268,11 @@ def _preprocessing(value: Any) -> Preprocessing:
         std=tuple_of(number),
         channel_order=one_of(CHANNEL_ORDERS),
     )(value)
-    require(all(abs(mean) <= _LARGEST for mean in converted["mean"]), "means that float32 holds", value["mean"])
+    require(all(abs(mean) <= _LARGEST for mean in converted["mean"]), "means that fit into float32", value["mean"])
     require(
-        all(_SMALLEST <= std <= _LARGEST for std in converted["std"]), "positive stds that float32 holds", value["std"]
+        all(_SMALLEST <= std <= _LARGEST for std in converted["std"]),
+        "positive stds that fit into float32",
+        value["std"],
     )
     require(len(converted["mean"]) == len(converted["std"]), "as many means as stds", value)
     require(converted["resize"] != "shorter-side" or converted["size"] is not None, "a size to resize to", value)
@@ -253,15 +280,19 @@ def _preprocessing(value: Any) -> Preprocessing:
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> None:
-    """Hold a `Preprocessing` to the contract.
+    """Validate a `Preprocessing` against the contract.
+
+    Args:
+        preprocessing: The preprocessing to validate.
 
     Raises:
-        ValueError: a value is of the wrong kind, or not one of those allowed.
+        ValueError: If a value has the wrong type or is not allowed.
     """
     _preprocessing(json.loads(json.dumps(asdict(preprocessing))))
 
 
 def _layer(value: Any) -> Layer:
+    """Convert the value of `seewhy.layer`."""
     return Layer(
         **fields(
             {"form": one_of(LAYER_FORMS), "dropped_tokens": count},
@@ -274,6 +305,7 @@ def _layer(value: Any) -> Layer:
 
 
 def _rectifiers(value: Any) -> Rectifiers:
+    """Convert the value of `seewhy.rectifiers`."""
     return Rectifiers(
         **fields(kinds=dict_of(count), guided=count, guided_scope=optional(tuple_of(text)), smooth=dict_of(count))(
             value

@@ -25,6 +25,7 @@ from seewhy.methods.method import MethodRequest
 from seewhy.storage import output_folder, result_files
 from seewhy.storage.result_names import unique_names
 from seewhy.visualization import overlays as render
+from seewhy.visualization.drawing_options import DEFAULT_ALPHA, DEFAULT_CANVAS, DEFAULT_COLORMAP
 
 
 class _OutOfRange(ArgumentError, IndexError):
@@ -154,7 +155,9 @@ class Explanation:
             return [class_name(int(index), self.class_labels) for index in self.targets]
         return [[class_name(int(index), self.class_labels) for index in row] for row in self.targets]
 
-    def overlays(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+    def overlays(
+        self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
+    ) -> list[Image.Image]:
         """Return the heatmaps blended onto the images: N or, image by image, N*K RGB images.
 
         Args:
@@ -169,11 +172,13 @@ class Explanation:
         """
         views = [view for view in self.images for _ in range(self._per_image)]
         if canvas == "model" and self.maps is not None:
-            return render.map_overlays(views, self._flat_maps(), self.request.method.rectified, colormap, alpha)
+            return render.overlays_of_maps(views, self._flat_maps(), self.request.method.rectified, colormap, alpha)
         heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
         return render.overlays(views, heatmaps, colormap, alpha, canvas)
 
-    def figures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
+    def figures(
+        self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
+    ) -> list[Image.Image]:
         """Return what `save` writes: overlays for CAM methods, RGB images of the signed values for gradient methods.
 
         The latter are scaled over the whole image, minimum to 0 and maximum to 255, and always show what the model saw.
@@ -192,14 +197,14 @@ class Explanation:
         """
         if self.request.method.is_map:
             return self.overlays(colormap, alpha, canvas)
-        return render.gradient_pictures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
+        return render.gradient_figures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
 
     def save(
         self,
         folder: str | os.PathLike[str],
-        colormap: str = "jet",
-        alpha: float = 0.5,
-        canvas: str = "model",
+        colormap: str = DEFAULT_COLORMAP,
+        alpha: float = DEFAULT_ALPHA,
+        canvas: str = DEFAULT_CANVAS,
         raw: bool = False,
     ) -> list[Path]:
         """Write the figures as NAME.METHOD.png, or as NAME.METHOD.CLASS.png for K classes of each image.

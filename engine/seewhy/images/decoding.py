@@ -1,4 +1,7 @@
-"""Decode a photograph of any kind to 8-bit RGB or grey, upright."""
+"""Decode images into 8-bit RGB or grey pixels.
+
+The EXIF orientation is applied, transparency is composited onto white, and deeper grey is scaled to 8 bits.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from seewhy.images.pixel_depth import float_to_byte, integer_to_byte
 from seewhy.images.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
 from seewhy.images.transparency import Colour, on_white, transparent_colour
 
-# Photographs, and nothing that runs another program (EPS starts Ghostscript) or draws vectors.
+# Raster formats only: EPS would start Ghostscript, another program, and WMF draws vectors.
 _FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO"),
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
@@ -42,27 +45,28 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Those that swap width and height.
-_SIDEWAYS = (5, 6, 7, 8)
+# Orientations that swap width and height.
+_ROTATED = (5, 6, 7, 8)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
+    """Return the formats that this installation of Pillow can read."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 @cache
 def extensions() -> frozenset[str]:
-    """The file name extensions, lower case with the dot, of the formats that are decoded here."""
+    """Return the file name extensions of the supported formats, in lower case with the dot."""
     return frozenset(ext for ext, name in Image.registered_extensions().items() if name in _formats())
 
 
-class _WithoutWarnings:
-    """Keeps what Pillow's Python code warns of, in metadata mostly, from being shown while something is decoded.
+class _IgnorePillowWarnings:
+    """Context manager that ignores warnings of Pillow's Python code, which are mostly about metadata.
 
-    `warnings.catch_warnings` is not for threads: where they leave in another order than they came, wrong filters stay.
-    Nor should others' warnings be shown again, as they are after a call of `filterwarnings`.
+    `warnings.catch_warnings` is not safe with threads: if they leave in another order than they entered, the wrong
+    filters stay. `filterwarnings` would show other modules' warnings again that were already shown.
     """
 
     _FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
@@ -81,37 +85,44 @@ class _WithoutWarnings:
         with self._lock:
             self._inside -= 1
             filters = cast("list[Any]", warnings.filters)
-            # More than one, where somebody restored a copy of the filters that was made in between.
+            # The filter may be there more than once, if other code restored a copy of the list made in between.
             while not self._inside and self._FILTER in filters:
                 filters.remove(self._FILTER)
 
 
-_without_warnings = _WithoutWarnings()
+_ignore_pillow_warnings = _IgnorePillowWarnings()
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image, upright, and what size it had before a decoder made it smaller."""
+    """Decoded image, and the size of the whole image."""
 
     image: Image.Image
+    """The upright image, which fast decoding may have reduced."""
     size: tuple[int, int]
-    """(width, height), upright."""
+    """(width, height) of the whole upright image, in pixels."""
     stamp: FileStamp | None = None
-    """Stamp of the file that was read; None for an image that does not come from a file."""
+    """Stamp of the file, or None for an image that was not read from a file."""
 
 
-Smaller: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
-"""(width, height) of a whole image -> the size that it will be resized to."""
+ResizeRule: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
+"""Function from the (width, height) of a whole image to the (width, height) that it will be resized to."""
 
 
-def decode_file(path: str | os.PathLike[str], mode: str, smaller: Smaller | None = None) -> Decoded:
-    """Decode an image file to `mode` ("RGB" or "L"); see `decode_image`.
+def decode_file(path: str | os.PathLike[str], mode: str, resize_rule: ResizeRule | None = None) -> Decoded:
+    """Decode an image file, as `decode_image` does.
 
-    With `smaller` a JPEG is decoded at a half, a quarter or an eighth of its size where that is no less than what it
-    will be resized to: in less time, to other pixels.
+    Args:
+        path: Path of the file.
+        mode: Mode of the result: `RGB` or `L` (grey).
+        resize_rule: Rule by which the image will be resized. If given, a JPEG is decoded at a half, a quarter or an
+            eighth of its size, as long as that is not smaller than the final size. This is faster, but changes pixels.
+
+    Returns:
+        The decoded image.
 
     Raises:
-        ImageError: the file is missing, unreadable, empty, damaged, too large, or of no known format.
+        ImageError: If the file is missing, unreadable, empty, damaged, too large, or of an unsupported format.
     """
     path = Path(path)
     try:
@@ -119,84 +130,109 @@ def decode_file(path: str | os.PathLike[str], mode: str, smaller: Smaller | None
             stamp = FileStamp.of(os.fstat(file.fileno()))
             if stamp.size == 0:
                 raise ImageError(f"{path}: the file is empty")
-            return replace(_decode_stream(file, mode, str(path), smaller), stamp=stamp)
+            return replace(_decode_stream(file, mode, str(path), resize_rule), stamp=stamp)
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, not an image") from None
+        raise ImageError(f"{path}: is a folder, not an image") from None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):  # of which the image knows nothing
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # too many open files: not a fault of the image
             raise
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # a path that no system takes
+    except ValueError as error:  # a path with a null character
         raise ImageError(f"{path}: cannot be read: {error}") from None
 
 
-def decode_bytes(content: bytes, mode: str, name: str, smaller: Smaller | None = None) -> Decoded:
-    """The same for a file's content; `name` is for errors."""
+def decode_bytes(content: bytes, mode: str, name: str, resize_rule: ResizeRule | None = None) -> Decoded:
+    """Decode the content of an image file, as `decode_file` does.
+
+    Args:
+        content: Bytes of the file.
+        mode: Mode of the result: `RGB` or `L` (grey).
+        name: Name of the image in error messages.
+        resize_rule: Rule by which the image will be resized; see `decode_file`.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        ImageError: If the content is empty, damaged, too large, or of an unsupported format.
+    """
     if not content:
         raise ImageError(f"{name}: the file is empty")
-    return _decode_stream(io.BytesIO(content), mode, name, smaller)
+    return _decode_stream(io.BytesIO(content), mode, name, resize_rule)
 
 
-def _decode_stream(file: IO[bytes], mode: str, name: str, smaller: Smaller | None) -> Decoded:
+def _decode_stream(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule | None) -> Decoded:
+    """Decode an open file, and raise an ImageError for everything that can go wrong."""
     try:
-        with _without_warnings:
-            return _decode_open(file, mode, name, smaller)
+        with _ignore_pillow_warnings:
+            return _decode_open(file, mode, name, resize_rule)
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(f"{name}: more than {MAX_PIXELS} pixels; refused as a decompression bomb") from None
+        raise ImageError(
+            f"{name}: the image has more than {MAX_PIXELS} pixels; refused as a decompression bomb"
+        ) from None
     except MemoryError:
-        raise ImageError(f"{name}: too little memory to decode it") from None
+        raise ImageError(f"{name}: not enough memory to decode the image") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {short(error.strerror or str(error))}") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         raise ImageError(f"{name}: damaged image: {_reason(error)}") from error
 
 
-def _decode_open(file: IO[bytes], mode: str, name: str, smaller: Smaller | None) -> Decoded:
+def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule | None) -> Decoded:
+    """Decode an open file, and let exceptions of Pillow pass."""
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         tiff = unopened_tiff(file)
         if tiff is not None:
             raise ImageError(
-                f"{name}: {tiff} cannot be decoded, or is damaged; convert it to RGB or BlackIsZero of 8 or 16 bits"
+                f"{name}: {tiff} cannot be decoded, or is damaged; convert it to RGB or BlackIsZero with 8 or 16 bits"
             ) from None
-        raise ImageError(f"{name}: not an image in a format that can be read, or a damaged one") from None
+        raise ImageError(f"{name}: not an image in a supported format, or a damaged one") from None
     _check_size(image.size, name)
     whole = None
-    if smaller is not None and image.format == "JPEG":
-        turned = _orientation(image) in _SIDEWAYS
-        whole = image.size[::-1] if turned else image.size
-        wanted = smaller(whole)
-        image.draft(mode, wanted[::-1] if turned else wanted)
+    if resize_rule is not None and image.format == "JPEG":
+        rotated = _orientation(image) in _ROTATED
+        whole = image.size[::-1] if rotated else image.size
+        final = resize_rule(whole)
+        image.draft(mode, final[::-1] if rotated else final)
     upright = decode_image(image, mode, name)
     return Decoded(upright, upright.size if whole is None else whole)
 
 
 def _reason(error: Exception) -> str:
-    # What Pillow raises may quote the file, or say nothing at all.
+    """Return the printable message of an exception of Pillow, which may quote the file, or its type if it has none."""
     return short(str(error)) or type(error).__name__
 
 
 def decode_image(image: Image.Image, mode: str, name: str) -> Image.Image:
-    """Return `image` upright (by its EXIF orientation) in `mode`, "RGB" or "L"; `name` is for errors.
+    """Convert a PIL image to upright 8-bit RGB or grey.
 
-    For images without transparency, in the modes that hold 8 bits a channel, the pixels are those of Pillow's
-    `convert(mode)`. Transparent pixels are laid on white, as a viewer shows them (`convert` would bring out the colours
-    hidden under them). 12-bit and 16-bit grey is scaled to 8 bits; so are floating-point pixels, from 0..1 or 0..255.
-    The image handed in is not modified. Of an animation, the frame that is current is taken.
+    If the image has 8 bits per channel and no transparency, the pixels equal those of Pillow's `convert(mode)`.
+    Transparent pixels are composited onto white, as in a viewer; `convert` would show the colours hidden below them.
+    12-bit and 16-bit grey is scaled to 8 bits, and so are floating-point pixels from 0..1 or 0..255. Of an animation,
+    the current frame is used. The given image is not modified.
 
-    The depth and the photometric interpretation of a TIFF are read from the tags that Pillow attaches to an image it
-    opened. A copy of that image has lost them: its integers are taken as 16-bit grey, 0 being black.
+    The depth and the photometric interpretation of a TIFF are read from the tags that Pillow attaches to an image that
+    it opened. A copy of such an image has lost them: its integers are read as 16-bit grey in which 0 is black.
+
+    Args:
+        image: The image.
+        mode: Mode of the result: `RGB` or `L` (grey).
+        name: Name of the image in error messages.
+
+    Returns:
+        The image in `mode`, rotated and flipped as its EXIF orientation says.
 
     Raises:
-        ImageError: the image is damaged, too large, empty, or of a mode that has no meaning as a photograph.
+        ImageError: If the image is damaged, too large or empty, or its mode has no meaning as an image.
     """
     _check_size(image.size, name)
     tiff: TiffKind | None = None
     try:
-        with _without_warnings:
+        with _ignore_pillow_warnings:
             tiff = tiff_kind(image)
             refuse_misread_tiff(image, name)
             refuse_misread_jpeg2000(image, name)
@@ -206,13 +242,14 @@ def decode_image(image: Image.Image, mode: str, name: str) -> Image.Image:
     except ImageError:
         raise
     except MemoryError:
-        raise ImageError(f"{name}: too little memory to decode its {image.width}x{image.height} pixels") from None
+        raise ImageError(f"{name}: not enough memory to decode {image.width}x{image.height} pixels") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
-        kind = "a kind that cannot be converted" if tiff is None else f"a kind that cannot be decoded, {tiff}"
-        raise ImageError(f"{name}: damaged image, or one of {kind}: {_reason(error)}") from error
+        kind = "its kind cannot be converted" if tiff is None else f"its kind cannot be decoded ({tiff})"
+        raise ImageError(f"{name}: damaged image, or {kind}: {_reason(error)}") from error
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
+    """Raise an ImageError if an image of this (width, height) is too large or empty."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width}x{height} pixels are more than {MAX_PIXELS}; refused as a decompression bomb")
@@ -221,24 +258,27 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, or 1 (upright) if there is none."""
     try:
         orientation: int = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001  EXIF that cannot be read says nothing about orientation; the pixels are good
+    except Exception:  # noqa: BLE001  damaged EXIF has no orientation, but the pixels are usable
         return 1
     return orientation
 
 
 def _upright(image: Image.Image, converted: Image.Image) -> Image.Image:
-    step = _TRANSPOSE.get(_orientation(image))
-    return converted if step is None else converted.transpose(step)
+    """Apply the EXIF orientation of `image` to `converted`."""
+    operation = _TRANSPOSE.get(_orientation(image))
+    return converted if operation is None else converted.transpose(operation)
 
 
 def _to_mode(image: Image.Image, mode: str, name: str, transparent: Colour) -> Image.Image:
+    """Convert a loaded image to `mode`."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = _deep_grey(image, name, transparent)
     elif image.has_transparency_data:
         image = on_white(with_byte_palette(image), transparent)
-    elif image.mode == "LAB":  # which Pillow converts to colour only
+    elif image.mode == "LAB":  # Pillow converts LAB to RGB only
         image = image.convert("RGB")
     else:
         image = with_byte_palette(image)
@@ -246,7 +286,7 @@ def _to_mode(image: Image.Image, mode: str, name: str, transparent: Colour) -> I
 
 
 def _deep_grey(image: Image.Image, name: str, transparent: Colour) -> Image.Image:
-    """Return grey of more than 8 bits as 8 bits, its transparent colour as white."""
+    """Scale grey of more than 8 bits to 8 bits, and make its transparent colour white."""
     grey = np.asarray(image)
     kind = tiff_kind(image)
     if image.mode == "F":

@@ -1,4 +1,4 @@
-"""Read the depth of JPEG 2000 components, and refuse depths that Pillow decodes to other values."""
+"""Read the bit depth of JPEG 2000 components, and refuse depths that Pillow decodes wrongly."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _CODESTREAM = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ
 
 
 def refuse_misread_jpeg2000(image: Image.Image, name: str) -> None:
-    """Refuse a JPEG 2000 image that is not loaded yet and that Pillow decodes to other values than were stored.
+    """Refuse a JPEG 2000 image whose bit depth Pillow decodes wrongly.
 
-    Pillow scales to 8 bits by shifting. It shifts fewer than 8 bits up, so that white is not 255, and rounds the sum of
-    more than 8 bits without clipping, so that white becomes black. It is right about grey of 9 to 16 bits, which it
-    scales to 16. The depth of an image that is already loaded is no longer known.
+    Pillow scales samples to 8 bits by shifting. For fewer than 8 bits, white does not become 255. For more than 8 bits,
+    Pillow rounds without clipping, so white becomes black. It decodes grey of 9 to 16 bits correctly, to 16 bits.
+
+    Args:
+        image: Any image. If it is already loaded, its depth is no longer known, and it is accepted.
+        name: Name of the image in error messages.
 
     Raises:
-        ImageError: If the depth is one of those.
+        ImageError: If the image is decoded wrongly.
     """
     if not isinstance(image, Jpeg2KImageFile) or not image.tile or image.fp is None:
         return
@@ -29,13 +32,19 @@ def refuse_misread_jpeg2000(image: Image.Image, name: str) -> None:
     if not all(9 <= each <= 16 if image.mode == "I;16" else each == 8 for each in bits):
         depths = "/".join(str(each) for each in dict.fromkeys(bits))
         raise ImageError(
-            f"{name}: a {depths}-bit JPEG 2000 image of {len(bits)} components ({image.mode}) is decoded wrongly; "
-            f"convert it to 8 bits, or grey to 16"
+            f"{name}: a {depths}-bit JPEG 2000 image with {len(bits)} components ({image.mode}) would be decoded "
+            f"wrongly; convert it to 8 bits, or grey to 16"
         )
 
 
 def component_bits(file: IO[bytes]) -> list[int]:
     """Return the bits of each component of a JPEG 2000 file or codestream (ITU-T T.800, A.5.1 and I.4).
+
+    Args:
+        file: The open file. Its position is restored.
+
+    Returns:
+        Number of bits of each component.
 
     Raises:
         struct.error: If the file ends too early.
@@ -47,7 +56,7 @@ def component_bits(file: IO[bytes]) -> list[int]:
         if file.read(4) != _CODESTREAM:
             file.seek(0)
             _enter_codestream(file)
-        file.seek(36, 1)  # from Lsiz to YTOsiz
+        file.seek(36, 1)  # skip the fields from Lsiz to YTOsiz
         (count,) = struct.unpack(">H", file.read(2))
         return [(each & 0x7F) + 1 for each in struct.unpack(f"{3 * count}B", file.read(3 * count))[::3]]
     finally:
@@ -55,7 +64,7 @@ def component_bits(file: IO[bytes]) -> list[int]:
 
 
 def _enter_codestream(file: IO[bytes]) -> None:
-    """Walk the boxes of a JP2 file, to behind the first markers of its codestream."""
+    """Move to the position after the markers SOC and SIZ of the codestream in a JP2 file."""
     while True:
         length, kind = struct.unpack(">I4s", file.read(8))
         start = 8
@@ -65,7 +74,7 @@ def _enter_codestream(file: IO[bytes]) -> None:
         if kind == b"jp2c":
             break
         if length < start:
-            raise ValueError("no codestream in the JPEG 2000 file")
+            raise ValueError("the JPEG 2000 file has no codestream")
         file.seek(length - start, 1)
     if file.read(4) != _CODESTREAM:
-        raise ValueError("no SIZ marker in the JPEG 2000 codestream")
+        raise ValueError("the JPEG 2000 codestream has no SIZ marker")

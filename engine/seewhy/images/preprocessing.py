@@ -1,4 +1,4 @@
-"""From a photograph to the model's view of it, and to normalised pixels."""
+"""Load images: decode, resize, crop and normalise them as the model file says."""
 
 from __future__ import annotations
 
@@ -17,80 +17,90 @@ from seewhy._shared.arrays import Bytes, Floats, first_not_finite
 from seewhy._shared.regular_files import FileStamp
 from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.errors import ImageError
-from seewhy.images.decoding import Decoded, Smaller, decode_bytes, decode_file, decode_image
-from seewhy.images.resizing import Placement, fit, resized_size
+from seewhy.images.decoding import Decoded, ResizeRule, decode_bytes, decode_file, decode_image
+from seewhy.images.resizing import Placement, resize_and_crop, resized_size
 
 _MODES = {1: "L", 3: "RGB"}
 _WHOLE = Placement(0, 0, 1, 1)
-_NOT_SAID = (
-    "the model file does not say how to preprocess a photograph; give a preprocessed float32 array (N,C,H,W), or "
-    "export again with preprocessing"
+_NO_PREPROCESSING = (
+    "the model file does not say how to preprocess images; give a preprocessed float32 array (N,C,H,W), or export the "
+    "network again with preprocessing"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image file's content."""
+    """Content of an image file."""
 
     name: str
+    """Path of the file, or a name that stands for it."""
     content: bytes = field(repr=False)
+    """Bytes of the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """One image as the model sees it."""
+    """Image that was resized and cropped for the model."""
 
     name: str
-    """A file's path, or what stands for it."""
+    """Path of the file, or a name that stands for it."""
     view: Bytes
-    """(H,W,C) uint8, C 1 or 3: resized and cropped, not normalised."""
+    """The model's view: resized and cropped pixels, not normalised; uint8 of shape (H, W, C), where C is 1 or 3."""
     placement: Placement
+    """Position of the view on the whole image."""
     size: tuple[int, int]
-    """(width, height) of the whole photograph, upright."""
+    """(width, height) of the whole upright image, in pixels."""
     source: str | os.PathLike[str] | EncodedImage | Image.Image | None = field(repr=False)
-    """The path or content that it came from. For a PIL image or an array this is a copy, upright RGB, because the
-    caller may change them. None where the whole photograph was not to be kept."""
+    """Path or content of the image, or None if the source was not kept.
+
+    For a PIL image or an array, this is an upright RGB copy, because the caller may change the original.
+    """
     stamp: FileStamp | None = field(default=None, repr=False)
-    """Stamp of the file when it was read; None where the source is not a path."""
+    """Stamp of the file when it was read, or None if the source is not a path."""
 
     def original(self) -> Bytes:
-        """Return the whole photograph, decoding a file again.
+        """Decode the whole image again.
 
         Returns:
             Upright RGB pixels, uint8 of shape (H0, W0, 3).
 
         Raises:
-            ImageError: If the file cannot be read any more, has changed since it was explained, or was not kept.
+            ImageError: If the file cannot be read, has changed since it was loaded, or the source was not kept.
         """
         if self.source is None:
-            raise ImageError(f"{self.name}: the whole photograph was not kept; draw on what the model saw")
+            raise ImageError(f"{self.name}: the whole image was not kept; use canvas 'model'")
         decoded = _decode(self.source, "RGB", self.name)
         if decoded.stamp != self.stamp:
-            raise ImageError(f"{self.name}: changed or replaced since it was explained; explain it again")
+            raise ImageError(f"{self.name}: the file has changed since it was explained; explain it again")
         return np.array(decoded.image)
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayImage:
-    """One image that came as preprocessed pixels."""
+    """Image that was given as preprocessed pixels."""
 
     name: str
+    """Name of the image in error messages."""
     source: Floats = field(repr=False)
-    """Pixels of shape (C, H, W); a copy, because the caller may use the array again."""
+    """Pixels, float32 of shape (C, H, W). They are a copy, because the caller may use the array again."""
     preprocessing: Preprocessing | None = field(repr=False)
+    """Preprocessing of the model file, or None if it has none."""
     placement: Placement = _WHOLE
+    """Position of the view on the whole image: all of it."""
 
     @property
     def view(self) -> Bytes:
-        """(H,W,C) uint8: the pixels with the normalisation undone, rounded and clipped to 0..255.
+        """The model's view: pixels without the normalisation, rounded and clipped to 0..255.
+
+        It is a uint8 array of shape (H, W, C).
 
         Raises:
-            ImageError: the model file does not say how pixels were normalised, or they are not grey or RGB.
+            ImageError: If the model file does not say how pixels are normalised, or they are neither grey nor RGB.
         """
         if self.preprocessing is None or len(self.source) not in _MODES:
             raise ImageError(
-                f"{self.name}: preprocessed pixels of {len(self.source)} channels cannot be turned back into a "
-                f"photograph by what this model file says; draw the heatmaps yourself"
+                f"{self.name}: the model file does not say how to turn preprocessed pixels with {len(self.source)} "
+                f"channels back into an image; draw the heatmaps yourself"
             )
         mean, std = (np.array(v).reshape(-1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
         pixels = np.rint((self.source * std + mean) * 255).clip(0, 255).astype(np.uint8)
@@ -99,52 +109,76 @@ class ArrayImage:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
     def original(self) -> Bytes:
-        """(H,W,3) uint8: there is no other photograph than the view."""
+        """Return the view as RGB pixels, uint8 of shape (H, W, 3). There is no larger image than the view."""
         return np.array(np.broadcast_to(self.view, (*self.view.shape[:2], 3)))
 
 
 ModelView: TypeAlias = LoadedImage | ArrayImage
+"""Image with the model's view of it."""
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images to decode, resize and normalise part by part."""
+    """Images that are decoded, resized and normalised a batch at a time."""
 
     images: Sequence[Any]
+    """The images, in any form that `load_image` accepts."""
     metadata: Metadata
+    """Metadata of the model file."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def load(self, start: int, stop: int, threads: int) -> tuple[list[ModelView], Floats]:
-        """Photographs `start` to `stop`, and their (n,C,H,W) pixels as the model takes them."""
-        part = self.images[start:stop]
-        photos = [load_image(image, self.metadata, f"image {start + i}") for i, image in enumerate(part)]
-        return list(photos), normalise(photos, self.metadata, threads)
+        """Load a batch of images.
+
+        Args:
+            start: Index of the first image.
+            stop: Index after the last image.
+            threads: Maximum number of threads for the normalisation; 0 means one per core.
+
+        Returns:
+            The loaded images, and their pixels as the model takes them, float32 of shape (stop - start, C, H, W).
+
+        Raises:
+            ImageError: If an image cannot be used.
+        """
+        batch = self.images[start:stop]
+        loaded = [load_image(image, self.metadata, f"image {start + i}") for i, image in enumerate(batch)]
+        return list(loaded), normalise(loaded, self.metadata, threads)
 
 
 @dataclass(frozen=True)
 class ArrayBatch:
-    """Pixels that are ready for the model."""
+    """Images that were given as preprocessed pixels."""
 
     pixels: Floats
+    """Pixels of all images, float32 of shape (N, C, H, W)."""
     metadata: Metadata
+    """Metadata of the model file."""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def load(self, start: int, stop: int, threads: int) -> tuple[list[ModelView], Floats]:
-        """Return pixels `start` to `stop` as they came."""
-        part = self.pixels[start:stop].copy()
-        known = self.metadata.preprocessing
-        return [ArrayImage(f"image {start + i}", row, known) for i, row in enumerate(part)], part
+        """Return a batch of the images, and a copy of their pixels; see `ImageBatch.load`."""
+        batch = self.pixels[start:stop].copy()
+        preprocessing = self.metadata.preprocessing
+        return [ArrayImage(f"image {start + i}", pixels, preprocessing) for i, pixels in enumerate(batch)], batch
 
 
 def image_batch(images: Any, metadata: Metadata) -> ImageBatch | ArrayBatch:
-    """What `Explainer.explain` accepts as images, ready to be loaded part by part.
+    """Prepare images for loading in batches.
+
+    Args:
+        images: Images in any form that `Explainer.explain` accepts.
+        metadata: Metadata of the model file.
+
+    Returns:
+        The images, which are decoded when they are loaded.
 
     Raises:
-        ImageError: there are none, or preprocessed pixels have the wrong dtype or shape, or are not finite.
+        ImageError: If there are no images, or preprocessed pixels have the wrong dtype or shape, or are not finite.
     """
     result: ImageBatch | ArrayBatch
     if isinstance(images, np.ndarray) and (images.ndim == 4 or images.dtype != np.uint8):
@@ -162,112 +196,137 @@ def load_image(
     """Decode, resize and crop one image.
 
     Args:
-        image: A path, an `EncodedImage`, a PIL image or a uint8 array; a `LoadedImage` is returned as it is.
-        metadata: That of the model file.
-        name: Name for errors about an image that has none of its own.
-        fast: Whether the JPEG decoder may leave out detail that is lost in resizing anyway. Pixels then differ from
-            exact ones, in photographs by up to some 30 of 255.
-        keep: Whether to keep the source, so that `original` works. Of a PIL image or an array this is a copy.
+        image: A path, an `EncodedImage`, a PIL image or a uint8 array; a `LoadedImage` is returned unchanged.
+        metadata: Metadata of the model file.
+        name: Name in error messages of an image that has no name.
+        fast: True to let the JPEG decoder leave out detail that resizing removes anyway. Pixels then differ from those
+            of exact decoding, in photographs by up to about 30 of 255.
+        keep: True to keep the source, which `original` needs. For a PIL image or an array, this is a copy.
+
+    Returns:
+        The loaded image.
 
     Raises:
-        ImageError: If the image cannot be used, or the model file does not say how to preprocess one.
+        ImageError: If the image cannot be used, or the model file does not say how to preprocess images.
     """
     if isinstance(image, LoadedImage):
         return image
-    how, wanted = require_preprocessing(metadata), metadata.image_size[::-1]
+    preprocessing, input_size = require_preprocessing(metadata), metadata.image_size[::-1]
     name = _name(image, name)
-    smaller = (lambda whole: resized_size(whole, how, wanted)) if fast else None
-    decoded = _decode(image, _MODES[metadata.channels], name, smaller)
-    view, placement = fit(decoded.image, how, metadata.image_size, name, decoded.size)
+    resize_rule = (lambda whole: resized_size(whole, preprocessing, input_size)) if fast else None
+    decoded = _decode(image, _MODES[metadata.channels], name, resize_rule)
+    view, placement = resize_and_crop(decoded.image, preprocessing, metadata.image_size, name, decoded.size)
     pixels = np.array(view)
     pixels = pixels.reshape(*metadata.image_size, metadata.channels)
-    return LoadedImage(name, pixels, placement, decoded.size, _kept(image, decoded, name, keep), decoded.stamp)
+    return LoadedImage(name, pixels, placement, decoded.size, _source(image, decoded, name, keep), decoded.stamp)
 
 
-def _kept(image: Any, decoded: Decoded, name: str, keep: bool) -> Any:
-    """Return what the whole photograph can be made of later, whatever the caller does with `image`."""
+def _source(image: Any, decoded: Decoded, name: str, keep: bool) -> Any:
+    """Return a source for decoding the whole image later, even if the caller changes `image`."""
     if isinstance(image, (str, os.PathLike)):
         return image
     if not keep or isinstance(image, EncodedImage):
         return image if keep else None
     given = _as_image(image, name)
     upright = decoded.image if decoded.image.mode == "RGB" else decode_image(given, "RGB", name)
-    # Unless it was converted or turned, it is the caller's own image, or shares the memory of the caller's array.
+    # Without a conversion or rotation, this is the caller's image itself, or shares memory with the caller's array.
     return upright.copy() if given.mode == "RGB" else upright
 
 
 def require_preprocessing(metadata: Metadata) -> Preprocessing:
-    """How the model takes photographs.
+    """Return the preprocessing of images.
+
+    Args:
+        metadata: Metadata of the model file.
+
+    Returns:
+        The preprocessing.
 
     Raises:
-        ImageError: it takes none, or its file does not say how to preprocess them.
+        ImageError: If the model takes neither grey nor RGB, or its file does not say how to preprocess images.
     """
     if metadata.channels not in _MODES:
         raise ImageError(
-            f"the model takes {metadata.channels} channels, not a photograph's 1 or 3; "
-            f"give a preprocessed float32 array (N,{metadata.channels},H,W)"
+            f"the model takes {metadata.channels} channels, not 1 or 3 as images have; give a preprocessed float32 "
+            f"array (N,{metadata.channels},H,W)"
         )
     if metadata.preprocessing is None:
-        raise ImageError(_NOT_SAID)
+        raise ImageError(_NO_PREPROCESSING)
     return metadata.preprocessing
 
 
-def normalise(photos: Sequence[LoadedImage], metadata: Metadata, threads: int = 0) -> Floats:
-    """The photographs' views as one (N,C,H,W) float32 array, as the model takes it."""
-    how = metadata.preprocessing
-    if how is None:
-        raise ImageError(_NOT_SAID)
-    mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
-    stack = np.stack([photo.view for photo in photos])
-    return normalize(stack, mean, std, how.channel_order == "BGR", threads)
+def normalise(images: Sequence[LoadedImage], metadata: Metadata, threads: int = 0) -> Floats:
+    """Normalise the views of images.
+
+    Args:
+        images: The N loaded images.
+        metadata: Metadata of the model file.
+        threads: Maximum number of threads; 0 means one per core.
+
+    Returns:
+        Pixels as the model takes them, float32 of shape (N, C, H, W).
+
+    Raises:
+        ImageError: If the model file does not say how to preprocess images.
+    """
+    preprocessing = metadata.preprocessing
+    if preprocessing is None:
+        raise ImageError(_NO_PREPROCESSING)
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
+    views = np.stack([image.view for image in images])
+    return normalize(views, mean, std, preprocessing.channel_order == "BGR", threads)
 
 
 def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
+    """Return the user's preprocessed pixels as a contiguous array, or raise an ImageError if they do not fit."""
     _refuse_masked(images, "images")
-    wanted = (metadata.channels, *metadata.image_size)
-    shape = "(N," + ",".join(map(str, wanted)) + ")"
+    expected = (metadata.channels, *metadata.image_size)
+    shape = "(N," + ",".join(map(str, expected)) + ")"
     if images.dtype != np.float32:
         raise ImageError(
-            f"an array of preprocessed pixels must be float32 {shape}, not {images.dtype} {images.shape}; give "
-            f"photographs as a list of uint8 arrays HxWx3"
+            f"an array of preprocessed pixels must be float32 {shape}, not {images.dtype} {images.shape}; give images "
+            f"as a list of uint8 arrays HxWx3"
         )
-    if images.ndim != 4 or images.shape[1:] != wanted:
-        raise ImageError(f"preprocessed pixels must have the shape {shape}, not {images.shape}")
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ImageError(f"preprocessed pixels must have shape {shape}, not {images.shape}")
     row = first_not_finite(images)
     if row is not None:
         raise ImageError(f"preprocessed image {row} holds NaN or infinity")
     return np.ascontiguousarray(images)
 
 
-def _decode(image: Any, mode: str, name: str, smaller: Smaller | None = None) -> Decoded:
+def _decode(image: Any, mode: str, name: str, resize_rule: ResizeRule | None = None) -> Decoded:
+    """Decode an image in any form that `load_image` accepts."""
     if isinstance(image, (str, os.PathLike)):
-        return decode_file(image, mode, smaller)
+        return decode_file(image, mode, resize_rule)
     if isinstance(image, EncodedImage):
-        return decode_bytes(image.content, mode, name, smaller)
+        return decode_bytes(image.content, mode, name, resize_rule)
     upright = decode_image(_as_image(image, name), mode, name)
     return Decoded(upright, upright.size)
 
 
 def _as_image(image: Any, name: str) -> Image.Image:
+    """Return a PIL image or an array as a PIL image, or raise an ImageError if it is neither."""
     if isinstance(image, Image.Image):
         return image
     _refuse_masked(image, name)
     if not isinstance(image, np.ndarray):
-        raise ImageError(f"{name}: an image is a path, a PIL image or a uint8 array, not {type(image).__name__}")
+        raise ImageError(f"{name}: an image must be a path, a PIL image or a uint8 array, not {type(image).__name__}")
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        raise ImageError(f"{name}: a photograph is a uint8 array HxWx3 or HxW, not {image.dtype} {image.shape}")
+        raise ImageError(f"{name}: an image array must be uint8 HxWx3 or HxW, not {image.dtype} {image.shape}")
     if image.size == 0:
-        raise ImageError(f"{name}: the array holds no pixels, its shape is {image.shape}")
+        raise ImageError(f"{name}: the array has no pixels; its shape is {image.shape}")
     return Image.fromarray(image)
 
 
 def _refuse_masked(array: Any, name: str) -> None:
-    """Raise an ImageError for a masked array: what its mask hides would be explained like everything else."""
+    """Raise an ImageError for a masked array, because masked pixels would be explained like all others."""
     if isinstance(array, np.ma.MaskedArray):
-        raise ImageError(f"{name}: a masked array; give its values with those that are masked filled in, by filled()")
+        raise ImageError(f"{name}: masked arrays are not supported; fill in the masked values with filled()")
 
 
 def _name(image: Any, fallback: str) -> str:
+    """Return the path or file name of an image, or `fallback` if it has none."""
     if isinstance(image, (str, os.PathLike)):
         return str(Path(image))
     filename = image.name if isinstance(image, EncodedImage) else getattr(image, "filename", None)

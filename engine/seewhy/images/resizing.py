@@ -22,33 +22,50 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the model's view lies on the photograph: view (x, y) is at ((x + left) * scale_x, (y + top) * scale_y)."""
+    """Position of the model's view on the whole image.
+
+    The point (x, y) of the view is at ((x + left) * scale_x, (y + top) * scale_y) of the whole image, in pixels.
+    """
 
     left: float
+    """Left edge of the view, in pixels of the resized image; negative if the view is padded."""
     top: float
+    """Top edge of the view, in pixels of the resized image; negative if the view is padded."""
     scale_x: float
+    """Width of the whole image, divided by that of the resized image."""
     scale_y: float
+    """Height of the whole image, divided by that of the resized image."""
 
 
-def fit(
+def resize_and_crop(
     image: Image.Image,
     preprocessing: Preprocessing,
     size: tuple[int, int],
     name: str,
-    whole: tuple[int, int] | None = None,
+    original_size: tuple[int, int] | None = None,
 ) -> tuple[Image.Image, Placement]:
-    """Resize and crop `image` to `size` (H, W), with the pixels that torchvision's Resize and CenterCrop give.
+    """Resize and crop an image, to the same pixels as torchvision's Resize and CenterCrop.
 
-    `whole` is the (width, height) of the photograph, where `image` was decoded smaller than that.
+    Args:
+        image: The image.
+        preprocessing: Preprocessing of the model file.
+        size: (height, width) of the model's input, in pixels.
+        name: Name of the image in error messages.
+        original_size: (width, height) of the whole image, if `image` was decoded at a smaller size.
+
+    Returns:
+        The model's view, and its position on the whole image.
 
     Raises:
-        ImageError: the result would not have the model's size, or resizing would take too much memory.
+        ImageError: If the result does not have the model's input size, or resizing would need too much memory.
     """
     height, width = size
-    before = image.size if whole is None else whole
-    resized = resized_size(before, preprocessing, (width, height))
+    original_size = image.size if original_size is None else original_size
+    resized = resized_size(original_size, preprocessing, (width, height))
     if resized[0] * resized[1] > MAX_PIXELS:
-        raise ImageError(f"{name}: {_size(before)} pixels would be resized to {_size(resized)}; crop it first")
+        raise ImageError(
+            f"{name}: {_text(original_size)} pixels would be resized to {_text(resized)}; crop the image first"
+        )
     if resized != image.size:
         image = image.resize(resized, _FILTERS[preprocessing.interpolation])
     left = top = 0
@@ -57,18 +74,30 @@ def fit(
         image = image.crop((left, top, left + width, top + height))
     if image.size != (width, height):
         raise ImageError(
-            f"{name}: {_size(image.size)} pixels after preprocessing, but the model takes {width}x{height} and its "
+            f"{name}: {_text(image.size)} pixels after preprocessing, but the model takes {width}x{height} and its "
             f"preprocessing does not crop; resize the image first"
         )
-    return image, Placement(left, top, before[0] / resized[0], before[1] / resized[1])
+    return image, Placement(left, top, original_size[0] / resized[0], original_size[1] / resized[1])
 
 
-def resized_size(before: tuple[int, int], preprocessing: Preprocessing, wanted: tuple[int, int]) -> tuple[int, int]:
+def resized_size(
+    original_size: tuple[int, int], preprocessing: Preprocessing, input_size: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the (width, height) to which an image is resized before the crop.
+
+    Args:
+        original_size: (width, height) of the whole image, in pixels.
+        preprocessing: Preprocessing of the model file.
+        input_size: (width, height) of the model's input, in pixels.
+
+    Returns:
+        (width, height) in pixels.
+    """
     if preprocessing.resize == "none":
-        return before
+        return original_size
     if preprocessing.resize == "squash" or preprocessing.size is None:
-        return wanted
-    width, height = before
+        return input_size
+    width, height = original_size
     size = preprocessing.size
     # torchvision truncates the longer side instead of rounding it.
     if width <= height:
@@ -76,10 +105,11 @@ def resized_size(before: tuple[int, int], preprocessing: Preprocessing, wanted: 
     return int(size * width / height), size
 
 
-def _crop_start(have: int, want: int) -> int:
-    """Where torchvision's CenterCrop starts; negative where it pads (Pillow's crop fills with black, as it does)."""
-    return round((have - want) / 2.0) if have >= want else -((want - have) // 2)
+def _crop_start(length: int, cropped: int) -> int:
+    """Return the first pixel of torchvision's CenterCrop along one axis; negative if it pads (with black)."""
+    return round((length - cropped) / 2.0) if length >= cropped else -((cropped - length) // 2)
 
 
-def _size(size: tuple[int, int]) -> str:
+def _text(size: tuple[int, int]) -> str:
+    """Return a (width, height) as text."""
     return f"{size[0]}x{size[1]}"

@@ -1,4 +1,4 @@
-"""Tell from the tags of a TIFF what its samples mean, and refuse those that Pillow decodes to other values."""
+"""Read the meaning of TIFF samples from the tags, and refuse kinds of TIFF that Pillow decodes wrongly."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _SAMPLE_FORMAT_NAMES = {_SIGNED: "signed integers", _FLOAT: "floating point", 5:
 
 @dataclass(frozen=True)
 class TiffKind:
-    """Storage of the samples of one TIFF page, as its tags say; in a damaged file they may say anything."""
+    """Storage of the samples of one TIFF page, read from its tags. In a damaged file, the values may be anything."""
 
     photometric: Any
-    """PhotometricInterpretation, or None where the file does not say it."""
+    """PhotometricInterpretation, or None if the tag is missing."""
     bits: tuple[Any, ...]
     """BitsPerSample of each sample."""
     sample_format: Any
@@ -53,15 +53,22 @@ class TiffKind:
     extra: tuple[Any, ...]
     """ExtraSamples."""
     compression: Any
+    """Compression."""
     big_endian: bool
+    """True if the file is big-endian."""
     planar: bool
-    """True if each sample has a plane of its own."""
+    """True if each sample is stored in its own plane."""
     reversed: bool
     """True if the first pixel is in the lowest bit of a byte (FillOrder 2)."""
 
     @classmethod
     def from_tags(cls, tags: Mapping[int, Any], big_endian: bool) -> TiffKind:
-        """Read the kind from the tags of a page."""
+        """Return the kind of a page.
+
+        Args:
+            tags: Values of the tags by their numbers.
+            big_endian: True if the file is big-endian.
+        """
         bits = _values(tags.get(_BITS_PER_SAMPLE, 1))
         count = tags.get(_SAMPLES_PER_PIXEL, len(bits))
         return cls(
@@ -77,12 +84,12 @@ class TiffKind:
 
     @property
     def compressed(self) -> bool:
-        """True if Pillow leaves the decoding to libtiff."""
+        """True if the samples are compressed. Then Pillow decodes them with libtiff."""
         return bool(self.compression != 1)
 
     @property
     def white_is_zero(self) -> bool:
-        """True if the largest value is black."""
+        """True if 0 is white and the largest value is black."""
         return bool(self.photometric == _WHITE_IS_ZERO)
 
     @property
@@ -116,11 +123,13 @@ class TiffKind:
 
 
 def _values(value: Any) -> tuple[Any, ...]:
+    """Return the value of a tag as a tuple."""
     return value if isinstance(value, tuple) else (value,)
 
 
-def _named(names: Mapping[int, str], value: Any, what: str) -> str:
-    return names.get(value) or f"{what} {brief(value)}"
+def _named(names: Mapping[int, str], value: Any, tag: str) -> str:
+    """Return the name of a tag's value, or the tag and the value if it has no name."""
+    return names.get(value) or f"{tag} {brief(value)}"
 
 
 def tiff_kind(image: Image.Image) -> TiffKind | None:
@@ -131,10 +140,13 @@ def tiff_kind(image: Image.Image) -> TiffKind | None:
 
 
 def unopened_tiff(file: IO[bytes]) -> str | None:
-    """Return what kind of TIFF a file is that Pillow does not open, or None if it is no TIFF.
+    """Return the kind of a TIFF that Pillow cannot open, or None if the file is not a TIFF.
+
+    Args:
+        file: The open file.
 
     Raises:
-        Exception: Nearly any, if the file is damaged.
+        Exception: If the file is damaged; nearly any exception can occur.
     """
     file.seek(0)
     header = file.read(8)
@@ -151,10 +163,14 @@ def unopened_tiff(file: IO[bytes]) -> str | None:
 
 
 def refuse_misread_tiff(image: Image.Image, name: str) -> None:
-    """Refuse a TIFF whose samples have no range, or that Pillow opens and decodes to other values than were stored.
+    """Refuse a TIFF whose samples have no defined range, or that Pillow decodes wrongly.
+
+    Args:
+        image: Any image.
+        name: Name of the image in error messages.
 
     Raises:
-        ImageError: It names the kind of TIFF and the reason.
+        ImageError: If the image is such a TIFF. The message gives the kind and the reason.
     """
     if not isinstance(image, TiffImageFile):
         return
@@ -168,42 +184,42 @@ _CONVERT = "convert it to 8 or 16 bits of unsigned RGB or BlackIsZero"
 
 
 def _integers(kind: TiffKind) -> str | None:
-    """Return why the values have no known black and white, or None."""
+    """Return why it is unknown which values are black and white, or None if it is known."""
     if kind.sample_format == _SIGNED:
         return "signed integers have no defined black and white; scale them to 8 bits first"
     if kind.sample_format != _FLOAT and 32 in kind.bits:
-        return "32-bit integers seldom span their whole range, so white is unknown; scale them to 8 bits first"
+        return "32-bit integers rarely use their whole range, so white is unknown; scale them to 8 bits first"
     if kind.photometric is None and kind.bits[0] > 8:
         return f"the file does not say whether 0 is black or white; {_CONVERT}"
     return None
 
 
 def _layout(kind: TiffKind) -> str | None:
-    """Return why Pillow reads other values than were stored, or None."""
-    message = f"this layout is decoded wrongly; {_CONVERT}, with the samples of a pixel together"
+    """Return why Pillow decodes the layout of the samples wrongly, or None if it decodes it correctly."""
+    message = f"this layout would be decoded wrongly; {_CONVERT}, with the samples of a pixel together"
     if kind.sample_format == _FLOAT and kind.big_endian and kind.compressed:
-        return f"this byte order is decoded wrongly; {_CONVERT}, or store it little-endian"
+        return f"this byte order would be decoded wrongly; {_CONVERT}, or store it little-endian"
     if not kind.planar:
         return None
     if kind.compressed:
         alpha = kind.photometric in (_BLACK_IS_ZERO, _PALETTE) and any(kind.extra)
         return message if alpha or kind.photometric == _CIELAB else None
-    # Pillow takes one letter of its raw mode for each plane and drops what follows: inversion, bit order and depth.
+    # Pillow uses one letter of its raw mode for each plane and ignores the rest: inversion, bit order and depth.
     bilevel = kind.bits == (1,) and kind.photometric == _BLACK_IS_ZERO
     bytewise = set(kind.bits) == {8} and kind.photometric in (_BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK)
     return None if (bilevel or bytewise) and not kind.reversed else message
 
 
 def _colour(kind: TiffKind, tags: Mapping[int, Any], mode: str) -> str | None:
-    """Return which tag about colour Pillow ignores, or None."""
+    """Return why Pillow decodes the colours wrongly, or None if it decodes them correctly."""
     if kind.photometric == _CMYK and tags.get(_INK_SET, 1) != 1:
         return "its inks are not CMYK; convert it to RGB"
     if kind.photometric != _YCBCR or kind.compressed:
         return None
     if mode != "YCbCr":
-        return f"this version of Pillow takes uncompressed YCbCr for RGB; {_CONVERT}"
+        return f"this version of Pillow decodes uncompressed YCbCr as RGB; {_CONVERT}"
     if tags.get(_YCBCR_SUBSAMPLING, (2, 2)) != (1, 1):
-        return f"uncompressed samples of unequal resolution are decoded wrongly; {_CONVERT}"
+        return f"uncompressed samples of unequal resolution would be decoded wrongly; {_CONVERT}"
     coefficients = tags.get(_YCBCR_COEFFICIENTS)
     if coefficients is not None and not np.allclose(np.array(coefficients, float), (0.299, 0.587, 0.114), atol=1e-3):
         return f"its YCbCr coefficients are not those of CCIR 601; {_CONVERT}"
@@ -214,9 +230,15 @@ def _colour(kind: TiffKind, tags: Mapping[int, Any], mode: str) -> str | None:
 
 
 def with_byte_palette(image: Image.Image) -> Image.Image:
-    """Return the image, or a copy with its palette where the writer stored 8-bit entries in place of 16-bit ones.
+    """Fix the palette of a TIFF whose writer stored 8-bit entries in place of 16-bit ones.
 
-    libtiff recognises such a palette by the same sign: no entry exceeds 255. Pillow makes all of it black.
+    Pillow reads such a palette as black. As in libtiff, it is recognised by having no entry above 255.
+
+    Args:
+        image: Any image.
+
+    Returns:
+        A copy with the correct palette, or the image itself if its palette is correct.
     """
     if not isinstance(image, TiffImageFile) or image.mode not in ("P", "PA") or any(image.getpalette() or ()):
         return image

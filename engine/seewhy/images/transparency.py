@@ -1,4 +1,4 @@
-"""Lay transparent pixels on white."""
+"""Composite transparent pixels onto white."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ _WHITE = (255, 255, 255, 255)
 Colour: TypeAlias = int | tuple[int, ...] | bytes | None
 """Pillow's `info["transparency"]`: one colour or palette entry, or an alpha value for each palette entry."""
 
-# Largest sample of a grey PNG, by the raw mode that Pillow reads it with.
+# Largest sample of a grey PNG, by the raw mode in which Pillow reads it.
 _LARGEST = {"L;2": 3, "L;4": 15}
 
 
 def transparent_colour(image: Image.Image, name: str) -> Colour:
-    """Return the transparent colour of an image in the units of its decoded pixels, or None.
+    """Return the transparent colour of an image in the units of its decoded pixels.
 
-    A PNG states it in the units of the file. Pillow scales 2-bit and 4-bit grey to 8 bits and leaves that colour as it
-    is. Call this before the image is loaded: afterwards the depth is no longer known.
+    A PNG stores this colour in the units of the file. Pillow scales 2-bit and 4-bit grey to 8 bits, but not the colour.
+
+    Args:
+        image: The image. It must not be loaded yet, because its depth is no longer known afterwards.
+        name: Name of the image in error messages.
+
+    Returns:
+        The colour, or None if the image has none.
 
     Raises:
         ImageError: If the pixels have 16 bits per channel. Pillow keeps 8 of them, too few to compare.
@@ -36,25 +42,28 @@ def transparent_colour(image: Image.Image, name: str) -> Colour:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Return how Pillow will unpack the pixels of a PNG that is not loaded yet, or an empty text."""
+    """Return the raw mode of a PNG that is not loaded yet, or an empty string."""
     return str(image.tile[0][3]) if isinstance(image, PngImageFile) and image.tile else ""
 
 
 def on_white(image: Image.Image, colour: Colour) -> Image.Image:
-    """Return an image with transparency as RGB on white.
+    """Composite an image onto white.
 
     Args:
         image: Image that has an alpha channel, a palette with alpha values, or a transparent colour.
-        colour: What `transparent_colour` returned for it.
+        colour: Transparent colour, as `transparent_colour` returns it.
+
+    Returns:
+        RGB image.
     """
     result = Image.new("RGB", image.size)
     for top, bottom in row_strips(*image.size):
-        part = image.crop((0, top, image.width, bottom))
+        strip = image.crop((0, top, image.width, bottom))
         if colour is not None:
-            part.info["transparency"] = colour
-        if part.mode == "La":  # Pillow converts it to no other mode
-            part = part.convert("LA")
-        part = part.convert("RGBA")
-        part = Image.alpha_composite(Image.new("RGBA", part.size, _WHITE), part)
-        result.paste(part.convert("RGB"), (0, top))
+            strip.info["transparency"] = colour
+        if strip.mode == "La":  # Pillow converts La to LA only
+            strip = strip.convert("LA")
+        strip = strip.convert("RGBA")
+        strip = Image.alpha_composite(Image.new("RGBA", strip.size, _WHITE), strip)
+        result.paste(strip.convert("RGB"), (0, top))
     return result

@@ -1,4 +1,4 @@
-"""The contact sheet: a photograph and what several methods say about it, side by side."""
+"""Contact sheets: an image and the figures of several methods, side by side."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ _HEADING_LINES = 2
 
 
 def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, score: str, note: str) -> Image.Image:
-    """Draw captioned tiles in one row under a heading, with a score after it, and a smaller note.
+    """Draw images in one row, each with a caption, below a heading and a note.
 
-    Tiles of one sheet have the same size; small ones are enlarged to at least 224 pixels, and large ones reduced to at
-    most 512. Characters in the texts that do not print appear as escapes, and what does not fit ends in an ellipsis.
+    All images are drawn at the same size: small ones are enlarged to at least 224 pixels on their longer side, large
+    ones reduced to at most 512. Characters that do not print are shown as escapes. Text that does not fit is cut and
+    ends in an ellipsis.
+
+    Args:
+        tiles: Captions and images. The first image determines the size of all.
+        heading: Text of the heading.
+        score: Text in grey behind the heading.
+        note: Text in small grey letters below the heading.
+
+    Returns:
+        The contact sheet, an RGB image.
     """
     width, height = _tile_size(tiles[0][1].size)
     inner = len(tiles) * width + (len(tiles) - 1) * _GAP
@@ -39,27 +49,29 @@ def contact_sheet(tiles: Sequence[tuple[str, Image.Image]], heading: str, score:
     last = _MARGIN + round((len(lines) - 1) * _HEADING * _LINE)
     draw.text((_MARGIN + fonts[_HEADING].getlength(lines[-1]) + _GAP, last), score, _GREY, fonts[_HEADING])
     draw.text((_MARGIN, note_top), _shorten(printable(note), fonts[_NOTE], inner), _GREY, fonts[_NOTE])
-    for i, (caption, picture) in enumerate(tiles):
+    for i, (caption, image) in enumerate(tiles):
         left = _MARGIN + i * (width + _GAP)
         draw.text((left, caption_top), _shorten(printable(caption), fonts[_CAPTION], width), _INK, fonts[_CAPTION])
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        sheet.paste(picture, (left, tile_top))
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        sheet.paste(image, (left, tile_top))
     return sheet
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return Pillow's own font at a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def _tile_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) at which an image of this (width, height) is drawn."""
     longest = max(size)
     scale = math.ceil(_SMALLEST / longest) if longest < _SMALLEST else min(1.0, _LARGEST / longest)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int) -> list[str]:
-    """Break `text` between words into at most `most` lines; the last is shortened if it must be."""
+    """Break text between words into at most `most` lines, and shorten lines that are too long."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
@@ -71,10 +83,11 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Cut text to a width in pixels, with an ellipsis at its end."""
     if font.getlength(text) <= width:
         return text
     low, high = 0, len(text)
-    while low < high:  # the most characters that fit with the ellipsis
+    while low < high:  # find the largest number of characters that fit with the ellipsis
         middle = (low + high + 1) // 2
         low, high = (middle, high) if font.getlength(text[:middle] + "...") <= width else (low, middle - 1)
     return text[:low].rstrip() + "..."

@@ -339,7 +339,7 @@ def test_a_file_that_changes_its_kind_while_it_is_listed(photos: Path, explainer
     (photos / "a.jpg").unlink()
     (photos / "a.jpg").mkdir()
     outcomes = run(explainer, found, tmp_path / "out", Settings())
-    assert ["No such file" in str(outcomes[0].error), "a folder, not an image" in str(outcomes[1].error)] == [
+    assert ["No such file" in str(outcomes[0].error), "is a folder, not an image" in str(outcomes[1].error)] == [
         True,
         True,
     ]

@@ -41,5 +41,5 @@ def test_switches_are_true_or_false(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
 def test_a_colour_map_is_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
-    with pytest.raises(ArgumentError, match="no colour map"):
+    with pytest.raises(ArgumentError, match="Unknown colormap"):
         explainer.explain(photo()).overlays(colormap)

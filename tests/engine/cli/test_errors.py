@@ -50,8 +50,8 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("none", [], r"none\.onnx: cannot be read: No such file"),
         ("text", [], r"text\.onnx: not an ONNX file"),
         ("empty", [], r"empty\.onnx: the file is empty"),
-        ("bare", [], r"bare\.onnx: an ONNX file without SeeWhy's metadata; export the network with `seewhy export`"),
-        ("newer", [], r"newer\.onnx: written in schema 99, but this version of SeeWhy reads schema 1"),
+        ("bare", [], r"bare\.onnx: this ONNX file has no SeeWhy metadata; export the network with `seewhy export`"),
+        ("newer", [], r"newer\.onnx: the file has schema 99, but this version of SeeWhy reads schema 1"),
         ("cut", [], r"cut\.onnx: not an ONNX file, or a truncated one"),
         ("damaged", [], r"damaged\.onnx: damaged or changed since it was exported"),
         ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
@@ -73,7 +73,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
         ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
         ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
-        ("good", ["--colormap", "rainbow"], "no colour map 'rainbow'; there are jet"),
+        ("good", ["--colormap", "rainbow"], "Unknown colormap 'rainbow'; choose one of inferno"),
     ],
 )
 def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: list[str], words: str) -> None:
@@ -87,7 +87,7 @@ def test_wrong_model_or_option(tmp_path: Path, cat: Path, model: str, options: l
     [
         (None, "cannot be read: No such file"),
         (b"", "the file is empty"),
-        (b"hello", "not an image in a format"),
+        (b"hello", "not an image in a supported format"),
         (b"\x89PNG\r\n\x1a\n", "x.png: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.contract.checksum`: the SHA-256 that a model file holds of itself."""
+"""Tests of `seewhy.contract.checksum`: the SHA-256 that a model file contains of itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.tiny_model import Tiny
 
 
 def digits(data: bytes) -> str:
-    """The recorded value, read by hand: 64 characters after the key and two bytes of protobuf."""
+    """Return the recorded digest: the 64 characters after the key and two bytes of protobuf."""
     start = data.index(DIGEST_KEY.encode()) + len(DIGEST_KEY) + 2
     return data[start : start + 64].decode()
 
@@ -27,7 +27,7 @@ def test_seal_by_hand() -> None:
     assert file_digests(sealed, digits(sealed)) == (digits(sealed), hashlib.sha256(sealed).hexdigest())
 
 
-def test_every_byte_counts() -> None:
+def test_a_change_of_any_byte_changes_the_digest() -> None:
     sealed = seal(Tiny().proto().SerializeToString())
     recorded = digits(sealed)
     own = range(sealed.index(recorded.encode()), sealed.index(recorded.encode()) + 64)
@@ -36,16 +36,16 @@ def test_every_byte_counts() -> None:
         changed[position] ^= 1
         try:
             assert file_digests(bytes(changed), recorded)[0] != recorded, position
-        except ValueError:  # the change hit the key in front of the digits
+        except ValueError:  # the change is in the key before the digits
             assert position in range(own.start - 20, own.start)
 
 
-def test_placeholder_among_the_weights_is_left_alone() -> None:
+def test_placeholder_among_the_weights_is_not_replaced() -> None:
     data = DIGEST_PLACEHOLDER.encode() * 3 + Tiny().proto().SerializeToString()
     assert seal(data).startswith(DIGEST_PLACEHOLDER.encode() * 3)
 
 
-def test_refuses_what_has_no_place_for_the_digest() -> None:
+def test_files_without_exactly_one_digest_are_refused() -> None:
     data = Tiny().proto().SerializeToString()
     for wrong in (b"", b"nothing", seal(data), data + data):
         with pytest.raises(ValueError, match="exactly once"):

@@ -1,4 +1,4 @@
-"""Tests of docs/concepts/file-format.md: every key and type is documented, and its code runs as printed."""
+"""Tests of docs/concepts/file-format.md: it documents every key and type, and its code runs as printed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOCUMENT = "docs/concepts/file-format.md"
 
 @dataclass(frozen=True)
 class Row:
-    """A key, or a field of one: `("seewhy.model", "name")`."""
+    """Row of the table of keys: a key or a field of a key, such as `("seewhy.model", "name")`."""
 
     path: tuple[str, ...]
     type: str
@@ -34,6 +34,7 @@ class Row:
 
 
 def described() -> Iterator[Row]:
+    """Yield the rows of the table of keys."""
     key = ""
     for name, kind, _, example in table(DOCUMENT, "key"):
         name, example = name.strip("`"), example.strip("`")
@@ -48,7 +49,7 @@ ROWS = [row for row in described() if row.path != (contract.DIGEST_KEY,)]
 
 
 def values(rows: list[Row]) -> dict[str, Any]:
-    """The table's examples, put together to the metadata of one file."""
+    """Return the examples of the table as the metadata of one file."""
     found: dict[str, Any] = {}
     for row in rows:
         if len(row.path) == 2:
@@ -59,13 +60,14 @@ def values(rows: list[Row]) -> dict[str, Any]:
 
 
 def properties(found: dict[str, Any]) -> dict[str, str]:
+    """Return metadata as JSON texts by key."""
     return {key: json.dumps(value) for key, value in found.items()}
 
 
-def test_the_table_holds_every_key_and_field() -> None:
+def test_the_table_lists_every_key_and_field() -> None:
     read = Metadata.from_properties(properties(values(ROWS)), "m.onnx")
     written = {key: json.loads(value) for key, value in read.to_properties().items()}
-    # Free-form objects and the examples in them come back as they were; all else is named by the contract.
+    # Free-form objects keep all their keys; of the others, only the fields of the contract are read.
     assert written == values(ROWS)
 
 
@@ -73,7 +75,7 @@ def test_the_table_holds_every_key_and_field() -> None:
 def test_null_is_allowed_where_the_table_says_so(row: Row) -> None:
     found = values(ROWS)
     holder = found if len(row.path) == 1 else found[row.path[0]]
-    # A size may be null where the mode of resizing has no use for it.
+    # A size may be null only if the resize mode does not need it.
     if row.path == ("seewhy.preprocessing", "size"):
         holder["resize"] = "squash"
     holder[row.path[-1]] = None
@@ -88,7 +90,7 @@ TYPES: dict[str, type] = {"integer": int, "string": str, "boolean": bool, "objec
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: ".".join(row.path))
-def test_examples_have_the_type_named(row: Row) -> None:
+def test_examples_have_the_documented_type(row: Row) -> None:
     example = json.loads(row.example) if row.example else {}
     word = row.type.partition(":")[0].split(",")[0].split(" ")[0]
     assert isinstance(example, TYPES[word])
@@ -109,13 +111,13 @@ def test_the_table_lists_every_choice(field: tuple[str, ...], choices: tuple[str
     assert all(f"`{choice}`" in meaning for choice in choices)
 
 
-def test_the_digest_is_described() -> None:
+def test_the_digest_is_documented() -> None:
     (row,) = (row for row in described() if row.path == (contract.DIGEST_KEY,))
     assert len(row.example) == len(contract.DIGEST_PLACEHOLDER)
     assert row.type == f"{len(contract.DIGEST_PLACEHOLDER)} digits"
 
 
-def test_the_graph_tables_hold_every_value() -> None:
+def test_the_graph_tables_list_every_value() -> None:
     assert tuple(row[0].strip("`") for row in table(DOCUMENT, "input")) == contract.INPUTS
     outputs = table(DOCUMENT, "output")
     assert tuple(row[0].strip("`") for row in outputs) == contract.OUTPUTS
@@ -134,7 +136,7 @@ EXPORT = """
 import torch
 from torch import nn
 from seewhy_export import export
-torch.manual_seed(0)  # with other weights the map may be zero all over
+torch.manual_seed(0)  # with other weights, all of the map may be zero
 network = nn.Sequential(
     nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
 )
@@ -157,7 +159,7 @@ def test_code_runs_as_printed(exported: Path, block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in blocks(DOCUMENT, "python") if "sha256" in b.code], ids=lambda b: b.name)
-def test_code_that_checks_a_hash_finds_a_change(exported: Path, tmp_path: Path, block: Block) -> None:
+def test_code_that_checks_a_hash_detects_a_change(exported: Path, tmp_path: Path, block: Block) -> None:
     data = bytearray((exported / "model.onnx").read_bytes())
     weights = onnx.ModelProto.FromString(bytes(data)).graph.initializer[0].raw_data
     assert data.count(weights) == 1
@@ -177,5 +179,5 @@ def test_gradcam_by_hand_is_gradcam(exported: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).standard_normal((1, 3, 9, 11)).astype(np.float32)
     maps = Explainer(tmp_path / "model.onnx").explain(pixels, "gradcam").maps
     assert maps is not None and maps.max() > 0
-    # float32 sums of 4 channels in another order.
+    # The float32 sums over 4 channels are in another order.
     np.testing.assert_allclose(np.load(tmp_path / "map.npy"), np.maximum(maps, 0), rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.contract.metadata`: it is written, read back, and refused with one clear line where it is wrong."""
+"""Tests of `seewhy.contract.metadata`: writing, reading, and one-line errors for invalid values."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from support.tiny_model import Tiny
 
 
 def properties(**changes: Any) -> dict[str, str]:
+    """Return the metadata of a tiny model as JSON texts by key, with some values changed."""
     found = Tiny().metadata().to_properties()
     return {**found, **{contract.KEY_PREFIX + key: json.dumps(value) for key, value in changes.items()}}
 
@@ -41,7 +42,7 @@ def test_values_are_json() -> None:
 
 
 def test_no_metadata() -> None:
-    with pytest.raises(ModelFileError, match=r"m\.onnx: an ONNX file without SeeWhy's metadata; .*seewhy export"):
+    with pytest.raises(ModelFileError, match=r"m\.onnx: this ONNX file has no SeeWhy metadata; .*seewhy export"):
         Metadata.from_properties({"producer": "someone"}, "m.onnx")
 
 
@@ -79,7 +80,7 @@ PREPROCESSING = Tiny().metadata().to_properties()["seewhy.preprocessing"]
         ("input", {"image_size": [1, 178_956_971], "channels": 3, "classes": 10}),
         ("labels", "tabby"),
         ("labels", [1, 2]),
-        # JSON holds halves of characters, and integers of any length.
+        # JSON may contain half of a surrogate pair, and integers of any length.
         ("labels", ["\ud83d"]),
         ("versions", {"\ud83d": "1"}),
         ("labels", ["tabby", "x" * 8193]),
@@ -98,7 +99,7 @@ PREPROCESSING = Tiny().metadata().to_properties()["seewhy.preprocessing"]
         ("external_data", {"file": "x", "sha256": "zz"}),
         ("preprocessing", {**json.loads(PREPROCESSING), "resize": "stretch"}),
         ("preprocessing", {**json.loads(PREPROCESSING), "std": [1, 0, 1]}),
-        # float32 makes zero or infinity of these.
+        # These become zero or infinity in float32.
         ("preprocessing", {**json.loads(PREPROCESSING), "std": [1, 1e-300, 1]}),
         ("preprocessing", {**json.loads(PREPROCESSING), "std": [1, 1e39, 1]}),
         ("preprocessing", {**json.loads(PREPROCESSING), "mean": [1e300, 0, 0]}),
@@ -124,14 +125,14 @@ def test_a_string_may_have_8192_bytes(label: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"torch": "2", "torch": "3"}', '{"torch": "2", "x": {"a": 1, "a": 1}}'])
-def test_a_name_that_stands_twice(text: str) -> None:
-    """Which of both counts would depend on the reader."""
-    with pytest.raises(ModelFileError, match=r"seewhy.versions is not valid: '\w+' stands there twice"):
+def test_repeated_names_are_refused(text: str) -> None:
+    """Readers would use different values."""
+    with pytest.raises(ModelFileError, match=r"seewhy.versions is not valid: '\w+' is given twice"):
         Metadata.from_properties({**properties(), "seewhy.versions": text}, "m.onnx")
 
 
-def test_the_repeated_one_of_many_names_is_found_at_once() -> None:
-    """Counting each name in the list of all would take an hour."""
+def test_first_repeated_takes_linear_time() -> None:
+    """Searching the whole list for each name would take an hour."""
     names = [str(number) for number in range(200_000)]
     assert first_repeated(names) is None
     assert first_repeated([*names, "77", "5"]) == "77"

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.images.decoding` for pixels other than 8-bit RGB, in PIL images and all formats except TIFF."""
+"""Tests of `seewhy.images.decoding` with pixels other than 8-bit RGB, in PIL images and all formats except TIFF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def grey(content: bytes) -> list[list[int]]:
 
 
 def both_ways(content: bytes, mode: str) -> list[list[int]]:
-    """The pixels of a file, the same from its content and from a PIL image that is not loaded yet."""
+    """Return the pixels of a file, after checking that a PIL image that is not loaded yet gives the same."""
     found = np.asarray(decode_bytes(content, mode, "x").image)
     assert np.array_equal(np.asarray(decode_image(Image.open(io.BytesIO(content)), mode, "x")), found)
     return found.tolist()
@@ -31,7 +31,7 @@ def both_ways(content: bytes, mode: str) -> list[list[int]]:
 
 
 def transparent_png(samples: list[int], depth: int, colours: int, key: bytes) -> bytes:
-    """One row of a PNG whose tRNS chunk names a transparent colour."""
+    """Return a PNG with one row of pixels and a transparent colour in its tRNS chunk."""
     bits = "".join(f"{sample:0{depth}b}" for sample in samples)
     row = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
     content = png(len(samples) // (3 if colours == 2 else 1), 1, b"\0" + row, depth, colours)
@@ -41,7 +41,7 @@ def transparent_png(samples: list[int], depth: int, colours: int, key: bytes) ->
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_transparent_grey_of_few_bits(depth: int) -> None:
-    """The transparent grey is stated in the units of the file, also where pixels are scaled."""
+    """The transparent grey is stored in the units of the file, although pixels are scaled."""
     top = (1 << depth) - 1
     samples = list(range(top + 1))[:: max(1, top // 15)]
     for key in samples:
@@ -61,7 +61,7 @@ def test_transparent_grey_of_16_bits(key: int) -> None:
 
 @pytest.mark.parametrize("key", [(65535, 65535, 65535), (0, 0, 0), (7, 8, 9), (300, 300, 300)])
 def test_transparent_colour_of_16_bits_is_refused(key: tuple[int, int, int]) -> None:
-    """Pillow keeps the high byte of each channel, which is too little to compare."""
+    """Pillow keeps only the high byte of each channel, which is not enough to compare colours."""
     content = transparent_png([0, 0, 1, *key], 16, 2, struct.pack(">3H", *key))
     with pytest.raises(ImageError, match="x: 16-bit RGB with a transparent colour"):
         decode_bytes(content, "RGB", "x")
@@ -117,11 +117,11 @@ def test_sgi_of_16_bits(channels: int, packed: bool) -> None:
         starts = [512 + 8 * len(rows) + len(rows[0]) * i for i in range(len(rows))]
         rows = [struct.pack(f">{len(rows)}I", *starts), struct.pack(f">{len(rows)}I", *map(len, rows)), *rows]
     found = np.asarray(decode_bytes(head.ljust(512, b"\0") + b"".join(rows), "RGB", "x").image)
-    assert np.abs(found - values / 257).max() <= 1  # Pillow takes the high byte
+    assert np.abs(found - values / 257).max() <= 1  # Pillow keeps the high byte
 
 
-# JPEG 2000, whose depth stands behind the marker SIZ. A codestream of another depth is made by writing another number
-# there: samples then lie around the middle of the new range as they lay around the middle of the old one.
+# JPEG 2000. Its depth is stored after the marker SIZ. To make a codestream of another depth, the tests change this
+# number: a sample keeps its distance from the middle of the range.
 
 
 def jpeg2000(pixels: np.ndarray, bits: int, signed: bool = False, boxed: bool = False) -> bytes:
@@ -143,7 +143,7 @@ class TestJpeg2000:
     @pytest.mark.parametrize("bits", [9, 10, 12, 16])
     @pytest.mark.parametrize("signed", [False, True])
     def test_deep_grey(self, bits: int, signed: bool, boxed: bool) -> None:
-        """Signed samples mean brightness as well: the least is black."""
+        """Signed samples are brightness too: the smallest value is black."""
         top = (1 << bits) - 1
         samples = np.array([[0, top, top // 2, top // 3]])
         content = jpeg2000(samples.astype(np.uint16), bits, signed, boxed)
@@ -153,19 +153,19 @@ class TestJpeg2000:
     @pytest.mark.parametrize("bits", [1, 4, 7])
     def test_shallow_grey_is_refused(self, bits: int, boxed: bool) -> None:
         content = jpeg2000(np.array([[0, (1 << bits) - 1]], np.uint8), bits, boxed=boxed)
-        with pytest.raises(ImageError, match=f"x: a {bits}-bit JPEG 2000 image of 1 components"):
+        with pytest.raises(ImageError, match=f"x: a {bits}-bit JPEG 2000 image with 1 components"):
             decode_bytes(content, "L", "x")
 
     @pytest.mark.parametrize("bits", [5, 9, 12, 16])
     def test_colour_of_other_depths_is_refused(self, bits: int, boxed: bool) -> None:
-        """White would become black: Pillow rounds up and does not clip."""
+        """Pillow would turn white into black, because it rounds up without clipping."""
         content = jpeg2000(np.zeros((8, 8, 3), np.uint8), 8, boxed=boxed)
         edited = bytearray(content)
         start = content.index(b"\xff\x4f\xff\x51") + 42
         edited[start], edited[start + 3], edited[start + 6] = [bits - 1] * 3
         assert component_bits(io.BytesIO(edited)) == [bits] * 3
         for decode in (decode_bytes, lambda data, *_: decode_image(Image.open(io.BytesIO(data)), "RGB", "x")):
-            with pytest.raises(ImageError, match=f"x: a {bits}-bit JPEG 2000 image of 3 components"):
+            with pytest.raises(ImageError, match=f"x: a {bits}-bit JPEG 2000 image with 3 components"):
                 decode(bytes(edited), "RGB", "x")
 
     def test_eight_bits(self, boxed: bool) -> None:
@@ -195,7 +195,7 @@ def test_colour_with_alpha_multiplied() -> None:
 
 @pytest.mark.parametrize("mode", ["LAB", "HSV"])
 def test_grey_of_other_colour_spaces(mode: str) -> None:
-    """As the grey of the same pixels in RGB."""
+    """The grey equals that of the same pixels in RGB."""
     image = Image.frombytes(mode, (2, 1), bytes([120, 90, 200, 30, 128, 128]))
     assert np.array_equal(decode_image(image, "L", "x"), decode_image(image, "RGB", "x").convert("L"))
 

@@ -20,7 +20,7 @@ from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.images.decoding import decode_bytes
 from seewhy.images.preprocessing import EncodedImage, LoadedImage, image_batch, load_image, normalise
-from seewhy.images.resizing import fit
+from seewhy.images.resizing import resize_and_crop
 from support.tiny_model import Tiny
 
 Photo = Callable[..., Image.Image]
@@ -38,8 +38,9 @@ def transforms() -> ModuleType:
     return importlib.import_module("torchvision.transforms")
 
 
-def view(image: Image.Image, wanted: tuple[int, int], **how: Any) -> np.ndarray:
-    return np.asarray(fit(image, Preprocessing(**how), wanted, "x")[0])
+def view(image: Image.Image, input_size: tuple[int, int], **preprocessing: Any) -> np.ndarray:
+    """Return the view of an image that the model sees, of (height, width) `input_size`."""
+    return np.asarray(resize_and_crop(image, Preprocessing(**preprocessing), input_size, "x")[0])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -94,12 +95,12 @@ def test_normalise_by_hand() -> None:
         np.testing.assert_allclose(found[c], (rgb[..., 2 - c] / 255 - mean) / std, atol=1e-6)
 
 
-def test_placement_maps_the_view_onto_the_photograph(photo: Photo) -> None:
-    """A single bright block is found in the photograph where the placement says that the view saw it."""
+def test_placement_maps_the_view_onto_the_image(photo: Photo) -> None:
+    """The placement maps the position of a bright block in the view to its position on the image."""
     how = Preprocessing("shorter-side", 32, "bilinear")
     array = np.zeros((120, 200, 3), np.uint8)
     array[60:68, 120:128] = 255
-    found, placement = fit(Image.fromarray(array), how, (24, 28), "x")
+    found, placement = resize_and_crop(Image.fromarray(array), how, (24, 28), "x")
     y, x = (np.average(np.arange(n), weights=np.asarray(found)[..., 0].sum(axis=1 - i)) for i, n in enumerate((24, 28)))
     assert (x + 0.5 + placement.left) * placement.scale_x == pytest.approx(124, abs=0.5)
     assert (y + 0.5 + placement.top) * placement.scale_y == pytest.approx(64, abs=0.5)
@@ -114,12 +115,12 @@ def test_size_that_does_not_fit(photo: Photo, how: dict[str, Any]) -> None:
     assert view(photo(12, 9), (9, 12), **how).shape == (9, 12, 3)
 
 
-def test_thin_picture_is_not_blown_up() -> None:
+def test_thin_image_is_not_enlarged() -> None:
     with pytest.raises(ImageError, match="x: 40000x1 pixels would be resized to 10240000x256"):
         view(Image.new("RGB", (40_000, 1)), (224, 224), resize="shorter-side", size=256)
 
 
-# What counts as an image.
+# Accepted images.
 
 
 def test_path_pil_and_array_are_the_same(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
@@ -159,27 +160,27 @@ def test_network_of_other_channels_takes_arrays_only(tmp_path: Path, photo: Phot
         explainer.explain(photo())
     result = explainer.explain(np.ones((2, 4, 12, 16), np.float32))
     assert result.heatmaps.shape == (2, 12, 16)
-    with pytest.raises(ImageError, match="4 channels cannot be turned back into a photograph"):
+    with pytest.raises(ImageError, match="does not say how to turn preprocessed pixels with 4 channels back"):
         result.overlays()
 
 
 def test_file_without_preprocessing_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
     explainer = Explainer(Tiny(preprocessing=None).save(tmp_path / "bare.onnx"))
-    with pytest.raises(ImageError, match="does not say how to preprocess a photograph"):
+    with pytest.raises(ImageError, match="does not say how to preprocess images"):
         explainer.explain(photo())
     result = explainer.explain(np.ones((1, 3, 12, 16), np.float32))
-    with pytest.raises(ImageError, match="cannot be turned back"):
+    with pytest.raises(ImageError, match="does not say how to turn preprocessed pixels with 3 channels back"):
         result.overlays()
 
 
-def test_preprocessed_pixels_are_taken_as_they_are(explainer: Explainer, photo: Photo) -> None:
+def test_preprocessed_pixels_are_not_changed(explainer: Explainer, photo: Photo) -> None:
     images = [photo(seed=1), photo(30, 50, seed=2)]
     result = explainer.explain(images)
     pixels = normalise([p for p in result.images if isinstance(p, LoadedImage)], explainer.metadata)
     again = explainer.explain(pixels)
     assert np.array_equal(again.logits, result.logits)
     assert np.array_equal(again.attributions, result.attributions)
-    # Undoing the normalisation gives the view back, so overlays are the same pictures.
+    # Undoing the normalisation gives the view, so the overlays are the same.
     for mine, theirs in zip(again.overlays(), result.overlays(), strict=True):
         assert np.array_equal(np.asarray(mine), np.asarray(theirs))
     strided = np.repeat(pixels, 2, axis=0)[::2]
@@ -193,23 +194,23 @@ def test_preprocessed_pixels_are_taken_as_they_are(explainer: Explainer, photo: 
         ((), "no images given"),
         (np.zeros((0, 3, 12, 16), np.float32), "no images given"),
         (np.zeros((1, 3, 12, 16)), r"must be float32 \(N,3,12,16\), not float64"),
-        (np.zeros((1, 3, 16, 12), np.float32), r"must have the shape \(N,3,12,16\), not \(1, 3, 16, 12\)"),
-        (np.zeros((3, 12, 16), np.float32), r"must have the shape \(N,3,12,16\)"),
+        (np.zeros((1, 3, 16, 12), np.float32), r"must have shape \(N,3,12,16\), not \(1, 3, 16, 12\)"),
+        (np.zeros((3, 12, 16), np.float32), r"must have shape \(N,3,12,16\)"),
         (np.full((2, 3, 12, 16), np.nan, np.float32), "preprocessed image 0 holds NaN"),
         (
             np.zeros((2, 12, 16, 3), np.uint8),
             r"must be float32 .* not uint8 \(2, 12, 16, 3\); .* a list of uint8 arrays",
         ),
-        (np.zeros((12, 16, 4), np.uint8), r"a photograph is a uint8 array HxWx3 or HxW, not uint8 \(12, 16, 4\)"),
-        (np.zeros((0, 16, 3), np.uint8), "holds no pixels"),
-        ([np.zeros((12, 16, 3), np.float32)], "image 0: a photograph is a uint8 array"),
-        (None, "image 0: an image is a path, a PIL image or a uint8 array, not NoneType"),
+        (np.zeros((12, 16, 4), np.uint8), r"an image array must be uint8 HxWx3 or HxW, not uint8 \(12, 16, 4\)"),
+        (np.zeros((0, 16, 3), np.uint8), "has no pixels"),
+        ([np.zeros((12, 16, 3), np.float32)], "image 0: an image array must be uint8"),
+        (None, "image 0: an image must be a path, a PIL image or a uint8 array, not NoneType"),
         (7, "not int"),
         (b"bytes", "not bytes"),
         ([[]], "not list"),
     ],
 )
-def test_what_is_not_an_image(explainer: Explainer, images: Any, words: str) -> None:
+def test_arguments_that_are_not_images(explainer: Explainer, images: Any, words: str) -> None:
     with pytest.raises(ImageError, match=words) as raised:
         explainer.explain(images)
     assert "\n" not in str(raised.value)
@@ -251,7 +252,7 @@ def jpeg(image: Image.Image, **options: Any) -> EncodedImage:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """Colours that change over many pixels, as most of a photograph does."""
+    """Return an image whose colours change over many pixels, as in most photographs."""
     coarse = np.random.default_rng(width).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -270,9 +271,12 @@ def how_different(exact: LoadedImage, fast: LoadedImage) -> tuple[int, float]:
 @pytest.mark.parametrize("size", [(640, 480), (1000, 700), (480, 641), (1999, 1333), (800, 90), (100, 80), (12, 9)])
 @pytest.mark.parametrize("how", ["squash", "shorter-side", "shorter-side nearest", "none"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_fast_decoding_moves_nothing(size: tuple[int, int], how: str, channels: int) -> None:
-    """The decoder averages 2x2, 4x4 or 8x8 pixels before they are resized. Colours that change over many pixels stay
-    within the 29 of 255 that were measured on photographs; hard edges need not."""
+def test_fast_decoding_changes_colours_little(size: tuple[int, int], how: str, channels: int) -> None:
+    """Fast decoding averages 2x2, 4x4 or 8x8 pixels before resizing.
+
+    Colours that change over many pixels differ by at most 29 of 255, as measured on photographs; hard edges may differ
+    more.
+    """
     mode, _, interpolation = how.partition(" ")
     length = 40 if mode == "shorter-side" else None
     preprocessing = Preprocessing(
@@ -283,7 +287,7 @@ def test_fast_decoding_moves_nothing(size: tuple[int, int], how: str, channels: 
     most, mean = how_different(exact, fast)
     assert most <= 29 and mean < 4
     if channels == 3 and (mode == "none" or min(size) < 80):
-        assert most == 0  # there is nothing to leave out
+        assert most == 0  # the image is too small to be reduced
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -295,13 +299,13 @@ def test_fast_decoding_of_every_orientation(orientation: int) -> None:
     most, mean = how_different(exact, fast)
     assert 0 < most <= 29 and mean < 2
     assert exact.size == ((900, 500) if orientation < 5 else (500, 900))
-    # Pictures that lie another way would differ in nearly every pixel.
+    # In another orientation, nearly every pixel would differ.
     others = [exact.view[::-1], exact.view[:, ::-1], exact.view[::-1, ::-1]]
     assert all(np.abs(other.astype(int) - fast.view).mean() > 10 for other in others)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_fast_decoding_leaves_out_as_much_when_a_photograph_lies_on_its_side(orientation: int) -> None:
+def test_fast_decoding_reduces_rotated_images_equally(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = (800, 640) if orientation < 5 else (640, 800)
@@ -311,7 +315,7 @@ def test_fast_decoding_leaves_out_as_much_when_a_photograph_lies_on_its_side(ori
 
 
 def test_fast_decoding_never_enlarges() -> None:
-    """What is decoded is at least as large as what it is resized to, and its shape is that of the whole photograph."""
+    """The decoded image is at least as large as its final size, and has the aspect ratio of the whole image."""
     content = jpeg(smooth(1000, 700)).content
     for wanted in [(1000, 700), (999, 699), (501, 351), (500, 350), (300, 20), (20, 300), (125, 88), (30, 30), (1, 1)]:
         decoded = decode_bytes(content, "RGB", "x", lambda _, wanted=wanted: wanted)
@@ -327,7 +331,7 @@ def test_fast_decoding_is_for_jpegs(form: str) -> None:
     file = io.BytesIO()
     smooth(900, 500).save(file, form)
     exact, fast = both(EncodedImage("x.jpg", file.getvalue()), Tiny().metadata())
-    assert form == "MPO" or np.array_equal(exact.view, fast.view)  # one of a single picture is a JPEG
+    assert form == "MPO" or np.array_equal(exact.view, fast.view)  # an MPO with a single image is a JPEG
 
 
 def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
@@ -339,7 +343,7 @@ def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
     for source in (encoded, tmp_path / "x.jpg"):
         assert np.array_equal(load_image(source, metadata).view, expected)
         assert not np.array_equal(load_image(source, metadata, fast=True).view, expected)
-        # The whole photograph is exact either way.
+        # The whole image is decoded exactly in both cases.
         assert np.array_equal(
             load_image(source, metadata, fast=True).original(), load_image(source, metadata).original()
         )

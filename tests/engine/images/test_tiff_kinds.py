@@ -1,4 +1,4 @@
-"""Tests of TIFF decoding: every pixel layout gives the pixels that its samples define, or is refused by name.
+"""Tests of TIFF decoding: every layout is decoded to the pixels that its samples define, or refused by its kind.
 
 The expected pixels are computed from the samples by the definitions of TIFF 6.0, without an image library.
 """
@@ -38,7 +38,7 @@ from support.files.tiff_files import (
 )
 
 HEIGHT, WIDTH = 19, 37
-# Older versions open fewer kinds: grey with premultiplied alpha or an unused sample, and uncompressed YCbCr.
+# Older versions of Pillow cannot open grey with premultiplied alpha or an unused sample, and uncompressed YCbCr.
 PILLOW_13 = int(__version__.split(".")[0]) >= 13
 LAYOUTS: list[dict[str, int]] = [{}, {"rows": 5}, {"tile": 16}]
 NAMES = {
@@ -64,19 +64,19 @@ DECODED = {
 
 
 def samples(bits: int, count: int = 1, seed: int = 0) -> np.ndarray:
-    """Random unsigned samples of shape (HEIGHT, WIDTH, count), the least and the greatest among them."""
+    """Return random unsigned samples of shape (HEIGHT, WIDTH, count), with the smallest and the largest value."""
     values = np.random.default_rng(seed).integers(0, 1 << bits, (HEIGHT, WIDTH, count))
     values[0, 0], values[0, 1], values[0, 2] = 0, (1 << bits) - 1, (1 << bits) // 3
     return values
 
 
 def ramp(shape: Sequence[int] = (HEIGHT, WIDTH)) -> np.ndarray:
-    """Floating-point samples from 0 to 1."""
+    """Return floating-point samples from 0 to 1."""
     return np.linspace(0, 1, int(np.prod(shape))).reshape(shape).astype(np.float32)
 
 
 def expected(photometric: int, unit: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) in 0..255, from samples in 0..1, or from colours of a palette in 0..1."""
+    """Return the RGB pixels, from 0 to 255, of samples or of colours of a palette from 0 to 1."""
     if colours is not None:
         return colours * 255
     if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
@@ -92,7 +92,7 @@ def expected(photometric: int, unit: np.ndarray, colours: np.ndarray | None = No
 
 
 def check(content: bytes, pixels: np.ndarray, tolerance: float = 0.51) -> None:
-    """Compare all ways to decode a file; 0.51 admits rounding to nearest."""
+    """Compare the results of all ways to decode a file; a tolerance of 0.51 allows for rounding to nearest."""
     for decoded in (
         decode_bytes(content, "RGB", "x").image,
         decode_image(Image.open(io.BytesIO(content)), "RGB", "x"),
@@ -111,7 +111,7 @@ def refused(content: bytes, words: str) -> None:
 @pytest.mark.parametrize("photometric", NAMES, ids=NAMES.get)
 def test_unsigned_samples(photometric: int, bits: int, compression: int) -> None:
     if photometric == CIELAB and bits == 8:
-        return  # another test's
+        return  # see test_cielab
     values = samples(bits, COUNTS.get(photometric, 1))
     palette = np.random.default_rng(1).integers(0, 65536, (1 << min(bits, 8), 3)) if photometric == PALETTE else None
     for order, layout in product("<>", LAYOUTS):
@@ -146,7 +146,7 @@ def test_lowest_bit_first(photometric: int, bits: int, compression: int) -> None
 @pytest.mark.parametrize("photometric", [WHITE_IS_ZERO, BLACK_IS_ZERO])
 @pytest.mark.parametrize("fill_order", [1, 2])
 def test_fax(photometric: int, fill_order: int) -> None:
-    """Group 4 compression; Pillow encodes, the tags say what the bits mean."""
+    """Group 4 compression: Pillow encodes the bits, and the tags define their meaning."""
     values = samples(1)[..., 0]
     file = io.BytesIO()
     Image.fromarray(values.astype(bool)).save(file, "TIFF", compression="group4", tiffinfo={262: 1})
@@ -165,7 +165,7 @@ def test_fax(photometric: int, fill_order: int) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("least", [None, 0])
 def test_signed_integers_are_refused(bits: int, compression: int, order: str, least: int | None) -> None:
-    """Also those of files that hold no negative value: what would be white is not defined."""
+    """Files without negative values are refused too, because white is not defined."""
     values = np.array([[-1 if least is None else 0, 3, 100]])
     for photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
         content = tiff(values, photometric, bits, kind=SIGNED, compression=compression, order=order)
@@ -211,7 +211,7 @@ def test_horizontal_predictor(photometric: int, compression: int, bits: int) -> 
 @pytest.mark.parametrize("extra", [0, 1, 2])
 @pytest.mark.parametrize("photometric", [WHITE_IS_ZERO, BLACK_IS_ZERO, RGB])
 def test_extra_sample(photometric: int, extra: int, bits: int) -> None:
-    """0 means nothing, 1 alpha whose colours are multiplied already, 2 alpha."""
+    """An extra sample of kind 0 has no meaning, 1 is alpha with premultiplied colours, 2 is plain alpha."""
     top = (1 << bits) - 1
     values = samples(bits, COUNTS.get(photometric, 1) + 1)
     if extra == 1:
@@ -245,7 +245,7 @@ def test_samples_in_separate_planes(photometric: int, bits: int) -> None:
 
 
 def test_cielab() -> None:
-    """Greys, by the definition of L*; a* and b* are signed."""
+    """Greys have the lightness that defines L*; a* and b* are signed."""
     lightness = np.array([[0, 64, 128, 200, 255]])
     lab = np.stack([lightness, 0 * lightness, 0 * lightness], axis=-1)
     linear = np.where(lightness > 8 * 2.55, ((lightness / 2.55 + 16) / 116) ** 3, lightness / 2.55 / (24389 / 27))
@@ -262,7 +262,7 @@ def test_cielab() -> None:
 
 
 def test_palette_of_bytes() -> None:
-    """Some writers store 8-bit entries in place of 16-bit ones; libtiff reads them as such."""
+    """Some writers store 8-bit entries in place of 16-bit ones, and libtiff reads them as 8-bit entries."""
     values = samples(4)
     palette = np.random.default_rng(2).integers(0, 256, (16, 3))
     for compression in (NONE, DEFLATE):
@@ -278,7 +278,7 @@ def test_palette_of_bytes() -> None:
 
 
 @pytest.mark.skipif(not PILLOW_13, reason="older versions of Pillow read no uncompressed YCbCr")
-def test_colours_that_pillow_does_not_know_of() -> None:
+def test_colour_tags_that_pillow_ignores() -> None:
     values = samples(8, 3)
     refused(tiff(values, YCBCR, 8), "8-bit YCbCr TIFF .* unequal resolution")
     other = {529: (4096, 10000, 4096, 10000, 1808, 10000)}
@@ -305,7 +305,7 @@ def test_bigtiff(order: str) -> None:
 
 
 def test_pages_have_tags_of_their_own(tmp_path: Path) -> None:
-    """The page that is current says how deep it is, and whether 0 is white."""
+    """The depth and the meaning of 0 are read from the tags of the current page."""
     kinds = [(BLACK_IS_ZERO, 16), (WHITE_IS_ZERO, 16), (BLACK_IS_ZERO, 12), (WHITE_IS_ZERO, 8)]
     pages = [{"samples": samples(bits), "photometric": photometric, "bits": bits} for photometric, bits in kinds]
     for compression in (NONE, DEFLATE):
@@ -319,7 +319,7 @@ def test_pages_have_tags_of_their_own(tmp_path: Path) -> None:
                 assert np.abs(np.asarray(decode_image(image, "RGB", "x")) - wanted[page]).max() <= 0.51
 
 
-def test_image_that_is_loaded_already() -> None:
+def test_image_that_is_already_loaded() -> None:
     values = samples(16)
     image = Image.open(io.BytesIO(tiff(values, WHITE_IS_ZERO, 16, compression=DEFLATE)))
     image.load()

@@ -65,7 +65,7 @@ def test_onnx_of_someone_else(tmp_path: Path, tiny: Tiny) -> None:
 
 def test_newer_schema(tmp_path: Path, tiny: Tiny) -> None:
     path = write(tmp_path / "new.onnx", set_property(tiny.proto(), "schema", 2))
-    refused(path, "written in schema 2, but this version of SeeWhy reads schema 1")
+    refused(path, "the file has schema 2, but this version of SeeWhy reads schema 1")
 
 
 def test_truncated_anywhere(model_path: Path, tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import seewhy
 from seewhy import ArgumentError, Explainer, ImageError
 from seewhy.contract.metadata import Preprocessing
 from seewhy.images.preprocessing import load_image
 from seewhy.images.resizing import Placement
-from seewhy.visualization.colormaps import PALETTES, palette
+from seewhy.visualization.colormaps import palette
 from seewhy.visualization.contact_sheet import contact_sheet
-from seewhy.visualization.overlays import clip_gradients, gradient_pictures, overlays
+from seewhy.visualization.drawing_options import COLORMAPS
+from seewhy.visualization.overlays import clip_gradients, gradient_figures, overlays
 from support import tiny_model_files
 from support.tiny_model import Tiny
 
@@ -26,14 +28,14 @@ Photo = Callable[..., Image.Image]
 CROPPING = Preprocessing("shorter-side", 20, "bilinear")
 
 
-@pytest.mark.parametrize("name", [name for name in PALETTES if name != "grey"])
-def test_palettes_equal_matplotlib(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in COLORMAPS if name != "grey"])
+def test_colormaps_equal_matplotlib(name: str) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     assert np.array_equal(palette(name), matplotlib.colormaps[name](range(256), bytes=True)[:, :3])
 
 
-@pytest.mark.parametrize("name", PALETTES)
-def test_palettes_are_complete_and_safe_to_share(name: str) -> None:
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_colormaps_are_complete_and_read_only(name: str) -> None:
     table = palette(name)
     assert table.shape == (256, 3) and table.dtype == np.uint8 and table.flags.c_contiguous
     with pytest.raises(ValueError, match="read-only"):
@@ -41,8 +43,37 @@ def test_palettes_are_complete_and_safe_to_share(name: str) -> None:
     assert palette("grey")[[0, 128, 255], 1].tolist() == [0, 128, 255]
 
 
-def test_unknown_palette() -> None:
-    with pytest.raises(ArgumentError, match="no colour map 'rainbow'; there are jet, turbo, viridis, inferno"):
+def test_list_colormaps() -> None:
+    assert seewhy.list_colormaps() == list(COLORMAPS)
+    for name in seewhy.list_colormaps():
+        palette(name)
+
+
+@pytest.mark.parametrize("name", ["inferno", "magma", "plasma", "viridis", "cividis", "grey"])
+def test_lightness_rises_evenly(name: str) -> None:
+    """CIE lightness never falls from low to high heat, by the formula for sRGB. It does fall in jet and turbo."""
+
+    def lightness(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        encoded = table / 255
+        linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+        luminance = linear @ (0.2126, 0.7152, 0.0722)
+        return np.where(luminance > 216 / 24389, 116 * np.cbrt(luminance) - 16, luminance * 24389 / 27)
+
+    assert np.diff(lightness(palette(name))).min() > -0.05
+    assert np.diff(lightness(palette("jet"))).min() < -1
+
+
+def test_default_drawing_options(explainer: Explainer, photo: Photo) -> None:
+    result = explainer.explain(photo())
+    expected = np.asarray(result.overlays("inferno", 0.5, "model")[0])
+    assert np.array_equal(np.asarray(result.overlays()[0]), expected)
+    assert np.array_equal(np.asarray(result.figures()[0]), expected)
+
+
+def test_unknown_colormap() -> None:
+    with pytest.raises(
+        ArgumentError, match="Unknown colormap 'rainbow'; choose one of inferno, magma, plasma, viridis"
+    ):
         palette("rainbow")
 
 
@@ -56,39 +87,39 @@ def test_overlay_by_hand(explainer: Explainer, photo: Photo, colormap: str, alph
         for k in range(2):
             colours = palette(colormap)[np.rint(255 * result.heatmaps[i, k].astype(np.float64)).astype(int)]
             exact = alpha * colours + (1 - alpha) * result.images[i].view
-            # Rounded to nearest; a value of exactly one half may go either way.
+            # Values are rounded to nearest; exactly one half may be rounded up or down.
             assert np.abs(np.asarray(drawn[2 * i + k]) - exact).max() <= 0.5 + 1e-4
 
 
 @pytest.mark.parametrize("method", ["cam", "gradcam"])
 def test_overlays_need_no_heatmaps(explainer: Explainer, photo: Photo, method: str) -> None:
-    """They are drawn from the maps in one pass, to the same bytes; CAM's maps have no ReLU."""
+    """Overlays are drawn from the maps in one pass and have the same bytes. The maps of CAM have no ReLU."""
     result = explainer.explain([photo(seed=1), photo(seed=2)], method, target=[[0, 1], [2, 3]])
     drawn = result.overlays("turbo", 0.4)
     assert not {"attributions", "heatmaps"} & set(vars(result))
-    photos = [photo for photo in result.images for _ in range(2)]
-    expected = overlays(photos, result.heatmaps.reshape(-1, *result.heatmaps.shape[2:]), "turbo", 0.4)
+    images = [image for image in result.images for _ in range(2)]
+    expected = overlays(images, result.heatmaps.reshape(-1, *result.heatmaps.shape[2:]), "turbo", 0.4)
     for one, other in zip(drawn, expected, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
     assert {"attributions", "heatmaps"} <= set(vars(result))
 
 
-def test_gradient_picture_by_hand(explainer: Explainer, photo: Photo) -> None:
+def test_gradient_figure_by_hand(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain([photo(), photo(seed=3)], method="backprop")
-    for values, picture in zip(result.attributions.astype(np.float64), result.figures(), strict=True):
+    for values, figure in zip(result.attributions.astype(np.float64), result.figures(), strict=True):
         scaled = np.rint((values - values.min()) / (values.max() - values.min()) * 255).transpose(1, 2, 0)
-        assert np.abs(np.asarray(picture).astype(int) - scaled).max() <= 1
-        assert np.asarray(picture).min() == 0 and np.asarray(picture).max() == 255
+        assert np.abs(np.asarray(figure).astype(int) - scaled).max() <= 1
+        assert np.asarray(figure).min() == 0 and np.asarray(figure).max() == 255
 
 
-def test_pictures_are_overlays_for_maps(explainer: Explainer, photo: Photo) -> None:
+def test_figures_of_cam_methods_are_overlays(explainer: Explainer, photo: Photo) -> None:
     result = explainer.explain(photo(), method="cam")
     pairs = zip(result.figures("turbo", 0.4), result.overlays("turbo", 0.4), strict=True)
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
 def test_clipped_gradients() -> None:
-    """One extreme value no longer decides the scale, and signs and zeros stay what they are."""
+    """Clipping removes the extreme value, and keeps signs, zeros and the values inside the limits."""
     random = np.random.default_rng(0)
     gradients = random.standard_normal((2, 3, 20, 20)).astype(np.float32)
     gradients[0, 0, 0, 0], gradients[1] = 1000, 0
@@ -101,28 +132,28 @@ def test_clipped_gradients() -> None:
     assert np.array_equal(np.sign(found), np.sign(gradients))
 
 
-def test_gradients_of_other_channels() -> None:
-    with pytest.raises(ArgumentError, match="gradients of 4 channels cannot be drawn"):
-        gradient_pictures(np.zeros((1, 4, 5, 5), np.float32))
+def test_gradients_with_an_unsupported_channel_count() -> None:
+    with pytest.raises(ArgumentError, match="gradients must have 1 or 3 channels to be drawn as RGB, not 4"):
+        gradient_figures(np.zeros((1, 4, 5, 5), np.float32))
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_wrong_alpha(explainer: Explainer, photo: Photo, alpha: float) -> None:
-    with pytest.raises(ArgumentError, match="alpha must be from 0 to 1"):
+    with pytest.raises(ArgumentError, match="alpha must be between 0 and 1"):
         explainer.explain(photo()).overlays(alpha=alpha)
 
 
 def test_wrong_canvas(explainer: Explainer, photo: Photo) -> None:
-    with pytest.raises(ArgumentError, match="no canvas 'wall'; there are model, original"):
+    with pytest.raises(ArgumentError, match="Unknown canvas 'wall'; choose one of model, original"):
         explainer.explain(photo()).overlays(canvas="wall")
 
 
-# The whole photograph.
+# The whole image.
 
 
 @pytest.fixture(scope="module")
 def cropping(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
-    """Shorter side to 20, then the middle 12x16."""
+    """Resize the shorter side to 20 pixels, then crop the central 12x16."""
     return Explainer(Tiny(preprocessing=CROPPING).save(tmp_path_factory.mktemp("m") / "crop.onnx"))
 
 
@@ -134,7 +165,7 @@ def test_only_what_the_model_saw_is_drawn_on(cropping: Explainer, photo: Photo, 
     before = np.asarray(image)
     found = np.asarray(result.overlays("grey", 1, "original")[0])
     assert found.shape == before.shape
-    # The view's edges on the photograph, from the resize and crop rules rather than from the placement.
+    # Compute the edges of the view on the image from the resize and crop rules, not from the placement.
     width, height = size
     scale = min(size) / 20
     long = int(20 * max(size) / min(size))
@@ -145,33 +176,33 @@ def test_only_what_the_model_saw_is_drawn_on(cropping: Explainer, photo: Photo, 
     inside = ((y >= top) & (y < top + 12))[:, None] & ((x >= left) & (x < left + 16))[None]
     assert inside.any() and scale > 0
     assert np.array_equal(found[~inside], before[~inside])
-    # With alpha 1 and a grey palette, what is drawn is the heatmap itself: grey everywhere.
+    # With alpha 1 and the colormap grey, the heatmap itself is drawn, so all pixels are grey.
     assert (found[inside] == found[inside][:, :1]).all()
 
 
 def test_heat_lands_where_the_model_saw_it(cropping: Explainer) -> None:
-    """A view whose heat is one spot, drawn back onto a large photograph."""
+    """A single hot pixel of the view is drawn at the matching place of a large image."""
     array = np.zeros((400, 600, 3), np.uint8)
-    photo = load_image(array, cropping.metadata)
+    image = load_image(array, cropping.metadata)
     heat = np.zeros((1, 12, 16), np.float32)
     heat[0, 3, 10] = 1
-    found = np.asarray(overlays([photo], heat, "grey", 1.0, "original")[0])[..., 0].astype(float)
+    found = np.asarray(overlays([image], heat, "grey", 1.0, "original")[0])[..., 0].astype(float)
     rows, columns = np.arange(400) + 0.5, np.arange(600) + 0.5
     y, x = np.average(rows, weights=found.sum(axis=1)), np.average(columns, weights=found.sum(axis=0))
-    # 600x400 becomes 30x20, of which the view starts at column 7 and row 4.
+    # The image is resized from 600x400 to 30x20, and the view starts at column 7 and row 4 of that.
     assert (x, y) == pytest.approx(((7 + 10.5) * 20, (4 + 3.5) * 20), abs=1)
 
 
 def test_squashed_view_covers_everything(explainer: Explainer, photo: Photo) -> None:
-    image = photo(64, 48)  # four times the model's 16x12
+    image = photo(64, 48)  # four times the model's input of 16x12
     result = explainer.explain(image)
     found = np.asarray(result.overlays("grey", 1, "original")[0])[..., 0].astype(float)
     heat = Image.fromarray(result.heatmaps[0]).resize((64, 48), Image.Resampling.BILINEAR)
     assert np.abs(found - 255 * np.asarray(heat)).max() <= 1
 
 
-def test_padded_view_stays_on_the_photograph(tmp_path: Path, photo: Photo) -> None:
-    """A photograph smaller than the crop: the view has a black rim that is not there to draw on."""
+def test_padding_of_the_view_is_not_drawn(tmp_path: Path, photo: Photo) -> None:
+    """An image smaller than the crop is padded with black; the padding is not part of the original image."""
     explainer = Explainer(Tiny(preprocessing=Preprocessing("none")).save(tmp_path / "pad.onnx"))
     image = photo(9, 5)
     result = explainer.explain(image)
@@ -181,7 +212,7 @@ def test_padded_view_stays_on_the_photograph(tmp_path: Path, photo: Photo) -> No
     assert np.abs(found - 255 * result.heatmaps[0][3:8, 3:12]).max() <= 1
 
 
-def test_original_that_is_gone(cropping: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_original_that_was_deleted_or_changed(cropping: Explainer, photo: Photo, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     photo().save(path)
     result = cropping.explain(path)
@@ -190,12 +221,12 @@ def test_original_that_is_gone(cropping: Explainer, photo: Photo, tmp_path: Path
     with pytest.raises(ImageError, match=r"x\.png: cannot be read"):
         result.overlays(canvas="original")
     photo(50, 31).save(path)
-    with pytest.raises(ImageError, match=r"x\.png: changed or replaced since it was explained"):
+    with pytest.raises(ImageError, match=r"x\.png: the file has changed since it was explained"):
         result.overlays(canvas="original")
 
 
 def test_original_that_was_replaced(cropping: Explainer, photo: Photo, tmp_path: Path) -> None:
-    """By an image of the same size in pixels and in bytes, with the same time of modification."""
+    """The replacement has the same size in pixels and bytes and the same modification time."""
     path = tmp_path / "x.bmp"
     photo(seed=1).save(path)
     result = cropping.explain(path)
@@ -205,14 +236,16 @@ def test_original_that_was_replaced(cropping: Explainer, photo: Photo, tmp_path:
     path.write_bytes((tmp_path / "other.bmp").read_bytes())
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
-    with pytest.raises(ImageError, match=r"x\.bmp: changed or replaced since it was explained"):
+    with pytest.raises(ImageError, match=r"x\.bmp: the file has changed since it was explained"):
         result.overlays(canvas="original")
     assert np.array_equal(np.asarray(cropping.explain(photo(seed=1)).overlays(canvas="original")[0]), whole)
 
 
 @pytest.mark.parametrize("kind", ["array", "grey array", "image", "frames"])
-def test_images_that_the_caller_uses_again_are_drawn_as_they_were(cropping: Explainer, photo: Photo, kind: str) -> None:
-    """A program that reads a camera fills the same array again and again."""
+def test_changing_an_image_after_explain_does_not_change_its_overlay(
+    cropping: Explainer, photo: Photo, kind: str
+) -> None:
+    """A program that reads a camera may reuse the same array for every frame."""
     first, second = photo(seed=1), photo(seed=2)
     image: Any = np.array(first.convert("L" if kind == "grey array" else "RGB"))
     expected = cropping.explain(np.array(image))
@@ -240,7 +273,7 @@ def test_preprocessed_pixels_are_their_own_original(explainer: Explainer) -> Non
         assert np.abs(np.asarray(whole, int) - np.asarray(model, int)).max() <= 1
 
 
-def test_preprocessed_pixels_that_the_caller_uses_again_are_drawn_as_they_were(explainer: Explainer) -> None:
+def test_changing_preprocessed_pixels_after_explain_does_not_change_their_overlays(explainer: Explainer) -> None:
     pixels = tiny_model_files.pixels(2)
     expected = [np.asarray(overlay) for overlay in explainer.explain(pixels.copy()).overlays()]
     result = explainer.explain(pixels)
@@ -283,5 +316,5 @@ def test_sheet_with_odd_texts(heading: str) -> None:
     sheet = contact_sheet(tiles((224, 224), 2), heading, "1.0 %", heading)
     plain = contact_sheet(tiles((224, 224), 2), "cat", "1.0 %", "")
     assert sheet.width == plain.width and sheet.height <= plain.height + 50
-    # Nothing is drawn in the margin.
+    # The margin stays white.
     assert (np.asarray(sheet)[:, -15:] == 255).all()

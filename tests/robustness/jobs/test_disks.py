@@ -234,7 +234,7 @@ def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_p
     assert [line.get("error", "").partition(": ")[2] for line in lines(out)[-5:]] == [
         "",
         "cannot be read: No such file or directory",
-        "a folder, not an image",
+        "is a folder, not an image",
         "cannot be read: it is a pipe, not a regular file",
         "the file is empty",
     ]
