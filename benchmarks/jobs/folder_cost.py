@@ -43,7 +43,6 @@ from seewhy._shared.cpu_count import usable_cores
 from seewhy.bulk.parallel_plan import plan_parallelism
 from seewhy.images.preprocessing import load_image, normalise
 from seewhy.runtime.providers import CPU
-from seewhy.storage.image_encoding import Encoding
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -54,14 +53,14 @@ from benchmarks.shared.round_statistics import ratio, ratios
 from benchmarks.shared.timing_in_turns import REST, clock_and_processor_seconds, in_turns
 
 _OVERLAYS = {
-    "jpg": Settings(encoding=Encoding("jpg", 90)),
-    "webp": Settings(encoding=Encoding("webp", 90)),
+    "jpg": Settings(format="jpg", quality=90),
+    "webp": Settings(format="webp", quality=90),
     "png": Settings(),
-    "jpg, original size": Settings(encoding=Encoding("jpg", 90), canvas="original"),
+    "jpg, original size": Settings(format="jpg", quality=90, canvas="original"),
     "png, original size": Settings(canvas="original"),
-    "npz": Settings(shards="npz"),
-    "parquet": Settings(shards="parquet"),
-    "jpg, fast decoding": Settings(encoding=Encoding("jpg", 90), fast_decode=True),
+    "npz": Settings(format="npz"),
+    "parquet": Settings(format="parquet"),
+    "jpg, fast decoding": Settings(format="jpg", quality=90, fast_decode=True),
 }
 FORWARD, SINGLE = "forward", "forward, one thread each"
 

@@ -32,7 +32,6 @@ from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.bulk.commit import ShardWriter
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray.worker import Worker, input_tables, outcomes
-from seewhy.storage.image_encoding import Encoding
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.output_folder import Folder
 from seewhy.tables.shard_files import ShardInfo
@@ -43,7 +42,7 @@ from benchmarks.shared.images import write_photographs
 from benchmarks.shared.markdown_tables import table
 from benchmarks.shared.timing_in_turns import clock_and_processor_seconds
 
-_FORMATS = {"parquet": {"shards": "parquet"}, "jpg": {"encoding": Encoding("jpg", 90)}}
+_FORMATS = {"parquet": {"format": "parquet"}, "jpg": {"format": "jpg", "quality": 90}}
 
 
 def best(run: Callable[[], object], rounds: int) -> float:

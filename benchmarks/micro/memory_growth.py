@@ -54,9 +54,8 @@ def photographs(folder: Path, count: int) -> None:
 def one(model: str, photos: Path, folder: Path, form: str, threads: int | None) -> dict[str, Any]:
     """Run in this process, and say what it took."""
     from seewhy import Explainer, Settings, explain_folder
-    from seewhy.storage.image_encoding import FORMATS, Encoding
 
-    settings = Settings(encoding=Encoding(form)) if form in FORMATS else Settings(shards=form)
+    settings = Settings(format=form)
     explainer = Explainer(model, threads=threads)
     start = memory_of_process()
     middle: dict[str, int] = {}

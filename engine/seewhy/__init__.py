@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from seewhy._shared.lazy_names import lazy_names
 from seewhy._version import __version__
 from seewhy.errors import (
+    ArgumentError,
     ClusterError,
     ExportError,
     ImageError,
     MethodError,
     MissingExtraError,
     ModelFileError,
+    NonFiniteError,
     OutputError,
     ProviderError,
     SeewhyError,
@@ -30,24 +32,39 @@ if TYPE_CHECKING:
     from seewhy.bulk.settings import Settings
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
+    from seewhy.explainer.prediction import Prediction
+    from seewhy.methods.base import RuleContext
+    from seewhy.methods.method import Method
+    from seewhy.methods.options import Option
+    from seewhy.methods.plugins import load_plugin
+    from seewhy.methods.registry import list_methods, register_method
 
 __all__ = [
+    "ArgumentError",
     "ClusterError",
     "Explainer",
     "Explanation",
     "ExportError",
     "ImageError",
     "JobSummary",
+    "Method",
     "MethodError",
     "MissingExtraError",
     "ModelFileError",
+    "NonFiniteError",
+    "Option",
     "OutputError",
+    "Prediction",
     "ProviderError",
+    "RuleContext",
     "SeewhyError",
     "Settings",
     "TargetError",
     "__version__",
     "explain_folder",
+    "list_methods",
+    "load_plugin",
+    "register_method",
 ]
 
 # `seewhy --help` needs neither onnxruntime nor Pillow, which take a while to import.
@@ -56,8 +73,19 @@ __getattr__ = lazy_names(
     {
         "Explainer": "seewhy.explainer.explainer",
         "Explanation": "seewhy.explainer.explanation",
-        "Settings": "seewhy.bulk.settings",
         "JobSummary": "seewhy.bulk.folder_job",
+        "Method": "seewhy.methods.method",
+        "Option": "seewhy.methods.options",
+        "Prediction": "seewhy.explainer.prediction",
+        "RuleContext": "seewhy.methods.base",
+        "Settings": "seewhy.bulk.settings",
         "explain_folder": "seewhy.bulk.explain_folder",
+        "list_methods": "seewhy.methods.registry",
+        "load_plugin": "seewhy.methods.plugins",
+        "register_method": "seewhy.methods.registry",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

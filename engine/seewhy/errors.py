@@ -1,47 +1,55 @@
-"""The errors that SeeWhy raises on purpose.
+"""Errors that SeeWhy raises on purpose.
 
-Each message is one line: what was wrong, with the value and the file, and what to do. The command line prints the
-message alone and exits with status 2; anything that is not a `SeewhyError` is a bug.
+Each message is one line that says what is wrong, names the value or the file, and says what to do. The command line
+prints the message without a traceback and exits with status 2. Any other exception is a bug.
 """
 
 from __future__ import annotations
 
 
 class SeewhyError(Exception):
-    """Base of every error that bad use or bad input can cause."""
+    """Base class of all errors that SeeWhy raises on purpose."""
+
+
+class ArgumentError(SeewhyError, ValueError):
+    """A bad argument: a value that is out of range, of the wrong type, or an unknown name."""
+
+
+class TargetError(ArgumentError):
+    """A target class that is out of range or unknown, or targets for the wrong number of images."""
+
+
+class MethodError(ArgumentError):
+    """A method or method option that is unknown or bad, or a method whose outputs the model file lacks."""
 
 
 class ModelFileError(SeewhyError):
-    """A model file is missing, damaged, not ONNX, or not one that the exporter wrote."""
+    """A model file that is missing, damaged, not ONNX, or not written by the exporter."""
 
 
 class ImageError(SeewhyError):
-    """An image is missing, damaged, too large, or of a shape or dtype that the model does not take."""
-
-
-class TargetError(SeewhyError):
-    """A target class is out of range, unknown, or given for the wrong number of images."""
-
-
-class MethodError(SeewhyError):
-    """A method is unknown, or the model file lacks what it needs."""
+    """An image that cannot be read, is too large, or has a shape or dtype that the model does not take."""
 
 
 class ProviderError(SeewhyError):
-    """An onnxruntime execution provider is not there, or could not be used."""
+    """An onnxruntime execution provider that is not available or failed."""
+
+
+class NonFiniteError(SeewhyError):
+    """NaN or infinity in the numbers that the model or a method computed."""
 
 
 class OutputError(SeewhyError):
-    """A result cannot be written, or the model produced numbers that are not finite."""
+    """A result file or output folder that cannot be written or read."""
 
 
 class ExportError(SeewhyError):
-    """A network cannot be exported: its source, target layer, operators or parity stand in the way."""
+    """A network that cannot be exported, because of its source, target layer, operators or parity."""
 
 
 class MissingExtraError(SeewhyError):
-    """A command needs an optional dependency that is not installed."""
+    """An optional dependency that is not installed."""
 
 
 class ClusterError(SeewhyError):
-    """A Ray cluster cannot be reached, lacks what is asked for, or lost its workers too often."""
+    """A Ray cluster that cannot be reached, lacks the requested resources, or lost its workers too often."""

@@ -31,7 +31,7 @@ def write_photos(folder: Path, photo: Callable[..., Image.Image]) -> list[str]:
 
 def one_machine(model: Path, paths: Sequence[str], folder: Path, **settings: Any) -> Any:
     """Return the rows that `seewhy explain` writes."""
-    explain_folder(model, list(paths), folder, Settings(shards="parquet", **settings))
+    explain_folder(model, list(paths), folder, Settings(format="parquet", **settings))
     return read(folder)
 
 

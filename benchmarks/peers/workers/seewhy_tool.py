@@ -12,7 +12,6 @@ from tool_job import Job, Task
 
 import seewhy
 from seewhy import _core
-from seewhy.storage.image_encoding import Encoding
 from seewhy.visualization.colormaps import palette
 
 _FORMS = {"jpeg": ("jpg", "model"), "png": ("png", "model"), "original": ("png", "original")}
@@ -84,7 +83,7 @@ def folder(task: Task) -> Job:
     explainer = _explainer(task)
     source, out = Path(task.options["photographs"]), Path(task.options["out"])
     kind, canvas = _FORMS[task.options["form"]]
-    settings = seewhy.Settings(batch_size=task.batch, canvas=canvas, encoding=Encoding(kind))
+    settings = seewhy.Settings(batch_size=task.batch, canvas=canvas, format=kind)
     few = sorted(source.iterdir())[: task.batch]
 
     def run(paths: list[Path]) -> int:

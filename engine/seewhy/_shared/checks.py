@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 
 def is_integer(value: Any) -> bool:
     """Return whether `value` is a Python or NumPy integer; True and False are not."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)

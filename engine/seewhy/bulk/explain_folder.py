@@ -9,6 +9,7 @@ from contextlib import closing
 
 from seewhy.bulk.failure_limit import FailureLimit
 from seewhy.bulk.folder_job import FolderJob, JobSummary
+from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.settings import Settings
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
@@ -28,31 +29,41 @@ def explain_folder(
     stop: threading.Event | None = None,
     progress: Callable[[int, int | None], object] | None = None,
 ) -> JobSummary:
-    """Explain many images into a folder, going on where an earlier call stopped; what `seewhy explain` does.
+    """Explain many images into a folder, as `seewhy explain` does, and resume where an earlier call stopped.
 
     Args:
-        explainer: an `Explainer`, or a model file.
-        images, lists: as in `Inputs`.
-        folder, settings, restart, changed, stop: as in `FolderJob`; `stop` is only read.
-        fail_fast: stop at the first image that fails.
-        max_failure_rate: stop when a larger share of the images has failed, of the first hundred or more.
-        progress: called as progress(images done or failed, images in all; None where archives are among them).
+        explainer: An `Explainer`, or the path of a model file.
+        images: Image files, folders (all images below them, sorted), patterns such as `photos/**/*.jpg`, and tar
+            archives, or one of these.
+        folder: Folder for the results; it is created if it does not exist.
+        settings: Methods, targets and formats; None is `Settings()`.
+        lists: Text files with one path per line, or CSV files with a column `path` and optional columns `target` and
+            `id`.
+        restart: Whether to discard what earlier attempts recorded in the folder.
+        changed: Whether to explain images again whose files have changed since they were explained.
+        fail_fast: Whether to stop at the first image that fails.
+        max_failure_rate: Stop when more than this share of at least 100 images has failed; None never stops.
+        stop: Event that, once it is set by any thread, stops the job after the images in work.
+        progress: Function called as progress(done, total) with numbers of images; the total is None if there are
+            archives among them.
 
     Returns:
-        What became of it. Images that failed are in the manifest with the reason.
+        The numbers of images that were explained and that failed. The manifest has the reason of each failure.
 
     Raises:
-        SeewhyError: the run could not be started, or not go on: a wrong method, a full disk, a vanished folder.
+        ArgumentError: If an argument or a setting is not valid.
+        ImageError: If there are no images, or a folder or a list cannot be read.
+        OutputError: If results cannot be written, or the folder holds results of another job.
+        SeewhyError: If the job cannot start or continue for another reason.
     """
     paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
-    run = FolderJob(
-        explainer, Inputs(paths, folder, lists), folder, settings, restart=restart, changed=changed, stop=stop
-    )
     limit = FailureLimit(fail_fast, max_failure_rate)
-    with closing(iter(run)) as outcomes:
+    explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
+    request = resolve_job(explainer, Settings() if settings is None else settings)
+    job = FolderJob(request, Inputs(paths, folder, lists), folder, restart=restart, changed=changed, stop=stop)
+    with closing(iter(job)) as outcomes:
         for outcome in outcomes:
-            limit.record(run, outcome)
+            limit.record(job, outcome)
             if progress is not None:
-                progress(run.done + run.failed, run.total)
-    return run.summary(limit.reason or ("stopped" if run.stopped else None))
+                progress(job.done + job.failed, job.total)
+    return job.summary(limit.reason or ("stopped" if job.stopped else None))

@@ -1,4 +1,4 @@
-"""A run into an output folder: what is done is recorded, so that nothing is lost and nothing is done twice."""
+"""A resumable job: everything that is done is recorded, so that nothing is lost and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 
 from seewhy._shared.temp_tables import explained
 from seewhy.bulk.commit import FigureWriter, ResultWriter, ShardWriter, sync
-from seewhy.bulk.explain_files import explain_files, job_targets, validate_settings
-from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.explain_files import explain_files
+from seewhy.bulk.job_request import JobRequest
+from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.pending_images import pending_images
 from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
-from seewhy.bulk.settings import Settings
-from seewhy.errors import MethodError, OutputError
-from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import ImageInput, Inputs
+from seewhy.errors import OutputError
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.methods.registry import origins
 from seewhy.storage import output_folder, provenance
 from seewhy.storage.folder_lock import locked
 from seewhy.storage.manifest import Manifest
@@ -31,45 +31,48 @@ from seewhy.storage.manifest_lines import NAME as MANIFEST
 from seewhy.tables.shard_files import ShardInfo
 
 _LOG = logging.getLogger("seewhy")
-_LOG.addHandler(logging.NullHandler())  # who wants to see it adds another
+_LOG.addHandler(logging.NullHandler())  # programs add a handler of their own
 _TEMPORARY = ".seewhy-unfinished"
 
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What became of a run."""
+    """Result of a job."""
 
     done: int
+    """Number of images that were explained, including images that earlier attempts explained."""
     failed: int
-    """Of this run's images, those included that earlier runs have done or failed at."""
+    """Number of images that failed, including failures recorded by earlier attempts."""
     already_recorded: int
-    """How many of both earlier runs have left."""
-    stopped: str | None = None
-    """Why it ended before the last image, in words; None where it did not."""
+    """Number of images that earlier attempts had already recorded."""
+    stopped: str | None
+    """Why the job ended before the last image, as text; None if it did not."""
     manifest: Path = Path()
+    """Path of the manifest."""
 
 
 class FolderJob:
-    """One run into an output folder, whose manifest remembers what is done.
+    """A job that writes into an output folder, whose manifest records what is done.
 
-    Iterate over it for the outcomes of the images that earlier runs have not done, in order, each when it is safe on
-    the disk or about to be. Whatever ends the iteration, what came out of it is recorded, and a run with the same
-    settings goes on from there.
+    Iterate over it to run it. It yields the outcomes of the images that earlier attempts have not recorded, in order,
+    each when its results are on the disk or about to be. However the iteration ends, everything that was yielded is
+    recorded, and a job with the same settings resumes from there.
 
     Attributes:
-        total: how many images there are, done ones included; None where archives are among them.
-        done, failed: how many of them the manifest speaks of, or is about to.
-        before: how many of both are of earlier runs; members of archives count once they are passed over.
-        stopped: whether it ended before the last image because it was told to.
-        restart: whether it forgets what earlier runs have done.
+        request: The resolved settings.
+        total: Number of images, including those that are done; None if there are archives among them.
+        done: Number of images that are explained and recorded, or about to be.
+        failed: Number of images that failed and are recorded, or about to be.
+        already_recorded: Number of both that earlier attempts recorded. Archive members count once they are skipped.
+        stopped: Whether the job ended before the last image because it was told to.
+        restart: Whether the job discards what earlier attempts recorded.
     """
 
     def __init__(
         self,
-        explainer: Explainer,
+        request: JobRequest,
         inputs: Inputs,
         folder: str | os.PathLike[str],
-        settings: Settings | None = None,
         *,
         restart: bool = False,
         changed: bool = False,
@@ -77,47 +80,32 @@ class FolderJob:
         progress: Callable[[int, int], object] | None = None,
         notice: Callable[[str], object] | None = None,
     ) -> None:
-        """Settle what to do; nothing is written yet.
+        """Prepare the job; nothing is written yet.
 
         Args:
-            explainer: of the model.
-            inputs: the images.
-            folder: for the results; it is made.
-            settings: None is `Settings()`.
-            restart: forget what earlier runs in the folder have done. Their pictures stay until they are replaced.
-            changed: explain images again whose files have changed since an earlier run read them.
-            stop: set it, from any thread, to finish what is in work and stop.
-            progress: as in `explain_files`.
-            notice: called with one line of text about what was found in the folder, for instance how many results are
-                missing. The logger `seewhy` gets the same as a warning.
-
-        Raises:
-            SeewhyError: a method, a target or an option is wrong, or the shards' format lacks a package.
+            request: What `resolve_job` returned.
+            inputs: The images.
+            folder: Folder for the results; it is created if it does not exist.
+            restart: Whether to discard what earlier attempts recorded. Their figures stay until they are replaced.
+            changed: Whether to explain images again whose files have changed since they were explained.
+            stop: Event that, once it is set by any thread, stops the job after the images in work.
+            progress: As in `explain_files`.
+            notice: Function called with one line of text about what was found in the folder, such as the number of
+                results that are missing. The logger `seewhy` gets the same as a warning.
         """
-        self.settings = Settings() if settings is None else settings
+        self.request = request
         self.total = inputs.total
-        # Apart, since the second are counted by other threads, too.
+        # Separate dicts, because other threads count the second one.
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self.stopped = self._finishing = False
-        self._explainer, self._inputs, self._path = explainer, inputs, Path(folder)
+        self._inputs, self._path = inputs, Path(folder)
         self.restart, self._changed = restart, changed
         self._progress, self._notice = progress, notice
         self._made: list[Path] = []
         self._stop = threading.Event() if stop is None else stop
-        self._check()
-
-    def _check(self) -> None:
-        settings = self.settings
-        validate_settings(self._explainer, settings)
-        if settings.shards is None:
-            if settings.full_size:
-                raise MethodError("full-size heatmaps are for shards (npz, parquet); pictures always have that size")
-            return
-        if settings.raw:
-            raise MethodError(f"raw numbers are for pictures; {settings.shards} shards hold numbers already")
 
     def finish(self) -> None:
-        """Begin no more images; those in work still come out."""
+        """Start no more images; the iteration still yields those in work."""
         self._finishing = True
 
     def _stops(self) -> bool:
@@ -130,14 +118,17 @@ class FolderJob:
 
     @property
     def done(self) -> int:
+        """Number of images that are explained and recorded, or about to be."""
         return self._now[DONE] + self._earlier[DONE]
 
     @property
     def failed(self) -> int:
+        """Number of images that failed and are recorded, or about to be."""
         return self._now[FAILED] + self._earlier[FAILED]
 
     @property
     def already_recorded(self) -> int:
+        """Number of images that earlier attempts recorded."""
         return sum(self._earlier.values())
 
     def __iter__(self) -> Generator[Outcome, None, None]:
@@ -186,7 +177,8 @@ class FolderJob:
             lost, changed = manifest.lost, manifest.changed
             again, others = 0, 0
             if not self.stopped:
-                # For a moment run.json counts nothing, so that a kill in between leaves no count without its line.
+                # Until it is written again, run.json counts no images, so that a kill in between leaves no count
+                # without its line.
                 again, others = manifest.discard(folder, self._changed, lambda: self._record(folder, facts))
             self._earlier.update(manifest.given_files())
         except sqlite3.OperationalError as error:
@@ -212,8 +204,8 @@ class FolderJob:
 
     def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: ResultWriter) -> Iterator[Outcome]:
         left = None if self.total is None else max(0, self.total - self.already_recorded)
-        source = pending_images(self._inputs, manifest, self._stops, self._passed)
-        with closing(self._explained(source, folder, left)) as outcomes:
+        tasks = pending_images(self._inputs, manifest, self._stops, self._passed)
+        with closing(self._explained(tasks, folder, left)) as outcomes:
             for outcome in outcomes:
                 commit.add(outcome)
                 self._now[DONE if outcome.error is None else FAILED] += 1
@@ -222,42 +214,41 @@ class FolderJob:
                 yield outcome
 
     def _explained(
-        self, source: Iterator[ImageInput], folder: output_folder.Folder, left: int | None
+        self, tasks: Iterator[ImageTask], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
-        """What becomes of the images, in order; `left` is how many there are, where that is known."""
-        return explain_files(self._explainer, source, folder, self.settings, self._progress, left)
+        """Explain images and yield their outcomes in order; `left` is their number if it is known."""
+        return explain_files(self.request, tasks, folder, self._progress, left)
 
     @contextmanager
     def _committed(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[ResultWriter]:
-        """What was added is made safe however the iteration ends, but where making it safe has failed."""
-        settings = self.settings
-        commit: ResultWriter
-        if settings.shards is None:
-            commit = FigureWriter(folder, manifest)
+        """Record what was added however the iteration ends, unless recording it has failed."""
+        request, settings = self.request, self.request.settings
+        writer: ResultWriter
+        if request.shard_format is None:
+            writer = FigureWriter(folder, manifest)
         else:
-            about = ShardInfo(list(settings.methods), self._explainer.sha256, self._facts())
-            commit = ShardWriter(folder, manifest, settings.shards, settings.shard_images, about)
+            info = ShardInfo(list(settings.methods), request.explainer.sha256, self._facts())
+            writer = ShardWriter(folder, manifest, request.shard_format, settings.shard_images, info)
         try:
-            yield commit
+            yield writer
         finally:
-            commit.flush()
+            writer.flush()
 
     def _facts(self) -> provenance.Facts:
-        """What the results are made of."""
-        settings, explainer = self.settings, self._explainer
+        """Return what determines the results, as `run.json` records it."""
+        request, settings, explainer = self.request, self.request.settings, self.request.explainer
         metadata = explainer.metadata
-        resolved = explainer.resolve_methods(list(settings.methods), settings.options)
         external = metadata.external_data and {
             "external_data": {**metadata.external_data, "sha256": explainer.external_data_sha256}
         }
-        pictures = settings.shards is None
         drawn = {
-            "quality": settings.encoding.quality,
+            "quality": settings.quality,
             "colormap": settings.colormap,
             "alpha": settings.alpha,
             "canvas": settings.canvas,
             "raw": settings.raw,
         }
+        plugins = {one.name: dict(origins[one.name]) for one in request.methods if one.name in origins}
         facts: dict[str, Any] = {
             "schema": provenance.SCHEMA,
             "model": {
@@ -270,20 +261,21 @@ class FolderJob:
             "versions": provenance.software_versions(),
             "providers": list(explainer.providers),
             "methods": list(settings.methods),
-            "options": {name: chosen for name, chosen in resolved.items() if chosen},
-            "targets": job_targets(explainer, settings.targets) or None,
+            **({"plugins": plugins} if plugins else {}),
+            "options": {one.name: dict(one.options) for one in request.methods if one.options},
+            "targets": list(request.targets) or None,
             "top": settings.top,
             "preprocessing": None if metadata.preprocessing is None else vars(metadata.preprocessing),
             "decode": "fast" if settings.fast_decode else "exact",
-            "format": settings.encoding.format if pictures else settings.shards,
-            **(drawn if pictures else {"full_size": settings.full_size}),
+            "format": settings.format,
+            **(drawn if request.shard_format is None else {"full_size": settings.full_size}),
         }
         if self._inputs.relative:
             facts["relative_to"] = os.getcwd()
         return facts
 
     def summary(self, stopped: str | None = None) -> JobSummary:
-        """What became of it so far; `stopped` says why no more did, in words."""
+        """Return the counts so far; `stopped` says why the job ended early, as text."""
         return JobSummary(self.done, self.failed, self.already_recorded, stopped, self._path / MANIFEST)
 
     def _record(self, folder: output_folder.Folder, facts: provenance.Facts, manifest: Manifest | None = None) -> None:
@@ -291,8 +283,8 @@ class FolderJob:
         facts["images"] = dict(zip((DONE, FAILED), counts, strict=True))
         data = provenance.encoded(facts)
         folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
-        # Before the first line of the manifest is: a manifest without it is worth nothing. The folder may be new, too.
+        # Sync run.json before the first line of the manifest, which counts for nothing without it.
         sync([folder.path])
-        with suppress(OutputError):  # not everybody may read the folders above
+        with suppress(OutputError):  # the user may not be allowed to open the folders above
             sync(self._made)
         self._made = []

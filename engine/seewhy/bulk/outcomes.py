@@ -1,10 +1,10 @@
-"""Image on its way through a job, and its outcome."""
+"""The forms of an image on its way through a job: a task, and then its outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from seewhy.errors import SeewhyError
 from seewhy.explainer.explanation import Explanation
@@ -16,48 +16,53 @@ from seewhy.tables.result_rows import ResultRow
 
 
 @dataclass(frozen=True)
+class ImageTask:
+    """An image to explain, and what the stages have made of it so far."""
+
+    input: ImageInput
+    result_name: PurePath = field(default_factory=PurePath)
+    """Path of the image's results below the output folder, without extension."""
+    image: LoadedImage | None = None
+    """The image as the model sees it, from loading to explaining."""
+    target: int | None = None
+    """Index of the class that the list of images gives for this image."""
+    results: Mapping[str, Explanation] = field(default_factory=dict)
+    """Explanations by method for all images of the batch. They are freed when its last image is written."""
+    index: int = 0
+    """Number of this image in `results`."""
+    error: SeewhyError | None = None
+    """Why the image failed; further stages pass it on."""
+
+    def failed(self, error: SeewhyError) -> ImageTask:
+        """Return the task of an image that failed; what was read of it is freed."""
+        return ImageTask(replace(self.input, content=None), self.result_name, error=error)
+
+
+@dataclass(frozen=True)
 class ExplainedClass:
-    """One class explained for one image."""
+    """One class that was explained for one image."""
 
     label: str
+    """Label of the class."""
     score: str
-    """Its probability or logit in words, and how far integrated gradients are from adding up, where they were asked."""
+    """Probability or logit as text, followed by the completeness error of integrated gradients."""
     figure: Path
-    """The picture to look at first: the contact sheet where there is one."""
+    """Figure to open first: the contact sheet if there are several methods."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one image: answers, or an error."""
+    """Outcome of one image: the classes that were explained, or an error."""
 
     path: Path
     """Path of the image; TAR#MEMBER for a member of an archive."""
     explained: Sequence[ExplainedClass] = ()
-    """One answer for each class; empty unless pictures were written."""
+    """One entry for each class; empty unless figures were written."""
     error: SeewhyError | None = None
+    """Why the image failed, or None."""
     record: Record = field(default_factory=dict, repr=False)
     """Line of the manifest."""
     files: Sequence[output_folder.WrittenFile] = ()
     """Files that were written for this image alone."""
     rows: Sequence[ResultRow] = field(default=(), repr=False)
     """Rows of a shard."""
-
-
-@dataclass(frozen=True)
-class ImageTask:
-    """An image on its way."""
-
-    input: ImageInput
-    photograph: LoadedImage | None = None
-    target: int | None = None
-    """The class that a list asks for."""
-    results: Mapping[str, Explanation] = field(default_factory=dict)
-    """Explanations by method, for all images of its batch; they are freed when its last image is written."""
-    row: int = 0
-    """Row of this image in `results`."""
-    error: SeewhyError | None = None
-    """What is wrong with it; it passes the other steps as it is."""
-
-    def failed(self, error: SeewhyError) -> ImageTask:
-        # What was read of it is of no more use.
-        return ImageTask(replace(self.input, content=None), error=error)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from seewhy._shared.temp_tables import explained
-from seewhy.inputs.image_inputs import ImageInput, Inputs
+from seewhy.bulk.outcomes import ImageTask
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import DONE
 from seewhy.storage.result_names import ResultNames
@@ -18,17 +18,17 @@ def pending_images(
     manifest: Manifest | None = None,
     stops: Callable[[], bool] = lambda: False,
     skipped: Callable[[str], object] = lambda status: None,
-) -> Iterator[ImageInput]:
-    """Yield the images without a line in the manifest, in order, each with the name of its results.
+) -> Iterator[ImageTask]:
+    """Yield a task for each image without a line in the manifest, in order, with the name of its results.
 
-    Names of earlier results go to nobody else, and every image has the name that it would have had in the first
+    Names of earlier results are not given out again, and every image gets the name that it would have had in the first
     attempt.
 
     Args:
         inputs: All images of the job.
-        manifest: What earlier attempts have done; None where there were none.
-        stops: Asked before each image, skipped ones included, whether to end here.
-        skipped: Told the status of archives' members that have a line.
+        manifest: What earlier attempts recorded; None if there were none.
+        stops: Function that returns whether to end here; called before each image, skipped ones included.
+        skipped: Function called with the status of each archive member that has a line.
 
     Raises:
         OutputError: If the temporary folder has no room for the names.
@@ -45,10 +45,10 @@ def pending_images(
             if status is not None and item.archive is not None:
                 skipped(status)
             if status == DONE:
-                names.skip(item.relative)
+                names.skip(item.relative_path)
                 continue
-            name = names.take(item.relative)
+            name = names.take(item.relative_path)
             if status is None:
-                yield replace(item, name=name)
+                yield ImageTask(item, name)
     except sqlite3.OperationalError as error:
         raise explained(error) from None

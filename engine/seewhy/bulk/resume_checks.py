@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seewhy.errors import OutputError
 from seewhy.storage import provenance
+from seewhy.storage.format_names import SHARD_FORMATS
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import NAME as MANIFEST
 from seewhy.storage.output_folder import Folder
@@ -41,7 +42,7 @@ def _shards(folder: Path) -> list[Path]:
     inside = folder / shard_files.FOLDER
     if inside.is_symlink():
         raise OutputError(f"{inside}: a link, which may lead out of the output folder; choose another output folder")
-    endings = {f".{form}" for form in shard_files.FORMATS}
+    endings = {f".{form}" for form in SHARD_FORMATS}
     try:
         there = [Path(path) for path in os.scandir(inside)]
     except (FileNotFoundError, NotADirectoryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -11,58 +12,68 @@ import numpy as np
 
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.errors import OutputError
-from seewhy.storage import image_encoding
-
-BATCH_SIZE = 8
-"""Images in one run of the graph, where nobody says otherwise.
-
-With one thread a run, 32 took 4 to 9 % less time for each image (ResNet-50, EfficientNet-Lite0) and 2.6 times the
-memory.
-"""
-
-SHARD_IMAGES = 1000
-"""Images in a shard, where nobody says otherwise: what an interrupted run does again at most."""
+from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
+from seewhy.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a job; see `Explainer.explain` and `Explanation.overlays`."""
+    """Settings of a job; see also `Explainer.explain` and `Explanation.overlays`.
 
-    methods: Sequence[str] = ("gradcam",)
+    Raises:
+        ArgumentError: If a value has the wrong type. `explain_folder` checks the values against the model file.
+    """
+
+    methods: Sequence[str] = METHODS
+    """Names of the methods, or one name."""
     targets: Sequence[int | str] = ()
-    """None given: the predicted class. One: that class. Several: each of them."""
+    """Class indices or labels to explain for each image, or one of them. None given: the predicted class."""
     top: int | None = None
+    """Number of classes with the highest logits to explain, instead of `targets`."""
     raw: bool = False
+    """Whether to write logits, attributions and heatmaps as npz files beside the figures."""
     colormap: str = "jet"
+    """Name of the colormap of overlays."""
     alpha: float = 0.5
+    """Opacity of the heatmap in overlays, from 0 to 1."""
     canvas: str = "model"
+    """What overlays are drawn on: `model` (what the model saw) or `original` (the whole image)."""
     batch_size: int = BATCH_SIZE
+    """Maximum number of images in one run of the graph."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    encoding: image_encoding.Encoding = image_encoding.PNG
-    """Format and quality of pictures."""
-    shards: str | None = None
-    """One of `shard_files.FORMATS`: no pictures, but maps in shards of that format."""
+    """Options by method and name."""
+    format: str = "png"
+    """png, jpg or webp: figures, with files for each image. npz or parquet: shards, with the maps of many images."""
+    quality: int | None = None
+    """Compression quality for jpg and webp, from 1 to 100; None is 90."""
     shard_images: int = SHARD_IMAGES
-    """Largest number of images in a shard."""
+    """Maximum number of images in a shard."""
     full_size: bool = False
-    """Whether shards hold heatmaps of the input's size instead of small maps."""
+    """Whether shards hold heatmaps of the input's size instead of low-resolution maps."""
     fast_decode: bool = False
-    """Whether JPEGs are decoded with less detail; see `preprocessing.load_image`."""
+    """Whether JPEG files are decoded with less detail, which is faster and changes pixels by up to some 30 of 255."""
+    plugins: Sequence[str | os.PathLike[str]] = ()
+    """Python files that register methods, or one of them; see `seewhy.register_method`."""
 
     def __post_init__(self) -> None:
-        """Convert NumPy numbers to Python numbers, which JSON can hold. `validate_settings` checks their ranges.
-
-        Raises:
-            OutputError: If a switch is neither True nor False.
-        """
+        """Make lists of single values, and Python numbers of NumPy numbers, because JSON cannot hold the latter."""
+        for name, kinds in (("methods", str), ("targets", (int, str, np.integer)), ("plugins", (str, os.PathLike))):
+            value = getattr(self, name)
+            values = (value,) if isinstance(value, kinds) else value
+            if not isinstance(values, (list, tuple)) or not all(isinstance(one, kinds) for one in values):
+                raise ArgumentError(f"{name} must be a list, not {brief(value)}")
+            object.__setattr__(self, name, tuple(dict.fromkeys(values)))
         for name in ("raw", "full_size", "fast_decode"):
             value = getattr(self, name)
             if not isinstance(value, (bool, np.bool_)):
-                raise OutputError(f"{name} must be True or False, not {brief(value)}")
+                raise ArgumentError(f"{name} must be True or False, not {brief(value)}")
             object.__setattr__(self, name, bool(value))
-        for name in ("top", "batch_size", "shard_images"):
+        for name in ("top", "batch_size", "shard_images", "quality"):
             if is_integer(getattr(self, name)):
                 object.__setattr__(self, name, int(getattr(self, name)))
+        for name in ("batch_size", "shard_images"):
+            value = getattr(self, name)
+            if not is_integer(value) or value < 1:
+                raise ArgumentError(f"{name} must be a positive integer, not {brief(value)}")
         if isinstance(self.alpha, Real) and not isinstance(self.alpha, (bool, int, float)):
             object.__setattr__(self, "alpha", float(self.alpha))

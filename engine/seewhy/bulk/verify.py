@@ -17,7 +17,7 @@ from seewhy._shared.temp_tables import explained, temporary
 from seewhy.errors import OutputError
 from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
-from seewhy.storage.image_encoding import FORMATS
+from seewhy.storage.format_names import FIGURE_FORMATS, SHARD_FORMATS
 from seewhy.storage.manifest_lines import DONE, NAME, RecordedFile, damaged, groups, problem
 from seewhy.tables import shard_files
 
@@ -27,8 +27,8 @@ CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
 # What a job calls its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards by their numbers.
-_RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FORMATS)}|npz)")
-_SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(shard_files.FORMATS)})")
+_RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FIGURE_FORMATS)}|npz)")
+_SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(SHARD_FORMATS)})")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Verification:
         for group in groups(file, path):
             end = group.end
             for number, record in group.lines:
-                key = json.dumps((record["path"], record["id"], record["asked"]))
+                key = json.dumps((record["path"], record["id"], record["target"]))
                 if store.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount != 1:
                     raise damaged(path, number, "the image has a line already")
             done = sum(record["status"] == DONE for _, record in group.lines)

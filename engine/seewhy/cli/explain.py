@@ -8,124 +8,224 @@ from typing import Any
 
 import click
 
+from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
 from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath
+from seewhy.cli.option_groups import Example, GroupedCommand
+from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY, SHARD_FORMATS
+
+_GROUPS = {
+    "Images and targets": ["--list", "--target", "--top"],
+    "Methods": ["--method", "--option", "--plugin"],
+    "Results": ["--output", "--format", "--quality", "--save-raw", "--full-size", "--shard-size"],
+    "Figures": ["--colormap", "--alpha", "--canvas"],
+    "Resume and failures": ["--restart", "--changed", "--fail-fast", "--max-failure-rate"],
+    "Speed": ["--batch-size", "--threads", "--provider", "--fast-decode"],
+    "Ray cluster": ["--ray", "--ray-address", "--ray-workers"],
+}
+_EXAMPLES = (
+    Example("Explain every image in a folder", "seewhy explain model.onnx photos/ -o results"),
+    Example(
+        "Compare three methods for the label 'tabby'",
+        "seewhy explain model.onnx cat.jpg -o out --method gradcam --method layercam --method backprop --target tabby",
+    ),
+    Example(
+        "Store the maps of many images in Parquet files",
+        "seewhy explain model.onnx archive.tar -o maps --format parquet --batch-size 16",
+    ),
+)
 
 
-class _Explain(click.Command):
-    """Lists the methods' options below its own."""
+class _Explain(GroupedCommand):
+    """The command, whose help lists the options of the built-in methods, too."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from seewhy.methods.registry import METHODS
+        """Write the options of the methods, and then the examples."""
+        from seewhy.methods.built_in_options import BUILT_IN_OPTIONS
 
         rows = [
-            (f"{method.name}.{option.name}={option.default}", option.meaning)
-            for method in METHODS.values()
-            for option in method.options
+            (f"{method}.{option.name}={option.default}", option.meaning)
+            for method, options in BUILT_IN_OPTIONS.items()
+            for option in options
         ]
-        with formatter.section("Options of methods, and their defaults"):
+        with formatter.section("Values for --option, and their defaults"):
             formatter.write_dl(rows)
+        super().format_epilog(ctx, formatter)
 
 
-@click.command(cls=_Explain)
+@click.command(cls=_Explain, groups=_GROUPS, examples=_EXAMPLES)
 @click.argument("model", type=NonEmptyPath(path_type=Path))
 @click.argument("images", type=click.Path(path_type=str), nargs=-1)
 @click.option(
-    "-o", "--output", "folder", type=NonEmptyPath(path_type=Path), required=True, help="Folder for the results."
-)
-@click.option(
     "--list",
     "lists",
+    metavar="FILE",
     type=click.Path(path_type=str),
     multiple=True,
-    help="File of one path a line, or .csv with the columns path, target, id (the last two if need be); - is standard "
-    "input. Repeatable.",
+    help="Explain the images that a file lists: a text file with one path per line, or a .csv file with a column path "
+    "and optional columns target and id. '-' reads standard input. Repeatable.",
 )
-@click.option("--method", "methods", multiple=True, default=("gradcam",), show_default=True, help="Method; repeatable.")
 @click.option(
-    "--target", "targets", multiple=True, help="Class index or label; repeatable. Default: the predicted one."
+    "--target",
+    "targets",
+    metavar="CLASS",
+    multiple=True,
+    help="Explain this class index or label. Repeatable. By default the predicted class is explained.",
+)
+@click.option("--top", metavar="K", type=int, help="Explain the K classes with the highest logits.")
+@click.option(
+    "--method",
+    "methods",
+    metavar="METHOD",
+    multiple=True,
+    default=METHODS,
+    show_default=True,
+    help="Explain with this method. Repeatable. `seewhy inspect MODEL` lists the methods that the file can serve.",
 )
 @click.option(
     "--option",
     "options",
-    multiple=True,
     metavar="METHOD.NAME=VALUE",
-    help="Option of a method, e.g. smoothgrad.samples=50; repeatable. See below.",
+    multiple=True,
+    help="Set an option of a method, such as smoothgrad.samples=50. Repeatable. The values are listed below.",
 )
-@click.option("--top", type=int, help="Explain this many of the highest classes.")
+@click.option(
+    "--plugin",
+    "plugins",
+    metavar="FILE",
+    type=NonEmptyPath(path_type=str),
+    multiple=True,
+    help="Run a Python file that registers methods of your own. Repeatable. The file runs with all your rights.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    metavar="FOLDER",
+    type=NonEmptyPath(path_type=Path),
+    required=True,
+    help="Write the results into this folder. It is created if it does not exist.",
+)
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["png", "jpg", "webp", "npz", "parquet"]),
-    default="png",
+    type=click.Choice([*FIGURE_FORMATS, *SHARD_FORMATS]),
+    default=FIGURE_FORMATS[0],
     show_default=True,
-    help="png, jpg, webp: pictures, in folders like the input's. npz, parquet: maps, many images in a file.",
-)
-@click.option("--quality", type=click.IntRange(1, 100), help="Of jpg and webp pictures.  [default: 90]")
-@click.option(
-    "--save-raw", "raw", is_flag=True, help="Beside pictures, write logits, attributions and heatmap as .npz."
+    help="Write figures (png, jpg, webp), in folders like those of the images, or shards (npz, parquet), which hold "
+    "the maps of many images.",
 )
 @click.option(
-    "--colormap", default="jet", show_default=True, help="jet, turbo, viridis, inferno, magma, plasma or grey."
+    "--quality",
+    metavar="NUMBER",
+    type=click.IntRange(1, 100),
+    help=f"Set the compression quality for jpg and webp, from 1 to 100.  [default: {QUALITY}]",
 )
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The heatmap's share.")
+@click.option(
+    "--save-raw", "raw", is_flag=True, help="Write logits, attributions and heatmaps as .npz files beside the figures."
+)
+@click.option(
+    "--full-size", is_flag=True, help="Store heatmaps of the input's size in shards instead of low-resolution maps."
+)
+@click.option(
+    "--shard-size",
+    "shard_images",
+    metavar="IMAGES",
+    type=click.IntRange(min=1),
+    default=SHARD_IMAGES,
+    show_default=True,
+    help="Store at most this many images in one shard.",
+)
+@click.option(
+    "--colormap",
+    metavar="NAME",
+    default="jet",
+    show_default=True,
+    help="Color overlays with jet, turbo, viridis, inferno, magma, plasma or grey.",
+)
+@click.option(
+    "--alpha",
+    metavar="NUMBER",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Set the opacity of the heatmap in overlays, from 0 (invisible) to 1 (opaque).",
+)
 @click.option(
     "--canvas",
     type=click.Choice(["model", "original"]),
     default="model",
     show_default=True,
-    help="Draw overlays on what the model saw, or on the whole photograph.",
+    help="Draw overlays on what the model saw, or on the original image.",
 )
-@click.option("--full-size", is_flag=True, help="In npz and parquet, heatmaps of the input's size, not small maps.")
+@click.option("--restart", is_flag=True, help="Discard what earlier attempts recorded in the output folder.")
 @click.option(
-    "--shard-size",
-    "shard_images",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Images in a shard.",
-)
-@click.option("--fast-decode", is_flag=True, help="Decode JPEGs with less detail: quicker, and other pixels.")
-@click.option("--restart", is_flag=True, help="Forget what earlier runs into the output folder have done.")
-@click.option(
-    "--changed", is_flag=True, help="Explain images again whose files have changed since an earlier run read them."
+    "--changed", is_flag=True, help="Explain images again whose files have changed since they were explained."
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
 @click.option(
-    "--max-failure-rate", type=click.FloatRange(0, 1), help="Stop when a larger share of 100 images or more has failed."
+    "--max-failure-rate",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    help="Stop when more than this share of at least 100 images has failed.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No line for each image.")
-@click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
+@click.option(
+    "--batch-size",
+    metavar="IMAGES",
+    type=click.IntRange(min=1),
+    default=BATCH_SIZE,
+    show_default=True,
+    help="Run at most this many images through the graph together.",
+)
 @click.option(
     "--threads",
+    metavar="NUMBER",
     type=click.IntRange(min=1),
-    help="Threads, at most four for each core, or 16. Default: one for each core.",
+    help="Use this many threads, at most four for each core (or 16 if that is more). The default is one for each core.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images in one run.")
-@click.option("--no-verify", is_flag=True, help="Do not check the model file's SHA-256.")
+@click.option(
+    "--provider",
+    "providers",
+    metavar="NAME",
+    multiple=True,
+    help="Run on this onnxruntime execution provider, such as cuda or cpu. Repeatable, in order of preference.",
+)
+@click.option(
+    "--fast-decode",
+    is_flag=True,
+    help="Decode JPEG files with less detail, which is faster and changes pixels slightly.",
+)
 @click.option(
     "--ray",
     "use_ray",
     is_flag=True,
-    help="Explain on a Ray cluster whose machines all see the same files; with --format parquet. --threads is then for "
-    "each worker (default: 1), and --provider cuda gives each a GPU.",
+    help="Explain on a Ray cluster whose machines all see the same files. Requires --format parquet. --threads then "
+    "applies to each worker (default: 1), and --provider cuda gives each worker a GPU.",
 )
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Of the cluster. Default: RAY_ADDRESS, or the one on this machine, or one for this run alone.",
+    help="Connect to this cluster. The default is RAY_ADDRESS, or the cluster on this machine, or a new one for this "
+    "job alone.",
 )
 @click.option(
-    "--ray-workers", type=click.IntRange(min=1), help="Workers. Default: as many as the cluster has room for."
+    "--ray-workers",
+    metavar="NUMBER",
+    type=click.IntRange(min=1),
+    help="Start this many workers. The default is as many as the cluster has room for.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print no line for each image.")
+@click.option("--no-verify", is_flag=True, help="Do not verify the SHA-256 of the model file.")
 def explain(**chosen: Any) -> None:
-    """Explain IMAGES with the model file MODEL: files, folders of them, patterns like 'photos/**/*.jpg', tar archives.
+    """Explain why the model in the file MODEL decided as it did for IMAGES.
 
-    Writes NAME.METHOD.png for each image, and NAME.sheet.png where several methods are given; with --format, other
-    pictures or files of maps. manifest.jsonl in the output folder says what became of each image, and run.json how.
-    The same command again goes on where the last one stopped.
+    IMAGES are files, folders of files, patterns such as 'photos/**/*.jpg', and tar archives. Each image gets a figure
+    NAME.METHOD.png, and a contact sheet NAME.sheet.png if there are several methods.
 
-    Exit status: 0, or 1 where some images failed, or 2 where nothing could be done.
+    The output folder also holds manifest.jsonl, with one line for each image, and run.json, which records how the
+    results were made. If the job is interrupted, run the same command again: images that are done are skipped.
+
+    The exit status is 0, or 1 if some images failed, or 2 if the job could not run.
     """
     from seewhy.cli import explain_job
 

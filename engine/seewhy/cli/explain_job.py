@@ -1,4 +1,4 @@
-"""The command line of `seewhy explain`."""
+"""Run the job of `seewhy explain`, print its lines, and stop it on signals."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import click
 from seewhy._shared.text import printable
 from seewhy.bulk.failure_limit import FailureLimit
 from seewhy.bulk.folder_job import FolderJob, JobSummary
+from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.outcomes import Outcome
 from seewhy.bulk.settings import Settings
 from seewhy.cli.progress import Progress
 from seewhy.cli.signals import EXIT_SIGNALLED, Stopped
-from seewhy.errors import ClusterError, ImageError, OutputError
+from seewhy.errors import ArgumentError, OutputError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT
 from seewhy.methods.options import parse_options
-from seewhy.storage.image_encoding import FORMATS, Encoding
 from seewhy.targets.class_targets import read_target
 from seewhy.visualization.colormaps import palette
 
@@ -34,7 +34,7 @@ _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
 
 
 def run(**chosen: Any) -> int:
-    """Explain, and return the exit status."""
+    """Run the job and return the exit status."""
     stop = Stop(chosen["restart"])
     try:
         return _run(stop, **chosen)
@@ -71,52 +71,49 @@ def _run(
     quiet: bool,
     **others: Any,
 ) -> int:
-    """`others` are fields of `Settings`."""
-    # What is wrong is better found before images are listed.
-    palette(colormap)
-    pictures = format_ in FORMATS
+    """Resolve the options and run the job; `others` are fields of `Settings`."""
+    palette(colormap)  # report an unknown name before images are listed
     settings = Settings(
-        list(dict.fromkeys(methods)),
+        methods,
         [read_target(text) for text in targets],
         colormap=colormap,
         options=parse_options(options),
-        encoding=Encoding(format_ if pictures else "png", quality),
-        shards=None if pictures else format_,
+        format=format_,
+        quality=quality,
         **others,
     )
     paths = [path for path in images if path != STANDARD_INPUT]
     if len(paths) < len(images):
         lists = [*lists, STANDARD_INPUT]
     if not paths and not lists:
-        raise ImageError("no images given; name files or folders, or give a list with --list")
+        raise ArgumentError("no images given; name files or folders, or give a list with --list")
     if not use_ray and (ray_address is not None or ray_workers is not None):
-        raise ClusterError("--ray-address and --ray-workers are for runs on a Ray cluster; add --ray")
+        raise ArgumentError("--ray-address and --ray-workers are for jobs on a Ray cluster; add --ray")
     limit = FailureLimit(fail_fast, max_failure_rate)
     common: dict[str, Any] = {"restart": restart, "changed": changed, "stop": stop.event, "notice": stop.notice}
     if not use_ray:
         explainer = Explainer(model, list(providers) or None, threads, not no_verify)
-        explainer.resolve_methods(settings.methods, settings.options)
-        inputs = Inputs(paths, folder, lists)
-        return _follow(
-            FolderJob(explainer, inputs, folder, settings, progress=stop.passes, **common), limit, stop, quiet
-        )
+        request = resolve_job(explainer, settings)  # before images are listed, which may take long
+        job = FolderJob(request, Inputs(paths, folder, lists), folder, progress=stop.passes, **common)
+        return _follow(job, limit, stop, quiet)
     from seewhy.ray import cluster_job
 
     cluster_job.check(settings)
     workers = cluster_job.WorkerPlan(ray_workers, threads, cluster_job.asks_for_gpu(providers))
     with cluster_job.connected(ray_address):
+        request = cluster_job.resolve_ray_job(model, settings, verify=not no_verify)
         inputs = Inputs(paths, folder, lists)
-        job = cluster_job.RayJob(
-            model, inputs, folder, settings, workers, providers=providers, verify=not no_verify, **common
+        ray_job = cluster_job.RayJob(
+            request, inputs, folder, workers, providers=providers, verify=not no_verify, **common
         )
-        return _follow(job, limit, stop, quiet)
+        return _follow(ray_job, limit, stop, quiet)
 
 
 def _follow(job: FolderJob, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
     with Progress(job.total) as progress, stop.by_signals(progress), closing(iter(job)) as outcomes:
         for outcome in outcomes:
             limit.record(job, outcome)
-            _print(outcome, progress, quiet, _goes_on(job.restart))
+            _print(outcome, progress, quiet, _resume_hint(job.restart))
             progress.update(job.done + job.failed, job.already_recorded)
     summary = job.summary(stop.reason or limit.reason)
     _print_summary(summary, job, progress)
@@ -126,28 +123,37 @@ def _follow(job: FolderJob, limit: FailureLimit, stop: Stop, quiet: bool) -> int
 
 
 class Stop:
-    """Stops a run when a signal says so: the first one lets it finish what is in work, the second one does not."""
+    """Stops a job on a signal: the first one lets images in work finish, the second one exits at once."""
 
     def __init__(self, restart: bool = False) -> None:
+        """Prepare to stop.
+
+        Args:
+            restart: Whether the command has the option --restart, which the hint to resume leaves out.
+        """
         self.event = threading.Event()
         self.signal: int | None = None
-        self._goes_on = _goes_on(restart)
+        self._hint = _resume_hint(restart)
         self._progress: Progress | None = None
         self._before: dict[int, Any] = {}
 
     @property
     def reason(self) -> str | None:
+        """Why the job stopped, or None."""
         return None if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
 
     def passes(self, done: int, total: int) -> None:
+        """Show the number of passes that are done for the image in work."""
         if self._progress is not None:
             self._progress.passes(done, total)
 
     def notice(self, text: str) -> None:
+        """Print a notice of the job."""
         if self._progress is not None:
             self._progress.print(f"seewhy: {printable(text)}", error=True)
 
     def by_signals(self, progress: Progress) -> Stop:
+        """Return a context in which signals stop the job."""
         self._progress = progress
         return self
 
@@ -157,72 +163,73 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # After a first signal ours stay: a second one may come while the run is summed up.
+        # After a first signal our handlers stay, because a second one may come while the summary is printed.
         if self.signal is None:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
     def ends(self) -> None:
-        """After a signal only the end is left, of which Python lets another signal make a death: none is heard."""
+        """Ignore further signals during shutdown: a second one would kill the process while Python ends."""
         if self.signal is not None:
             for number in self._before:
                 signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # Not by way of `Progress`, whose lock this thread may hold; and who reads it may have ended before us.
+        # Do not print through `Progress`: this thread may hold its lock.
         if self.signal is not None:
-            # What is in work may take minutes, and to be killed does no harm at any moment.
-            _say(self.at_once(number))
+            # Images in work may take minutes, and killing the job does no harm at any moment.
+            _write_error(self.at_once(number))
             os._exit(EXIT_SIGNALLED + number)
         self.signal = number
         self.event.set()
-        _say("\nseewhy: finishing what is in work; once more stops at once\n")
+        _write_error("\nseewhy: finishing the images in work; press again to stop at once\n")
 
     def at_once(self, number: int) -> str:
-        return f"seewhy: stopped by {signal.Signals(number).name} at once; {self._goes_on}\n"
+        """Return the message about a job that a signal stopped at once."""
+        return f"seewhy: stopped by {signal.Signals(number).name} at once. {self._hint}\n"
 
 
-def _goes_on(restart: bool) -> str:
-    return f"the same command {'without --restart ' if restart else ''}goes on from there"
+def _resume_hint(restart: bool) -> str:
+    return f"Run the same command {'without --restart' if restart else 'again'} to resume."
 
 
-def _say(text: str) -> None:
-    if sys.stderr is not None:  # or another file may have its number
+def _write_error(text: str) -> None:
+    if sys.stderr is not None:  # without it, another file may have its descriptor
         with suppress(OSError):
             os.write(2, text.encode())
 
 
-def _print(outcome: Outcome, progress: Progress, quiet: bool, goes_on: str) -> None:
+def _print(outcome: Outcome, progress: Progress, quiet: bool, hint: str) -> None:
     if outcome.error is not None:
         progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
     if quiet:
         return
-    for answer in outcome.explained:
-        line = printable(f"{outcome.path}: {answer.label} ({answer.score}) -> {answer.figure}")
+    for one in outcome.explained:
+        line = printable(f"{outcome.path}: {one.label} ({one.score}) -> {one.figure}")
         try:
             progress.print(line)
-        except OSError as error:  # its disk is full, or who reads it has gone
+        except OSError as error:  # the disk is full, or the reader of the pipe has ended
             with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it still holds is written when Python ends
-            raise OutputError(
-                f"standard output: {error.strerror or error}; with -q nothing is printed, and {goes_on}"
-            ) from None
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is buffered when it ends
+            raise OutputError(f"standard output: {error.strerror or error}; use -q to print no lines. {hint}") from None
 
 
 def _print_summary(summary: JobSummary, job: FolderJob, progress: Progress) -> None:
-    """Where there is more to say than the lines of the images do."""
+    """Print a summary, unless the lines of the images say everything."""
     count = summary.done + summary.failed
-    of = count if job.total is None else job.total
-    parts = [f"{count if count == of else f'{count} of {of}'} image{'' if of == 1 else 's'}"]
-    parts += [f"{summary.already_recorded} of them before"] if summary.already_recorded else []
-    parts += [f"{summary.failed} failed"] if summary.failed else []
-    if summary.stopped is not None:
-        text = f"{summary.stopped}: {', '.join(parts)}"
-        text += f"; {_goes_on(job.restart)}" if job.stopped else f"; see {summary.manifest}"
-    elif summary.already_recorded and summary.failed:
-        text = f"{', '.join(parts)}, which are not tried again but with --restart; see {summary.manifest}"
-    elif summary.already_recorded or job.settings.shards is not None or (summary.failed and count > 1):
-        text = f"{', '.join(parts)}; see {summary.manifest}"
-    else:
+    resumed, shards = summary.already_recorded, job.request.shard_format is not None
+    if not (summary.stopped or resumed or shards or (summary.failed and count > 1)):
         return
+    total = count if job.total is None else job.total
+    text = f"{count:,}{'' if count == total else f' of {total:,}'} image{'' if total == 1 else 's'}"
+    text += f": {summary.done:,} explained, {summary.failed:,} failed"
+    text += f" ({resumed:,} of them in earlier attempts)." if resumed else "."
+    if summary.stopped is not None:
+        text = f"{summary.stopped} after {text}"
+    if job.stopped:
+        text += f" {_resume_hint(job.restart)}"
+    elif resumed and summary.failed:
+        text += " Failed images are skipped on resume; use --restart to retry them."
+    if not job.stopped:
+        text += f" See {summary.manifest}"
     progress.print(f"seewhy: {printable(text)}", error=True)

@@ -1,49 +1,63 @@
-"""The Explainer: a batch of images in, attributions out."""
+"""The Explainer, which turns images into explanations."""
 
 from __future__ import annotations
 
 import copy
+import io
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, overload
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from seewhy._shared.arrays import Integers
+import numpy as np
+from numpy.typing import NDArray
+
+from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
+from seewhy.contract.constants import IMAGES, LOGITS
 from seewhy.contract.metadata import Metadata
-from seewhy.errors import ImageError, MethodError, TargetError
+from seewhy.errors import ArgumentError, NonFiniteError
 from seewhy.explainer.batch_explainer import BatchRequest, explain_batch
 from seewhy.explainer.explanation import Explanation
 from seewhy.explainer.explanation_builder import ExplanationBuilder
+from seewhy.explainer.prediction import Prediction
 from seewhy.images import preprocessing
-from seewhy.methods import registry as methods
 from seewhy.methods.base import RuleContext
+from seewhy.methods.method import MethodRequest
 from seewhy.methods.multi_pass import PassCounter
-from seewhy.methods.options import resolve_options
-from seewhy.methods.registry import METHODS
+from seewhy.methods.registry import available_methods, resolve_methods
 from seewhy.runtime.checked_runs import GraphRunner
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.providers import Provider
 from seewhy.runtime.sessions import SessionCache, validate_threads
-from seewhy.targets.class_targets import resolve_targets, validate_top
+from seewhy.targets.class_targets import Target, TargetRequest, resolve_request
 
-Images: TypeAlias = Any
-"""A path, a PIL image or a uint8 HxWx3 (or HxW) array; a list of these; or a float32 (N,Cin,H,W) array."""
+if TYPE_CHECKING:
+    from PIL import Image
+
+OneImage: TypeAlias = "str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | NDArray[np.uint8]"
+"""A path, the bytes of an image file, a PIL image, or a uint8 array of shape (H, W, 3) or (H, W)."""
+Images: TypeAlias = "OneImage | Sequence[OneImage] | NDArray[np.float32]"
+"""One image, a list of images, or a float32 array of shape (N, Cin, H, W) that is preprocessed already."""
+Targets: TypeAlias = "Target | Sequence[Target | None] | Sequence[Sequence[Target | None]] | Integers | None"
+"""None, a class index or label, N of them, or N times K of them."""
 MethodOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Method -> option -> value."""
+"""Option values by method and option."""
 
 
 class Explainer:
-    """Explains the decisions of one model file. May be shared by threads.
+    """Explains the decisions of one model file. Threads may share an explainer.
 
     Attributes:
-        metadata: everything that the file says about itself.
-        methods: names of the methods that the file can serve.
-        providers: names of the onnxruntime execution providers in use, in order of preference.
-        labels: names of the classes, or None where the file holds none.
-        threads: most threads for one run; None is one for each core that the process may use.
+        metadata: Everything that the model file says about itself.
+        methods: Names of the methods that the file can serve.
+        providers: Names of the onnxruntime execution providers in use, in order of preference.
+        labels: Labels of all classes, or None if the file holds none.
+        threads: Maximum number of threads for one run; None is one for each core that the process may use.
     """
 
     def __init__(
@@ -56,34 +70,43 @@ class Explainer:
         """Read a model file.
 
         Args:
-            path: a file that `seewhy export` wrote.
-            providers: names of onnxruntime execution providers ("CUDAExecutionProvider", or "cuda" for short), or
-                (name, options) pairs, in order of preference. None takes CUDA if usable, else the CPU.
-            threads: most threads to use for one run; None is one for each core that the process may use. At most four
-                for each usable core, or 16 if that is more.
-            verify: check the file's SHA-256. Damaged files often load and run, with wrong numbers.
+            path: A file that `seewhy export` wrote.
+            providers: Names of onnxruntime execution providers ("CUDAExecutionProvider", or "cuda" for short), or
+                (name, options) pairs, in order of preference. None takes CUDA if it is usable, else the CPU.
+            threads: Maximum number of threads for one run; None is one for each core that the process may use. At most
+                four for each usable core, or 16 if that is more.
+            verify: Whether to verify the file's SHA-256. Damaged files often load and run, with wrong numbers.
 
         Raises:
-            ModelFileError: the file is missing, damaged, or not one that the exporter wrote.
-            ProviderError: a provider is unknown, not installed, or does not start.
+            ArgumentError: If an argument has the wrong type, or `threads` is out of range.
+            ModelFileError: If the file is missing, damaged, or not one that the exporter wrote.
+            ProviderError: If a provider is unknown, not installed, or does not start.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise ArgumentError(f"the path of a model file must be a str or a Path, not {brief(path)}")
         self._model = ModelFile.read(path, verify)
-        self._asked = providers
+        self._requested_providers = providers
         self._start(threads)
 
     def _start(self, threads: int | None) -> None:
         threads = self.threads = validate_threads(threads)
-        self._sessions = SessionCache(self._model, self._asked, threads)
+        self._sessions = SessionCache(self._model, self._requested_providers, threads)
         self._runs = GraphRunner(self._model, self._sessions)
-        self._size = RuleContext(*self._model.metadata.image_size, threads or usable_cores())
+        self._context = RuleContext(*self._model.metadata.image_size, threads or usable_cores())
         self._others: dict[int | None, Explainer] = {}
         self._lock = threading.Lock()
 
     def with_threads(self, threads: int | None) -> Explainer:
-        """Return an Explainer of the same model whose runs take `threads` threads, and keep it for the next time.
+        """Return an explainer of the same model that uses another number of threads; it is kept for the next call.
 
-        Several threads that call `explain` at the same time are best served by runs of a single thread each. The file
-        is not read again, but the weights are in memory once for each.
+        Several threads that call `explain` at the same time are served best by runs of a single thread each. The file
+        is not read again, but the weights are in memory once for each number of threads.
+
+        Args:
+            threads: As in `Explainer`.
+
+        Raises:
+            ArgumentError: If the number is out of range.
         """
         threads = validate_threads(threads)
         if threads == self.threads:
@@ -96,15 +119,23 @@ class Explainer:
             return self._others[threads]
 
     @property
+    def path(self) -> Path:
+        """Path of the model file."""
+        return self._model.path
+
+    @property
     def metadata(self) -> Metadata:
+        """Everything that the model file says about itself."""
         return self._model.metadata
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return methods.available_methods(self._model.outputs)
+        """Names of the methods that the file can serve."""
+        return available_methods(self._model.outputs)
 
     @property
     def providers(self) -> tuple[str, ...]:
+        """Names of the onnxruntime execution providers in use, in order of preference."""
         return self._sessions.providers
 
     @property
@@ -114,14 +145,16 @@ class Explainer:
 
     @property
     def external_data_sha256(self) -> str | None:
-        """SHA-256 of the bytes of the weights file beside the model file, or None where there is none."""
+        """SHA-256 of the bytes of the weights file beside the model file, or None if there is none."""
         return self._model.external_data_sha256
 
     @property
     def labels(self) -> tuple[str, ...] | None:
+        """Labels of all classes, or None if the file holds none."""
         return self._model.metadata.labels
 
     def __repr__(self) -> str:
+        """Return the path and the providers."""
         return f"Explainer({str(self._model.path)!r}, providers={list(self.providers)})"
 
     @overload
@@ -129,7 +162,7 @@ class Explainer:
         self,
         images: Images,
         method: str = ...,
-        target: Any = ...,
+        target: Targets = ...,
         top: int | None = ...,
         batch_size: int = ...,
         options: MethodOptions | None = ...,
@@ -140,8 +173,8 @@ class Explainer:
     def explain(
         self,
         images: Images,
-        method: Sequence[str],
-        target: Any = ...,
+        method: list[str] | tuple[str, ...],
+        target: Targets = ...,
         top: int | None = ...,
         batch_size: int = ...,
         options: MethodOptions | None = ...,
@@ -152,7 +185,7 @@ class Explainer:
         self,
         images: Images,
         method: str | Sequence[str] = "gradcam",
-        target: Any = None,
+        target: Targets = None,
         top: int | None = None,
         batch_size: int = 32,
         options: MethodOptions | None = None,
@@ -161,79 +194,162 @@ class Explainer:
         """Explain why the model scores a class as it does, for each image.
 
         Args:
-            images: a path, a PIL image or a uint8 HxWx3 (or HxW) array, or a list of these; or one float32
-                (N,Cin,H,W) array, taken as already preprocessed.
-            method: a method's name, or a list of names: one plain run serves them all, and methods of many passes add
-                theirs.
-            target: None (the class that the model predicts), a class index, or a label; a list of N of these is one
-                per image, and a nested list or (N,K) array is K per image.
-            top: explain the `top` highest classes of each image, best first, instead of `target`.
-            batch_size: the most images (or pairs of image and class) that go through the graph together.
-            options: of methods that have any, by the method's name: {"smoothgrad": {"samples": 50, "seed": 1}}.
-            progress: called as progress(done, total) with the number of passes, while methods of many passes run.
+            images: A path, the bytes of an image file, a `BytesIO`, a PIL image, a uint8 array of shape (H, W, 3) or
+                (H, W), or a list of these; or one float32 array of shape (N, Cin, H, W), taken as preprocessed.
+            method: Name of a method, or a list of names. One plain run serves them all; multi-pass methods add theirs.
+            target: None (the predicted class), a class index, or a label. A list of N of these gives one target for
+                each image, and a nested list or (N, K) array gives K. A text of digits is a class index.
+            top: Number of classes with the highest logits to explain, best first, instead of `target`.
+            batch_size: Maximum number of images (or pairs of image and class) in one run of the graph.
+            options: Options by method and name: {"smoothgrad": {"samples": 50, "seed": 1}}.
+            progress: Function called as progress(done, total) with numbers of passes, while multi-pass methods run.
 
         Returns:
             An `Explanation`, or for a list of methods a dict of them by name.
 
         Raises:
-            ImageError: an image cannot be used.
-            MethodError: as `resolve_options` raises it, or `progress` cannot be called.
-            TargetError: a target is out of range, unknown, ambiguous, or one too few or too many.
-            OutputError: the model produced NaN or infinity.
-            ProviderError: onnxruntime failed to run the graph.
+            ArgumentError: If an argument is not valid; `MethodError` and `TargetError` are kinds of it.
+            ImageError: If an image cannot be read or used.
+            NonFiniteError: If the model produced NaN or infinity.
+            ProviderError: If onnxruntime failed to run the graph.
         """
-        resolved = self.resolve_methods(method, options)
-        if progress is not None and not callable(progress):
-            raise MethodError(f"progress must be a function of two numbers, not {brief(progress)}")
-        if not is_integer(batch_size) or batch_size < 1:
-            raise ImageError(f"batch_size must be a positive integer, not {brief(batch_size)}")
+        methods = self.resolve_methods(method, options)
         batch = preprocessing.image_batch(images, self.metadata)
-        wanted = self._wanted(target, top, len(batch))
-        nested = wanted is None or wanted.ndim == 2
-        each = int(top) if top is not None else (wanted.shape[1] if wanted is not None and nested else 1)
-        asked = None if wanted is None else wanted.reshape(-1, each)
+        targets = resolve_request(target, top, len(batch), self.metadata.class_count, self.labels)
+        found = self._explain(batch, methods, targets, batch_size, progress)
+        return found[methods[0].name] if isinstance(method, str) else found
 
-        request = BatchRequest([METHODS[name] for name in resolved], resolved, each, int(batch_size), self._size)
-        results = ExplanationBuilder(request, self.metadata, nested)
-        count = PassCounter(len(batch), progress)
+    def explain_resolved(
+        self,
+        images: Sequence[preprocessing.LoadedImage],
+        methods: Sequence[MethodRequest],
+        targets: TargetRequest,
+        batch_size: int,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> dict[str, Explanation]:
+        """Explain images whose methods and targets are resolved already, as jobs do.
+
+        Args:
+            images: Loaded images.
+            methods: What `resolve_methods` returned.
+            targets: Targets of the images.
+            batch_size: As in `explain`.
+            progress: As in `explain`.
+
+        Returns:
+            An explanation for each method by its name.
+
+        Raises:
+            NonFiniteError: If the model produced NaN or infinity.
+            ProviderError: If onnxruntime failed to run the graph.
+        """
+        return self._explain(
+            preprocessing.image_batch(list(images), self.metadata), methods, targets, batch_size, progress
+        )
+
+    def _explain(
+        self,
+        batch: preprocessing.ImageBatch | preprocessing.ArrayBatch,
+        methods: Sequence[MethodRequest],
+        targets: TargetRequest,
+        batch_size: int,
+        progress: Callable[[int, int], object] | None,
+    ) -> dict[str, Explanation]:
+        if progress is not None and not callable(progress):
+            raise ArgumentError(f"progress must be a function of two numbers, not {brief(progress)}")
+        request = BatchRequest(methods, targets.per_image, _positive("batch_size", batch_size), self._context)
+        builder = ExplanationBuilder(request, self.metadata, targets.nested)
+        counter = PassCounter(len(batch), progress)
         for start in range(0, len(batch), request.batch_size):
             part = slice(start, start + request.batch_size)
-            photos, pixels = batch.load(part.start, part.stop, self._size.threads)
-            classes = None if asked is None else asked[part]
-            results.add(explain_batch(self._runs, request, pixels, classes, start, count), photos)
-        found = results.explanations()
-        return found[method] if isinstance(method, str) else found
+            images, pixels = batch.load(part.start, part.stop, self._context.threads)
+            indices = None if targets.indices is None else targets.indices[part]
+            builder.add(explain_batch(self._runs, request, pixels, indices, start, counter), images)
+        return builder.explanations()
 
     def resolve_methods(
         self, method: str | Sequence[str], options: MethodOptions | None = None
-    ) -> dict[str, dict[str, Any]]:
-        """Return every method asked for, in order, with all its options: those given, and defaults for the others.
+    ) -> tuple[MethodRequest, ...]:
+        """Resolve names of methods and their options, as `explain` takes them.
+
+        Args:
+            method: Name of a method, or a list of names.
+            options: Options by method and name; defaults are used for the others.
+
+        Returns:
+            Each method once and in order, with a value for each of its options.
 
         Raises:
-            MethodError: a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
+            MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
+        """
+        return resolve_methods(method, options, self._model.outputs, str(self._model.path))
+
+    def predict(self, images: Images, batch_size: int = 32) -> Prediction:
+        """Run the model without explaining anything.
+
+        Args:
+            images: As in `explain`.
+            batch_size: Maximum number of images in one run of the graph.
+
+        Returns:
+            Logits, probabilities and classes of the N images.
+
+        Raises:
+            ArgumentError: If `batch_size` is not a positive integer.
+            ImageError: If an image cannot be read or used.
+            NonFiniteError: If the model produced NaN or infinity.
+            ProviderError: If onnxruntime failed to run the graph.
+        """
+        batch = preprocessing.image_batch(images, self.metadata)
+        views: list[preprocessing.ModelView] = []
+        logits = []
+        for start, size in ((s, _positive("batch_size", batch_size)) for s in range(0, len(batch), batch_size)):
+            loaded, pixels = batch.load(start, start + size, self._context.threads)
+            numbers = range(start, start + len(pixels))
+            logits.append(self._runs(frozenset({LOGITS}), {IMAGES: pixels}, numbers)[LOGITS])
+            views += loaded
+        return Prediction(np.concatenate(logits), self.labels, self.metadata.score_kind, tuple(views))
+
+    def preprocess(self, images: Images) -> Floats:
+        """Decode, resize, crop and normalise images as the model expects them.
+
+        Args:
+            images: As in `explain`.
+
+        Returns:
+            Preprocessed pixels, float32 of shape (N, Cin, H, W). `explain` and `predict` take them, too.
+
+        Raises:
+            ImageError: If an image cannot be read or used, or the model file does not record how to preprocess images.
+        """
+        batch = preprocessing.image_batch(images, self.metadata)
+        return batch.load(0, len(batch), self._context.threads)[1]
+
+    def warm_up(self, method: str | Sequence[str] = "gradcam", classes: int = 1, batch_size: int = 1) -> None:
+        """Create the sessions that a later call of `explain` needs, by explaining images of zeros.
+
+        The first call of `explain` for a set of methods otherwise takes longer than later ones. A server calls this
+        before it accepts requests.
+
+        Args:
+            method: Name of a method, or the list of names that later calls will give.
+            classes: Number of classes for each image in later calls.
+            batch_size: Number of images in later calls.
+
+        Raises:
+            ArgumentError: If an argument is not valid.
+            ProviderError: If onnxruntime failed to run the graph.
         """
         names = [method] if isinstance(method, str) else method
-        if not isinstance(names, (list, tuple)):
-            raise MethodError(f"method must be a name or a list of names, not {brief(method)}")
-        if not names:
-            raise MethodError(f"no method given; this file can serve {', '.join(self.methods)}")
-        found = [methods.find_method(name, self._model.outputs, str(self._model.path)) for name in names]
-        given = {} if options is None else options
-        if not isinstance(given, Mapping):
-            raise MethodError(f"options must be a dict of methods and their options, not {brief(given)}")
-        for name in given:
-            if name not in METHODS:
-                known = ", ".join(METHODS)
-                raise MethodError(f"options for {brief(name)}, but there is no such method; there are {known}")
-            if name not in names:
-                raise MethodError(f"options for {name}, but the methods asked for are {', '.join(names)}")
-        return {one.name: resolve_options(one.name, one.options, given.get(one.name)) for one in found}
+        zeros = np.zeros(
+            (_positive("batch_size", batch_size), self.metadata.channels, *self.metadata.image_size), np.float32
+        )
+        with suppress(NonFiniteError):  # images of zeros are unlike any image that the network was trained on
+            self.explain(zeros, list(names), top=None if classes == 1 else classes, batch_size=batch_size)
 
-    def _wanted(self, target: Any, top: int | None, images: int) -> Integers | None:
-        """Targets (N,) or (N,K); None where `top` asks for the highest, which only the logits tell."""
-        if top is None:
-            return resolve_targets(target, images, self.metadata.class_count, self.labels)
-        if target is not None:
-            raise TargetError(f"give target or top, not both (target={brief(target)}, top={brief(top)})")
-        validate_top(top, self.metadata.class_count)
-        return None
+
+def _positive(name: str, value: Any) -> int:
+    """Return an argument as an int; refuse anything but a positive integer."""
+    if not is_integer(value) or value < 1:
+        raise ArgumentError(f"{name} must be a positive integer, not {brief(value)}")
+    return int(value)

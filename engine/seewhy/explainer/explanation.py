@@ -4,112 +4,193 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
+from seewhy._shared.arrays import Floats, Integers
+from seewhy._shared.checks import is_integer
+from seewhy._shared.text import brief, printable, short
+from seewhy.errors import ArgumentError
+from seewhy.explainer.prediction import class_name, probabilities, score_text
 from seewhy.images.preprocessing import ModelView
 from seewhy.methods.base import RuleContext, full_size
-from seewhy.methods.registry import METHODS
+from seewhy.methods.method import MethodRequest
 from seewhy.storage import output_folder, result_files
 from seewhy.storage.result_names import unique_names
 from seewhy.visualization import overlays as render
 
-_PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
+
+class _OutOfRange(ArgumentError, IndexError):
+    """An index beyond the last image, which Python's sequences report as an `IndexError`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """The result of `Explainer.explain`, for N images and, with K classes each, for N*K pairs.
+    """The result of `Explainer.explain` for one method: N images, each explained for one class or for K classes.
 
-    [K] below is there where K classes were asked for (a nested `target`, or `top`), and absent otherwise.
+    The axis [K] exists if K classes were asked for (a nested `target`, or `top`), and not otherwise. An explanation is
+    a sequence of images: `len(explanation)` is N, and `explanation[i]` is the explanation of image i alone, with N = 1.
     """
 
-    method: str
+    request: MethodRequest
+    """The method and the values of its options."""
     logits: Floats
-    """(N,classes): scores before softmax or sigmoid."""
+    """Scores before softmax or sigmoid, float32 of shape (N, classes)."""
     targets: Integers
-    """(N,[K]): the classes explained."""
+    """Class indices that were explained, int64 of shape (N, [K])."""
     maps: Floats | None
-    """(N,[K],h,w): CAM methods' weighted sums, before ReLU and upsampling; None for gradient methods."""
-    input_attributions: Floats | None = field(repr=False)
-    """The attributions of gradient methods; None for CAM methods, whose attributions are made of the maps."""
-    context: RuleContext = field(repr=False)
-    """Of the attributions."""
-    class_labels: tuple[str, ...] | None = field(repr=False)
-    """The labels of all the model's classes, where the file holds them."""
-    score_kind: str = field(repr=False)
-    """What makes probabilities of the logits: `softmax`, `sigmoid` or `none`."""
-    images: tuple[ModelView, ...] = field(repr=False)
+    """Weighted sums of CAM methods before ReLU and upsampling, float32 of shape (N, [K], h, w); None for gradient
+    methods."""
+    input_attributions: Floats | None
+    """Attributions of gradient methods, float32 of shape (N, [K], Cin, H, W); None for CAM methods, whose attributions
+    are computed from the maps."""
+    context: RuleContext
+    """Size of the model's input, and number of threads."""
+    class_labels: tuple[str, ...] | None
+    """Labels of all classes of the model, or None if the model file holds none."""
+    score_kind: str
+    """What turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
+    images: tuple[ModelView, ...]
     """The N images as the model saw them."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The method's options, those left at their defaults included; empty where it has none."""
     completeness: Floats | None = None
-    """(N,[K]), for integrated gradients: |sum of the attributions - (y(x) - y(baseline))|, in logits; 0 is exact."""
+    """Completeness error of integrated gradients, float32 of shape (N, [K]): |sum of the attributions - (y(x) -
+    y(baseline))|, in logits. 0 is exact."""
 
-    # Made when they are first asked for: whoever draws overlays or stores maps needs none of these.
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.request.name
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Values of the method's options, defaults included; empty if it has none."""
+        return self.request.options
+
+    def __len__(self) -> int:
+        """Return N, the number of images."""
+        return len(self.logits)
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        """Return the explanation of one image, with N = 1, or of several images. The arrays are views.
+
+        Raises:
+            ArgumentError: If there is no such image (an `IndexError`, too), or the index is not an integer or a slice.
+        """
+        if isinstance(index, slice):
+            part = index
+        elif is_integer(index):
+            if not -len(self) <= index < len(self):
+                raise _OutOfRange(f"there is no image {index}: the explanation has {len(self)} images")
+            part = slice(index, index + 1 or None)
+        else:
+            raise ArgumentError(f"the index of an image must be an integer or a slice, not {brief(index)}")
+        return replace(
+            self,
+            logits=self.logits[part],
+            targets=self.targets[part],
+            maps=None if self.maps is None else self.maps[part],
+            input_attributions=None if self.input_attributions is None else self.input_attributions[part],
+            completeness=None if self.completeness is None else self.completeness[part],
+            images=self.images[part],
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """Yield the explanation of each image."""
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        """Return one line for each image, at most five."""
+        kind = "maps" if self.maps is not None else "input attributions"
+        shape = "x".join(map(str, (self.maps if self.maps is not None else self.attributions).shape))
+        lines = [f"<Explanation by {self.method}: {len(self)} image{'s' * (len(self) != 1)}, {kind} {shape}"]
+        for i in range(min(len(self), 5)):
+            classes = (
+                f"{short(class_name(index, self.class_labels), 40)} ({self.score_text(i, index)})"
+                for index in self.targets_of(i)[:3]
+            )
+            lines.append(f"  {short(printable(self.images[i].name), 60)}: {', '.join(classes)}")
+        if len(self) > 5:
+            lines.append(f"  ... and {len(self) - 5} more")
+        return "\n".join(lines) + ">"
+
+    # Computed when they are first asked for, because overlays and stored maps need none of these.
 
     @cached_property
     def probabilities(self) -> Floats | None:
-        """(N,classes) in [0,1]: softmax or sigmoid of the logits; None where the scores have no such meaning."""
-        make = _PROBABILITIES[self.score_kind]
-        return None if make is None else make(self.logits)
+        """Softmax or sigmoid of the logits, float32 of shape (N, classes) in [0, 1]; None if the score kind is none."""
+        return probabilities(self.logits, self.score_kind)
 
     @cached_property
     def attributions(self) -> Floats:
-        """Raw values: (N,[K],H,W) for CAM methods, (N,[K],Cin,H,W) for gradient methods."""
+        """Raw values, float32: (N, [K], H, W) for CAM methods, (N, [K], Cin, H, W) for gradient methods."""
         if self.input_attributions is not None:
             return self.input_attributions
-        full = full_size(self._flat_maps(), METHODS[self.method].rectified, self.context)
+        full = full_size(self._flat_maps(), self.request.method.rectified, self.context)
         return full.reshape(*self.targets.shape, *full.shape[1:])
 
     @cached_property
     def heatmaps(self) -> Floats:
-        """(N,[K],H,W) in [0,1]: min-max of the attributions; for gradient methods, of max |value| over channels."""
+        """Heatmaps, float32 of shape (N, [K], H, W) in [0, 1].
+
+        They are the attributions, scaled by their minimum and maximum for each image and class. For gradient methods
+        the maximum of |value| over the channels is scaled (Simonyan et al. 2013, section 3.1). A constant map is 0.
+        """
         values = self.attributions
         flat = values.reshape(-1, *values.shape[self.targets.ndim :])
-        heatmaps = METHODS[self.method].heatmaps(flat, self.context)
+        heatmaps = self.request.method.heatmaps(flat, self.context)
         return heatmaps.reshape(*self.targets.shape, *heatmaps.shape[1:])
 
     @property
     def labels(self) -> list[str] | list[list[str]]:
-        """Names of the classes explained, in the shape of `targets`."""
+        """Labels of the classes that were explained, in the shape of `targets`."""
         if self.targets.ndim == 1:
-            return [self._name(index) for index in self.targets]
-        return [[self._name(index) for index in row] for row in self.targets]
+            return [class_name(int(index), self.class_labels) for index in self.targets]
+        return [[class_name(int(index), self.class_labels) for index in row] for row in self.targets]
 
     def overlays(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
-        """Return the heatmaps laid over the photographs, N or (image by image) N*K RGB images.
+        """Return the heatmaps blended onto the images: N or, image by image, N*K RGB images.
 
         Args:
-            colormap: one of `seewhy.visualization.colormaps.PALETTES`.
-            alpha: the heatmap's share in each pixel, 0 to 1.
-            canvas: `model` draws what the model saw (resized and cropped); `original` draws on the whole photograph,
-                and leaves pixels outside the crop as they are.
+            colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
+            alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
+            canvas: `model` draws on what the model saw (resized and cropped). `original` draws on the whole image, and
+                leaves pixels outside the crop as they are.
 
         Raises:
-            OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
-            ImageError: the original photograph can no longer be read.
+            ArgumentError: If the colormap or the canvas is unknown, or alpha is not between 0 and 1.
+            ImageError: If the original image cannot be read any more.
         """
-        photos = [photo for photo in self.images for _ in range(self._each)]
+        views = [view for view in self.images for _ in range(self._per_image)]
         if canvas == "model" and self.maps is not None:
-            return render.map_overlays(photos, self._flat_maps(), METHODS[self.method].rectified, colormap, alpha)
+            return render.map_overlays(views, self._flat_maps(), self.request.method.rectified, colormap, alpha)
         heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
-        return render.overlays(photos, heatmaps, colormap, alpha, canvas)
+        return render.overlays(views, heatmaps, colormap, alpha, canvas)
 
     def figures(self, colormap: str = "jet", alpha: float = 0.5, canvas: str = "model") -> list[Image.Image]:
-        """Return what `save` writes: overlays for CAM methods, 8-bit RGB pictures of the signed values for the others.
+        """Return what `save` writes: overlays for CAM methods, RGB images of the signed values for gradient methods.
 
-        The latter are scaled over the whole image, minimum to 0 and maximum to 255. Arguments and errors as in
-        `overlays`; gradient pictures always show what the model saw.
+        The latter are scaled over the whole image, minimum to 0 and maximum to 255, and always show what the model saw.
+
+        Args:
+            colormap: As in `overlays`.
+            alpha: As in `overlays`.
+            canvas: As in `overlays`.
+
+        Returns:
+            N or, image by image, N*K RGB images.
+
+        Raises:
+            ArgumentError: As `overlays`.
+            ImageError: As `overlays`.
         """
-        if METHODS[self.method].is_map:
+        if self.request.method.is_map:
             return self.overlays(colormap, alpha, canvas)
         return render.gradient_pictures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
 
@@ -121,63 +202,57 @@ class Explanation:
         canvas: str = "model",
         raw: bool = False,
     ) -> list[Path]:
-        """Write NAME.METHOD.png for each image, with K classes NAME.METHOD.CLASS.png; with `raw` NAME.METHOD.npz too.
+        """Write the figures as NAME.METHOD.png, or as NAME.METHOD.CLASS.png for K classes of each image.
 
-        NAME is the photograph's file name without its extension. Arguments and errors as in `overlays`.
+        NAME is the file name of the image without its extension.
+
+        Args:
+            folder: Folder for the files; it is created if it does not exist.
+            colormap: As in `overlays`.
+            alpha: As in `overlays`.
+            canvas: As in `overlays`.
+            raw: Whether to write the arrays of each image as NAME.METHOD.npz, too.
 
         Returns:
-            The files written, image by image.
+            The files that were written, image by image.
 
         Raises:
-            OutputError: a file cannot be written, or would replace one of the photographs.
+            ArgumentError: As `overlays`.
+            ImageError: As `overlays`.
+            OutputError: If a file cannot be written, or would replace one of the images.
         """
-        names = unique_names([PurePath(Path(photo.name).name) for photo in self.images])
+        names = unique_names([PurePath(Path(view.name).name) for view in self.images])
         # A PIL image, too, is called by the file that it came from.
-        target = output_folder.Folder(folder, [photo.name for photo in self.images])
-        pictures = self.figures(colormap, alpha, canvas)
+        target = output_folder.Folder(folder, [view.name for view in self.images])
+        figures = self.figures(colormap, alpha, canvas)
         written = []
         for i, name in enumerate(names):
-            own = self.with_classes(i, pictures[i * self._each : (i + 1) * self._each])
+            own = self.with_classes(i, figures[i * self._per_image : (i + 1) * self._per_image])
             arrays = self.arrays_of(i) if raw else None
             written += [file.path for file in result_files.save_figures(target, name, self.method, own, arrays)]
         return written
 
-    def only(self, image: int) -> Explanation:
-        """The explanation of one image alone; its arrays are views with N = 1."""
-        part = slice(image, image + 1)
-        return replace(
-            self,
-            logits=self.logits[part],
-            targets=self.targets[part],
-            maps=None if self.maps is None else self.maps[part],
-            input_attributions=None if self.input_attributions is None else self.input_attributions[part],
-            completeness=None if self.completeness is None else self.completeness[part],
-            images=self.images[part],
-        )
-
     def score_text(self, image: int, target: int) -> str:
-        """The target's probability in words, or its logit where the model has no probabilities."""
-        if self.probabilities is None:
-            return f"logit {self.logits[image, target]:.2f}"
-        return f"{100 * self.probabilities[image, target]:.1f} %"
+        """Return the target's probability as text, or its logit if the model has no probabilities."""
+        return score_text(self.logits[image], target, self.score_kind)
 
-    def targets_of(self, image: int) -> Sequence[int]:
-        """The classes explained for one image, as a list of 1 or K."""
+    def targets_of(self, image: int) -> list[int]:
+        """Return the classes that were explained for one image, as a list of 1 or K."""
         return [int(index) for index in np.atleast_1d(self.targets[image])]
 
-    def with_classes(self, image: int, pictures: Sequence[Image.Image]) -> list[tuple[int | None, Image.Image]]:
-        """Pair the pictures of one image with their class indices, or with None where each image has a single class."""
+    def with_classes(self, image: int, figures: Sequence[Image.Image]) -> list[tuple[int | None, Image.Image]]:
+        """Pair the figures of one image with their class indices, or with None if each image has a single class."""
         indices = self.targets_of(image) if self.targets.ndim == 2 else [None]
-        return list(zip(indices, pictures, strict=True))
+        return list(zip(indices, figures, strict=True))
 
-    def arrays_of(self, image: int) -> dict[str, Any]:
+    def arrays_of(self, image: int) -> dict[str, NDArray[Any]]:
         """Return what NAME.METHOD.npz holds for one image.
 
-        These are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM methods, `maps`, with
-        the shapes that this class gives them for one image; for integrated gradients `completeness` too. `options` are
-        the method's as JSON text, where it has any.
+        These are `logits` (classes,), `target` () or (K,), `attributions`, `heatmap` and, for CAM methods, `maps`, each
+        with the shape that this class gives it for one image. Integrated gradients add `completeness`. `options` holds
+        the method's options as JSON text if it has any.
         """
-        arrays: dict[str, Any] = {
+        arrays: dict[str, NDArray[Any]] = {
             "logits": self.logits[image],
             "target": np.asarray(self.targets[image]),
             "attributions": self.attributions[image],
@@ -186,24 +261,16 @@ class Explanation:
         if self.maps is not None:
             arrays["maps"] = self.maps[image]
         if self.completeness is not None:
-            arrays["completeness"] = self.completeness[image]
+            arrays["completeness"] = np.asarray(self.completeness[image])
         if self.options:
             arrays["options"] = np.array(json.dumps(dict(self.options)))
         return arrays
 
     def _flat_maps(self) -> Floats:
-        """(N*K,h,w)"""
+        """Return the maps as (N*K,h,w)."""
         assert self.maps is not None
         return self.maps.reshape(-1, *self.maps.shape[-2:])
 
     @property
-    def _each(self) -> int:
+    def _per_image(self) -> int:
         return 1 if self.targets.ndim == 1 else int(self.targets.shape[1])
-
-    def _name(self, index: int) -> str:
-        return class_name(int(index), self.class_labels)
-
-
-def class_name(index: int, labels: Sequence[str] | None) -> str:
-    """The label of a class, or `class INDEX` where the model file holds no labels."""
-    return f"class {index}" if labels is None else labels[index]

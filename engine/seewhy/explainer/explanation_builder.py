@@ -1,4 +1,4 @@
-"""Batches' answers put together: one `Explanation` a method."""
+"""Join the results of batches into one `Explanation` for each method."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ from seewhy.images.preprocessing import ModelView
 
 @dataclass
 class ExplanationBuilder:
-    """Collects answers batch by batch."""
+    """Collects the results of batches."""
 
     request: BatchRequest
     metadata: Metadata
     nested: bool
-    """Whether the arrays have an axis for the classes."""
+    """Whether the arrays of the explanations have an axis for the classes."""
     parts: list[BatchResult] = field(default_factory=list)
     images: list[ModelView] = field(default_factory=list)
 
     def add(self, part: BatchResult, images: Sequence[ModelView]) -> None:
+        """Add the result of the next batch, and its images."""
         self.parts.append(part)
         self.images += images
 
     def explanations(self) -> dict[str, Explanation]:
+        """Return the explanation of each method by its name."""
         logits = _concatenate([part.logits for part in self.parts])
         targets = _concatenate([part.targets for part in self.parts])
         results = {}
-        for method in self.request.methods:
-            answers = [part.methods[method.name] for part in self.parts]
-            results[method.name] = Explanation(
-                method=method.name,
+        for one in self.request.methods:
+            found = [part.methods[one.name] for part in self.parts]
+            values = self._join([result.values for result in found])
+            results[one.name] = Explanation(
+                request=one,
                 logits=logits,
                 targets=targets if self.nested else targets[:, 0],
-                maps=self._join([answer.maps for answer in answers]),
-                input_attributions=self._join([answer.attributions for answer in answers]),
-                context=self.request.size,
+                maps=values if one.method.is_map else None,
+                input_attributions=None if one.method.is_map else values,
+                context=self.request.context,
                 class_labels=self.metadata.labels,
                 score_kind=self.metadata.score_kind,
                 images=tuple(self.images),
-                options=dict(self.request.options[method.name]),
-                completeness=self._join([answer.completeness for answer in answers]),
+                completeness=self._join([result.completeness for result in found]),
             )
         return results
 
     def _join(self, parts: Sequence[Any]) -> Any:
-        """(K,n,...) of each batch -> (N,K,...), or (N,...) where results are not nested; None stays None."""
+        """Join (K,n,...) of each batch to (N,K,...), or to (N,...) if results are not nested; None stays None."""
         if parts[0] is None:
             return None
         if not self.nested:

@@ -40,8 +40,6 @@ class ImageInput:
 
     path: str
     """What it is called: a file's path, or TAR#MEMBER."""
-    name: PurePath = _NO_PATH
-    """Path of its results below the output folder, without extension. The job that explains the image chooses it."""
     id: str | None = None
     """The list's own name for it."""
     target: Target | None = None
@@ -55,7 +53,7 @@ class ImageInput:
     not read yet."""
     archive: str | None = None
     """Path of the archive that it is a member of."""
-    relative: PurePath = _NO_PATH
+    relative_path: PurePath = _NO_PATH
     """Path that its results are named after, below the folder or the archive that was given."""
 
     @property
@@ -64,7 +62,7 @@ class ImageInput:
         return self.path, self.id, self.target
 
     @property
-    def short(self) -> str:
+    def file_name(self) -> str:
         """Its file's own name."""
         return self.path.rpartition("/")[2]
 
@@ -139,7 +137,7 @@ class Inputs:
                 if is_tar:
                     yield from self._members(os.fsdecode(path))
                 else:
-                    yield replace(_input(path, identity, target, error), relative=PurePath(os.fsdecode(relative)))
+                    yield replace(_input(path, identity, target, error), relative_path=PurePath(os.fsdecode(relative)))
         except sqlite3.OperationalError as error:
             raise explained(error) from None
 
@@ -167,7 +165,12 @@ class Inputs:
             # An absolute name would drop the archive's folder.
             relative = folder / ((member.name or "").lstrip("/") or "archive")
             yield ImageInput(
-                path, content=member.content, error=member.error, stamp=stamp, archive=archive, relative=relative
+                path,
+                content=member.content,
+                error=member.error,
+                stamp=stamp,
+                archive=archive,
+                relative_path=relative,
             )
 
     def _called(self, path: str) -> str:

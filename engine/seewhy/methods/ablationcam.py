@@ -24,12 +24,12 @@ def _run(batch: Batch, options: Options) -> Outputs:
     each = batch.targets.shape[1]
     everything = np.arange(n)
     # Differences of few units in the last place count here, so both logits come from the same graph.
-    whole = np.concatenate([batch.logits_behind(activations[part], everything[part]) for part in batch.parts(n)])
+    whole = np.concatenate([batch.logits_behind(activations[part], everything[part]) for part in batch.run_slices(n)])
     y = np.take_along_axis(whole, batch.targets, axis=1).astype(np.float64)  # (n,K)
     active = np.flatnonzero(activations.reshape(n * channels, -1).any(axis=1))
     batch.counter.add(n * channels - len(active))
     weights = np.zeros((each, n, channels))
-    for part in batch.parts(len(active)):
+    for part in batch.run_slices(len(active)):
         images, removed = np.divmod(active[part], channels)
         ablated = activations[images]
         ablated[np.arange(len(images)), removed] = 0
@@ -41,4 +41,4 @@ def _run(batch: Batch, options: Options) -> Outputs:
     return {CHANNEL_WEIGHTS: weights.astype(np.float32)}
 
 
-ABLATIONCAM = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))
+PASSES = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))

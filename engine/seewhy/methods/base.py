@@ -1,30 +1,30 @@
-"""Common parts of all rules: their values, their result, and the way from maps to attributions.
+"""Values that rules read, and what every rule is told besides them.
 
-Every rule takes a dict of values by their names in the file contract, float32 and finite, for a batch of N images, with
-the images themselves among them. A ReLU around a whole sum is left to `full_size`, which makes attributions of maps.
+A rule combines the outputs of the graph into attributions. It receives a mapping of values by their names in the file
+contract, all float32 and finite, for a batch of N images. The preprocessed images are among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from seewhy._core import upsample
-from seewhy._shared.arrays import Floats, first_not_finite
-from seewhy.errors import OutputError
+from seewhy._shared.arrays import Floats
 
 Values: TypeAlias = Mapping[str, Floats]
+"""Arrays by name: `images` (N,Cin,H,W), `logits` (N,classes), and the outputs that the method names."""
 
-# Values besides the graph's outputs, which methods of many passes make.
+# Values that multi-pass methods add to the outputs of the graph.
 ATTRIBUTIONS = "attributions"
-"""(N,Cin,H,W): what the method says, ready."""
+"""Finished attributions of shape (N,Cin,H,W)."""
 CHANNEL_WEIGHTS = "channel_weights"
-"""(N,C): each channel's weight."""
+"""Weight of each channel, of shape (N,C)."""
 COMPLETENESS = "completeness"
-"""(N,): see `integrated_gradients.py`."""
+"""Completeness error of shape (N,); see `integrated_gradients.py`."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,29 @@ class RuleContext:
     """What a rule needs to know besides the values."""
 
     height: int
+    """Height of the model's input, in pixels."""
     width: int
+    """Width of the model's input, in pixels."""
     threads: int
-    """Most threads that a kernel uses; 0 is one per core."""
+    """Maximum number of threads for one kernel call; 0 is one thread for each core."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's options with their values."""
 
 
-@dataclass(frozen=True)
-class RuleResult:
-    """What a rule returns for a batch of N: a map or values, the other being None.
+Rule: TypeAlias = Callable[[Values, RuleContext], Floats]
+"""Combines values into one float32 array: maps (N,h,w) for a map method, else attributions (N,Cin,H,W)."""
 
-    Raises:
-        OutputError: some of it is NaN or infinity.
+
+def full_size(maps: Floats, rectified: bool, context: RuleContext) -> Floats:
+    """Upsample maps to the size of the model's input.
+
+    Args:
+        maps: Maps before ReLU, float32 of shape (N, h, w).
+        rectified: Whether negative values become 0 first.
+        context: Holds the size of the input.
+
+    Returns:
+        Attributions, float32 of shape (N, H, W).
     """
-
-    maps: Floats | None = None
-    """(N,h,w) for CAM methods, before ReLU and upsampling; `full_size` makes attributions of them."""
-    attributions: Floats | None = None
-    """(N,Cin,H,W) for gradient methods."""
-
-    def __post_init__(self) -> None:
-        if any(first_not_finite(part) is not None for part in (self.maps, self.attributions) if part is not None):
-            raise OutputError("the values overflow float32; check the model's weights")
-
-
-def full_size(maps: Floats, rectified: bool, size: RuleContext) -> Floats:
-    """(N,h,w) maps -> (N,H,W) attributions: the positive part where the method takes it, upsampled."""
     shown = np.maximum(maps, np.float32(0)) if rectified else maps
-    return upsample(shown, size.height, size.width, size.threads)
+    return upsample(shown, context.height, context.width, context.threads)

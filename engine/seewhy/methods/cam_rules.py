@@ -27,30 +27,28 @@ from seewhy.contract.constants import (
     GRADIENTS,
     GUIDED_GRADIENTS,
 )
-from seewhy.methods.base import CHANNEL_WEIGHTS, RuleContext, RuleResult, Values, full_size
+from seewhy.methods.base import CHANNEL_WEIGHTS, RuleContext, Values, full_size
 
 # Sums of activations, each channel with one weight.
 
 
-def cam(values: Values, size: RuleContext) -> RuleResult:
+def cam(values: Values, context: RuleContext) -> Floats:
     """sum_k w_k A_k, w being the target's row of the linear head (Zhou et al. 2016, equation 2); no ReLU."""
-    return _weighted(values, values[CLASS_WEIGHTS], size)
+    return _weighted(values, values[CLASS_WEIGHTS], context)
 
 
-def gradcam(values: Values, size: RuleContext) -> RuleResult:
+def gradcam(values: Values, context: RuleContext) -> Floats:
     """relu(sum_k w_k A_k), w_k = 1/(h w) sum_ij G_kij (Selvaraju et al. 2017, equations 1 and 2)."""
-    return _weighted(values, channel_means(values[GRADIENTS], size.threads), size)
+    return _weighted(values, channel_means(values[GRADIENTS], context.threads), context)
 
 
-def guided_gradcam(values: Values, size: RuleContext) -> RuleResult:
+def guided_gradcam(values: Values, context: RuleContext) -> Floats:
     """Guided gradient x upsampled Grad-CAM scaled to [0,1] (Selvaraju et al. 2017, section 3.2)."""
-    maps = gradcam(values, size).maps
-    assert maps is not None
-    heat = minmax(full_size(maps, True, size), size.threads)
-    return RuleResult(attributions=multiply_by_map(values[GUIDED_GRADIENTS], heat, size.threads))
+    heat = minmax(full_size(gradcam(values, context), True, context), context.threads)
+    return multiply_by_map(values[GUIDED_GRADIENTS], heat, context.threads)
 
 
-def gradcam_plus_plus(values: Values, size: RuleContext) -> RuleResult:
+def gradcam_plus_plus(values: Values, context: RuleContext) -> Floats:
     """relu(sum_k w_k A_k), w_k = sum_ij alpha_kij relu(G_kij) (Chattopadhay et al. 2018, equations 7 and 19).
 
         alpha_kij = G_kij^2 / (2 G_kij^2 + G_kij^3 sum_ab A_kab)
@@ -60,39 +58,39 @@ def gradcam_plus_plus(values: Values, size: RuleContext) -> RuleResult:
     latter weights are large, and beyond it negative, as the equation says; it cannot happen behind a ReLU, where no sum
     of A is negative.
     """
-    weights = gradcam_plus_plus_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
-    return _weighted(values, weights, size)
+    weights = gradcam_plus_plus_weights(values[ACTIVATIONS], values[GRADIENTS], context.threads)
+    return _weighted(values, weights, context)
 
 
-def xgradcam(values: Values, size: RuleContext) -> RuleResult:
+def xgradcam(values: Values, context: RuleContext) -> Floats:
     """relu(sum_k w_k A_k), w_k = sum_ij G_kij A_kij / sum_ij A_kij (Fu et al. 2020).
 
     A channel whose activations sum to zero has weight 0. Behind a ReLU they are then all zero, and the weight makes no
     difference.
     """
-    weights = xgradcam_weights(values[ACTIVATIONS], values[GRADIENTS], size.threads)
-    return _weighted(values, weights, size)
+    weights = xgradcam_weights(values[ACTIVATIONS], values[GRADIENTS], context.threads)
+    return _weighted(values, weights, context)
 
 
-def channel_weighted(values: Values, size: RuleContext) -> RuleResult:
+def channel_weighted(values: Values, context: RuleContext) -> Floats:
     """relu(sum_k w_k A_k) with the weights that a method of many passes found."""
-    return _weighted(values, values[CHANNEL_WEIGHTS], size)
+    return _weighted(values, values[CHANNEL_WEIGHTS], context)
 
 
 # Sums in which each place has its own weight, or which need no gradient.
 
 
-def hirescam(values: Values, size: RuleContext) -> RuleResult:
+def hirescam(values: Values, context: RuleContext) -> Floats:
     """relu(sum_k G_k * A_k), the product being taken place by place (Draelos and Carin 2020)."""
-    return RuleResult(product_sum(values[ACTIVATIONS], values[GRADIENTS], False, size.threads))
+    return product_sum(values[ACTIVATIONS], values[GRADIENTS], False, context.threads)
 
 
-def layercam(values: Values, size: RuleContext) -> RuleResult:
+def layercam(values: Values, context: RuleContext) -> Floats:
     """relu(sum_k relu(G_k) * A_k), place by place (Jiang et al. 2021, equations 7 and 8)."""
-    return RuleResult(product_sum(values[ACTIVATIONS], values[GRADIENTS], True, size.threads))
+    return product_sum(values[ACTIVATIONS], values[GRADIENTS], True, context.threads)
 
 
-def eigencam(values: Values, size: RuleContext) -> RuleResult:
+def eigencam(values: Values, context: RuleContext) -> Floats:
     """relu(A v), A being one image's (h*w,C) matrix and v its first right singular vector (Muhammad and Yeasin 2020).
 
     A is not centred. A singular vector has no sign of its own: v's is such that sum_ij of the map times sum_k A_k is
@@ -103,7 +101,7 @@ def eigencam(values: Values, size: RuleContext) -> RuleResult:
     maps = np.empty((len(activations), *activations.shape[2:]), np.float32)
     for image, result in zip(activations, maps, strict=True):  # one by one: a float64 copy of a batch may be large
         result[...] = _first_component(image.reshape(len(image), -1).astype(np.float64)).reshape(result.shape)
-    return RuleResult(maps)
+    return maps
 
 
 _NEARLY_ZERO = 1e-9
@@ -127,5 +125,5 @@ def _first_component(channels: NDArray[np.float64]) -> NDArray[np.float64]:
     return signed
 
 
-def _weighted(values: Values, weights: Floats, size: RuleContext) -> RuleResult:
-    return RuleResult(weighted_sum(values[ACTIVATIONS], weights, threads=size.threads))
+def _weighted(values: Values, weights: Floats, context: RuleContext) -> Floats:
+    return weighted_sum(values[ACTIVATIONS], weights, threads=context.threads)

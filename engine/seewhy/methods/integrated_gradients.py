@@ -12,8 +12,9 @@ from seewhy._shared.arrays import Floats
 from seewhy.contract.constants import LOGITS
 from seewhy.errors import MethodError
 from seewhy.methods.base import ATTRIBUTIONS, COMPLETENESS
+from seewhy.methods.built_in_options import BASELINES, QUADRATURES
 from seewhy.methods.multi_pass import Batch, MultiPass, sum_gradients
-from seewhy.methods.options import Option, Options, choice, integer
+from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
 _Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
@@ -46,7 +47,7 @@ def _run(batch: Batch, options: Options) -> Outputs:
 def _baseline(batch: Batch, name: str) -> Floats:
     """(Cin,H,W) pixels as the model takes them."""
     result = np.zeros(batch.pixels.shape[1:], np.float32)
-    value = _BASELINES[name]
+    value = BASELINES[name]
     if value is not None:
         how = batch.preprocessing
         if how is None:
@@ -68,18 +69,7 @@ def _midpoint(steps: int) -> _Rule:
     return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
 
 
-_RULES: dict[str, Callable[[int], _Rule]] = {"gauss-legendre": _gauss_legendre, "midpoint": _midpoint}
-"""Name -> places in [0,1] and weights whose sum is 1, for a number of steps."""
+_RULES: dict[str, Callable[[int], _Rule]] = dict(zip(QUADRATURES, (_gauss_legendre, _midpoint), strict=True))
+"""Functions that return points in [0, 1] and weights with sum 1 for a number of steps."""
 
-_BASELINES: dict[str, float | None] = {"zero": None, "black": 0.0, "grey": 0.5, "white": 1.0}
-"""Name -> pixel value before normalisation; None is zero after it."""
-
-INTEGRATED_GRADIENTS = MultiPass(
-    _run,
-    lambda batch, options: batch.targets.shape[1] * int(options["steps"]),
-    (
-        Option("steps", 50, integer(1, 1000), "places between baseline and image"),
-        Option("baseline", "zero", choice(_BASELINES), "zero (of the normalised pixels), black, grey or white"),
-        Option("rule", "gauss-legendre", choice(_RULES), "gauss-legendre or midpoint"),
-    ),
-)
+PASSES = MultiPass(_run, lambda batch, options: batch.targets.shape[1] * int(options["steps"]))

@@ -1,8 +1,8 @@
 """Common parts of multi-pass methods: a batch of images and classes, and ways to run the graph for it again.
 
-Such a method is made of runs that its module plans, and of a rule in `cam_rules.py` or `gradient_rules.py` for what
-comes of them. Results are class-major, (K,n,...) for n images with K classes each, so that one class's part is one
-piece of memory.
+A multi-pass method plans runs of the graph in its own module, and combines their results with a rule of
+`cam_rules.py` or `gradient_rules.py`. For n images with K classes each, results have the shape (K,n,...), so that the
+part of one class is contiguous in memory.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from seewhy._shared.arrays import Floats, Integers
 from seewhy.contract.constants import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS
 from seewhy.contract.metadata import Preprocessing
 from seewhy.methods.base import RuleContext
-from seewhy.methods.options import Option, Options
+from seewhy.methods.options import Options
 from seewhy.runtime.checked_runs import GraphRunner
 from seewhy.runtime.model_file import repeat_reason
 from seewhy.runtime.sessions import Outputs
 
 
 class PassCounter:
-    """Counts passes, and tells a user's callback: (passes done, passes in all), after every run."""
+    """Counter of passes, which calls a user's function with (passes done, total) after every run."""
 
     def __init__(self, images: int, callback: Callable[[int, int], object] | None = None) -> None:
         self._images = images
@@ -33,11 +33,11 @@ class PassCounter:
         self._done = self._total = 0
 
     def expect(self, passes: int) -> None:
-        """Say how many passes one image takes."""
+        """Set the number of passes that one image takes."""
         self._total = passes * self._images
 
     def add(self, passes: int) -> None:
-        """Say that so many more passes are done, or found to be needless."""
+        """Add passes that are done or turned out to be unnecessary."""
         self._done += passes
         if passes and self._callback is not None:
             self._callback(self._done, self._total)
@@ -45,44 +45,48 @@ class PassCounter:
 
 @dataclass(frozen=True)
 class Batch:
-    """n images with K classes each, the plain run for them, and the means to run the graph again."""
+    """Batch of n images with K classes each: the results of the plain run, and ways to run the graph again."""
 
     runs: GraphRunner
     pixels: Floats
-    """(n,Cin,H,W)"""
+    """Preprocessed images of shape (n,Cin,H,W)."""
     targets: Integers
-    """(n,K)"""
+    """Class indices of shape (n,K)."""
     values: Outputs
-    """The plain run: `logits` (n,classes), and the outputs that a method reads."""
+    """Results of the plain run: `logits` (n,classes), and the outputs that the methods read."""
     first: int
-    """The number of the batch's first image, for errors."""
+    """Number of the first image of the batch, for messages."""
     batch_size: int
-    """Most rows in one run."""
-    size: RuleContext
+    """Maximum number of rows in one run."""
+    context: RuleContext
     counter: PassCounter = field(repr=False)
-    """Told of every pass."""
+    """Counter of the passes."""
 
     @property
     def preprocessing(self) -> Preprocessing | None:
+        """Preprocessing that the model file records, or None."""
         return self.runs.model.metadata.preprocessing
 
-    def parts(self, rows: int) -> Iterator[slice]:
-        """The runs that `rows` are made in."""
+    def run_slices(self, rows: int) -> Iterator[slice]:
+        """Split `rows` rows into runs of at most `batch_size`."""
         return row_slices(rows, self.batch_size)
 
     def gradients(self, pixels: Floats, targets: Integers, images: Integers) -> Floats:
-        """(m,Cin,H,W) pixels, (m,) classes -> (m,Cin,H,W) dy/dx; `images` (m,) says which of the n a row belongs to."""
+        """Return the gradients dy/dx (m,Cin,H,W) at `pixels` (m,Cin,H,W) for the classes `targets` (m,).
+
+        `images` (m,) are the numbers of the images of the batch that the rows belong to.
+        """
         feeds: dict[str, NDArray[Any]] = {IMAGES: pixels, TARGETS: targets}
         return self.runs(frozenset({INPUT_GRADIENTS}), feeds, images + self.first)[INPUT_GRADIENTS]
 
     def logits(self, pixels: Floats, images: Integers) -> Floats:
-        """(m,Cin,H,W) pixels -> (m,classes)."""
+        """Return the logits (m,classes) at `pixels` (m,Cin,H,W); `images` as in `gradients`."""
         return self.runs(frozenset({LOGITS}), {IMAGES: pixels}, images + self.first)[LOGITS]
 
     def logits_behind(self, activations: Floats, images: Integers) -> Floats:
-        """(m,C,h,w) in place of the target layer's output -> (m,classes).
+        """Return the logits (m,classes) for `activations` (m,C,h,w) in place of the target layer's output.
 
-        Where other paths lead around that layer, the rest of the network sees the images as they are.
+        If other paths lead around that layer, the rest of the network sees the images as they are.
         """
         feeds: dict[str, Floats] = {ACTIVATIONS: activations}
         if repeat_reason(self.runs.model) is not None:
@@ -92,33 +96,35 @@ class Batch:
 
 @dataclass(frozen=True)
 class MultiPass:
-    """How a method of many passes runs."""
+    """Runs of a multi-pass method."""
 
     run: Callable[[Batch, Options], Outputs]
-    """Returns what its rule needs, each value (K,n,...)."""
+    """Function that returns the values that the rule needs, each of shape (K,n,...)."""
     pass_count: Callable[[Batch, Options], int]
-    """How many passes it takes for one image."""
-    options: tuple[Option, ...] = ()
+    """Function that returns the number of passes for one image."""
     outputs: tuple[str, ...] = ()
-    """Outputs of the plain run that it needs besides the logits."""
+    """Outputs of the plain run that the runs need besides the logits."""
 
 
 def row_slices(rows: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that make up `rows`."""
+    """Yield slices of at most `size` rows that together make up `rows` rows."""
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 
 
 def sum_gradients(batch: Batch, weights: NDArray[np.float64], make: Callable[[int, int], Floats]) -> Floats:
-    """(K,n,Cin,H,W): for each image and class the sum over s of weights[s] * dy/dx at the pixels `make(image, s)`.
+    """Return the sum over s of weights[s] * dy/dx at the pixels `make(image, s)`, for each image and class.
 
-    Summed in float64, one image and class after the other, so that memory does not grow with the number of passes.
+    The sums are float64, one image and class after the other, so that memory does not grow with the number of passes.
+
+    Returns:
+        Sums, float32 of shape (K, n, Cin, H, W).
     """
     n, each = batch.targets.shape
     count = len(weights)
     result = np.empty((each, *batch.pixels.shape), np.float32)
     total = np.zeros(batch.pixels.shape[1:])
-    for part in batch.parts(n * each * count):
+    for part in batch.run_slices(n * each * count):
         rows = np.arange(part.start, part.stop)
         pairs, samples = np.divmod(rows, count)
         images, classes = np.divmod(pairs, each)

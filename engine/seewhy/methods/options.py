@@ -1,19 +1,20 @@
-"""Options of methods: which there are, and what a user may give for them."""
+"""Options of methods, and how values for them are read and validated."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from seewhy._shared.checks import is_integer
+from seewhy._shared.suggestions import did_you_mean
 from seewhy._shared.text import brief
 from seewhy.errors import MethodError
 
 Options = Mapping[str, Any]
+"""Values of a method's options by name."""
 
 
 @dataclass(frozen=True)
@@ -21,52 +22,61 @@ class Option:
     """One option of a method."""
 
     name: str
+    """Name, as in `--option METHOD.NAME=VALUE`."""
     default: Any
+    """Value if the user gives none."""
     validate: Callable[[Any], Any]
-    """Returns the value as the method takes it, or raises ValueError with what it should have been."""
+    """Function that returns the value as the method takes it, or raises a ValueError that says what is allowed; see
+    `integer`, `number` and `choice`."""
     meaning: str
+    """One sentence for the help."""
 
 
 def integer(low: int, high: int) -> Callable[[Any], int]:
-    """A check for integers from `low` to `high`."""
+    """Return a validator of integers from `low` to `high`."""
 
-    def check(value: Any) -> int:
+    def validate(value: Any) -> int:
         if not is_integer(value) or not low <= value <= high:
             raise ValueError(f"an integer from {low} to {high}")
         return int(value)
 
-    return check
+    return validate
 
 
 def number(low: float, high: float) -> Callable[[Any], float]:
-    """A check for numbers from `low` to `high`."""
+    """Return a validator of numbers from `low` to `high`."""
 
-    def check(value: Any) -> float:
-        # NaN is not between the two either.
-        if not (isinstance(value, (float, np.floating)) or is_integer(value)) or not low <= value <= high:
+    def validate(value: Any) -> float:
+        # NaN fails the comparison.
+        if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:
             raise ValueError(f"a number from {low:g} to {high:g}")
         return float(value)
 
-    return check
+    return validate
 
 
 def choice(names: Iterable[str]) -> Callable[[Any], str]:
-    """A check for one of some names."""
+    """Return a validator of some names."""
     known = tuple(names)
 
-    def check(value: Any) -> str:
+    def validate(value: Any) -> str:
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"one of {', '.join(known)}")
         return value
 
-    return check
+    return validate
 
 
 def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[str, Any]:
-    """Every option of `method` with its value: the one `given`, a mapping or None, or else the default.
+    """Return a value for every option of a method: the given one, or the default.
+
+    Args:
+        method: Name of the method, for messages.
+        known: Options that the method has.
+        given: Mapping of names to values, or None.
 
     Raises:
-        MethodError: an option that the method does not have, or a value that it does not take.
+        MethodError: If the method does not have an option, or a value is not allowed.
     """
     given = {} if given is None else given
     if not isinstance(given, Mapping):
@@ -74,8 +84,8 @@ def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[st
     names = [option.name for option in known]
     for name in given:
         if name not in names:
-            there_are = f"it has {', '.join(names)}" if names else "it has none"
-            raise MethodError(f"{method} has no option {brief(name)}; {there_are}")
+            allowed = f"it has {', '.join(names)}." if names else "it has none."
+            raise MethodError(f"{method} has no option {brief(name)}; {allowed}{did_you_mean(name, names)}")
     values = {}
     for option in known:
         value = given.get(option.name, option.default)
@@ -87,17 +97,19 @@ def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[st
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """`METHOD.OPTION=VALUE` texts -> {method: {option: value}}; a value that reads as a number is one.
+    """Parse `METHOD.OPTION=VALUE` texts into values by method and option. A value that reads as a number is one.
 
     Raises:
-        MethodError: a text of another form, or an option that is given twice.
+        MethodError: If a text has another form, or gives an option twice.
     """
     result: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         method, dot, option = name.rpartition(".")
         if not (method and dot and option and equals):
-            raise MethodError(f"an option is METHOD.NAME=VALUE, such as smoothgrad.samples=50, not {brief(text)}")
+            raise MethodError(
+                f"an option must have the form METHOD.NAME=VALUE, such as smoothgrad.samples=50, not {brief(text)}"
+            )
         if option in result.setdefault(method, {}):
             raise MethodError(f"the option {name} is given twice")
         result[method][option] = _value(value)
@@ -105,17 +117,17 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _value(text: str) -> int | float | str:
-    # Python refuses to read integers of thousands of digits; no option is that long.
+    # Python refuses to read integers of thousands of digits. No option is that long.
     if re.fullmatch(r"[+-]?[0-9]{1,30}", text):
         return int(text)
     try:
-        return _Number(text)
+        return _WrittenNumber(text)
     except ValueError:
         return text
 
 
-class _Number(float):
-    """A number that errors show as it was written."""
+class _WrittenNumber(float):
+    """A number that messages show as the user wrote it."""
 
     def __init__(self, text: str) -> None:
         self._text = text

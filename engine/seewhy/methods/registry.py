@@ -1,219 +1,139 @@
-"""The methods: which outputs of the graph each one needs, and the rule that combines them."""
+"""The registry of methods: the door that built-in methods, plugins and entry points use.
+
+A user's own method is one file that calls `seewhy.register_method`, or a package that names `Method` objects as entry
+points of the group `seewhy.methods`. Entry points are loaded when a name is unknown or when all methods are listed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from seewhy._core import max_abs, minmax
-from seewhy._shared.arrays import Floats
-from seewhy._shared.text import brief
-from seewhy.contract.constants import (
-    ACTIVATIONS,
-    CLASS_WEIGHTS,
-    DECONVNET_GRADIENTS,
-    GRADIENTS,
-    GUIDED_GRADIENTS,
-    INPUT_GRADIENTS,
-    LOGITS,
-    OPTIONAL_OUTPUTS,
-    OUTPUTS,
-)
-from seewhy.errors import MethodError
-from seewhy.methods import cam_rules, gradient_rules
-from seewhy.methods.ablationcam import ABLATIONCAM
-from seewhy.methods.base import RuleContext, RuleResult, Values
-from seewhy.methods.integrated_gradients import INTEGRATED_GRADIENTS
-from seewhy.methods.multi_pass import MultiPass
-from seewhy.methods.options import Option
-from seewhy.methods.scorecam import SCORECAM
-from seewhy.methods.smoothgrad import SMOOTHGRAD
+from seewhy._shared.suggestions import did_you_mean
+from seewhy._shared.text import brief, first_line
+from seewhy.contract.constants import CLASS_WEIGHTS, LOGITS, OPTIONAL_OUTPUTS, OUTPUTS
+from seewhy.errors import ArgumentError, MethodError
+from seewhy.methods.built_in import BUILT_IN
+from seewhy.methods.method import Method, MethodRequest
+from seewhy.methods.options import Option, resolve_options
 
-__all__ = ["METHODS", "Method", "RuleContext", "RuleResult", "available_methods", "find_method"]
+ENTRY_POINTS = "seewhy.methods"
+"""Group of the entry points that name methods."""
+
+METHODS: dict[str, Method] = {}
+"""All methods that are registered in this process, by name."""
+
+origins: dict[str, Mapping[str, Any]] = {}
+"""Where each method that is not built in comes from, as `run.json` records it."""
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9+-]{0,38}[a-z0-9+])?")
+# Names of results that are not methods: NAME.sheet.png.
+_RESERVED = frozenset({"sheet"})
+_loaded: set[tuple[str, str]] = set()
 
 
-@dataclass(frozen=True)
-class Method:
-    """One row of the table."""
+def register_method(method: Method, *, replace: bool = False) -> Method:
+    """Register a method, so that it can be used by its name like the built-in ones.
 
-    name: str
-    title: str
-    outputs: tuple[str, ...]
-    """Graph outputs that it needs besides the logits."""
-    is_map: bool
-    """True: one map per image, drawn as an overlay. False: one value per pixel and channel, drawn as an RGB picture."""
-    rule: Callable[[Values, RuleContext], RuleResult]
-    reference: str
-    multi_pass: MultiPass | None = None
-    """How it runs the graph many times; None for methods of one run."""
-    rectified: bool = True
-    """Whether a map's positive part alone is shown."""
+    Args:
+        method: The method.
+        replace: Whether a method of the same name that was registered before is replaced, for instance when a cell of
+            a notebook runs again. Built-in methods cannot be replaced.
 
-    @property
-    def options(self) -> tuple[Option, ...]:
-        return () if self.multi_pass is None else self.multi_pass.options
+    Returns:
+        The same method, so that a module can keep it.
 
-    def heatmaps(self, attributions: Floats, size: RuleContext) -> Floats:
-        """(N,H,W) or (N,Cin,H,W) -> (N,H,W) in [0,1]."""
-        strength = attributions if self.is_map else max_abs(attributions, size.threads)
-        return minmax(strength, size.threads)
+    Raises:
+        ArgumentError: If the method's name, outputs, rule or options are not what a method needs, or the name is taken.
+    """
+    return _register(method, {"module": getattr(getattr(method, "rule", None), "__module__", None)}, replace)
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            "backprop",
-            "Backprop",
-            (INPUT_GRADIENTS,),
-            False,
-            gradient_rules.backprop,
-            "Simonyan et al. 2013, Deep inside convolutional networks, section 3",
-        ),
-        Method(
-            "guided-backprop",
-            "Guided backprop",
-            (GUIDED_GRADIENTS,),
-            False,
-            gradient_rules.guided_backprop,
-            "Springenberg et al. 2014, Striving for simplicity, section 3.4",
-        ),
-        Method(
-            "deconvnet",
-            "Deconvnet",
-            (DECONVNET_GRADIENTS,),
-            False,
-            gradient_rules.deconvnet,
-            "Zeiler and Fergus 2013, Visualizing and understanding convolutional networks, section 2.1",
-        ),
-        Method(
-            "inputxgradient",
-            "Input x gradient",
-            (INPUT_GRADIENTS,),
-            False,
-            gradient_rules.input_x_gradient,
-            "Shrikumar et al. 2016, Not just a black box",
-        ),
-        Method(
-            "cam",
-            "CAM",
-            (ACTIVATIONS, CLASS_WEIGHTS),
-            True,
-            cam_rules.cam,
-            "Zhou et al. 2016, Learning deep features for discriminative localization, equation 2",
-            rectified=False,
-        ),
-        Method(
-            "gradcam",
-            "Grad-CAM",
-            (ACTIVATIONS, GRADIENTS),
-            True,
-            cam_rules.gradcam,
-            "Selvaraju et al. 2017, Grad-CAM, equations 1 and 2",
-        ),
-        Method(
-            "guided-gradcam",
-            "Guided Grad-CAM",
-            (ACTIVATIONS, GRADIENTS, GUIDED_GRADIENTS),
-            False,
-            cam_rules.guided_gradcam,
-            "Selvaraju et al. 2017, Grad-CAM, section 3.2",
-        ),
-        Method(
-            "gradcam++",
-            "Grad-CAM++",
-            (ACTIVATIONS, GRADIENTS),
-            True,
-            cam_rules.gradcam_plus_plus,
-            "Chattopadhay et al. 2018, Grad-CAM++, equations 7 and 19",
-        ),
-        Method(
-            "hirescam",
-            "HiResCAM",
-            (ACTIVATIONS, GRADIENTS),
-            True,
-            cam_rules.hirescam,
-            "Draelos and Carin 2020, Use HiResCAM instead of Grad-CAM",
-        ),
-        Method(
-            "layercam",
-            "LayerCAM",
-            (ACTIVATIONS, GRADIENTS),
-            True,
-            cam_rules.layercam,
-            "Jiang et al. 2021, LayerCAM, equations 7 and 8",
-        ),
-        Method(
-            "xgradcam",
-            "XGrad-CAM",
-            (ACTIVATIONS, GRADIENTS),
-            True,
-            cam_rules.xgradcam,
-            "Fu et al. 2020, Axiom-based Grad-CAM",
-        ),
-        Method(
-            "eigencam",
-            "Eigen-CAM",
-            (ACTIVATIONS,),
-            True,
-            cam_rules.eigencam,
-            "Muhammad and Yeasin 2020, Eigen-CAM",
-        ),
-        Method(
-            "smoothgrad",
-            "SmoothGrad",
-            (INPUT_GRADIENTS,),
-            False,
-            gradient_rules.finished,
-            "Smilkov et al. 2017, SmoothGrad, section 2",
-            SMOOTHGRAD,
-        ),
-        Method(
-            "integrated-gradients",
-            "Integrated gradients",
-            (INPUT_GRADIENTS,),
-            False,
-            gradient_rules.finished,
-            "Sundararajan et al. 2017, Axiomatic attribution for deep networks, equations 1 and 3",
-            INTEGRATED_GRADIENTS,
-        ),
-        Method(
-            "scorecam",
-            "Score-CAM",
-            (ACTIVATIONS,),
-            True,
-            cam_rules.channel_weighted,
-            "Wang et al. 2020, Score-CAM, section 3 and algorithm 1",
-            SCORECAM,
-        ),
-        Method(
-            "ablationcam",
-            "Ablation-CAM",
-            (ACTIVATIONS,),
-            True,
-            cam_rules.channel_weighted,
-            "Desai and Ramaswamy 2020, Ablation-CAM, equations 2 and 3",
-            ABLATIONCAM,
-        ),
-    )
-}
+def _register(method: Method, origin: Mapping[str, Any] | None, replace: bool = False) -> Method:
+    """Validate and register a method; `origin` is None for built-in ones."""
+    if not isinstance(method, Method):
+        raise ArgumentError(f"register_method takes a seewhy.Method, not {brief(method)}")
+    name = method.name
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ArgumentError(
+            f"the name of a method consists of at most 40 lower-case letters, digits, + and -, such as 'my-cam', and "
+            f"is not 'sheet'; it is {brief(name)}"
+        )
+    if not isinstance(method.title, str) or not method.title.isprintable():
+        raise ArgumentError(f"the title of method {name} must be a printable text, not {brief(method.title)}")
+    outputs = method.outputs
+    if not isinstance(outputs, tuple) or any(output not in OUTPUTS or output == LOGITS for output in outputs):
+        known = ", ".join(output for output in OUTPUTS if output != LOGITS)
+        raise ArgumentError(
+            f"the outputs of method {name} must be a tuple of names among {known}; {brief(outputs)} is not"
+        )
+    if not callable(method.rule):
+        raise ArgumentError(
+            f"the rule of method {name} must be a function of values and context, not {brief(method.rule)}"
+        )
+    if not isinstance(method.options, tuple) or not all(isinstance(option, Option) for option in method.options):
+        raise ArgumentError(
+            f"the options of method {name} must be a tuple of seewhy.Option, not {brief(method.options)}"
+        )
+    if name in METHODS and (not replace or name not in origins):
+        hint = "choose another name" if name not in origins else "choose another name, or register with replace=True"
+        raise ArgumentError(f"a method named {name} exists already; {hint}")
+    METHODS[name] = method
+    if origin is not None:
+        origins[name] = origin
+    return method
+
+
+for _method in BUILT_IN:
+    _register(_method, None)
+
+
+def forget(names: Iterable[str]) -> None:
+    """Remove methods that are not built in."""
+    for name in names:
+        if name in origins:
+            del METHODS[name], origins[name]
+
+
+def list_methods() -> list[str]:
+    """Return the names of all methods: the built-in ones, those of entry points and those registered so far.
+
+    Raises:
+        MethodError: If an installed package's methods cannot be loaded.
+    """
+    _load_entry_points()
+    return list(METHODS)
 
 
 def available_methods(outputs: Iterable[str]) -> tuple[str, ...]:
-    """Names of the methods that a file with these outputs can serve."""
+    """Return the names of the methods that a model file with these outputs can serve.
+
+    Raises:
+        MethodError: If an installed package's methods cannot be loaded.
+    """
     held = set(outputs)
-    return tuple(name for name, method in METHODS.items() if held.issuperset(method.outputs))
+    return tuple(name for name in list_methods() if held.issuperset(METHODS[name].outputs))
 
 
 def find_method(name: str, outputs: Collection[str], file: str) -> Method:
-    """Return the method called `name`, for a file with these outputs.
+    """Return the method called `name` for a model file with these outputs.
+
+    Args:
+        name: Name of the method.
+        outputs: Outputs that the file holds.
+        file: Path of the file, for messages.
 
     Raises:
-        MethodError: there is no such method, or the file lacks an output that it needs.
+        MethodError: If there is no such method, or the file lacks an output that it needs.
     """
     method = METHODS.get(name) if isinstance(name, str) else None
     if method is None:
-        raise MethodError(f"no method {brief(name)}; there are {', '.join(METHODS)}")
+        known = list_methods()
+        method = METHODS.get(name) if isinstance(name, str) else None
+        if method is None:
+            raise MethodError(_unknown(name, known))
     missing = [output for output in method.outputs if output not in outputs]
     if CLASS_WEIGHTS in missing:
         raise MethodError(
@@ -230,3 +150,72 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
             f"--outputs {listed}"
         )
     return method
+
+
+def resolve_methods(
+    methods: str | Sequence[str], options: Mapping[str, Mapping[str, Any]] | None, outputs: Collection[str], file: str
+) -> tuple[MethodRequest, ...]:
+    """Resolve names of methods and their options into requests, each method once and in the order given.
+
+    Args:
+        methods: One name, or a list of names.
+        options: Options by method and name; None leaves all at their defaults.
+        outputs: Outputs that the model file holds.
+        file: Path of the file, for messages.
+
+    Raises:
+        MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
+    """
+    names = [methods] if isinstance(methods, str) else methods
+    if not isinstance(names, (list, tuple)):
+        raise MethodError(f"method must be a name or a list of names, not {brief(methods)}")
+    if not names:
+        raise MethodError(f"no method given; this file can serve {', '.join(available_methods(outputs))}")
+    found = [find_method(name, outputs, file) for name in names]
+    given = {} if options is None else options
+    if not isinstance(given, Mapping):
+        raise MethodError(f"options must be a dict of methods and their options, not {brief(given)}")
+    for name in given:
+        if name not in METHODS:
+            raise MethodError(f"{_unknown(name, list_methods())} (in options)")
+        if name not in names:
+            raise MethodError(f"options are given for {name}, but the methods are {', '.join(names)}")
+    return tuple(
+        MethodRequest(method, resolve_options(method.name, method.options, given.get(method.name)))
+        for method in dict.fromkeys(found)
+    )
+
+
+def _unknown(name: Any, known: Collection[str]) -> str:
+    """Return the message about a name that no method has."""
+    if isinstance(name, str) and "," in name and all(part.strip() in known for part in name.split(",")):
+        return f"Unknown method {brief(name)}: give each method by itself, as a list or with --method once for each"
+    hint = did_you_mean(name, known)
+    return f"Unknown method {brief(name)}.{hint or ' Known methods: ' + ', '.join(known)}"
+
+
+def _load_entry_points() -> None:
+    """Register the methods of installed packages, each once."""
+    for point in entry_points(group=ENTRY_POINTS):
+        key = (point.name, point.value)
+        if key not in _loaded:
+            _load(point)
+            _loaded.add(key)
+
+
+def _load(point: EntryPoint) -> None:
+    package = "unknown" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+    try:
+        loaded = point.load()
+        methods = loaded if isinstance(loaded, (list, tuple)) else [loaded]
+        for method in methods:
+            # A module that registers its methods itself has done so while it was imported.
+            if not isinstance(method, Method) or METHODS.get(method.name) is not method:
+                _register(method, {"package": package})
+            else:
+                origins[method.name] = {"package": package}
+    except Exception as error:
+        raise MethodError(
+            f"the methods of the installed package {package} (entry point {point.name}) cannot be loaded: "
+            f"{type(error).__name__}: {first_line(error)}; mend or uninstall it"
+        ) from error

@@ -28,15 +28,15 @@ def _run(batch: Batch, options: Options) -> Outputs:
     batch.counter.add(n * channels - len(varying))
     scores = np.full((each, n * channels), -np.inf)
     maps = activations.reshape(n * channels, *activations.shape[2:])
-    size = batch.size
-    for part in batch.parts(len(varying)):
+    context = batch.context
+    for part in batch.run_slices(len(varying)):
         rows = varying[part]
         images = rows // channels
-        masks = minmax(upsample(maps[rows], size.height, size.width, size.threads), size.threads)
+        masks = minmax(upsample(maps[rows], context.height, context.width, context.threads), context.threads)
         logits = batch.logits(batch.pixels[images] * masks[:, None], images)
         scores[:, rows] = np.take_along_axis(logits, batch.targets[images], axis=1).T
         batch.counter.add(len(rows))
     return {CHANNEL_WEIGHTS: softmax(scores.reshape(each, n, channels)).astype(np.float32)}
 
 
-SCORECAM = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))
+PASSES = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))

@@ -7,7 +7,7 @@ import numpy as np
 from seewhy._shared.arrays import Floats
 from seewhy.methods.base import ATTRIBUTIONS
 from seewhy.methods.multi_pass import Batch, MultiPass, sum_gradients
-from seewhy.methods.options import Option, Options, integer, number
+from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
 
@@ -36,12 +36,4 @@ def draw(seed: int, sample: int, shape: tuple[int, ...]) -> Floats:
     return noise
 
 
-SMOOTHGRAD = MultiPass(
-    _run,
-    lambda batch, options: batch.targets.shape[1] * int(options["samples"]),
-    (
-        Option("samples", 25, integer(1, 100_000), "noisy copies of each image"),
-        Option("noise", 0.15, number(0, 1), "the noise's standard deviation, as a share of the image's range"),
-        Option("seed", 0, integer(0, 2**63 - 1), "of the noise"),
-    ),
-)
+PASSES = MultiPass(_run, lambda batch, options: batch.targets.shape[1] * int(options["samples"]))

@@ -22,12 +22,14 @@ from typing import Any
 
 from seewhy._shared.text import first_line
 from seewhy.bulk.folder_job import FolderJob
-from seewhy.bulk.outcomes import Outcome
+from seewhy.bulk.job_request import JobRequest, resolve_job
+from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.settings import Settings
-from seewhy.errors import ClusterError, ImageError, OutputError
+from seewhy.errors import ArgumentError, ClusterError
 from seewhy.explainer.explainer import Explainer
-from seewhy.inputs.image_inputs import ImageInput, Inputs
-from seewhy.methods.registry import METHODS
+from seewhy.inputs.image_inputs import Inputs
+from seewhy.methods.plugins import read_plugin
+from seewhy.methods.registry import origins
 from seewhy.ray.worker import (
     AttemptCounter,
     Worker,
@@ -154,10 +156,27 @@ def check(settings: Settings) -> None:
     OutputError: they ask for something else than shards of Parquet.
     MissingExtraError: Ray is not installed.
     """
-    if settings.shards != "parquet":
-        form = settings.shards or settings.encoding.format
-        raise OutputError(f"workers of a Ray cluster make Parquet shards, not {form}; add --format parquet")
+    if settings.format != "parquet":
+        raise ArgumentError(f"jobs on a Ray cluster write Parquet shards, not {settings.format}; add --format parquet")
     ray()
+
+
+def resolve_ray_job(model: str | os.PathLike[str], settings: Settings, verify: bool = True) -> JobRequest:
+    """Resolve the settings of a job on a Ray cluster, as `resolve_job` does.
+
+    Raises:
+        ArgumentError: If the format is not Parquet, or a method is registered in this process only.
+        SeewhyError: As `resolve_job` and `Explainer`.
+    """
+    check(settings)
+    request = resolve_job(Explainer(model, ["cpu"], 1, verify), settings)
+    for one in request.methods:
+        if "module" in origins.get(one.name, {}):
+            raise ArgumentError(
+                f"method {one.name} is registered in this process only, and Ray workers lack it; put it into a file of "
+                f"its own and give that as a plugin"
+            )
+    return request
 
 
 def asks_for_gpu(providers: Sequence[Provider]) -> bool:
@@ -177,10 +196,9 @@ class RayJob(FolderJob):
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        request: JobRequest,
         inputs: Inputs,
         folder: str | os.PathLike[str],
-        settings: Settings,
         workers: WorkerPlan | None = None,
         *,
         providers: Sequence[Provider] | None = None,
@@ -190,39 +208,39 @@ class RayJob(FolderJob):
         stop: threading.Event | None = None,
         notice: Callable[[str], object] | None = None,
     ) -> None:
-        """Settle what to do, and have one worker try whether it could; nothing is written yet.
+        """Prepare the job, and have one worker try whether it can do the work; nothing is written yet.
 
         Args:
-            model, providers, verify: as for `Explainer`, on the workers; no providers is the CPU, or CUDA if they have
-                a GPU.
-            inputs, folder, settings, restart, changed, stop, notice: as for `FolderJob`. Shards are Parquet files.
-            workers: None is `WorkerPlan()`.
+            request: What `resolve_ray_job` returned.
+            inputs: The images; archives are refused.
+            folder: Folder for the results.
+            workers: Number and resources of the workers; None is `WorkerPlan()`.
+            providers: Execution providers on the workers; none is the CPU, or CUDA if the workers have a GPU.
+            verify: Whether workers verify the SHA-256 of the model file.
+            restart: As in `FolderJob`.
+            changed: As in `FolderJob`.
+            stop: As in `FolderJob`.
+            notice: As in `FolderJob`.
 
         Raises:
-            SeewhyError: something of this is wrong, or a worker could not do it.
+            ArgumentError: If there are archives among the images.
+            ClusterError: If the cluster has no room for a worker, or a worker differs from the driver.
         """
-        explainer = Explainer(model, ["cpu"], 1, verify)
-        super().__init__(
-            explainer, inputs, folder, settings, restart=restart, changed=changed, stop=stop, notice=notice
-        )
+        super().__init__(request, inputs, folder, restart=restart, changed=changed, stop=stop, notice=notice)
+        if inputs.total is None:
+            raise ArgumentError(
+                "tar archives cannot be distributed among Ray workers; unpack them, or explain them without --ray"
+            )
         self._workers = WorkerPlan() if workers is None else workers
         self._count, self._threads = room_for(self._workers)
         self._job = {
-            "model": os.path.abspath(model),
+            "model": os.path.abspath(request.explainer.path),
             "providers": list(providers or (["cuda", "cpu"] if self._workers.gpu else ["cpu"])),
             "threads": self._threads,
             "verify": verify,
         }
         self._place = os.getcwd() if inputs.relative else None
         self._found = self._look()
-
-    def _check(self) -> None:
-        check(self.settings)
-        if self._inputs.total is None:
-            raise ImageError(
-                "tar archives cannot be shared out among Ray's workers; unpack them, or explain them without --ray"
-            )
-        super()._check()
 
     def _facts(self) -> provenance.Facts:
         return {**super()._facts(), "providers": list(self._found["providers"])}
@@ -249,17 +267,16 @@ class RayJob(FolderJob):
                 ) from error
         if "failure" in found:
             raise rebuild_error(*found["failure"])
-        require_same_facts(found, {**hashes(self._explainer), "versions": provenance.software_versions()})
+        require_same_facts(found, {**hashes(self.request.explainer), "versions": provenance.software_versions()})
         return found
 
     def _explained(
-        self, source: Iterator[ImageInput], folder: output_folder.Folder, left: int | None
+        self, tasks: Iterator[ImageTask], folder: output_folder.Folder, left: int | None
     ) -> Generator[Outcome, None, None]:
-        many = any(METHODS[name].multi_pass is not None for name in self.settings.methods)
-        most = _RUNS if many else _RUNS * self.settings.batch_size
+        most = _RUNS if self.request.has_multi_pass else _RUNS * self.request.settings.batch_size
         size = most if left is None else max(1, min(most, -(-left // (self._count * _PIECES))))
         numbers, expected = count(), count()
-        while pieces := input_tables(islice(source, WAVE), size, numbers):
+        while pieces := input_tables((task.input for task in islice(tasks, WAVE)), size, numbers):
             yield from self._wave(pieces, expected)
 
     def _wave(self, pieces: list[Any], expected: Iterator[int]) -> Iterator[Outcome]:
@@ -277,7 +294,7 @@ class RayJob(FolderJob):
             raise ClusterError(f"the Ray cluster left out the answers for {left} images; report a bug")
 
     def _tables(self, pieces: list[Any]) -> Iterator[Any]:
-        settings, size = self.settings, pieces[0].num_rows
+        settings, size = self.request.settings, pieces[0].num_rows
         dataset = ray().data.from_arrow(pieces)
         pieces.clear()
         dataset.context.execution_options.preserve_order = True
@@ -289,9 +306,10 @@ class RayJob(FolderJob):
                 "place": self._place,
                 **self._job,
                 "method": list(settings.methods),
-                "target": list(settings.targets),
+                "target": list(self.request.targets),
                 "top": settings.top,
                 "options": settings.options,
+                "plugins": [read_plugin(path) for path in settings.plugins],
                 "full_size": settings.full_size,
                 "fast_decode": settings.fast_decode,
                 "batch_size": settings.batch_size,

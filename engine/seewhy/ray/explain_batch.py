@@ -22,7 +22,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,11 +29,15 @@ from numpy.typing import NDArray
 
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.bulk.explain_files import explain_rows, job_targets, validate_settings
-from seewhy.bulk.settings import BATCH_SIZE, Settings
+from seewhy.bulk.explain_files import explain_rows
+from seewhy.bulk.job_defaults import BATCH_SIZE
+from seewhy.bulk.job_request import resolve_job
+from seewhy.bulk.outcomes import ImageTask
+from seewhy.bulk.settings import Settings
 from seewhy.errors import ImageError, TargetError
 from seewhy.explainer.explainer import Explainer, MethodOptions
 from seewhy.inputs.image_inputs import ImageInput
+from seewhy.methods.plugins import Plugin, load_plugin
 from seewhy.runtime.providers import Provider
 from seewhy.tables import table_columns
 from seewhy.tables.table_columns import ShardEntry
@@ -82,6 +85,7 @@ class ExplainBatch:
         threads: int | None = 1,
         verify: bool = True,
         records: bool = False,
+        plugins: Sequence[str | os.PathLike[str] | Plugin] = (),
     ) -> None:
         """Read the model file and check everything that can be checked without an image.
 
@@ -106,21 +110,19 @@ class ExplainBatch:
         table_columns.pyarrow()
         table_columns.check_dtype(dtype)
         self._explainer = Explainer(model, providers, threads, verify)
-        wanted = [] if target is None else [target] if isinstance(target, (int, str)) else list(target)
-        if not is_integer(batch_size) or batch_size < 1:
-            raise ImageError(f"batch_size must be a positive integer, not {brief(batch_size)}")
+        for plugin in plugins:
+            plugin.load() if isinstance(plugin, Plugin) else load_plugin(plugin)
         settings = Settings(
-            [method] if isinstance(method, str) else list(dict.fromkeys(method)),
-            wanted,
+            [method] if isinstance(method, str) else list(method),
+            () if target is None else target,  # type: ignore[arg-type]
             top,
             batch_size=batch_size,
             options={} if options is None else options,
-            shards="parquet",
+            format="parquet",
             full_size=full_size,
             fast_decode=fast_decode,
         )
-        validate_settings(self._explainer, settings)
-        self._settings = replace(settings, targets=job_targets(self._explainer, wanted))
+        self._request = resolve_job(self._explainer, settings)
         self._dtype, self._records = dtype, records
 
     @property
@@ -135,9 +137,9 @@ class ExplainBatch:
             TargetError: a row names a class, and several are asked for of each image.
             OutputError, ProviderError: what concerns all images: onnxruntime failed, memory is short.
         """
-        others, methods = self._others(batch), self._settings.methods
+        others, methods = self._others(batch), self._request.settings.methods
         given = list(_inputs(batch))
-        outcomes = explain_rows(self._explainer, [one for one, _ in given], self._settings)
+        outcomes = explain_rows(self._request, [ImageTask(one) for one, _ in given])
         entries = [
             ShardEntry({**outcome.record, "path": path}, outcome.rows)
             for outcome, (_, path) in zip(outcomes, given, strict=True)
@@ -183,7 +185,7 @@ def _inputs(batch: Batch) -> Iterator[tuple[ImageInput, str | None]]:
         path, identity, target = (_at(batch, name, row) for name in ("path", "id", "target"))
         identity = None if identity is None else str(identity)
         called = path if isinstance(path, str) else identity or f"image {row} of a batch"
-        item = _IMAGES[kinds[0]](ImageInput(called, PurePath(), identity), path, value)
+        item = _IMAGES[kinds[0]](ImageInput(called, identity), path, value)
         yield _with_target(item, target), path if isinstance(path, str) else None
 
 
@@ -220,7 +222,7 @@ def _content(item: ImageInput, path: Any, value: Any) -> ImageInput:
 
 def _pixels(item: ImageInput, path: Any, value: Any) -> ImageInput:
     if isinstance(value, np.ndarray):
-        return _Pixels(item.path, item.name, item.id, item.target, pixels=value)
+        return _Pixels(item.path, item.id, item.target, pixels=value)
     return replace(item, error=ImageError(f"{item.path}: no pixels, but {brief(value)}"))
 
 

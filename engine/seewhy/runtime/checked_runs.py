@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Integers, first_not_finite
-from seewhy.errors import ModelFileError, OutputError
+from seewhy.errors import ModelFileError, NonFiniteError
 from seewhy.runtime import in_graph_maps
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Outputs, SessionCache
@@ -32,15 +32,15 @@ class GraphRunner:
         """Return `outputs` for `feeds`, as `SessionCache.run` does; `images` (N,) says which image a row belongs to.
 
         Raises:
-            ModelFileError: an output has another shape than the contract says.
-            OutputError: an output holds NaN or infinity.
+            ModelFileError: If an output has another shape than the contract says.
+            NonFiniteError: If an output holds NaN or infinity.
         """
         values = self.sessions.run(outputs, feeds)
         self._check_shapes({**feeds, **values}, len(images))
         for name, value in values.items():
             row = first_not_finite(value)
             if row is not None:
-                raise OutputError(
+                raise NonFiniteError(
                     f"{self.model.path}: {name} of image {images[row]} holds NaN or infinity, so there is nothing to "
                     f"show; check the model's weights and preprocessing"
                 )

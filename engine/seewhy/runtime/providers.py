@@ -10,7 +10,7 @@ import onnxruntime
 
 from seewhy._shared.text import brief, first_line
 from seewhy.contract import constants as contract
-from seewhy.errors import ProviderError
+from seewhy.errors import ArgumentError, ProviderError
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 
@@ -60,7 +60,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[list[tuple[
         providers = [providers]
     asked = [_parse(provider, available) for provider in providers]
     if not asked:
-        raise ProviderError(f"no provider given; available here: {', '.join(available)}")
+        raise ArgumentError(f"no provider given; available here: {', '.join(available)}")
     names = [name for name, _ in asked]
     used = _probe(asked)
     if list(used[: len(names)]) != names:
@@ -88,7 +88,7 @@ def device_of(provider: str, options: Mapping[str, Any]) -> tuple[str, int] | No
     kind, option = MEMORY[provider]
     number = str(options.get(option, 0))  # onnxruntime takes either
     if not (number.isascii() and number.isdecimal() and len(number) < 5):
-        raise ProviderError(f"{provider}: {option} must be an integer from 0, not {brief(options[option])}")
+        raise ArgumentError(f"{provider}: {option} must be an integer from 0, not {brief(options[option])}")
     return kind, int(number)
 
 

@@ -19,7 +19,7 @@ from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief, first_line
 from seewhy.contract import constants as contract
-from seewhy.errors import ModelFileError, ProviderError, SeewhyError
+from seewhy.errors import ArgumentError, ModelFileError, ProviderError, SeewhyError
 from seewhy.runtime import batch_splitting
 from seewhy.runtime.device_binding import DeviceBinding
 from seewhy.runtime.graph_pruning import prune
@@ -60,12 +60,12 @@ def validate_threads(threads: Any) -> int | None:
     """Return a number of threads as an int, or None for one on each usable core.
 
     Raises:
-        ProviderError: If it is not an integer from 1 to `most_threads()`.
+        ArgumentError: If it is not an integer from 1 to `most_threads()`.
     """
     if threads is None:
         return None
     if not is_integer(threads) or not 1 <= threads <= most_threads():
-        raise ProviderError(
+        raise ArgumentError(
             f"threads must be an integer from 1 to {most_threads()} on this machine, not {brief(threads)}; leave it "
             f"out for one thread on each of the {usable_cores()} usable cores"
         )

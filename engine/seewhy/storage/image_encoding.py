@@ -11,10 +11,8 @@ from PIL import Image
 
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.errors import ImageError, OutputError
-
-QUALITY = 90
-"""Of JPEG and WebP pictures, where nobody says otherwise."""
+from seewhy.errors import ArgumentError, ImageError, OutputError
+from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY
 
 # Of overlays of 224x224, level 1 takes a quarter of the default level's time for files 14% larger, level 4 half of the
 # time for 1%. At level 6, writing a picture may take a third of what ResNet-50 takes to explain it.
@@ -36,15 +34,15 @@ _FORMATS = {
     "jpg": _Format("JPEG", 65500, {}, True),  # libjpeg's limit; the format itself would hold 65535
     "webp": _Format("WEBP", 16383, {}, True),
 }
-FORMATS = tuple(_FORMATS)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written: `format` is one of FORMATS, and `quality` (1 to 100) is for those that lose something.
+    """Format and quality of figures: `format` is one of `FIGURE_FORMATS`, `quality` (1 to 100) is for jpg and webp.
 
     Raises:
-        OutputError: an unknown format, one that this Pillow cannot write, or a quality out of range or out of place.
+        ArgumentError: If the format is unknown, or the quality is out of range or given for png.
+        OutputError: If this installation of Pillow cannot write the format.
     """
 
     format: str = "png"
@@ -52,7 +50,7 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.format not in _FORMATS:
-            raise OutputError(f"no picture format {brief(self.format)}; there are {', '.join(FORMATS)}")
+            raise ArgumentError(f"no picture format {brief(self.format)}; there are {', '.join(FIGURE_FORMATS)}")
         known = _FORMATS[self.format]
         Image.init()
         if known.pillow not in Image.SAVE:
@@ -60,11 +58,11 @@ class Encoding:
         if self.quality is None:
             return
         if not known.has_quality:
-            raise OutputError(
+            raise ArgumentError(
                 f"{self.format} loses nothing and has no quality; leave the quality out, or choose jpg or webp"
             )
         if not is_integer(self.quality) or not 1 <= self.quality <= 100:
-            raise OutputError(f"quality must be an integer from 1 to 100, not {brief(self.quality)}")
+            raise ArgumentError(f"quality must be an integer from 1 to 100, not {brief(self.quality)}")
         object.__setattr__(self, "quality", int(self.quality))  # a NumPy integer could not be written to run.json
 
     def save(self, picture: Image.Image, file: IO[bytes]) -> None:

@@ -311,7 +311,7 @@ class Manifest:
             raise OutputError(f"{path}: cannot be checked: {error.strerror or error}") from None
 
     def _insert_line(self, number: int, record: Record, is_lost: bool) -> None:
-        key = _packed((record["path"], record["id"], record["asked"]))
+        key = _packed((record["path"], record["id"], record["target"]))
         files, shard, read = record.get("files"), record.get("shard"), record.get("input") or {}
         values = (
             *(key, record["status"], number),

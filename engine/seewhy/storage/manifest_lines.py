@@ -126,7 +126,7 @@ def _parsed(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
         known = isinstance(record, dict) and record["status"] in (DONE, FAILED)
-        known = known and isinstance(record["path"], str) and {"id", "asked"} <= record.keys()
+        known = known and isinstance(record["path"], str) and {"id", "target"} <= record.keys()
         known = known and isinstance(record.get("lines", 1), int) and record.get("lines", 1) > 0
         known = known and _is_input(record.get("input"))
         results = [*record.get("files", ()), *([record["shard"]] if "shard" in record else ())]

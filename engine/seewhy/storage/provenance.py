@@ -19,7 +19,7 @@ from seewhy._version import __version__
 from seewhy.errors import OutputError
 
 NAME = "run.json"
-SCHEMA = 1
+SCHEMA = 2
 
 Facts: TypeAlias = "dict[str, Any]"
 

@@ -11,9 +11,10 @@ import numpy as np
 from seewhy._shared.arrays import Floats
 from seewhy._shared.regular_files import MISSING
 from seewhy.errors import SeewhyError
-from seewhy.explainer.explanation import Explanation, class_name
+from seewhy.explainer.explanation import Explanation
+from seewhy.explainer.prediction import class_name
 from seewhy.inputs.image_inputs import ImageInput
-from seewhy.methods.registry import METHODS
+from seewhy.methods.method import Method
 from seewhy.storage.manifest_lines import DONE, FAILED, Record
 from seewhy.targets.class_targets import top_classes
 
@@ -58,22 +59,22 @@ def result_rows(results: Mapping[str, Explanation], image: int, full_size: bool)
     for name, result in results.items():
         values = result.heatmaps if full_size or result.maps is None else result.maps
         each = values[image].reshape(-1, *values.shape[-2:])
-        text = postprocessing(name, full_size, result.context.height, result.context.width)
+        text = postprocessing(result.request.method, full_size, result.context.height, result.context.width)
         for target, heatmap in zip(result.targets_of(image), each, strict=True):
             made.append(ResultRow(name, target, np.array(heatmap), text))
     return made
 
 
-def postprocessing(method: str, full_size: bool, height: int, width: int) -> str:
-    """How to make a heatmap in [0,1] of what a row holds, step by step."""
-    if full_size or not METHODS[method].is_map:
+def postprocessing(method: Method, full_size: bool, height: int, width: int) -> str:
+    """Return the steps that turn what a row holds into a heatmap in [0, 1], as text."""
+    if full_size or not method.is_map:
         return "ready"
-    relu = "relu; " if METHODS[method].rectified else ""
+    relu = "relu; " if method.rectified else ""
     return f"{relu}bilinear, half-pixel centres, to {height}x{width}; min-max to 0..1"
 
 
 def _start(item: ImageInput, status: str) -> Record:
-    record: Record = {"path": item.path, "id": item.id, "asked": item.target, "status": status}
+    record: Record = {"path": item.path, "id": item.id, "target": item.target, "status": status}
     if item.stamp is not None:
         archive = {} if item.archive is None else {"archive": item.archive}
         missing = item.stamp == MISSING

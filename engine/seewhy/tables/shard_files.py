@@ -11,10 +11,10 @@ from typing import IO, Any
 import numpy as np
 
 from seewhy._shared.text import brief
-from seewhy.errors import OutputError
+from seewhy.errors import ArgumentError
+from seewhy.storage.format_names import SHARD_FORMATS
 from seewhy.tables.table_columns import ShardEntry, TableRow, arrow_table, columns, pyarrow, table_rows
 
-FORMATS = ("npz", "parquet")
 FOLDER = "shards"
 
 
@@ -36,11 +36,11 @@ def name(number: int, form: str) -> str:
 
 def check(form: str) -> None:
     """Raises:
-    OutputError: there is no such format.
+    ArgumentError: there is no such format.
     MissingExtraError: the format needs a package that is not installed.
     """
-    if form not in FORMATS:
-        raise OutputError(f"no format of shards {brief(form)}; there are {', '.join(FORMATS)}")
+    if form not in SHARD_FORMATS:
+        raise ArgumentError(f"no format of shards {brief(form)}; there are {', '.join(SHARD_FORMATS)}")
     if form == "parquet":
         pyarrow()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats
 from seewhy._shared.text import brief
-from seewhy.errors import MissingExtraError, OutputError
+from seewhy.errors import ArgumentError, MissingExtraError
 from seewhy.storage.manifest_lines import Record
 from seewhy.tables.result_rows import TOP, ResultRow
 
@@ -100,7 +100,7 @@ def arrow_table(rows: Sequence[TableRow], model: str, dtype: str = "float32") ->
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        OutputError: there is no such dtype.
+        ArgumentError: there is no such dtype.
     """
     pa = pyarrow()
     check_dtype(dtype)
@@ -131,10 +131,10 @@ def _types(pa: Any) -> dict[str, Any]:
 
 def check_dtype(dtype: str) -> None:
     """Raises:
-    OutputError: heatmaps cannot be stored as that.
+    ArgumentError: heatmaps cannot be stored as that.
     """
     if dtype not in DTYPES:
-        raise OutputError(f"heatmaps cannot be stored as {brief(dtype)}; there are {', '.join(DTYPES)}")
+        raise ArgumentError(f"heatmaps cannot be stored as {brief(dtype)}; there are {', '.join(DTYPES)}")
 
 
 def compact(heatmap: Floats, dtype: str) -> tuple[NDArray[Any], float, float]:

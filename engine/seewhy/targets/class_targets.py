@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.checks import is_integer
+from seewhy._shared.suggestions import did_you_mean_one_of
 from seewhy._shared.text import brief
 from seewhy.contract.constants import PREDICTED
 from seewhy.errors import TargetError
@@ -18,35 +21,81 @@ Target: TypeAlias = int | str
 """A class index or a label."""
 
 _SHOWN = 5
+"""Largest number of classes in one message."""
+
+
+@dataclass(frozen=True)
+class TargetRequest:
+    """The classes to explain for N images."""
+
+    indices: Integers | None
+    """Class indices, int64 of shape (N, K); `constants.PREDICTED` stands for the predicted class. None asks for the K
+    classes with the highest logits, best first."""
+    per_image: int
+    """K, the number of classes for each image."""
+    nested: bool
+    """Whether results have an axis for the classes. Without it, K is 1."""
+
+
+def resolve_request(
+    target: Any, top: Any, images: int, class_count: int, labels: Sequence[str] | None
+) -> TargetRequest:
+    """Resolve the arguments `target` and `top` of `Explainer.explain`.
+
+    Args:
+        target: None (the predicted class), a class index, a label, a list of N of these, or a nested list or (N, K)
+            array for K classes of each image.
+        top: Number of classes with the highest logits to explain instead, or None.
+        images: N, the number of images.
+        class_count: Number of classes of the model.
+        labels: Labels of all classes, or None.
+
+    Raises:
+        TargetError: If both are given, or one of them is not valid.
+    """
+    if top is not None:
+        if target is not None:
+            raise TargetError(f"give target or top, not both (target={brief(target)}, top={brief(top)})")
+        return TargetRequest(None, validate_top(top, class_count), True)
+    indices = resolve_targets(target, images, class_count, labels)
+    nested = indices.ndim == 2
+    return TargetRequest(indices if nested else indices[:, None], indices.shape[1] if nested else 1, nested)
 
 
 def read_target(text: str) -> Target:
-    """What a user wrote as target: digits are a class index, all else a label."""
+    """Return the target that a text means: digits are a class index, everything else is a label."""
     digits = text.removeprefix("-")
-    # Python refuses to read integers of thousands of digits; no label or index is that long.
+    # Python refuses to read integers of thousands of digits. No label or index is that long.
     return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else text
 
 
 def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence[str] | None) -> Integers:
-    """Return (N,) or (N,K) class indices for N `images`; `constants.PREDICTED` stands for the predicted class.
+    """Resolve targets to class indices.
 
-    `target` is None (the predicted class), an index, a label, a flat list of N of these (one per image), or a nested
-    list or (N,K) array (K per image).
+    Args:
+        target: None (the predicted class), an index, a label, a flat list of N of these (one for each image), or a
+            nested list or (N, K) array (K for each image). A text of digits is an index.
+        images: N, the number of images.
+        class_count: Number of classes of the model.
+        labels: Labels of all classes, or None.
+
+    Returns:
+        Class indices, int64 of shape (N,) or (N, K); `constants.PREDICTED` stands for the predicted class.
 
     Raises:
-        TargetError: an index out of range, an unknown or ambiguous label, the wrong number, or a ragged list.
+        TargetError: If an index is out of range, a label is unknown or ambiguous, or the number of targets is wrong.
     """
     each = target if isinstance(target, (list, tuple)) else [target]
     if any(isinstance(one, np.ma.MaskedArray) for one in each):
-        raise TargetError("targets are a masked array; give its values with those that are masked filled in")
+        raise TargetError("targets must not be a masked array; call its filled() method first")
     if isinstance(target, np.ndarray):
         target = target.tolist()
     if not isinstance(target, (list, tuple)):
         return np.full(images, _index(target, class_count, labels), np.int64)
     if len(target) != images:
         raise TargetError(
-            f"{len(target)} targets for {images} images; give one for each image, or for several classes of an image "
-            f"a list of lists"
+            f"{len(target)} targets are given for {images} images; give one target for each image, or a list of lists "
+            f"for several classes of each image"
         )
     target = [row.tolist() if isinstance(row, np.ndarray) else row for row in target]
     rows = [isinstance(row, (list, tuple)) for row in target]
@@ -61,7 +110,15 @@ def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence
 
 
 def top_classes(logits: Floats, count: int) -> Integers:
-    """(N,classes) -> (N,count): the classes with the highest logits, best first; ties go to the lower index."""
+    """Return the classes with the highest logits, best first; of equal logits the lower index comes first.
+
+    Args:
+        logits: Logits, float32 of shape (N, classes).
+        count: K, the number of classes to return for each image.
+
+    Returns:
+        Class indices, int64 of shape (N, K).
+    """
     order = np.argsort(-logits, axis=1, kind="stable")
     return order[:, :count].astype(np.int64)
 
@@ -70,7 +127,7 @@ def validate_top(top: Any, class_count: int) -> int:
     """Return `top` as an int.
 
     Raises:
-        TargetError: it is not an integer from 1 to `class_count`.
+        TargetError: If it is not an integer from 1 to `class_count`.
     """
     if not is_integer(top) or not 1 <= top <= class_count:
         raise TargetError(f"top must be an integer from 1 to {class_count}, not {brief(top)}")
@@ -81,9 +138,11 @@ def _index(value: Any, class_count: int, labels: Sequence[str] | None) -> int:
     if value is None:
         return PREDICTED
     if isinstance(value, str):
+        value = read_target(value)
+    if isinstance(value, str):
         return find_label(value, labels)
     if not is_integer(value):
-        raise TargetError(f"a target is a class index or a label, not {brief(value)} ({type(value).__name__})")
+        raise TargetError(f"a target must be a class index or a label, not {brief(value)} ({type(value).__name__})")
     if not 0 <= value < class_count:
         raise TargetError(f"target {value} is out of range: the model has classes 0 to {class_count - 1}")
     return int(value)
@@ -92,14 +151,14 @@ def _index(value: Any, class_count: int, labels: Sequence[str] | None) -> int:
 def find_label(text: str, labels: Sequence[str] | None) -> int:
     """Return the index of the class called `text`.
 
-    Tried in turn: the label as written, without regard to case, and one of its comma-separated synonyms ("tabby" for
-    "tabby, tabby cat"). The first of these that finds a class decides.
+    The label is compared as written, then without regard to case, then with the comma-separated synonyms of each label
+    ("tabby" for "tabby, tabby cat"). The first of these comparisons that finds a class decides.
 
     Raises:
-        TargetError: no such label, or more than one.
+        TargetError: If no class or more than one class is called so, or the model file holds no labels.
     """
     if labels is None:
-        raise TargetError(f"target {text!r}: the model file holds no labels; give a class index")
+        raise TargetError(f"target {text!r} is a label, but the model file holds no labels; give a class index")
     wanted = text.strip().casefold()
     tests = (
         lambda label: label == text,
@@ -111,12 +170,25 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
         if len(found) == 1:
             return found[0]
         if found:
-            raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)}; give the index")
+            raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
+    raise TargetError(
+        f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(wanted, labels))}"
+    )
+
+
+def _close_labels(wanted: str, labels: Sequence[str]) -> list[str]:
+    """Return labels close to `wanted`: those that contain it as a word first, then as a part, then similar ones."""
+    if not wanted:
+        return []
+    word = re.compile(rf"\b{re.escape(wanted)}\b")
     names = {name: label for label in labels for name in (*_synonyms(label), label.casefold())}
-    close = dict.fromkeys(names[name] for name in difflib.get_close_matches(wanted, names, n=_SHOWN, cutoff=0.6))
-    close.update(dict.fromkeys(label for label in labels if wanted and wanted in label.casefold()))
-    hint = f"; close: {', '.join(list(close)[:_SHOWN])}" if close else ""
-    raise TargetError(f"no label {text!r} among the model's {len(labels)} classes{hint}")
+    similar = difflib.get_close_matches(wanted, names, n=_SHOWN, cutoff=0.6)
+    found = [
+        *(label for label in labels if word.search(label.casefold())),
+        *(label for label in labels if wanted in label.casefold()),
+        *(names[name] for name in similar),
+    ]
+    return list(dict.fromkeys(found))[:_SHOWN]
 
 
 def _synonyms(label: str) -> list[str]:

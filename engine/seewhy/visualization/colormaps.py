@@ -13,7 +13,7 @@ import numpy as np
 
 from seewhy._shared.arrays import Bytes
 from seewhy._shared.text import brief
-from seewhy.errors import OutputError
+from seewhy.errors import ArgumentError
 
 # Base 85 of the 768 bytes R G B R G B ...
 _TABLES = {
@@ -98,10 +98,10 @@ def palette(name: str) -> Bytes:
     """Return a colour map's (256,3) uint8 table, read-only.
 
     Raises:
-        OutputError: there is no colour map of this name.
+        ArgumentError: If there is no color map of this name.
     """
     if not isinstance(name, str) or name not in PALETTES:
-        raise OutputError(f"no colour map {brief(name)}; there are {', '.join(PALETTES)}")
+        raise ArgumentError(f"no colour map {brief(name)}; there are {', '.join(PALETTES)}")
     return _table(name)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from seewhy._core import gradient_rgb, overlay, overlay_maps
 from seewhy._shared.arrays import Bytes, Floats
 from seewhy._shared.text import brief
-from seewhy.errors import OutputError
+from seewhy.errors import ArgumentError
 from seewhy.images.preprocessing import ModelView
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
@@ -26,7 +26,7 @@ def overlays(
     """Lay (N,H,W) heatmaps in [0,1] over N photographs: N RGB images.
 
     Raises:
-        OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
+        ArgumentError: an unknown colour map or canvas, or an alpha outside [0,1].
         ImageError: the original photograph can no longer be read.
     """
     check(colormap, alpha, canvas)
@@ -43,7 +43,7 @@ def map_overlays(
     """The same on the model's view, of (N,h,w) maps, in one pass over the photographs.
 
     Raises:
-        OutputError: an unknown colour map, or an alpha outside [0,1].
+        ArgumentError: an unknown colour map, or an alpha outside [0,1].
     """
     check(colormap, alpha)
     colours = palette(colormap)
@@ -52,13 +52,13 @@ def map_overlays(
 
 def check(colormap: str, alpha: float, canvas: str = "model") -> None:
     """Raises:
-    OutputError: an unknown colour map or canvas, or an alpha outside [0,1].
+    ArgumentError: an unknown colour map or canvas, or an alpha outside [0,1].
     """
     palette(colormap)
     if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-        raise OutputError(f"alpha must be from 0 to 1, not {brief(alpha)}")
+        raise ArgumentError(f"alpha must be from 0 to 1, not {brief(alpha)}")
     if canvas not in CANVASES:
-        raise OutputError(f"no canvas {brief(canvas)}; there are {', '.join(CANVASES)}")
+        raise ArgumentError(f"no canvas {brief(canvas)}; there are {', '.join(CANVASES)}")
 
 
 def _views(photos: Sequence[ModelView]) -> Bytes:
@@ -69,11 +69,11 @@ def gradient_pictures(gradients: Floats) -> list[Image.Image]:
     """(N,C,H,W), C 1 or 3 -> N RGB images: each scaled as a whole, minimum to 0 and maximum to 255.
 
     Raises:
-        OutputError: there are neither 1 nor 3 channels.
+        ArgumentError: there are neither 1 nor 3 channels.
     """
     channels = gradients.shape[1]
     if channels not in (1, 3):
-        raise OutputError(f"gradients of {channels} channels cannot be drawn as RGB; use the attributions themselves")
+        raise ArgumentError(f"gradients of {channels} channels cannot be drawn as RGB; use the attributions themselves")
     return [Image.fromarray(picture) for picture in gradient_rgb(gradients)]
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError, TargetError
+from seewhy import Explainer, ImageError, OutputError, Settings, TargetError
 from seewhy.bulk import explain_files
-from seewhy.bulk.explain_files import Outcome, Settings
+from seewhy.bulk.job_request import resolve_job
+from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.pending_images import pending_images
 from seewhy.contract import checksum
-from seewhy.inputs.image_inputs import ImageInput, Inputs
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage import output_folder
-from seewhy.storage.image_encoding import Encoding
 from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny, load
 
@@ -44,42 +44,42 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[ImageInput]:
+def find_images(paths: Sequence[str | Path], folder: str | Path) -> list[ImageTask]:
     return list(pending_images(Inputs(paths, folder)))
 
 
 def outcomes_of(
     explainer: Explainer,
-    found: list[ImageInput],
+    found: list[ImageTask],
     folder: Path,
     settings: Settings,
     progress: Callable[[int, int], object] | None = None,
 ) -> Iterator[Outcome]:
-    place = output_folder.Folder(folder, [item.path for item in found])
-    return explain_files.explain_files(explainer, found, place, settings, progress, len(found))
+    place = output_folder.Folder(folder, [item.input.path for item in found])
+    return explain_files.explain_files(resolve_job(explainer, settings), found, place, progress, len(found))
 
 
-def run(explainer: Explainer, found: list[ImageInput], folder: Path, settings: Settings) -> list[Outcome]:
+def run(explainer: Explainer, found: list[ImageTask], folder: Path, settings: Settings) -> list[Outcome]:
     return list(outcomes_of(explainer, found, folder, settings))
 
 
 def test_images_below_a_folder_are_found(photos: Path) -> None:
     found = find_images([photos], photos / "out")
     expected = ["B.PNG", "a.jpg", "deep/a.jpg", "deep/er/c.webp"]
-    assert [item.path for item in found] == [str(photos / name) for name in expected]
-    assert [item.name.as_posix() for item in found] == ["B", "a", "deep/a", "deep/er/c"]
+    assert [item.input.path for item in found] == [str(photos / name) for name in expected]
+    assert [task.result_name.as_posix() for task in found] == ["B", "a", "deep/a", "deep/er/c"]
 
 
 def test_files_named_are_always_tried(photos: Path) -> None:
     paths = [photos / "notes.txt", photos / "none.jpg", photos / "a.jpg"]
-    assert [item.path for item in find_images(paths, "out")] == [str(path) for path in paths]
-    assert [item.name for item in find_images(paths, "out")] == [PurePath(path.stem) for path in paths]
+    assert [task.input.path for task in find_images(paths, "out")] == [str(path) for path in paths]
+    assert [task.result_name for task in find_images(paths, "out")] == [PurePath(path.stem) for path in paths]
 
 
 def test_each_file_once(photos: Path) -> None:
     (photos / "link.jpg").symlink_to(photos / "a.jpg")
     found = find_images([photos / "a.jpg", photos, photos / "deep"], "out")
-    assert len({Path(item.path).resolve() for item in found}) == len(found) == 4
+    assert len({Path(task.input.path).resolve() for task in found}) == len(found) == 4
 
 
 def test_links_to_folders_are_not_followed(photos: Path) -> None:
@@ -218,7 +218,7 @@ def test_methods_of_many_passes_finish_image_by_image(photos: Path, explainer: E
         assert next(outcomes).error is None
         assert len(names(tmp_path / "out")) == 3 * done
         assert sum(step == (8, 8) for step in passes) == done
-    together = explainer.explain([item.path for item in found], "scorecam")
+    together = explainer.explain([item.input.path for item in found], "scorecam")
     picture = load(tmp_path / "out" / "deep" / "a.scorecam.png").astype(int)
     assert np.abs(picture - np.asarray(together.overlays()[2])).max() <= 4
 
@@ -260,7 +260,7 @@ def test_the_same_bytes_for_any_number_of_threads(many: Path, model_path: Path, 
     found: list[dict[str, bytes]] = []
     for threads, size in [(1, 1), (1, 8), (2, 8), (3, 4), (5, 32), (None, 8)]:
         out = tmp_path / f"out-{threads}-{size}"
-        settings = Settings(["gradcam", "guided-backprop"], top=2, batch_size=size, encoding=Encoding("jpg"))
+        settings = Settings(["gradcam", "guided-backprop"], top=2, batch_size=size, format="jpg")
         outcomes = run(Explainer(model_path, threads=threads), find_images([many], out), out, settings)
         assert [outcome.path for outcome in outcomes] == sorted(many.iterdir())
         assert [outcome.path.name for outcome in outcomes if outcome.error] == ["05.jpg", "22.webp"]
@@ -272,7 +272,7 @@ def test_the_same_bytes_for_any_number_of_threads(many: Path, model_path: Path, 
 def test_two_runs_at_the_same_time(many: Path, model_path: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Each waits for the other: one after the other they would never come to an end."""
     meeting = threading.Barrier(2, timeout=30)
-    explain = Explainer.explain
+    explain = Explainer.explain_resolved
     calls = itertools.count()
     threads = set()
 
@@ -282,7 +282,7 @@ def test_two_runs_at_the_same_time(many: Path, model_path: Path, tmp_path: Path,
             meeting.wait()
         return explain(self, *rest, **more)
 
-    monkeypatch.setattr(Explainer, "explain", meet)
+    monkeypatch.setattr(Explainer, "explain_resolved", meet)
     out = tmp_path / "out"
     outcomes = run(Explainer(model_path, threads=2), find_images([many], out), out, Settings(batch_size=7))
     assert sum(outcome.error is None for outcome in outcomes) == 23
@@ -309,7 +309,7 @@ def test_a_folder_that_cannot_be_written_stops_everything(many: Path, model_path
     with pytest.raises(OutputError, match=r"10\.gradcam\.png: cannot be written"):
         for outcome in outcomes_of(Explainer(model_path, threads=2), found, out, Settings(batch_size=2)):
             outcomes.append(outcome.path.name)
-    assert outcomes == [item.short for item in found[:11]]
+    assert outcomes == [task.input.file_name for task in found[:11]]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
 
 
@@ -317,14 +317,14 @@ def test_a_photograph_that_goes_away_costs_itself_alone(
     photos: Path, explainer: Explainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole photograph is read again to be drawn on; by then it may be gone."""
-    explain = Explainer.explain
+    explain = Explainer.explain_resolved
 
     def meanwhile(*arguments: Any, **more: Any) -> Any:
         result = explain(*arguments, **more)
         (photos / "a.jpg").unlink()
         return result
 
-    monkeypatch.setattr(Explainer, "explain", meanwhile)
+    monkeypatch.setattr(Explainer, "explain_resolved", meanwhile)
     found = find_images([photos], tmp_path / "out")
     outcomes = run(explainer, found, tmp_path / "out", Settings(canvas="original"))
     assert [str(outcome.error) for outcome in outcomes if outcome.error] == [
@@ -356,7 +356,7 @@ def test_formats(
     """Every picture is of that format, the contact sheet as well, and shows what the PNG shows."""
     found = find_images([photos], tmp_path / "out")
     methods = ["gradcam", "backprop"]
-    outcomes = run(explainer, found, tmp_path / "out", Settings(methods, encoding=Encoding(kind)))
+    outcomes = run(explainer, found, tmp_path / "out", Settings(methods, format=kind))
     run(explainer, found, tmp_path / "plain", Settings(methods))
     assert outcomes[0].explained[0].figure.suffix == f".{kind}"
     written = names(tmp_path / "out")
@@ -371,7 +371,7 @@ def test_formats(
 
 def test_a_picture_too_large_for_its_format(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     Image.new("RGB", (16384, 8)).save(photos / "wide.png")
-    settings = Settings(canvas="original", encoding=Encoding("webp"))
+    settings = Settings(canvas="original", format="webp")
     outcomes = run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
     assert [outcome.path.name for outcome in outcomes if outcome.error] == ["wide.png"]
     assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp takes at most 16383", str(outcomes[-1].error))

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, OutputError, explain_folder
+from seewhy import ArgumentError, Explainer, explain_folder
 from seewhy.bulk.settings import Settings
-from seewhy.storage import image_encoding
 
 Photo = Callable[..., Image.Image]
 
@@ -24,10 +23,11 @@ def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_p
         "alpha": np.float32(0.5),
         "batch_size": np.uint64(2),
         "raw": np.bool_(True),
-        "encoding": image_encoding.Encoding("jpg", np.int16(80)),  # type: ignore[arg-type]
+        "format": "jpg",
+        "quality": np.int16(80),
     }
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**chosen)).done == 1
-    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "encoding": image_encoding.Encoding("jpg", 80)}
+    plain: Any = {"top": 2, "alpha": 0.5, "raw": True, "format": "jpg", "quality": 80}
     assert explain_folder(explainer, tmp_path / "a.png", tmp_path / "out", Settings(**plain)).already_recorded == 1
     assert len(explainer.explain(tmp_path / "a.png", top=np.uint64(2)).targets[0]) == 2  # type: ignore[call-overload]
 
@@ -35,11 +35,11 @@ def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_p
 @pytest.mark.parametrize("name", ["raw", "full_size", "fast_decode"])
 @pytest.mark.parametrize("value", [2.0, "yes", None, float("nan")])
 def test_switches_are_true_or_false(name: str, value: Any) -> None:
-    with pytest.raises(OutputError, match=f"{name} must be True or False, not"):
+    with pytest.raises(ArgumentError, match=f"{name} must be True or False, not"):
         Settings(**{name: value})
 
 
 @pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
 def test_a_colour_map_is_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
-    with pytest.raises(OutputError, match="no colour map"):
+    with pytest.raises(ArgumentError, match="no colour map"):
         explainer.explain(photo()).overlays(colormap)

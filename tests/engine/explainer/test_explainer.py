@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import seewhy
-from seewhy import Explainer, Explanation, ImageError, MethodError, ModelFileError, ProviderError, TargetError
+from seewhy import ArgumentError, Explainer, Explanation, ImageError, MethodError, ModelFileError, TargetError
 from seewhy.methods.registry import METHODS
 from seewhy.runtime import sessions
 from seewhy.runtime.model_file import ModelFile
@@ -292,7 +292,7 @@ def test_with_threads(model_path: Path) -> None:
     assert explainer.with_threads(None) is explainer and explainer.with_threads(2) is not others[0]
     images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
     assert np.array_equal(explainer.explain(images).heatmaps, others[0].explain(images).heatmaps)
-    with pytest.raises(ProviderError, match=r"threads must be an integer from 1 to \d+ on this machine, not 0"):
+    with pytest.raises(ArgumentError, match=r"threads must be an integer from 1 to \d+ on this machine, not 0"):
         explainer.with_threads(0)
 
 

@@ -7,13 +7,15 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError, explain_folder
 from seewhy.bulk.pending_images import pending_images
-from seewhy.inputs.image_inputs import ImageInput, Inputs
+from seewhy.inputs.image_inputs import Inputs
+from support.files.input_files import with_name
 
 Photo = Callable[..., Image.Image]
 
@@ -21,9 +23,10 @@ Photo = Callable[..., Image.Image]
 LAST = 4090
 
 
-def found(*paths: object) -> dict[str, ImageInput]:
+def found(*paths: object) -> dict[str, Any]:
     """The inputs by their paths, each of which must be there once."""
-    inputs = list(pending_images(Inputs([str(path) for path in paths], "/nowhere/out")))
+    tasks = pending_images(Inputs([str(path) for path in paths], "/nowhere/out"))
+    inputs = [with_name(task) for task in tasks]
     assert len({each.path for each in inputs}) == len({each.name for each in inputs}) == len(inputs)
     return {each.path: each for each in inputs}
 
@@ -78,7 +81,7 @@ def last_folder(root: Path) -> str:
     return last
 
 
-def check_too_long(folder: ImageInput, path: str) -> None:
+def check_too_long(folder: Any, path: str) -> None:
     text = str(folder.error)
     assert folder.path == path and text.startswith(f"{path}: ") and "\n" not in text
     assert f"has {len(os.fsencode(path))} bytes" in text and "change into a folder further down" in text
@@ -156,7 +159,7 @@ def test_everything_else_is_explained_into_shards(form: str, tree: Path, explain
 
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    summary = explain_folder(explainer, tree, tmp_path / "out", Settings(shards=form))
+    summary = explain_folder(explainer, tree, tmp_path / "out", Settings(format=form))
     assert (summary.done, summary.failed) == (2, 3)
 
 

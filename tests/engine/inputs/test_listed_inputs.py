@@ -81,11 +81,11 @@ def test_targets_of_a_list(explainer: Explainer, photo: Photo, tmp_path: Path) -
     summary = explain_folder(explainer, [], tmp_path / "out", lists=[listing])
     records = [json.loads(line) for line in summary.manifest.read_text().splitlines()]
     assert [record["status"] for record in records] == ["done"] * 3 + ["failed"] * 3
-    assert [record["asked"] for record in records] == [3, "moped", None, "nonsense", 6, -1]
+    assert [record["target"] for record in records] == [3, "moped", None, "nonsense", 6, -1]
     assert [record["explained"][0]["class"] for record in records[:2]] == [3, 3]
     assert records[2]["explained"][0]["class"] == records[2]["predicted"]["class"]
     for record, words in zip(
-        records[3:], ("no label 'nonsense'", "target 6 is out of range", "target -1"), strict=True
+        records[3:], ("Unknown label 'nonsense'", "target 6 is out of range", "target -1"), strict=True
     ):
         assert words in record["error"] and record["error"].startswith(record["path"])
 
@@ -100,7 +100,7 @@ def test_standard_input(model_path: Path, photo: Photo, tmp_path: Path, argument
     result = CliRunner().invoke(main, command, input=text)
     assert result.exit_code == 0, result.output
     records = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
-    assert [(Path(record["path"]).name, record["asked"]) for record in records] == [
+    assert [(Path(record["path"]).name, record["target"]) for record in records] == [
         ("b.png", 2 if csv else None),
         ("a.png", None),
     ]

@@ -33,7 +33,7 @@ from support.tiny_model import Tiny
 MANY, BAD = 200, range(0, 200, 23)
 # Of runs that are killed.
 SLOW = Settings(
-    ("smoothgrad",), options={"smoothgrad": {"samples": 15}}, shards="parquet", shard_images=10, full_size=True
+    ("smoothgrad",), options={"smoothgrad": {"samples": 15}}, format="parquet", shard_images=10, full_size=True
 )
 QUIET = [
     pytest.mark.slow,
@@ -97,13 +97,8 @@ def many(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Im
 
 def job_of(model: Path, inputs: Sequence[object], out: Path, **settings: Any) -> Any:
     paths = [str(path) for path in inputs]
-    return cluster_job.RayJob(
-        model,
-        Inputs(paths, out),
-        out,
-        Settings(shards="parquet", shard_images=64, **settings),
-        cluster_job.WorkerPlan(2),
-    )
+    request = cluster_job.resolve_ray_job(model, Settings(format="parquet", shard_images=64, **settings))
+    return cluster_job.RayJob(request, Inputs(paths, out), out, cluster_job.WorkerPlan(2))
 
 
 def assert_same(out: Path, expected: Path) -> None:
@@ -145,7 +140,7 @@ def test_a_worker_is_killed(cluster: Any, model_path: Path, many: Path, tmp_path
         if count == MANY // 4:
             killed = workers()[0]
             os.kill(killed, signal.SIGKILL)
-    explain_folder(model_path, many, tmp_path / "here", Settings(("gradcam", "cam"), shards="parquet", shard_images=64))
+    explain_folder(model_path, many, tmp_path / "here", Settings(("gradcam", "cam"), format="parquet", shard_images=64))
     assert killed is not None
     assert job.done + job.failed == MANY and job.failed == len(BAD)
     assert_same(tmp_path / "there", tmp_path / "here")
@@ -178,9 +173,9 @@ def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, t
     assert 64 <= settled <= 70
     job = job_of(model_path, [many], out)
     assert len(list(job)) == MANY - settled and job.already_recorded == settled
-    explain_folder(model_path, many, tmp_path / "here", Settings(shards="parquet", shard_images=64))
+    explain_folder(model_path, many, tmp_path / "here", Settings(format="parquet", shard_images=64))
     assert read(out).equals(read(tmp_path / "here"))
-    assert explain_folder(model_path, many, out, Settings(shards="parquet", shard_images=64)).already_recorded == MANY
+    assert explain_folder(model_path, many, out, Settings(format="parquet", shard_images=64)).already_recorded == MANY
 
 
 @on_a_cluster
@@ -252,7 +247,7 @@ def processes(session: int) -> dict[int, list[bytes]]:
 @on_a_cluster
 def test_the_cluster_goes_on(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
     """With what one machine has begun."""
-    out, settings = tmp_path / "there", Settings(shards="parquet", shard_images=64)
+    out, settings = tmp_path / "there", Settings(format="parquet", shard_images=64)
     stop = threading.Event()
     begun = explain_folder(model_path, many, out, settings, stop=stop, progress=lambda done, _: stop.set())
     assert 0 < begun.done + begun.failed < MANY
@@ -270,7 +265,7 @@ def test_more_images_than_are_handed_out_at_once(
     monkeypatch.setattr("seewhy.ray.cluster_job.WAVE", 3 * MANY // 4)
     job = job_of(model_path, [many], tmp_path / "there", full_size=True)
     assert len(list(job)) == MANY
-    here = Settings(shards="parquet", shard_images=64, full_size=True)
+    here = Settings(format="parquet", shard_images=64, full_size=True)
     explain_folder(model_path, many, tmp_path / "here", here)
     assert_same(tmp_path / "there", tmp_path / "here")
 

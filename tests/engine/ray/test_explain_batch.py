@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import ClusterError, Explainer, ImageError, MethodError, OutputError, TargetError
+from seewhy import ArgumentError, ClusterError, Explainer, ImageError, MethodError, TargetError
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.ray import ExplainBatch, cluster_job
 from seewhy.ray import worker as ray_worker
@@ -215,7 +215,7 @@ def test_columns_are_not_replaced(explain: ExplainBatch, name: str) -> None:
         ({"target": 6}, TargetError, "out of range"),
         ({"target": 1, "top": 2}, TargetError, "target or top, not both"),
         ({"top": 7}, TargetError, "from 1 to 6"),
-        ({"dtype": "float64"}, OutputError, "cannot be stored as 'float64'; there are float32, float16, uint8"),
+        ({"dtype": "float64"}, ArgumentError, "cannot be stored as 'float64'; there are float32, float16, uint8"),
         ({"batch_size": 0}, ImageError, "batch_size must be a positive integer"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from seewhy import Explainer, OutputError, ProviderError
+from seewhy import ArgumentError, Explainer, NonFiniteError
 from seewhy.runtime import device_binding, providers, sessions
 from seewhy.runtime.device_binding import DeviceBinding
 from seewhy.runtime.in_graph_maps import IN_GRAPH_MAPS, is_map, sources
@@ -149,7 +149,7 @@ def test_map_that_overflows(tmp_path: Path, tiny: Tiny) -> None:
     weights = tiny.weights()
     weights["fc.weight"] = np.full_like(weights["fc.weight"], 3e38)
     path = write(tmp_path / "m.onnx", tiny.proto(weights))
-    with pytest.raises(OutputError, match="NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
         Explainer(path).explain(100 * pixels(), "cam", target=1)
 
 
@@ -213,7 +213,7 @@ def test_options_of_cuda(
 @pytest.mark.parametrize("number", ["first", None, 1.5])
 def test_device_that_is_no_number(model_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
     Started(monkeypatch)
-    with pytest.raises(ProviderError, match="device_id must be an integer from 0, not"):
+    with pytest.raises(ArgumentError, match="device_id must be an integer from 0, not"):
         sessions.SessionCache(ModelFile.read(model_path), [("cuda", {"device_id": number})], None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seewhy import Explainer, OutputError
+from seewhy import Explainer, NonFiniteError
 from seewhy.methods.registry import METHODS
 from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny
@@ -24,7 +24,7 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path: Path, name: str, val
     weights[name].flat[0] = value
     explainer = Explainer(write(tmp_path / "broken.onnx", Tiny().proto(weights)))
     for method in METHODS:
-        with pytest.raises(OutputError, match=r"broken\.onnx: \w+ of image 0 holds NaN or infinity") as raised:
+        with pytest.raises(NonFiniteError, match=r"broken\.onnx: \w+ of image 0 holds NaN or infinity") as raised:
             explainer.explain(pixels(2), method=method, target=0)
         assert "\n" not in str(raised.value)
 
@@ -33,7 +33,7 @@ def test_the_image_that_overflows_is_named(explainer: Explainer) -> None:
     images = pixels(5)
     images[3] *= np.float32(1e38)
     for batch_size in (1, 2, 32):
-        with pytest.raises(OutputError, match=r"logits of image 3 holds NaN or infinity"):
+        with pytest.raises(NonFiniteError, match=r"logits of image 3 holds NaN or infinity"):
             explainer.explain(images, target=[[0, 1]] * 5, batch_size=batch_size)
 
 
@@ -57,7 +57,7 @@ def test_the_image_of_a_later_run_is_named(
         return values
 
     replace_runs(monkeypatch, spoiled)
-    with pytest.raises(OutputError, match=r"m\.onnx: \w+ of image 2 holds NaN or infinity"):
+    with pytest.raises(NonFiniteError, match=r"m\.onnx: \w+ of image 2 holds NaN or infinity"):
         explainer.explain(images, method=method, top=2, batch_size=batch_size, options={method: FEW.get(method, {})})
 
 
@@ -90,7 +90,7 @@ def test_a_map_that_overflows(tmp_path: Path, method: str, sign: int) -> None:
     """Either way: behind a ReLU, -infinity would be a place that says nothing."""
     explainer = overflowing(tmp_path / "m.onnx", sign)
     assert np.isfinite(explainer.explain(BRIGHT, method="eigencam", target=0).logits).all()
-    with pytest.raises(OutputError, match=f"^{method}: the values overflow float32; check the model's weights$"):
+    with pytest.raises(NonFiniteError, match=f"^{method}: the values overflow float32; check the model's weights$"):
         explainer.explain(BRIGHT, method=method, target=0)
 
 
@@ -104,5 +104,5 @@ def test_a_product_that_overflows(tmp_path: Path, method: str, monkeypatch: pyte
 
     replace_runs(monkeypatch, steep)
     options = {method: FEW.get(method, {})}
-    with pytest.raises(OutputError, match=f"^{method}: the values overflow float32; check the model's weights$"):
+    with pytest.raises(NonFiniteError, match=f"^{method}: the values overflow float32; check the model's weights$"):
         explainer.explain(pixels() * 10, method=method, target=0, options=options)

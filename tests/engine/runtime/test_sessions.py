@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from seewhy import Explainer, ModelFileError, ProviderError
+from seewhy import ArgumentError, Explainer, ModelFileError, ProviderError
 from seewhy._shared.cpu_count import most_threads
 from seewhy.runtime import batch_splitting, graph_pruning, sessions
 from seewhy.runtime.model_file import ModelFile
@@ -49,7 +49,7 @@ def test_cuda_that_is_not_there(model_path: Path) -> None:
 
 
 def test_no_provider(model_path: Path) -> None:
-    with pytest.raises(ProviderError, match="no provider given"):
+    with pytest.raises(ArgumentError, match="no provider given"):
         Explainer(model_path, [])
 
 
@@ -100,9 +100,9 @@ def test_fallback_of_one_session_is_an_error(model_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, np.float32(2), most_threads() + 1, 3000, 10**30])
 def test_wrong_threads(model_path: Path, threads: Any) -> None:
     """Thousands of threads would bring the machine to a halt."""
-    with pytest.raises(ProviderError, match=f"threads must be an integer from 1 to {most_threads()} on this machine"):
+    with pytest.raises(ArgumentError, match=f"threads must be an integer from 1 to {most_threads()} on this machine"):
         Explainer(model_path, threads=threads)
-    with pytest.raises(ProviderError, match="threads must be an integer from 1 to"):
+    with pytest.raises(ArgumentError, match="threads must be an integer from 1 to"):
         Explainer(model_path).with_threads(threads)
 
 

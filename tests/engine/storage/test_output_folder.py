@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError
+from seewhy import ArgumentError, Explainer, ImageError, OutputError
 from seewhy._shared.text import printable, safe_folder_name, safe_name, short
-from seewhy.storage.image_encoding import FORMATS, Encoding
+from seewhy.storage.format_names import FIGURE_FORMATS
+from seewhy.storage.image_encoding import Encoding
 from seewhy.storage.output_folder import Folder
 from seewhy.storage.result_files import save_figure
 from seewhy.storage.result_names import unique_names
@@ -160,7 +161,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX limits")
 @pytest.mark.parametrize("missing", [1, 500, 1500])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FIGURE_FORMATS)
 def test_a_picture_that_does_not_fit(form: str, missing: int, tmp_path: Path) -> None:
     """The system takes the first part of it, and says nothing until it is asked to take more."""
     import resource
@@ -255,7 +256,7 @@ def test_formats_and_quality(photo: Photo) -> None:
     ],
 )
 def test_wrong_formats(arguments: tuple, words: str) -> None:
-    with pytest.raises(OutputError, match=re.escape(words)):
+    with pytest.raises(ArgumentError, match=re.escape(words)):
         Encoding(*arguments)
 
 
@@ -278,7 +279,7 @@ def test_largest_pictures(tmp_path: Path, kind: str, side: int) -> None:
 
 
 def test_formats_are_listed() -> None:
-    assert FORMATS == ("png", "jpg", "webp")
+    assert FIGURE_FORMATS == ("png", "jpg", "webp")
 
 
 # Explanation.save.

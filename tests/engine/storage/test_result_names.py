@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seewhy.methods.registry import METHODS
-from seewhy.storage.image_encoding import FORMATS
+from seewhy.storage.format_names import FIGURE_FORMATS
 from seewhy.storage.manifest import NAME as MANIFEST
 from seewhy.storage.provenance import NAME as RUN
 from seewhy.storage.result_names import ResultNames, unique_names
@@ -78,7 +78,7 @@ def check(names: list[PurePath]) -> None:
         assert len(str(name).encode()) < 2000
         # No file that is written for a name is where a folder has to be.
         for method in METHODS:
-            for ending in (*FORMATS, "npz"):
+            for ending in (*FIGURE_FORMATS, "npz"):
                 assert str(name.with_name(f"{name.name}.{method}.{ending}")).casefold() not in folders
     assert not folders & {MANIFEST, RUN} and not any(folder.startswith(".seewhy") for folder in folders)
 

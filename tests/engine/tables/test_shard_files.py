@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, JobSummary, MethodError, Settings, TargetError, __version__, explain_folder
+from seewhy import ArgumentError, Explainer, JobSummary, Settings, TargetError, __version__, explain_folder
 from support.command_line import run
 from support.references.methods import minmax, upsample
 from support.tiny_model import Tiny
@@ -43,10 +43,10 @@ def test_manifest_of_pictures(photos: Path, explainer: Explainer, tmp_path: Path
     found = lines(out)
     assert [Path(line["path"]) for line in found] == [photos / f"{i}.png" for i in range(10)]
     for line in found:
-        assert (line["id"], line["asked"]) == (None, None)
+        assert (line["id"], line["target"]) == (None, None)
         if line["path"].endswith("4.png"):
             assert line["status"] == "failed" and "4.png: not an image" in line["error"]
-            assert set(line) == {"path", "id", "asked", "status", "error", "input", "crc32"}
+            assert set(line) == {"path", "id", "target", "status", "error", "input", "crc32"}
             continue
         assert line["status"] == "done" and "error" not in line
         expected = explainer.explain(line["path"], top=5)
@@ -78,7 +78,7 @@ def test_provenance(photos: Path, model_path: Path, tmp_path: Path) -> None:
 
 def test_npz_shards(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    explain_folder(explainer, photos, out, Settings(shards="npz", shard_images=4))
+    explain_folder(explainer, photos, out, Settings(format="npz", shard_images=4))
     assert [path.name for path in sorted((out / "shards").iterdir())] == ["00000.npz", "00001.npz", "00002.npz"]
     assert [(line["shard"]["path"], line["lines"]) for line in lines(out)] == [
         (f"shards/{i // 4:05}.npz", 4 if i < 8 else 2) for i in range(10)
@@ -104,7 +104,7 @@ def test_parquet_shards(photos: Path, explainer: Explainer, tmp_path: Path, full
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "out"
     methods = ["cam", "gradcam"]
-    explain_folder(explainer, photos, out, Settings(methods, shards="parquet", full_size=full_size))
+    explain_folder(explainer, photos, out, Settings(methods, format="parquet", full_size=full_size))
     table = parquet.read_table(out / "shards")
     assert json.loads(table.schema.metadata[b"seewhy"])["methods"] == methods
     rows = table.to_pylist()
@@ -141,13 +141,13 @@ def test_a_list_with_targets(photos: Path, explainer: Explainer, tmp_path: Path)
     listed = tmp_path / "list.csv"
     listed.write_text(f"id,path,target\nfirst,{one},3\nsecond,{one},espresso\n,{other},\nlast,{other},nonsense\n")
     out = tmp_path / "out"
-    summary = explain_folder(explainer, [], out, Settings(shards="parquet"), lists=[listed])
+    summary = explain_folder(explainer, [], out, Settings(format="parquet"), lists=[listed])
     assert (summary.done, summary.failed) == (3, 1)
     rows = parquet.read_table(out / "shards").to_pylist()
     predicted = int(explainer.explain(other).targets[0])
     assert [row["id"] for row in rows] == ["first", "second", None, "last"]
     assert [row["target"] for row in rows] == [3, 1, predicted, None]
-    assert "no label 'nonsense'" in rows[3]["error"]
+    assert "Unknown label 'nonsense'" in rows[3]["error"]
     for row, target in zip(rows, [3, 1, predicted], strict=False):
         expected = explainer.explain(row["path"], target=target).maps
         assert np.array_equal(np.array(row["heatmap"], np.float32), expected[0].ravel())  # type: ignore[index]
@@ -164,7 +164,7 @@ def test_the_same_bytes_whatever_the_batch_and_the_threads(
     found = []
     for number, (batch_size, threads) in enumerate([(1, 1), (3, 2), (8, 1), (8, 2)]):
         out = tmp_path / f"out{number}"
-        settings = Settings(shards=form, batch_size=batch_size, shard_images=6)
+        settings = Settings(format=form, batch_size=batch_size, shard_images=6)
         explain_folder(Explainer(model_path, threads=threads), photos, out, settings)
         found.append([path.read_bytes() for path in sorted((out / "shards").iterdir())])
     assert len(found[0]) == 2 and all(each == found[0] for each in found)
@@ -207,15 +207,15 @@ def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (Settings(["backprop"], shards="npz"), "backprop has no small map .* ask for full-size"),
-        (Settings(shards="npz", raw=True), "raw numbers are for pictures"),
+        (Settings(["backprop"], format="npz"), "backprop has no low-resolution map .* ask for full-size"),
+        (Settings(format="npz", raw=True), "raw arrays are written beside figures"),
         (Settings(full_size=True), "full-size heatmaps are for shards"),
     ],
 )
 def test_settings_that_contradict_themselves(
     photos: Path, explainer: Explainer, tmp_path: Path, settings: Settings, words: str
 ) -> None:
-    with pytest.raises(MethodError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         explain_folder(explainer, photos, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
 
@@ -226,11 +226,12 @@ def test_command_line(photos: Path, model_path: Path, tmp_path: Path) -> None:
     arguments = ["explain", model_path, photos, "-o", out, "--format", "parquet", "--full-size", "--shard-size", 5]
     result = run(*arguments)
     assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.splitlines()[-1] == f"seewhy: 10 images, 1 failed; see {out / 'manifest.jsonl'}"
+    assert result.stderr.splitlines()[-1] == f"seewhy: 10 images: 9 explained, 1 failed. See {out / 'manifest.jsonl'}"
     again = run(*arguments)
     assert again.exit_code == 1
-    tried = "1 failed, which are not tried again but with --restart"
-    assert again.stderr == f"seewhy: 10 images, 10 of them before, {tried}; see {out / 'manifest.jsonl'}\n"
+    counts = "9 explained, 1 failed (10 of them in earlier attempts)"
+    hint = "Failed images are skipped on resume; use --restart to retry them"
+    assert again.stderr == f"seewhy: 10 images: {counts}. {hint}. See {out / 'manifest.jsonl'}\n"
     assert len(list((out / "shards").iterdir())) == 2
 
 
@@ -243,7 +244,7 @@ def test_without_pyarrow(photos: Path, model_path: Path, tmp_path: Path, monkeyp
 def test_methods_without_a_map_at_full_size(photos: Path, tiny: Tiny, model_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     explainer = Explainer(model_path, threads=1)
-    explain_folder(explainer, photos / "1.png", out, Settings(["backprop"], shards="npz", full_size=True))
+    explain_folder(explainer, photos / "1.png", out, Settings(["backprop"], format="npz", full_size=True))
     with np.load(out / "shards" / "00000.npz") as shard:
         assert shard["heatmap"].shape == (1, *tiny.size) and str(shard["postprocessing"][0]) == "ready"
         assert np.array_equal(shard["heatmap"][0], explainer.explain(photos / "1.png", "backprop").heatmaps[0])

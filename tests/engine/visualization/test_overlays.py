@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, ImageError, OutputError
+from seewhy import ArgumentError, Explainer, ImageError
 from seewhy.contract.metadata import Preprocessing
 from seewhy.images.preprocessing import load_image
 from seewhy.images.resizing import Placement
@@ -42,7 +42,7 @@ def test_palettes_are_complete_and_safe_to_share(name: str) -> None:
 
 
 def test_unknown_palette() -> None:
-    with pytest.raises(OutputError, match="no colour map 'rainbow'; there are jet, turbo, viridis, inferno"):
+    with pytest.raises(ArgumentError, match="no colour map 'rainbow'; there are jet, turbo, viridis, inferno"):
         palette("rainbow")
 
 
@@ -102,18 +102,18 @@ def test_clipped_gradients() -> None:
 
 
 def test_gradients_of_other_channels() -> None:
-    with pytest.raises(OutputError, match="gradients of 4 channels cannot be drawn"):
+    with pytest.raises(ArgumentError, match="gradients of 4 channels cannot be drawn"):
         gradient_pictures(np.zeros((1, 4, 5, 5), np.float32))
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_wrong_alpha(explainer: Explainer, photo: Photo, alpha: float) -> None:
-    with pytest.raises(OutputError, match="alpha must be from 0 to 1"):
+    with pytest.raises(ArgumentError, match="alpha must be from 0 to 1"):
         explainer.explain(photo()).overlays(alpha=alpha)
 
 
 def test_wrong_canvas(explainer: Explainer, photo: Photo) -> None:
-    with pytest.raises(OutputError, match="no canvas 'wall'; there are model, original"):
+    with pytest.raises(ArgumentError, match="no canvas 'wall'; there are model, original"):
         explainer.explain(photo()).overlays(canvas="wall")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seewhy import Explainer, explain_folder
+from seewhy import Explainer, Settings, explain_folder
 from seewhy.bulk.folder_job import FolderJob
+from seewhy.bulk.job_request import resolve_job
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
 from support.jobs.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
@@ -120,7 +121,7 @@ def test_results_of_images_that_the_job_is_not_given_stay(
     before = contents(out)
     changed.write_bytes(changed.read_bytes() + b"\0")
     said: list[str] = []
-    for _ in FolderJob(explainer, Inputs([two], out), out, settings, changed=True, notice=said.append):
+    for _ in FolderJob(resolve_job(explainer, settings), Inputs([two], out), out, changed=True, notice=said.append):
         pass
     if form == "png":
         assert said[-1] == "images that are explained again: 1" and len(lines(out)) == 6
@@ -144,7 +145,7 @@ def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, 
     for line in lines(out)[:3]:
         (out / line["files"][0]["path"]).unlink()
     said: list[str] = []
-    run = FolderJob(explainer, Inputs([two], out), out, notice=said.append)
+    run = FolderJob(resolve_job(explainer, Settings()), Inputs([two], out), out, notice=said.append)
     assert list(run) == [] and run.already_recorded == 3 and len(lines(out)) == 6
     assert said == [
         "images whose results are missing or incomplete: 3",
@@ -168,7 +169,7 @@ def test_an_image_that_was_missing_and_came(explainer: Explainer, tmp_path: Path
 
 def resume_without(explainer: Explainer, images: list[Path], out: Path) -> list[str]:
     said: list[str] = []
-    assert list(FolderJob(explainer, Inputs(images, out), out, notice=said.append)) == []
+    assert list(FolderJob(resolve_job(explainer, Settings()), Inputs(images, out), out, notice=said.append)) == []
     return said
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from seewhy import Explainer, ImageError, OutputError, explain_folder
+from seewhy import Explainer, ImageError, OutputError, SeewhyError, explain_folder
 from seewhy.bulk.folder_job import FolderJob
+from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
@@ -120,7 +121,7 @@ def test_other_images_into_the_same_folder(form: str, explainer: Explainer, tmp_
     paths = [*pictures(monday, 9, 2), *pictures(tuesday, 8, 1)]
     first = explain_folder(explainer, monday, out, broken_jobs.settings(form))
     sizes: list[int] = []
-    run = FolderJob(explainer, Inputs([tuesday], out), out, broken_jobs.settings(form, batch_size=4))
+    run = FolderJob(resolve_job(explainer, broken_jobs.settings(form, batch_size=4)), Inputs([tuesday], out), out)
     for outcome in run:
         sizes.append(1)
         assert run.done + run.failed == len(sizes) <= run.total == 8, outcome
@@ -205,7 +206,7 @@ def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, 
 def test_wrong_settings_are_refused_before_anything_is_done(
     chosen: dict[str, Any], words: str, explainer: Explainer, photos: Path, out: Path
 ) -> None:
-    with pytest.raises(OutputError, match=words):
+    with pytest.raises(SeewhyError, match=words):
         explain_folder(explainer, photos, out, Settings(**chosen))
     assert not out.exists()
 

@@ -236,7 +236,7 @@ def test_bytes_that_are_no_text_in_lists(explainer: Explainer, place: Path, png:
     listed.write_bytes(b"path,id,target\n" + path + b",,3\n" + path + b",,03\n" + path + b",,\n")
     for _ in range(2):
         explain_folder(explainer, [], place / "out", lists=[listed])
-    assert [(line["asked"], line["status"]) for line in lines(place / "out")] == [(3, "done"), (None, "done")]
+    assert [(line["target"], line["status"]) for line in lines(place / "out")] == [(3, "done"), (None, "done")]
     for number, row in enumerate([b",caf\xe9,", b",,esp\xff"]):
         listed.write_bytes(b"path,id,target\n" + path + row + b"\n")
         with pytest.raises(ImageError, match=r"list\.csv: the (id|target) in line 2 is not UTF-8"):
@@ -279,7 +279,7 @@ def test_links_in_place_of_our_own_files(restart: bool, explainer: Explainer, pl
     before = contents(place / "neighbour")
 
     def run() -> None:
-        explain_folder(explainer, place / "in", place / "out", Settings(shards="npz"), restart=restart)
+        explain_folder(explainer, place / "in", place / "out", Settings(format="npz"), restart=restart)
 
     for name, target in [
         ("shards", place / "neighbour"),

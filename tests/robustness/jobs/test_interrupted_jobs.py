@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seewhy import Explainer, OutputError, explain_folder
+from seewhy import Explainer, OutputError, Settings, explain_folder
 from seewhy.bulk.folder_job import FolderJob
+from seewhy.bulk.job_request import resolve_job
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.folder_lock import locked
 from support.jobs import broken_jobs
@@ -46,7 +47,7 @@ def test_unfinished_files_go_when_a_run_begins(explainer: Explainer, photos: Pat
     """Not only when it ends: a disk that they have filled would be full for the next run too."""
     (out / ".seewhy-unfinished").mkdir(parents=True)
     (out / ".seewhy-unfinished" / "0.1.tmp").write_bytes(b"half a picture")
-    with closing(iter(FolderJob(explainer, Inputs([photos], out), out))) as outcomes:
+    with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([photos], out), out))) as outcomes:
         next(outcomes)
         assert not (out / ".seewhy-unfinished" / "0.1.tmp").exists()
 
@@ -107,7 +108,7 @@ def test_a_shard_without_lines_goes(
         lambda line: b'{"path": 1}\n',
         lambda line: re.sub(rb'"status": "\w+"', b'"status": "lost"', line),
         lambda line: line.replace(b'"path": "', b'"path": "\\q'),
-        lambda line: b'{"path": "a", "id": null, "asked": null, "status": "done", "files": [1], "explained": []}\n',
+        lambda line: b'{"path": "a", "id": null, "target": null, "status": "done", "files": [1], "explained": []}\n',
         lambda line: b"\n",
     ],
 )
@@ -253,7 +254,7 @@ def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
 def test_the_second_run_is_refused(
     whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
 ) -> None:
-    with closing(iter(FolderJob(explainer, Inputs([photos], out), out))) as first:
+    with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([photos], out), out))) as first:
         next(first)
         for restart in (False, True):
             with pytest.raises(OutputError, match=rf"another run \(process {os.getpid()} on .*\) is writing here"):

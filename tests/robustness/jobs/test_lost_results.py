@@ -16,6 +16,7 @@ import pytest
 
 from seewhy import Explainer, OutputError, explain_folder
 from seewhy.bulk.folder_job import FolderJob
+from seewhy.bulk.job_request import resolve_job
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
 from support.jobs import broken_jobs
@@ -107,7 +108,7 @@ def test_a_job_that_is_broken_off_while_it_makes_results_again(
     shutil.copytree(whole("npz"), out)
     for name in ("00000.npz", "00002.npz"):
         (out / "shards" / name).unlink()
-    run = FolderJob(explainer, Inputs([photos], out), out, broken_jobs.settings("npz"))
+    run = FolderJob(resolve_job(explainer, broken_jobs.settings("npz")), Inputs([photos], out), out)
     outcomes = iter(run)
     for _ in range(5):
         next(outcomes)
@@ -246,7 +247,7 @@ def test_a_job_that_is_stopped_before_it_goes_on(
         seen.append(str(path))
         return stat(path, *arguments, **more)
 
-    run = FolderJob(explainer, Inputs([photos], out), out, broken_jobs.settings("png"), stop=stop)
+    run = FolderJob(resolve_job(explainer, broken_jobs.settings("png")), Inputs([photos], out), out, stop=stop)
     monkeypatch.setattr(os, "stat", count)
     assert list(run) == [] and run.stopped and len(lines(out)) == COUNT
     assert seen and not [path for path in seen if path.startswith(str(photos)) or path.endswith(".gradcam.png")]
@@ -266,7 +267,7 @@ def test_a_lost_shard_of_images_that_are_not_all_given(
     images = [photos] if gone else [path for path in paths if path != paths[2]]
     said: list[str] = []
     settings = broken_jobs.settings("npz", shard_images=5)
-    run = FolderJob(explainer, Inputs(images, out), out, settings, notice=said.append)
+    run = FolderJob(resolve_job(explainer, settings), Inputs(images, out), out, notice=said.append)
     assert len(list(run)) == 4 and (run.done, run.already_recorded) == (4, 0)
     assert said == [
         "images whose results are missing or incomplete: 5",

@@ -6,9 +6,12 @@ import io
 import os
 import tarfile
 from pathlib import Path, PurePath
+from types import SimpleNamespace
+from typing import Any
 
+from seewhy.bulk.outcomes import ImageTask
 from seewhy.bulk.pending_images import pending_images
-from seewhy.inputs.image_inputs import ImageInput, Inputs
+from seewhy.inputs.image_inputs import Inputs
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -20,13 +23,18 @@ def put(folder: Path, *names: str) -> Path:
     return folder
 
 
-def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[ImageInput]:
-    """Return the inputs that are found for these paths and lists."""
+def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[Any]:
+    """Return the inputs that are found for these paths and lists, each with the name of its results as `name`."""
     inputs = Inputs([os.fspath(p) for p in paths], out, [os.fspath(p) for p in lists])  # type: ignore[call-overload]
-    return list(pending_images(inputs))
+    return [with_name(task) for task in pending_images(inputs)]
 
 
-def names(folder: Path, inputs: list[ImageInput]) -> list[str]:
+def with_name(task: ImageTask) -> Any:
+    """Return the fields of a task's input and the name of its results."""
+    return SimpleNamespace(**vars(task.input), name=task.result_name, key=task.input.key)
+
+
+def names(folder: Path, inputs: list[Any]) -> list[str]:
     """Return the paths of inputs relative to a folder."""
     return [os.path.relpath(each.path, folder) for each in inputs]
 

@@ -45,7 +45,7 @@ def settings(form: str, shard_images: int = 4, **more: Any) -> Settings:
         return Settings(**more)
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    return Settings(shards=form, shard_images=shard_images, **more)
+    return Settings(format=form, shard_images=shard_images, **more)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

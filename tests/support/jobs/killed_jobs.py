@@ -98,7 +98,7 @@ def killed(number: int, model: str, photos: str, folder: Path, form: str) -> boo
             sys.exit(f"run {number} failed with {status}")
         return False
     commit.FILES, commit.SECONDS = 5, 1e9  # the same calls every time, on a slow machine too
-    settings = Settings() if form == "png" else Settings(shards=form, shard_images=4)
+    settings = Settings() if form == "png" else Settings(format=form, shard_images=4)
     explainer = Explainer(model, threads=1)
     killer = Killer(number)
     for name in CALLS:

@@ -11,6 +11,7 @@ import pytest
 
 from seewhy import Explainer, OutputError
 from seewhy.bulk.folder_job import FolderJob, JobSummary
+from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.verify import Verification
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
@@ -37,9 +38,8 @@ def resume(
 ) -> tuple[JobSummary, list[str]]:
     """Run the job again, and return its summary and its notices about the folder."""
     said: list[str] = []
-    run = FolderJob(
-        explainer, Inputs([photos], out), out, broken_jobs.settings(form), changed=changed, notice=said.append
-    )
+    request = resolve_job(explainer, broken_jobs.settings(form))
+    run = FolderJob(request, Inputs([photos], out), out, changed=changed, notice=said.append)
     for _ in run:
         pass
     return run.summary(), said

@@ -1,0 +1,107 @@
+"""A job's settings, resolved against a model file before the first image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seewhy._shared.text import brief
+from seewhy.bulk.settings import Settings
+from seewhy.contract.constants import PREDICTED
+from seewhy.errors import ArgumentError, MethodError, TargetError
+from seewhy.explainer.explainer import Explainer
+from seewhy.images.preprocessing import require_preprocessing
+from seewhy.methods.method import MethodRequest
+from seewhy.methods.plugins import load_plugin
+from seewhy.storage.format_names import FIGURE_FORMATS, SHARD_FORMATS
+from seewhy.storage.image_encoding import Encoding
+from seewhy.tables import shard_files
+from seewhy.targets.class_targets import TargetRequest, resolve_targets, validate_top
+from seewhy.visualization import overlays
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What to do with every image of a job."""
+
+    explainer: Explainer
+    settings: Settings
+    methods: tuple[MethodRequest, ...]
+    """The methods with their options."""
+    targets: tuple[int, ...]
+    """Indices of the classes to explain for each image, each once; empty for the predicted class, or with `top`."""
+    encoding: Encoding
+    """Format and quality of figures."""
+    shard_format: str | None
+    """Format of the shards; None if each image has files of its own."""
+
+    @property
+    def has_multi_pass(self) -> bool:
+        """Whether one of the methods runs the graph many times for each image."""
+        return any(one.method.multi_pass is not None for one in self.methods)
+
+    @property
+    def explains_several(self) -> bool:
+        """Whether results have an axis for the classes of each image."""
+        return self.settings.top is not None or len(self.targets) > 1
+
+    def batch_targets(self, own: Sequence[int | None]) -> TargetRequest:
+        """Return the targets of a batch; `own` holds the target that the list of images gives for each, or None."""
+        if self.settings.top is not None:
+            return TargetRequest(None, self.settings.top, True)
+        if self.explains_several:
+            return TargetRequest(np.tile(np.array(self.targets, np.int64), (len(own), 1)), len(self.targets), True)
+        common = self.targets[0] if self.targets else PREDICTED
+        indices = [common if target is None else target for target in own]
+        return TargetRequest(np.array(indices, np.int64)[:, None], 1, False)
+
+
+def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
+    """Resolve settings against a model file, and find what is wrong with them before the first image is read.
+
+    Args:
+        explainer: Explainer of the model file.
+        settings: Settings of the job. Their plugins are loaded.
+
+    Raises:
+        ArgumentError: If a setting is not valid, or does not suit another one or the model file.
+        ImageError: If the model does not take images, or its file does not record how to preprocess them.
+        MissingExtraError: If the format of the shards needs a package that is not installed.
+        OutputError: If a plugin cannot be read.
+    """
+    require_preprocessing(explainer.metadata)
+    overlays.check(settings.colormap, settings.alpha, settings.canvas)
+    for path in settings.plugins:
+        load_plugin(path)
+    shard_format = settings.format if settings.format in SHARD_FORMATS else None
+    if shard_format is None and settings.format not in FIGURE_FORMATS:
+        raise ArgumentError(
+            f"format must be one of {', '.join((*FIGURE_FORMATS, *SHARD_FORMATS))}, not {brief(settings.format)}"
+        )
+    if shard_format is not None:
+        shard_files.check(shard_format)
+        if settings.raw:
+            raise ArgumentError(f"raw arrays are written beside figures; {shard_format} shards hold arrays already")
+        if settings.quality is not None:
+            raise ArgumentError(f"quality is for jpg and webp, not for {shard_format}")
+    elif settings.full_size:
+        raise ArgumentError("full-size heatmaps are for shards (npz, parquet); figures always have the full size")
+    methods = explainer.resolve_methods(list(settings.methods), settings.options)
+    for one in methods:
+        if shard_format is not None and not settings.full_size and not one.method.is_map:
+            raise MethodError(
+                f"{one.name} has no low-resolution map to put into a shard, but a value for each pixel; ask for "
+                f"full-size heatmaps (--full-size, or full_size=True)"
+            )
+    targets: tuple[int, ...] = ()
+    if settings.targets:
+        found = resolve_targets([list(settings.targets)], 1, explainer.metadata.class_count, explainer.labels)
+        targets = tuple(dict.fromkeys(found[0].tolist()))
+    if settings.top is not None:
+        validate_top(settings.top, explainer.metadata.class_count)
+        if targets:
+            raise TargetError(f"give target or top, not both (target={brief(list(targets))}, top={settings.top})")
+    encoding = Encoding(settings.format if shard_format is None else "png", settings.quality)
+    return JobRequest(explainer, settings, methods, targets, encoding, shard_format)

@@ -1,0 +1,10 @@
+"""Formats of results. This module imports nothing, so that the command line can list them quickly."""
+
+from __future__ import annotations
+
+FIGURE_FORMATS = ("png", "jpg", "webp")
+"""Formats of figures: each image has files of its own."""
+SHARD_FORMATS = ("npz", "parquet")
+"""Formats of shards: many images share a file."""
+QUALITY = 90
+"""Default compression quality of jpg and webp."""
