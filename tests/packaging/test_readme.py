@@ -23,6 +23,7 @@ from support.repository import ROOT, copy_sources, make_demo
 
 # Documents whose code runs as printed.
 EXPORT_PAGE, EXPLAIN_PAGE = "docs/how-to/export-a-model.md", "docs/how-to/explain-images.md"
+PLUGIN_PAGE = "docs/how-to/methods-of-your-own.md"
 RUNNABLE = ("README.md", EXPORT_PAGE, EXPLAIN_PAGE)
 PACKAGES = ("seewhy", "seewhy_export")
 COMMANDS = Path(sys.executable).parent
@@ -91,6 +92,18 @@ def test_the_printed_export_is_what_export_prints(clone: Path) -> None:
     (command,) = (b for b in blocks(EXPORT_PAGE, "bash") if b.code.startswith("seewhy export"))
     run(["bash", "-c", f"{command.code.strip()} --no-verify > printed.txt"], clone)
     assert printed.code in (clone / "printed.txt").read_text()
+
+
+def test_the_method_of_the_page_works_as_a_plugin(clone: Path) -> None:
+    plugin, use, *_ = blocks(PLUGIN_PAGE, "python")
+    (clone / "mine.py").write_text(plugin.code)
+    arguments = ["demo/efficientnet_lite0.onnx", "demo/photographs/chelsea.png", "-o", "out-plugin"]
+    method = ["--plugin", "mine.py", "--method", "power-gradcam", "--option", "power-gradcam.power=2"]
+    run([sys.executable, "-m", "seewhy", "explain", *arguments, *method], clone)
+    assert (clone / "out-plugin" / "chelsea.power-gradcam.png").is_file()
+    shutil.copy(clone / "demo" / "efficientnet_lite0.onnx", clone / "model.onnx")
+    shutil.copy(clone / "demo" / "photographs" / "chelsea.png", clone / "cat.png")
+    run([sys.executable, "-c", use.code], clone)
 
 
 def test_every_method_is_in_the_table() -> None:
