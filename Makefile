@@ -1,5 +1,5 @@
-# Everything from a fresh clone: `make demo`, `make test`. Needs Python 3.10+ (with venv) and a C++17 compiler.
-# PYTHON=python3.12 chooses another interpreter; SEEWHY_WERROR=ON makes compiler warnings errors, as CI does.
+# Commands for a fresh clone, such as `make demo` and `make test`. They need Python 3.10+ (with venv) and a C++17
+# compiler. PYTHON=python3.12 selects another interpreter; SEEWHY_WERROR=ON turns compiler warnings into errors, as in CI.
 
 PYTHON ?= python3
 SEEWHY_WERROR ?= OFF
@@ -8,35 +8,35 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
-# What an installation is made of.
+# Files that an installation depends on.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt LICENSE NOTICE \
 	$(sort $(shell find csrc engine export -type f -not -path '*/__pycache__/*' -not -path '*/.*'))
 
-# Stamps. Their names change with the list of sources, so that a file that is gone counts as a change. What `demo` needs
-# is part of what the tests need, so the larger installation, once there, serves both.
+# Stamp files. Their names depend on the list of sources, so that a removed file counts as a change. The installation for
+# the tests includes everything that `demo` needs, so it serves both once it exists.
 PIP_STAMP := $(VENV)/.pip
 KEY := $(shell echo $(SEEWHY_WERROR) $(SOURCES) | cksum | cut -d ' ' -f 1)
 DEV := $(VENV)/.dev-$(KEY)
 SMALL := $(VENV)/.demo-$(KEY)
 DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 
-# Test modules side by side, one thread each: most of their time goes into PyTorch's traces, which have one anyway. Every
-# process takes up to 3 GiB.
+# Run test modules in parallel with one thread each: most of their time goes into PyTorch's traces, which use only one
+# thread. Each process takes up to 3 GiB.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow test-all zoo bench lint wheel clean
 
 help:
-	@echo 'make demo      export a network with real weights and explain photographs with it; results in demo/'
-	@echo 'make test      run the tests that take seconds each'
-	@echo 'make test-slow run the others: large networks, sanitizers, packages'
+	@echo 'make demo      export a network with real weights and explain five images; results in demo/'
+	@echo 'make test      run the fast tests'
+	@echo 'make test-slow run the slow tests: large networks, sanitizers, packages'
 	@echo 'make test-all  run both'
-	@echo 'make zoo       export every model of docs/reference/models.md from scratch and write that page; takes hours'
-	@echo 'make bench     measure SeeWhy beside other tools and write docs/performance/benchmarks.md; takes over an hour'
-	@echo 'make lint      ruff, mypy and import-linter'
+	@echo 'make zoo       export all networks of docs/reference/models.md and write that page; takes hours'
+	@echo 'make bench     compare SeeWhy with other tools and write docs/performance/benchmarks.md; takes over an hour'
+	@echo 'make lint      run ruff, mypy, import-linter and codespell'
 	@echo 'make wheel     build a wheel and an sdist into dist/'
-	@echo 'make clean     remove everything that these made, $(VENV) included'
+	@echo 'make clean     remove everything that these commands created, $(VENV) included'
 
 demo: $(DEMO)
 	$(VENV)/bin/seewhy demo -o demo
@@ -61,6 +61,7 @@ lint: $(DEV)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	PYTHONPATH=engine:export $(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/codespell
 
 wheel: $(DEV)
 	$(VENV)/bin/python -m build --outdir dist

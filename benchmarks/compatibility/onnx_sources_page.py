@@ -1,4 +1,4 @@
-"""Networks that onnx_sources.py tries, and the page docs/reference/onnx-source.md that it writes."""
+"""Networks that onnx_sources.py tests, and the page docs/reference/onnx-source.md that it writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NETWORKS = """
     torchvision:swin_t timm:deit_tiny_patch16_224 timm:edgenext_xx_small timm:mobilevit_xxs
 """.split()
 
-# (exporter, opset, whether the file takes any number of images). The last one is held to autograd as well.
+# (exporter, opset, whether the file accepts any batch size). The last one is also compared with autograd.
 WAYS = (("script", 11, False), ("script", 17, True), ("dynamo", 20, True), ("dynamo", 18, False))
 
 PEERS = ("onnx2torch", "onnx2pytorch")
@@ -24,42 +24,46 @@ HEAD = """# ONNX files as sources
 
     seewhy export model.onnx --labels labels.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 
-is for networks whose PyTorch source nobody has. The graph becomes a PyTorch module, of one child a node, which goes the
-way of every other source. Before that its output is compared with what onnxruntime computes from the file, on noise
-and on a picture with large areas of one value: relative L2 error at most 1e-4, or four times PyTorch's own float32
-error where that is more (2e-2 for a file in half precision), on one of five draws. Labels and preprocessing are not in
-such a file, so flags say them.
+exports a network whose PyTorch source you do not have. The exporter converts the graph to a PyTorch module with one
+child per node, and then treats it like every other source. ONNX files hold neither labels nor preprocessing, so options
+set them.
 
-What is taken: opsets {opsets}, one input of images (N, C, H, W) or (N, H, W, C) in floating point, weights in the
-file or beside it. `--head` chooses among several outputs, or names a value inside the graph; `--size` says what a file
-leaves open; `--layer` takes a node's name, a value's, or the module path that `seewhy` prints. Where the file is for a
-fixed number of images, the exported one is for any: shapes that hold the file's own batch get the real one back. A
-score at the end (softmax, sigmoid) is taken off as usual. Clip from 0 to 6 counts as ReLU6.
+The exporter first compares the module with onnxruntime on the original file, on noise and on a picture with large areas
+of one value. The relative L2 error may be at most 1e-4, or four times PyTorch's own float32 error if that is larger
+(2e-2 for a file in half precision), on one of five draws.
 
-What is refused, by the names of operator and node: control flow (If, Loop, Scan), quantised arithmetic
-(QuantizeLinear, QLinearConv, ...; weights that are only stored in eight bits are fine), operators of other domains
-(com.microsoft, which onnxruntime writes into files that it has optimised), random numbers, shapes that depend on
-pixels, and sizes of more than 64 bits.
+Supported files have opset {opsets}, one floating-point input of images (N, C, H, W) or (N, H, W, C), and weights in the
+file or beside it. `--head` chooses one of several outputs, or names a value inside the graph. `--size` sets sizes that
+the file leaves open. `--layer` takes the name of a node or of a value, or the module path that `seewhy` prints. If the
+file has a fixed batch size, the exported one accepts any: shapes that contain the file's batch size get the actual one.
+A softmax or sigmoid at the end is removed as usual. Clip from 0 to 6 counts as ReLU6.
 
-Weights beside the file must be regular files in its own folder, links followed. This holds for every tensor in the
-file, also in functions and in parts that the chosen output does not need. A tensor has the size that its type and
-shape ask for, at most 2 GiB. One value has at most 2^28 elements, and one that is computed without the images, such as
-a shape, at most 2^24.
+The exporter refuses these, and names the operator and the node: control flow (If, Loop, Scan), quantised arithmetic
+(QuantizeLinear, QLinearConv, ...; weights that are merely stored in eight bits are accepted), operators of other
+domains (com.microsoft, which onnxruntime writes into optimised files), random numbers, shapes that depend on pixels,
+and sizes of more than 64 bits.
+
+Weights beside the file must be regular files in its own folder, after links are followed. This applies to every tensor
+in the file, including those in functions and in parts that the chosen output does not need. The size of a tensor must
+match its type and shape and be at most 2 GiB. A value has at most 2^28 elements, and a value that is computed without
+the images, such as a shape, at most 2^24.
 
 These operators are converted:
 
 {operators}
 
-## What was tried
+## Test results
 
-Written by `python benchmarks/compatibility/onnx_sources.py`, not by hand: networks with random weights that leave no
-branch switched off, written by PyTorch's TorchScript exporter (`script`) and its present one (`dynamo`), for one image
-at a time or for any number. *Conversion* is the relative L2 difference of the converted network's output from
-onnxruntime's. Every file was then traced for any number of images, which is the exporter's first step, and one of each
-network was exported: *logits* is the difference of the exported file's logits, for three images at once, from those of
-the file that it came from, and *gradients* the largest error of any output against PyTorch's autograd in float64, with
-PyTorch's own float32 error in brackets where it was needed ([semantics.md](../concepts/semantics.md#parity) says what
-it is for).
+`python benchmarks/compatibility/onnx_sources.py` writes this page. The networks have random weights that leave no
+branch switched off. PyTorch's TorchScript exporter (`script`) and its current one (`dynamo`) wrote them for one image
+at a time or for any number. The columns are:
+
+- *conversion*: relative L2 difference of the converted network's output from onnxruntime's.
+- *then*: every file was traced for any number of images, which is the exporter's first step, and one file of each
+  network was exported.
+- *logits*: difference between the logits of the exported file, for three images at once, and those of the original.
+- *gradients*: largest error of any output against PyTorch's autograd in float64. PyTorch's own float32 error is in
+  brackets where it mattered; [semantics.md](../concepts/semantics.md#parity) explains its role.
 
 {summary}
 
@@ -68,12 +72,13 @@ it is for).
 TAIL = """
 ## Other converters
 
-The converters on PyPI were tried first, on the same files. What matters here is whether `torch.export` can trace what
-they make, for any number of images.
+The converters on PyPI were tested on the same files. The exporter needs a module that `torch.export` can trace for any
+number of images.
 
 {table}
-Neither was built to be traced: a shape that is an input of a node is a tensor there, whose numbers a trace does not
-know. Here such values are kept apart from tensors, with symbolic sizes in them (`onnx_import/values.py`).
+Neither converter was built for tracing. A shape that is an input of a node is a tensor in their modules, and a trace
+does not know its numbers. SeeWhy keeps such values apart from tensors, with symbolic sizes in them
+(`onnx_import/values.py`).
 """
 
 
@@ -84,7 +89,7 @@ def label(spec: str, way: tuple[str, int, bool]) -> str:
 
 
 def page(results: dict[str, dict[str, Any]], oldest_opset: int, operators: Sequence[str]) -> str:
-    """Return the whole page; `operators` are the names of those that the exporter converts."""
+    """Return the whole page; `operators` are the names of the converted operators."""
     head = ["network", "written by", "opset", "batch", "nodes", "conversion", "then", "logits", "gradients"]
     rows = [row(spec, way, results.get(label(spec, way), {})) for spec in NETWORKS for way in WAYS]
     text = HEAD.format(
@@ -104,9 +109,9 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
     names = ", ".join(f"{name} {number}" for name, number in of.items())
     missing = sum(not record for record in records)
     text = (
-        f"Of {len(written)} files that PyTorch could write, {good} were taken and {refused} refused"
-        + (f"; {missing} were not tried" if missing else "")
-        + f". With {names}."
+        f"Of {len(written)} files that PyTorch could write, {good} were accepted and {refused} refused"
+        + (f"; {missing} were not tested" if missing else "")
+        + f". Versions: {names}."
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)
 
@@ -117,13 +122,13 @@ def row(spec: str, way: tuple[str, int, bool], record: dict[str, Any]) -> list[A
 
 
 def outcome(record: dict[str, Any]) -> list[str]:
-    """Conversion, what came then, logits, gradients; or what stopped it."""
-    for key, told in (("unwritten", "PyTorch does not write it"), ("refused", "refused"), ("failed", "failed")):
+    """Return the cells conversion, then, logits and gradients, or the reason of a failure."""
+    for key, told in (("unwritten", "PyTorch cannot write it"), ("refused", "refused"), ("failed", "failed")):
         if key in record:
             reason = record[key].replace("|", "/")
             return [f"{told}: {reason}", "", "", ""]
     if not record:
-        return ["not tried", "", "", ""]
+        return ["not tested", "", "", ""]
     if "file" not in record:
         return [f"{record['conversion']:.1e}", "traced", "", ""]
     return [f"{record['conversion']:.1e}", "exported", f"{record['file']:.1e}", gradients(record["worst"])]
@@ -149,12 +154,12 @@ def peers(results: dict[str, dict[str, Any]]) -> str:
         reasons = Counter(reason(text) for text in told if text != "traces").most_common(2)
         listed = "; ".join(f"{text} ({count})" for text, count in reasons)
         rows.append([f"{peer} {numbers.get(peer, '')}", len(told), converted, traced, listed])
-    head = ["converter", "files", "converted", "of these, traced", "what stops it most often"]
+    head = ["converter", "files", "converted", "of these, traced", "most frequent reasons for failure"]
     return TAIL.format(table=table(head, rows))
 
 
 def reason(text: str) -> str:
-    """A failure without what differs from file to file."""
+    """Return a failure without the parts that differ from file to file."""
     if "operation_type=" in text:
         operator, number = text.partition("operation_type='")[2].split("', version=")
         return f"no {operator} of opset {number.rstrip(')')}"

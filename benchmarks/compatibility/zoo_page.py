@@ -18,25 +18,25 @@ TOLERANCE, FACTOR, LARGEST = 1e-4, 4.0, 0.1
 
 HEAD = """# Models
 
-Written by `python benchmarks/compatibility/zoo.py`, which exports every classifier of torchvision and one small member
-of each timm family from scratch; not by hand. Each network has random weights that leave no branch switched off, and
-its own image size.
+Every classifier of torchvision and one small member of each timm family, exported from scratch at its own image size.
+All networks have random weights that leave no branch switched off. `python benchmarks/compatibility/zoo.py` writes this
+page.
 
 {summary}
 
-A cell of the last five columns is the relative L2 error of that output against PyTorch's autograd in float64, and in
-brackets the error of PyTorch's own float32 against the same: the larger of noise and of a picture with flat areas. The
-file's may be at most the larger of 1e-4 and four times PyTorch's; what that measure is and why is in
-[semantics.md](../concepts/semantics.md#parity). A `†` marks an input on which PyTorch's own float32, or the file, had
-a rectifier flipped by rounding, so that another input of its kind was drawn. *Rectifiers* are those that guided
-backprop guides; smooth activations are counted behind them. Seconds are for export and check on one thread of a busy
-machine.
+Each cell of the last five columns is the relative L2 error of that output against PyTorch's autograd in float64. In
+brackets is the error of PyTorch's own float32 against the same reference. Both are the larger of two values: on noise,
+and on a picture with flat areas. An error may be at most the larger of 1e-4 and four times PyTorch's own;
+[semantics.md](../concepts/semantics.md#parity) explains why. A `†` marks an input for which rounding flipped a
+rectifier, in PyTorch's float32 or in the file, so that another input of the same kind was used. *Rectifiers* are those
+that guided backpropagation guides; smooth activations follow after a semicolon. Seconds are those of export and check
+on one thread of a busy machine.
 
 """
 
 
 def table(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD.format(summary=_summary(specs, results))]
     for source, title in (("torchvision", "torchvision"), ("timm", "timm")):
         rows = [spec for spec in specs if spec.startswith(source + ":")]
@@ -53,8 +53,8 @@ def _summary(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
         refused = sum("refused" in record for record in known)
         missing = len(known) - len(exported) - refused
         lines.append(
-            f"- {source}: {good} of {len(known)} exported and within the measure"
-            + (f", {len(exported) - good} outside of it" if good < len(exported) else "")
+            f"- {source}: {good} of {len(known)} exported and within the limit"
+            + (f", {len(exported) - good} outside it" if good < len(exported) else "")
             + (f", {refused} refused" if refused else "")
             + (f", {missing} not measured" if missing else "")
         )
@@ -100,7 +100,7 @@ def _rectifiers(record: dict[str, Any]) -> str:
 
 
 def _cell(kinds: dict[str, dict[str, float | None]]) -> str:
-    """The kind of input on which the file's error is larger."""
+    """Return the errors on the kind of input for which the file's error is larger."""
     tested = [errors for errors in kinds.values() if errors["error"] is not None]
     if not tested:
         return "zero"

@@ -48,7 +48,7 @@ class _Folder(Question):
         return {**given, "mean": MEAN, "std": STD, **rival.options}
 
 
-# Those that the bar asks for. Forward and backward pass together take minutes to compile, for each batch size.
+# Networks in the aims. Compiling a forward and backward pass takes minutes for each batch size.
 _COMPILED = ("alexnet", "vgg16", "resnet50", "mobilenet_v2")
 FORMS = {"jpeg": "JPEG", "png": "PNG", "original": "PNG, original size"}
 
@@ -99,7 +99,7 @@ QUESTIONS: Mapping[str, Question] = {
         result_agreement.gradients,
     ),
     "overlays": _Overlays(
-        "Maps and photographs to overlays",
+        "Maps and images to overlays",
         (
             Rival("SeeWhy, 1 thread", "seewhy", "seewhy_tool:overlays", threads=1),
             Rival("SeeWhy, 2 threads", "seewhy", "seewhy_tool:overlays", threads=2),
@@ -116,7 +116,7 @@ QUESTIONS: Mapping[str, Question] = {
         rounds={1: 15, 8: 15, 32: 15},
     ),
     "folder": _Folder(
-        "A folder of photographs to a folder of overlays",
+        "A folder of images to a folder of overlays",
         (
             Rival(FLOOR, "seewhy", "seewhy_tool:forward_all", compare=False),
             *(

@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 
-# One level of 8-bit grey, which is what a heatmap is drawn with.
+# One level of 8-bit grey, the resolution at which heatmaps are drawn.
 HEAT = 1 / 255
-# Rounding flips a rectifier now and then, in every implementation, which moves a gradient by up to some percent.
+# Rounding sometimes flips a rectifier, in every implementation, and moves a gradient by up to some percent.
 GRADIENT = 0.05
-# Float32 through a hundred layers.
+# Rounding in float32 through a hundred layers.
 LOGITS = 1e-3
-# One step of the colour map is four levels, drawn with half weight; and the blend is rounded.
+# One step of the colormap is four levels, drawn with half weight, and the blend is rounded.
 LEVELS = 3
 
 
 def heatmaps(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """Largest difference of any pixel, over the images whose map is not all zero here or there."""
+    """Compare the largest difference of a pixel, over images whose map is not all zero in both results."""
     shown = (ours.max((1, 2)) > 0) | (theirs.max((1, 2)) > 0)
     error = float(np.abs(ours - theirs)[shown].max()) if shown.any() else None
     return _verdict("largest difference of a heatmap in [0,1]", error, HEAT)
 
 
 def gradients(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """Median over the images of the relative L2 difference."""
+    """Compare the relative L2 difference, as its median over the images."""
     flat, other = (values.reshape(len(values), -1).astype(np.float64) for values in (ours, theirs))
     norms = np.linalg.norm(flat, axis=1)
     error = float(np.median(np.linalg.norm(flat - other, axis=1) / norms)) if (norms > 0).all() else None
@@ -33,25 +33,25 @@ def gradients(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
 
 
 def logits(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """Relative L2 difference."""
+    """Compare the relative L2 difference."""
     return _verdict(
         "relative L2 difference of the logits", float(np.linalg.norm(ours - theirs) / np.linalg.norm(ours)), LOGITS
     )
 
 
-def pictures(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """Largest difference of any pixel."""
+def figures(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """Compare the largest difference of a pixel."""
     error = float(np.abs(ours.astype(int) - theirs.astype(int)).max())
     return _verdict("largest difference of a pixel in 0..255", error, LEVELS)
 
 
 def counts(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """As many photographs were done; the pictures differ in colours and layout."""
-    return _verdict("difference in the number of pictures", float(abs(int(ours[0]) - int(theirs[0]))), 0)
+    """Compare the number of images that were explained; the figures differ in colours and layout."""
+    return _verdict("difference in the number of figures", float(abs(int(ours[0]) - int(theirs[0]))), 0)
 
 
 def _verdict(measure: str, error: float | None, tolerance: float) -> dict[str, Any]:
-    """`same` is None where nothing could be compared."""
+    """Return the result of a comparison; `same` is None if nothing could be compared."""
     same = None if error is None else bool(error <= tolerance)
     return {"measure": measure, "error": error, "tolerance": tolerance, "same": same}
 

@@ -137,7 +137,7 @@ def test_results_of_earlier_commits_are_marked(tmp_path: Path) -> None:
     later.add("gradcam/resnet50/1", {"rivals": {}})
     assert later.has("gradcam/resnet50/1") and not later.has("gradcam/resnet50/8")
     data = results_file.read(path)
-    assert "not again since: gradcam/resnet50/8." in write_page.earlier_results(data["records"], data["sources"])
+    assert "not repeated since: gradcam/resnet50/8." in write_page.earlier_results(data["records"], data["sources"])
     later.add("gradcam/resnet50/8", {"rivals": {}})
     data = results_file.read(path)
     assert write_page.earlier_results(data["records"], data["sources"]) == ""
@@ -178,9 +178,9 @@ def made_up() -> dict[str, Any]:
     }
 
 
-def test_the_bar_says_reached_missed_and_not_measured() -> None:
+def test_aims_are_reached_missed_or_not_measured() -> None:
     records = made_up()["records"]
-    found = {row.measure: (row.value(records), row.reached(records)) for row in performance_aims.bars()}
+    found = {row.measure: (row.value(records), row.reached(records)) for row in performance_aims.aims()}
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 1"] == (pytest.approx(1.04), True)
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 8"] == (None, None)
     # Captum's, though its answer differs; not Recipro-CAM's, which has no gradient.
@@ -191,7 +191,7 @@ def test_the_bar_says_reached_missed_and_not_measured() -> None:
     assert found["Grad-CAM: pytorch-grad-cam ÷ ours, resnet50, batch 1"] == (pytest.approx(40 / 10.4), False)
     assert found["openvino_xai's Recipro-CAM ÷ our Grad-CAM, resnet50, batch 1"] == (pytest.approx(9 / 10.4), False)
     assert found["cold start to first heatmap ÷ pytorch-grad-cam's, resnet50"] == (0.125, True)
-    printed = comparison_tables.bar_table(records)
+    printed = comparison_tables.aims_table(records)
     assert printed.count("**missed**") == 2 and printed.count("| reached |") == 3
 
 

@@ -148,6 +148,6 @@ def test_the_page_tells_what_disagrees_and_what_is_refused() -> None:
         "timm:broken": {"failed": "exit status -9: no message"},
     }
     page = zoo_page.table([*results, "timm:absent"], results)
-    assert "timm: 1 of 5 exported and within the measure, 1 outside of it, 1 refused, 2 not measured" in page
+    assert "timm: 1 of 5 exported and within the limit, 1 outside it, 1 refused, 2 not measured" in page
     assert "| good | `a` | 3×2×2 tokens | none; 2 gelu | 1 | 1 | 3e-04 (1e-04) |" in page
     assert "| refused | refused: operator \\| x |" in page and "| broken | exit status -9" in page

@@ -1,4 +1,4 @@
-"""The floors of the house, as pyproject.toml lists them, and what the engine must not import in a fresh process."""
+"""Tests of the layers in pyproject.toml, and of packages that the engine must not import in a fresh process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tests of README.md and of the links in all documents.
+"""Tests of the code, tables and links in the documents.
 
-The README's code runs as printed and its table of methods is complete. The code runs in a copy of the repository that
-holds the results of `make demo`, with the installed `seewhy`. Links in all documents lead to files and headings.
+The code of the README and of some how-to pages runs as printed. It runs in a copy of the repository that holds the
+results of `make demo`, with the installed `seewhy`. Links in all documents lead to files and headings.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from seewhy.methods.registry import METHODS
 from support.markdown import Block, anchors, blocks, broken_links, documents, table
 from support.repository import ROOT, copy_sources, make_demo
 
+# Documents whose code runs as printed.
+EXPORT_PAGE, EXPLAIN_PAGE = "docs/how-to/export-a-model.md", "docs/how-to/explain-images.md"
+PLUGIN_PAGE = "docs/how-to/methods-of-your-own.md"
+RUNNABLE = ("README.md", EXPORT_PAGE, EXPLAIN_PAGE)
 PACKAGES = ("seewhy", "seewhy_export")
 COMMANDS = Path(sys.executable).parent
-# These export a network or install a package, which takes longer than all the others together.
+# These export a network or install a package, which takes longer than all other blocks together.
 LENGTHY = ("seewhy export", "pip install")
 
 
 def parameters(language: str) -> list[object]:
-    found = blocks("README.md", language)
+    found = [block for document in RUNNABLE for block in blocks(document, language)]
     assert found
     return [
         pytest.param(b, id=b.name, marks=[pytest.mark.slow] if any(word in b.code for word in LENGTHY) else [])
@@ -39,7 +43,7 @@ def parameters(language: str) -> list[object]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository's sources with the demo's model and photographs."""
+    """Copy of the repository's sources, with the model file and the images of the demo."""
     folder = copy_sources(tmp_path_factory.mktemp("readme") / "clone")
     make_demo(folder / "demo")
     return folder
@@ -56,7 +60,7 @@ def run(command: list[str], folder: Path) -> str:
 def test_python_runs_as_printed(clone: Path, block: Block) -> None:
     printed = run([sys.executable, "-c", block.code], clone)
     for line in (line for line in block.code.splitlines() if line.startswith("print(") and ")  # " in line):
-        # A value that a comment promises, up to the dots that stand for more digits, or to the words after it.
+        # The value in the comment, up to an ellipsis for further digits or up to the words that follow.
         promised = re.match(r"[\[(].*?[\])]( \d\.\d+)?", line.rpartition("  # ")[2])
         if promised is not None:
             assert promised[0] in printed
@@ -84,14 +88,26 @@ def test_make_knows_its_targets(block: Block) -> None:
 
 @pytest.mark.slow
 def test_the_printed_export_is_what_export_prints(clone: Path) -> None:
-    (printed,) = blocks("README.md", "text")
-    (command,) = (b for b in blocks("README.md", "bash") if b.code.startswith("seewhy export"))
+    (printed,) = blocks(EXPORT_PAGE, "text")
+    (command,) = (b for b in blocks(EXPORT_PAGE, "bash") if b.code.startswith("seewhy export"))
     run(["bash", "-c", f"{command.code.strip()} --no-verify > printed.txt"], clone)
     assert printed.code in (clone / "printed.txt").read_text()
 
 
+def test_the_method_of_the_page_works_as_a_plugin(clone: Path) -> None:
+    plugin, use, *_ = blocks(PLUGIN_PAGE, "python")
+    (clone / "mine.py").write_text(plugin.code)
+    arguments = ["demo/efficientnet_lite0.onnx", "demo/photographs/chelsea.png", "-o", "out-plugin"]
+    method = ["--plugin", "mine.py", "--method", "power-gradcam", "--option", "power-gradcam.power=2"]
+    run([sys.executable, "-m", "seewhy", "explain", *arguments, *method], clone)
+    assert (clone / "out-plugin" / "chelsea.power-gradcam.png").is_file()
+    shutil.copy(clone / "demo" / "efficientnet_lite0.onnx", clone / "model.onnx")
+    shutil.copy(clone / "demo" / "photographs" / "chelsea.png", clone / "cat.png")
+    run([sys.executable, "-c", use.code], clone)
+
+
 def test_every_method_is_in_the_table() -> None:
-    assert sorted(row[0].strip("`") for row in table("README.md", "method")) == sorted(METHODS)
+    assert sorted(row[0].strip("`") for row in table(EXPLAIN_PAGE, "method")) == sorted(METHODS)
 
 
 @pytest.mark.parametrize(

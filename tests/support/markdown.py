@@ -47,7 +47,7 @@ def table(document: str, heading: str) -> list[list[str]]:
 
 def documents() -> list[str]:
     """Return the paths of all Markdown documents of the repository, relative to its root."""
-    found = [ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    found = [*ROOT.glob("*.md"), *(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 

@@ -8,28 +8,29 @@ from typing import Any
 from benchmarks.peers.benchmark_questions import COLD, FLOOR, OURS, QUESTIONS
 from benchmarks.peers.cold_start import MODELS as COLD_MODELS
 from benchmarks.peers.cold_start import TOOLS as COLD_TOOLS
-from benchmarks.peers.page.performance_aims import Records, bars, quickest
+from benchmarks.peers.page.performance_aims import Records, aims, quickest
 from benchmarks.peers.results_file import key
 from benchmarks.shared.markdown_tables import table
 
 
-def bar_table(records: Records) -> str:
+def aims_table(records: Records) -> str:
+    """Return the table of the aims: measured value, spread, and whether the aim is reached."""
     rows = []
-    for bar in bars():
-        value, reached = bar.value(records), bar.reached(records)
-        sign = "≤" if bar.at_most else "≥"
+    for aim in aims():
+        value, reached = aim.value(records), aim.reached(records)
+        sign = "≤" if aim.at_most else "≥"
         verdict = "not measured" if reached is None else "reached" if reached else "**missed**"
-        spread = bar.spread(records)
-        told = "" if value is None or spread is None else f"{value:.2f} ({spread[0]:.2f}–{spread[1]:.2f})"
-        least = bar.least(records)
-        if spread is not None and spread[0] <= bar.limit <= spread[1]:
+        spread = aim.spread(records)
+        measured = "" if value is None or spread is None else f"{value:.2f} ({spread[0]:.2f}–{spread[1]:.2f})"
+        least = aim.least(records)
+        if spread is not None and spread[0] <= aim.limit <= spread[1]:
             verdict += ", within the spread"
-        rows.append([bar.measure, f"{sign} {bar.limit:g}", told, "" if least is None else f"{least:.2f}", verdict])
-    return table(["measure", "bar", "median of the rounds (p10–p90)", "least ÷ least", ""], rows)
+        rows.append([aim.measure, f"{sign} {aim.limit:g}", measured, "" if least is None else f"{least:.2f}", verdict])
+    return table(["measure", "aim", "median of the rounds (p10–p90)", "fastest ÷ fastest", ""], rows)
 
 
 def question_table(name: str, records: Records, batch: int) -> str:
-    """A row a rival, a column a model: milliseconds with spread, and the ratio to the floor or to SeeWhy."""
+    """Return a table with a row per rival and a column per model: milliseconds, spread, and ratio to the baseline."""
     question = QUESTIONS[name]
     found = {model: records.get(key(name, model, batch)) for model in question.models}
     models = [model for model, record in found.items() if record is not None]
@@ -72,7 +73,7 @@ def _best(rivals: Mapping[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures that count."""
+    """Format a number with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -103,7 +104,7 @@ def cold_table(records: Records) -> str:
 
 
 def differences(records: Records) -> str:
-    """Whose answer was not SeeWhy's, what failed, and what was chosen for whom."""
+    """Return the lists of results that differ from SeeWhy's, of failures, and of the choices made for each tool."""
     lines = []
     chosen: dict[tuple[str, str], list[str]] = {}
     for where, record in sorted(records.items()):
@@ -121,10 +122,10 @@ def differences(records: Records) -> str:
                     f"- {where}: {name} ≠: {agreement['measure']}{error}, tolerance {agreement['tolerance']:.2g}"
                 )
             elif agreement and agreement["same"] is None:
-                lines.append(f"- {where}: {name}: nothing to compare, all of it is zero")
+                lines.append(f"- {where}: {name}: nothing to compare, because all values are zero")
     if not lines:
-        lines.append("Every answer that could be compared was the same.")
-    lines += ["", "How each tool was run, where there was a choice:", ""]
+        lines.append("All results that could be compared agree.")
+    lines += ["", "How each tool was run where there was a choice:", ""]
     lines += [f"- {name}: {note} ({', '.join(places)})" for (name, note), places in sorted(chosen.items())]
     return "\n".join(lines) + "\n"
 

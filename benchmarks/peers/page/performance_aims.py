@@ -15,25 +15,27 @@ Records = Mapping[str, Mapping[str, Any]]
 GRADCAM, RECIPROCAM = "pytorch-grad-cam", "openvino_xai Recipro-CAM"
 Pair = tuple[Sequence[float], Sequence[float]]
 Measured = Callable[[Records], "Pair | None"]
-# Has no gradient.
+# Rows that are not rivals with gradients.
 _NO_GRADIENT = (FLOOR, OURS, RECIPROCAM)
 
 
 @dataclass(frozen=True)
-class Bar:
+class Aim:
+    """One aim: a ratio of two times, and its limit."""
+
     measure: str
     limit: float
     at_most: bool
     pair: Callable[[Records], Pair | None]
-    """What is divided by what, each in every round; None where it was not measured."""
+    """Return the two times of every round whose ratio is compared, or None if they were not measured."""
 
     def value(self, records: Records) -> float | None:
-        """The median of the rounds' ratios."""
+        """Return the median of the rounds' ratios."""
         pair = self.pair(records)
         return None if pair is None else round_statistics.ratio(*pair)
 
     def spread(self, records: Records) -> tuple[float, float] | None:
-        """Their tenth and ninetieth percentile."""
+        """Return the 10th and 90th percentile of the rounds' ratios."""
         pair = self.pair(records)
         if pair is None:
             return None
@@ -41,7 +43,7 @@ class Bar:
         return round_statistics.percentile(ratios, 0.1), round_statistics.percentile(ratios, 0.9)
 
     def least(self, records: Records) -> float | None:
-        """The least time divided by the least: what a machine gives that has nothing else to do."""
+        """Return the ratio of the fastest rounds, which approximates a machine without other load."""
         pair = self.pair(records)
         return None if pair is None else min(pair[0]) / min(pair[1])
 
@@ -50,15 +52,15 @@ class Bar:
         return None if value is None else value <= self.limit if self.at_most else value >= self.limit
 
 
-def bars() -> list[Bar]:
-    """The rows of the table, one for each number."""
-    rows: list[Bar] = []
+def aims() -> list[Aim]:
+    """Return all aims, in the order of the table."""
+    rows: list[Aim] = []
 
     def at_most(measure: str, limit: float, pair: Measured) -> None:
-        rows.append(Bar(measure, limit, True, pair))
+        rows.append(Aim(measure, limit, True, pair))
 
     def at_least(measure: str, limit: float, pair: Measured) -> None:
-        rows.append(Bar(measure, limit, False, pair))
+        rows.append(Aim(measure, limit, False, pair))
 
     forward = {"resnet50": (1.05, 1.05), "mobilenet_v2": (1.05, 1.05), "vgg16": (1.12, 1.06), "alexnet": (1.6, 1.3)}
     for model, limits in forward.items():
@@ -106,7 +108,7 @@ def bars() -> list[Bar]:
 
 
 def _times(question: str, model: str, batch: int, one: str, other: str) -> Measured:
-    """One's time divided by the other's."""
+    """Return a function that returns the times of two tools in every round."""
 
     def pair(records: Records) -> Pair | None:
         rivals = records.get(key(question, model, batch), {}).get("rivals", {})
@@ -117,7 +119,7 @@ def _times(question: str, model: str, batch: int, one: str, other: str) -> Measu
 
 
 def _best(question: str, model: str, batch: int) -> Measured:
-    """The quickest rival's time divided by ours, whether or not its answer was the same."""
+    """Return a function that returns the times of the fastest rival, whether or not its result agrees, and ours."""
 
     def pair(records: Records) -> Pair | None:
         rivals = records.get(key(question, model, batch), {}).get("rivals", {})
@@ -128,6 +130,6 @@ def _best(question: str, model: str, batch: int) -> Measured:
 
 
 def quickest(rivals: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str | None:
-    """The one with the lowest median; None where none of them has figures."""
+    """Return the name with the lowest median, or None if none was measured."""
     measured = [name for name in names if "rounds_ms" in rivals[name]]
     return min(measured, key=lambda name: statistics.median(rivals[name]["rounds_ms"]), default=None)

@@ -24,112 +24,142 @@ PLOTTED = ("forward", "gradcam", "guided")
 
 HEAD = """# Benchmarks
 
-Written by `make bench`, not by hand: every number below comes from `benchmarks/results/{source}`. The aims are from
-before the work began; where one is missed, the table says so, and
-[optimizations.md](optimizations.md#bars-that-were-missed) why.{elsewhere}
+This page compares SeeWhy with other tools on one machine. `make bench` writes it from `benchmarks/results/{source}`.
+[How it was measured](#how-it-was-measured) explains the tables, and [the last section](#aims) compares the results with
+the aims that were set before the work began.{elsewhere}
+
+In each table, a cell is the median of the rounds in milliseconds. In brackets are the 10th and 90th percentile, and the
+median of the rounds' ratios to the baseline. The baseline is onnxruntime's forward pass of the same network, unless
+the section names another. ≠ marks a tool whose result differs from SeeWhy's, a dash marks what was left out to save
+time, and † marks a tool that was measured apart because memory ran out.
+"""
+
+MEASURED = """## How it was measured
 
 {machine}
 
-## The bar
-
-{bar}
-## How it was measured
-
-- Each tool runs in a process and a virtual environment of its own, with the same weights, input and number of threads
-  ({threads}). One works at a time, in rounds whose order changes; before each measurement all rest for 150 ms, since
-  idle thread pools go on spinning for a while, and one call goes unmeasured (but not where a call takes longer than
-  half a second).
-- What is held to the bar is the median of the rounds' ratios; beside it stand their tenth and ninetieth percentile, and
-  in *least ÷ least* the quotient of the quickest rounds, which others on the machine disturb least. In the tables
-  below, a cell is the median of the rounds and, in brackets, the tenth and ninetieth percentile and the median of the
-  rounds' ratios to the floor.
-- The floor is `torch.onnx.export` of the untouched model under onnxruntime with its default optimisation, all threads
-  in one run. SeeWhy gives each thread a piece of the batch where that is quicker, which a forward pass can do as well:
-  the row *a thread for each piece* below says what it gains. That is how Grad-CAM can take less than the floor.
-- SeeWhy's time is `Explainer.explain`: an array in, heatmaps out, everything between included. For guided
-  backpropagation it makes a heatmap too, where the others stop at the gradient.
-- Weights are random, but of the sizes that trained ones have, and no branch is switched off. All are told which class
-  to explain: the predicted one.
-- Each tool is used as its documentation says is fastest: no graph where none is needed, evaluation mode,
-  `channels_last` where that is quicker (tried for each that is a PyTorch module, and told in the last section), frozen
-  weights and one compilation for each batch size for `torch.compile`, the latency hint and float32 for OpenVINO.
-  `weights frozen` is what no documentation mentions: pytorch-grad-cam on a network whose parameters take no gradients
-  up to the target layer.
-- A dash marks what was left out to save time: `torch.compile` of a forward and backward pass takes minutes for each
-  network and batch size, and `weights frozen` says nothing new at batch 32.
-- Answers are compared before the clock runs. ≠ marks one that is not SeeWhy's; the last section says by how much.
-- All tools of a group are loaded together. † marks one that the system ended for want of memory: it was measured again,
-  beside the floor and SeeWhy alone, and its ratios are to those.
-- Processor time that went to anything but the tool being measured: {others}.
+- Each tool runs in its own process and virtual environment, with the same weights, input and number of threads
+  ({threads}). Only one tool works at a time, in rounds whose order changes. Before each measurement all tools rest for
+  150 ms, because idle thread pools keep spinning for a while, and one call is not counted (except where a call takes
+  longer than half a second).
+- The baseline is `torch.onnx.export` of the unchanged model under onnxruntime with its default optimisation, with all
+  threads in one run. SeeWhy gives each thread a part of the batch where that is faster. A forward pass can do the same:
+  the row *a thread for each piece* shows the gain. For this reason Grad-CAM can take less time than the baseline.
+- SeeWhy's time is that of `Explainer.explain`, from an array to heatmaps, with everything in between. For guided
+  backpropagation it computes a heatmap, too, while the other tools stop at the gradient.
+- Weights are random, but as large as trained ones, and no branch is switched off. All tools explain the same class, the
+  predicted one.
+- Each tool is used as its documentation recommends for speed: no graph where none is needed, evaluation mode,
+  `channels_last` where that is faster (tried for each tool that takes a PyTorch module; the choices are listed under
+  [Differences and failures](#differences-and-failures)), frozen weights and one compilation per batch size for
+  `torch.compile`, the latency hint and float32 for OpenVINO. `weights frozen` is not in any documentation: it is
+  pytorch-grad-cam on a network whose parameters need no gradients up to the target layer.
+- Left out to save time: `torch.compile` of a forward and backward pass takes minutes for each network and batch size,
+  and `weights frozen` shows nothing new at batch 32.
+- Results are compared before times are measured.
+- All tools of a group are in memory together. If the system ended a tool because memory ran out, the tool was measured
+  again beside the baseline and SeeWhy alone, and its ratios are relative to those.
+- Processor time of other work during a measurement: {others}.
 {earlier}
 """
 
+AIMS = """## Aims
+
+The aims were set before the work began. The compared value is the median of the rounds' ratios. Beside it are the 10th
+and 90th percentile, and in *fastest ÷ fastest* the ratio of the fastest rounds, which other load on the machine
+disturbs least. [Aims that were missed](optimizations.md#aims-that-were-missed) explains the causes.
+
+{aims}"""
+
+# The sections in their order; `cold` and `cuda` are not among the questions.
+SECTIONS = ("gradcam", "guided", "folder", "cold", "overlays", "forward", "cuda")
+
 TEXTS = {
-    "forward": "",
+    "forward": """
+The forward pass without an explanation: the baseline, and how other runtimes compare with it.
+""",
     "gradcam": """
-Preprocessed pixels in, heatmaps of the input's size out. *PyTorch by hand* keeps no graph up to the target layer.
-*torch.compile by hand* is the same with that part compiled; it counts as a rival in the bar, which was set
-before anybody had tried it. Recipro-CAM is another method, without a gradient: the head runs once
-for each place of the map, and of a batch one image after the other, since it takes no more. DenseNet's target layer
-is followed by a ReLU in place, which changes the activations that Captum and pytorch-grad-cam hold.
+From preprocessed pixels to heatmaps of the input's size.
+
+- *PyTorch by hand* records no graph up to the target layer.
+- *torch.compile by hand* is the same with that part compiled. It counts as a rival in the aims, which were set before
+  anybody had tried it.
+- Recipro-CAM is a different method, without gradients: it runs the head once for each place of the map. It takes one
+  image at a time.
+- DenseNet's target layer is followed by an in-place ReLU, which changes the activations that Captum and
+  pytorch-grad-cam hold.
 """,
     "guided": """
-EfficientNet and ConvNeXt have no rectifiers: there the guided gradient is the plain one. Captum and pytorch-grad-cam
-guide modules of class `nn.ReLU` alone: for MobileNet v2 (ReLU6) they give the plain gradient, and in DenseNet they miss
-the last rectifier, a function. pytorch-grad-cam runs a batch one image after the other: it returns the first one's
-gradient alone.
+EfficientNet and ConvNeXt have no rectifiers, so their guided gradient is the plain one. Captum and pytorch-grad-cam
+guide only modules of class `nn.ReLU`: for MobileNet v2 (ReLU6) they return the plain gradient, and in DenseNet they
+miss the last rectifier, which is a function. pytorch-grad-cam runs the images of a batch one after the other, because
+it returns the gradient of the first image alone.
 """,
     "overlays": """
-Maps of 7×7 and photographs of 224×224 in, pictures out: upsampled, scaled, coloured, blended. Ratios are to SeeWhy on
-one thread. SeeWhy's is the kernel that `Explanation.overlays` calls, without Pillow's images around it.
+From maps of 7×7 and images of 224×224 to overlays: upsampled, scaled, coloured and blended. The baseline is SeeWhy on
+one thread. SeeWhy's time is that of the kernel that `Explanation.overlays` calls, without the conversion to Pillow
+images.
 """,
     "folder": """
-32 JPEGs of 640×480; the overlays show the model's view of 224×224, or the whole photograph. SeeWhy runs batches of 8,
-the others the loop of their README, a photograph at a time. PNGs are packed as little by all (level 1). SeeWhy has what
-it writes safe on the disk (fsync) before it counts as done. The floor is the forward passes alone, on arrays.
+32 JPEG files of 640×480. The overlays show the model's view of 224×224, or the whole image. SeeWhy runs batches of 8;
+the other tools run the loop of their README, one image at a time. All tools compress PNG files with level 1. SeeWhy
+flushes its results to the disk (fsync) before they count as done. The baseline is the forward passes alone, on arrays.
 """,
     "cold": """
-From the start of a fresh process to its first heatmap of a photograph, files in the system's cache; peak memory of that
-process; size of `site-packages` with that tool, what it needs, and torchvision for those that need a module. PyTorch is
-its build without CUDA.
+The time from the start of a new process to its first heatmap of an image, with files in the system's cache; the peak
+memory of that process; and the size of `site-packages` with the tool, its dependencies, and torchvision for tools that
+need a module. PyTorch is its build without CUDA.
 """,
 }
 
 
 def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
-    """The page at `path` of what `source` holds; plots go to the folder `images` beside it, and begin with its name."""
+    """Return the page at `path` about the results in `source`.
+
+    Plots go to the folder `images` beside the page, and their names begin with that of the page.
+    """
     records = data["records"]
     folder = path.parent / "images"
-    parts = [
-        HEAD.format(
-            source=source,
-            elsewhere=_elsewhere(path),
-            machine=_machine(data),
-            bar=comparison_tables.bar_table(records),
-            threads=data["threads"],
-            others=_others(records),
-            earlier=earlier_results(records, data.get(SOURCES)),
-        )
-    ]
-    for name, question in QUESTIONS.items():
-        parts.append(f"## {question.title}\n\n{TEXTS[name].lstrip()}")
-        if name in PLOTTED and comparison_plots.question_plot(name, records, folder / f"{path.stem}-{name}.png"):
-            parts.append(f"![{question.title}, time over the forward pass](images/{path.stem}-{name}.png)\n")
-        for batch in question.batches:
-            parts.append(f"Batch {batch}:\n\n{comparison_tables.question_table(name, records, batch)}")
-    parts.append(f"## Cold start\n{TEXTS['cold']}")
-    if comparison_plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
-        parts.append(f"![Cold start](images/{path.stem}-cold.png)\n")
-    parts.append(comparison_tables.cold_table(records))
-    parts.append(f"## CUDA\n\n{cuda_table(cuda)}")
-    parts.append(f"## Where answers differ, and what failed\n\n{comparison_tables.differences(records)}")
+    parts = [HEAD.format(source=source, elsewhere=_elsewhere(path))]
+    for name in SECTIONS:
+        if name == "cold":
+            parts.append(f"## Cold start\n{TEXTS['cold']}")
+            if comparison_plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
+                parts.append(f"![Cold start](images/{path.stem}-cold.png)\n")
+            parts.append(comparison_tables.cold_table(records))
+        elif name == "cuda":
+            parts.append(f"## CUDA\n\n{cuda_table(cuda)}")
+        else:
+            parts += _question_section(name, records, path)
+    measured = MEASURED.format(
+        machine=_machine(data),
+        threads=data["threads"],
+        others=_others(records),
+        earlier=earlier_results(records, data.get(SOURCES)),
+    )
+    parts.append(measured.rstrip("\n") + "\n")
+    parts.append(f"## Differences and failures\n\n{comparison_tables.differences(records)}")
+    parts.append(AIMS.format(aims=comparison_tables.aims_table(records)))
     return "\n".join(parts)
 
 
+def _question_section(name: str, records: dict[str, Any], path: Path) -> list[str]:
+    """Return the heading, text, plot and tables of one question."""
+    question = QUESTIONS[name]
+    parts = [f"## {question.title}\n{TEXTS[name]}"]
+    plot = f"images/{path.stem}-{name}.png"
+    if name in PLOTTED and comparison_plots.question_plot(name, records, path.parent / plot):
+        parts.append(f"![{question.title}, time over the forward pass]({plot})\n")
+    for batch in question.batches:
+        parts.append(f"Batch {batch}:\n\n{comparison_tables.question_table(name, records, batch)}")
+    return parts
+
+
 def _elsewhere(path: Path) -> str:
-    """Pages of other machines, by their names: `benchmarks.md` and `benchmarks-....md`."""
+    """Return a sentence with links to the pages of other machines, whose names begin with `benchmarks`, or nothing."""
     others = [other.name for other in sorted(path.parent.glob("benchmarks*.md")) if other.name != path.name]
-    return f"\nMeasured on another machine: {', '.join(f'[{name}]({name})' for name in others)}." if others else ""
+    links = ", ".join(f"[{name}]({name})" for name in others)
+    return f"\nMeasured on another machine: {links}." if others else ""
 
 
 def _machine(data: dict[str, Any]) -> str:
@@ -147,7 +177,7 @@ def _machine(data: dict[str, Any]) -> str:
 
 
 def cuda_table(path: Path) -> str:
-    """Return a table of what `benchmarks/cuda.py` wrote: `device`, and `rows`, dicts that all have the same keys."""
+    """Return the table of the results of `benchmarks/cuda.py`: `device`, and `rows`, dicts with the same keys."""
     data = results_file.read(path)
     if not data:
         return "Not measured.\n"
@@ -160,22 +190,22 @@ def _text(value: Any) -> str:
 
 
 def earlier_results(records: dict[str, Any], sources: str | None) -> str:
-    """Return a line that names the results of another commit than most, or nothing."""
+    """Return a line that names results of another commit than the latest, or nothing."""
     old = [key for key, record in records.items() if record.get(SOURCES, sources) != sources]
-    return f"- Measured with an earlier commit, and not again since: {', '.join(old)}.\n" if old else ""
+    return f"- Measured with an earlier commit and not repeated since: {', '.join(old)}.\n" if old else ""
 
 
 def _others(records: dict[str, Any]) -> str:
     shares = {key: record["others_share"] for key, record in records.items() if record.get("others_share") is not None}
     if not shares:
-        return "not known"
+        return "unknown"
     worst = max(shares, key=lambda key: shares[key])
     middle = sorted(shares.values())[len(shares) // 2]
     text = f"{middle:.2f} of a core (median of the groups), {shares[worst]:.2f} at most ({worst})"
     limits = {record["quiet"] for record in records.values() if "quiet" in record}
     if limits:
         again = sum(record.get("made_again", 0) for record in records.values())
-        text += f". Turns that others disturbed by more than {max(limits)} of a core were made again ({again} of them)"
+        text += f". Turns that other work disturbed by more than {max(limits)} of a core were repeated ({again} turns)"
     return text
 
 

@@ -1,4 +1,4 @@
-"""Photographs to explain, cut from those of scikit-image."""
+"""Sample images, cut from those of scikit-image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = ("chelsea", "coffee", "astronaut", "rocket")
 
 
 def cut_photograph(number: int) -> Image.Image:
-    """Return a 640x480 part of a photograph; each number gives a part of its own, always the same."""
+    """Return a 640x480 part of a sample image; each number stands for its own part, always the same."""
     from skimage import data
 
     generator = np.random.default_rng(number)
