@@ -6,11 +6,15 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Any
 
+from seewhy._shared import checks
+from seewhy._shared.text import brief
 from seewhy.bulk.failure_limit import FailureLimit
 from seewhy.bulk.folder_job import FolderJob, JobSummary
 from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.settings import Settings
+from seewhy.errors import ArgumentError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 
@@ -56,8 +60,17 @@ def explain_folder(
         OutputError: If results cannot be written, or the folder holds results of another job.
         SeewhyError: If the job cannot start or continue for another reason.
     """
-    paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    limit = FailureLimit(fail_fast, max_failure_rate)
+    paths = _paths("images", images)
+    lists = _paths("lists", lists)
+    folder = checks.path("folder", folder)
+    restart, changed = checks.flag("restart", restart), checks.flag("changed", changed)
+    if settings is not None and not isinstance(settings, Settings):
+        raise ArgumentError(f"settings must be seewhy.Settings, not {brief(settings)}")
+    if stop is not None and not isinstance(stop, threading.Event):
+        raise ArgumentError(f"stop must be a threading.Event, not {brief(stop)}")
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress must be a function of two numbers, not {brief(progress)}")
+    limit = FailureLimit(checks.flag("fail_fast", fail_fast), max_failure_rate)
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
     request = resolve_job(explainer, Settings() if settings is None else settings)
     job = FolderJob(request, Inputs(paths, folder, lists), folder, restart=restart, changed=changed, stop=stop)
@@ -67,3 +80,12 @@ def explain_folder(
             if progress is not None:
                 progress(job.done + job.failed, job.total)
     return job.summary(limit.reason or ("stopped" if job.stopped else None))
+
+
+def _paths(name: str, value: Any) -> list[str]:
+    """Return a list of paths for one path, or a list or tuple of them."""
+    if isinstance(value, (str, os.PathLike)):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise ArgumentError(f"{name} must be a path or a list of paths, not {brief(value)}")
+    return [checks.path(f"each of {name}", one) for one in value]

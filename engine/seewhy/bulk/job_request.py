@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.bulk.settings import Settings
 from seewhy.contract.constants import PREDICTED
@@ -75,11 +76,8 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
     overlays.validate_drawing_options(settings.colormap, settings.alpha, settings.canvas)
     for path in settings.plugins:
         load_plugin(path)
+    checks.one_of("format", settings.format, (*FIGURE_FORMATS, *SHARD_FORMATS))
     shard_format = settings.format if settings.format in SHARD_FORMATS else None
-    if shard_format is None and settings.format not in FIGURE_FORMATS:
-        raise ArgumentError(
-            f"format must be one of {', '.join((*FIGURE_FORMATS, *SHARD_FORMATS))}, not {brief(settings.format)}"
-        )
     if shard_format is not None:
         shard_files.check(shard_format)
         if settings.raw:

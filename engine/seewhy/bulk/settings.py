@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seewhy._shared.checks import is_integer
+from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
 from seewhy.errors import ArgumentError
@@ -65,16 +65,11 @@ class Settings:
                 raise ArgumentError(f"{name} must be a list, not {brief(value)}")
             object.__setattr__(self, name, tuple(dict.fromkeys(values)))
         for name in ("raw", "full_size", "fast_decode"):
-            value = getattr(self, name)
-            if not isinstance(value, (bool, np.bool_)):
-                raise ArgumentError(f"{name} must be True or False, not {brief(value)}")
-            object.__setattr__(self, name, bool(value))
+            object.__setattr__(self, name, checks.flag(name, getattr(self, name)))
         for name in ("top", "batch_size", "shard_images", "quality"):
-            if is_integer(getattr(self, name)):
+            if checks.is_integer(getattr(self, name)):
                 object.__setattr__(self, name, int(getattr(self, name)))
         for name in ("batch_size", "shard_images"):
-            value = getattr(self, name)
-            if not is_integer(value) or value < 1:
-                raise ArgumentError(f"{name} must be a positive integer, not {brief(value)}")
+            checks.positive_integer(name, getattr(self, name))
         if isinstance(self.alpha, Real) and not isinstance(self.alpha, (bool, int, float)):
             object.__setattr__(self, "alpha", float(self.alpha))

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
-from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief, printable, short
 from seewhy.errors import ArgumentError
 from seewhy.explainer.prediction import class_name, probabilities, score_text
@@ -86,7 +86,7 @@ class Explanation:
         """
         if isinstance(index, slice):
             part = index
-        elif is_integer(index):
+        elif checks.is_integer(index):
             if not -len(self) <= index < len(self):
                 raise _OutOfRange(f"there is no image {index}: the explanation has {len(self)} images")
             part = slice(index, index + 1 or None)
@@ -170,6 +170,7 @@ class Explanation:
             ArgumentError: If the colormap or the canvas is unknown, or alpha is not between 0 and 1.
             ImageError: If the original image cannot be read any more.
         """
+        render.validate_drawing_options(colormap, alpha, canvas)
         views = [view for view in self.images for _ in range(self._per_image)]
         if canvas == "model" and self.maps is not None:
             return render.overlays_of_maps(views, self._flat_maps(), self.request.method.rectified, colormap, alpha)
@@ -195,6 +196,7 @@ class Explanation:
             ArgumentError: As `overlays`.
             ImageError: As `overlays`.
         """
+        render.validate_drawing_options(colormap, alpha, canvas)
         if self.request.method.is_map:
             return self.overlays(colormap, alpha, canvas)
         return render.gradient_figures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
@@ -226,6 +228,8 @@ class Explanation:
             ImageError: As `overlays`.
             OutputError: If a file cannot be written, or would replace one of the images.
         """
+        checks.flag("raw", raw)
+        folder = checks.path("the folder", folder)
         names = unique_names([PurePath(Path(view.name).name) for view in self.images])
         # A PIL image, too, is called by the file that it came from.
         target = output_folder.Folder(folder, [view.name for view in self.images])
