@@ -253,7 +253,7 @@ class BatchDependent(nn.Module):
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
-        ("resnet18", {}, "takes a torch.nn.Module, not str"),
+        ("resnet18", {}, "module must be a torch.nn.Module, not str"),
         (branches(), {"image_size": 224}, "image_size must be .height, width. in pixels, not 224"),
         (branches(), {"image_size": (0, 5)}, r"not \(0, 5\)"),
         (branches(), {"preprocessing": Preprocessing(interpolation="cubic")}, "preprocessing is not valid: .*bicubic"),
@@ -263,14 +263,26 @@ class BatchDependent(nn.Module):
             "preprocessing is not valid: .*positive std",
         ),
         (branches(), {"score": "argmax"}, "score must be one of softmax, sigmoid, none, not 'argmax'"),
-        (branches(), {"outputs": ["gradient"]}, "unknown output 'gradient'; there are logits, "),
+        (
+            branches(),
+            {"outputs": ["gradient"]},
+            r"Unknown output 'gradient'\. Did you mean 'gradients'\? Outputs are logits, ",
+        ),
         (branches(), {"labels": ["a", "b"]}, "2 labels for 7 classes"),
-        (branches(), {"guided_scope": "left"}, "takes a list of module prefixes, not the string 'left'"),
-        (branches(), {"guided_scope": ["nowhere"]}, "no module is named 'nowhere'"),
+        (
+            branches(),
+            {"guided_scope": "left"},
+            "guided_scope must be a list of module path prefixes, not the string 'left'",
+        ),
+        (
+            branches(),
+            {"guided_scope": ["nowhere"]},
+            "guided_scope: no module in the forward pass has the path prefix 'nowhere'",
+        ),
         (
             branches(),
             {"layer": "left", "outputs": ["class_weights"]},
-            "class_weights: CAM needs global average pooling",
+            "class_weights: CAM requires global average pooling",
         ),
         (Returns(lambda y: (y, y)), {}, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose"),
         (Returns(lambda y: y[:, 0]), {}, r"not 1 of shape \(N\)"),
@@ -337,7 +349,7 @@ class TwoStreams(nn.Module):
 
 
 def test_a_wrong_guess_of_the_channels_says_how_to_name_them(tmp_path: Path) -> None:
-    hint = "; 3 channels are a guess; `channels` .--channels. says how many there are$"
+    hint = "; 3 channels are a guess; set the number with `channels` .--channels.$"
     module = live_weights(TwoStreams()).eval()
     with pytest.raises(ExportError, match=hint) as caught:
         export(module, tmp_path / "model.onnx", image_size=(8, 8))
@@ -345,7 +357,7 @@ def test_a_wrong_guess_of_the_channels_says_how_to_name_them(tmp_path: Path) -> 
     export(module, tmp_path / "model.onnx", image_size=(8, 8), channels=6, verify=False)
     assert seewhy.Explainer(tmp_path / "model.onnx").metadata.channels == 6
     # Where the number is said, or the network runs, something else is wrong.
-    for options in ({"channels": 3}, {"channels": 6, "output": "head"}):
+    for options in ({"channels": 3}, {"channels": 6, "head": "head"}):
         with pytest.raises(ExportError) as caught:
             export(module, tmp_path / "other.onnx", image_size=(8, 8), **options)
         assert "guess" not in str(caught.value)
@@ -392,5 +404,5 @@ def test_an_output_that_nothing_tests_is_named(tmp_path: Path) -> None:
             return self.head(self.conv(x).relu().mean((2, 3)))
 
     report = export(Negative().eval(), tmp_path / "model.onnx", image_size=(8, 8))
-    assert "guided_gradients: zero on every test input, so not tested" in report.messages
+    assert "guided_gradients: not tested, because it is zero on every test input" in report.messages
     assert report.parity["guided_gradients"]["noise"]["error"] is None

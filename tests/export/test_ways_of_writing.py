@@ -117,7 +117,7 @@ def test_one_of_several_outputs_of_torchscript(tmp_path: Path) -> None:
     module = live_weights(Several()).eval()
     with pytest.warns(DeprecationWarning):
         script = torch.jit.script(module)
-    report = export(script, tmp_path / "model.onnx", image_size=SIZE, output=1)
+    report = export(script, tmp_path / "model.onnx", image_size=SIZE, head=1)
     images = torch.randn(2, 3, *SIZE)
     logits = seewhy.Explainer(report.path).explain(images.numpy()).logits
     torch.testing.assert_close(torch.from_numpy(logits), module(images)[1].detach(), rtol=1e-4, atol=1e-5)
