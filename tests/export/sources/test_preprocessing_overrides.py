@@ -46,7 +46,7 @@ def test_each_flag_replaces_its_field(values: dict[str, Any], expected: Preproce
     assert made(OWN, **values) == expected
 
 
-def test_a_source_that_says_nothing() -> None:
+def test_a_source_without_preprocessing() -> None:
     assert made(None) is None
     assert made(None, mean=(0.5,), std=(0.25,)) == Preprocessing(
         "squash", None, "bilinear", False, (0.5,) * 3, (0.25,) * 3, "RGB"

@@ -1,10 +1,11 @@
-"""Tests of `seewhy_export.sources.registry` and `seewhy export`: torchvision, timm, factories, weights and labels."""
+"""Tests of `seewhy_export.sources.registry` and `seewhy export`: sources, weights, labels, help and errors."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ import seewhy
 from seewhy.cli.main import main
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
+from seewhy_export.cli import export_command
 from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides
 from seewhy_export.sources.registry import load_source
 from support.exporting.networks import branches
@@ -126,7 +128,7 @@ def test_checkpoint(tmp_path: Path, factories: Path) -> None:
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
-def test_a_network_for_other_classes(tmp_path: Path) -> None:
+def test_a_network_for_another_number_of_classes(tmp_path: Path) -> None:
     other = load_source("torchvision:squeezenet1_1", "none", class_count=5)
     assert other.labels is None
     torch.save({"model": other.module.state_dict()}, tmp_path / "five.pth")
@@ -200,7 +202,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where nothing has been downloaded before
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # an empty cache of downloads
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(ExportError, match="Network is unreachable; give --weights FILE, or --weights none"):
         load_source("torchvision:resnet18", "DEFAULT")
@@ -217,7 +219,7 @@ def test_the_command(factories: Path) -> None:
     assert explainer.labels == ("cat", "dog") and explainer.metadata.model.source == "my_factories:described"
 
 
-def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
+def test_a_checkpoint_with_all_options(factories: Path) -> None:
     module = load_source("my_factories:small").module
     torch.save({"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}, "epoch": 3}, "best.pth")
     Path("names.txt").write_text("cat\nBengal\u202ecat\n", encoding="utf-8")
@@ -243,7 +245,7 @@ def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
-def test_the_outermost_seeds(seed: int, factories: Path) -> None:
+def test_the_smallest_and_largest_seed(seed: int, factories: Path) -> None:
     done = CliRunner().invoke(main, f"export my_factories:small --size 12 --no-verify --seed {seed}".split())
     assert done.exit_code == 0, done.output
 
@@ -264,6 +266,18 @@ def test_several_heads(factories: Path) -> None:
     assert seewhy.Explainer("two_heads.onnx").metadata.class_count == 2
 
 
+def test_the_help_puts_every_option_into_a_group() -> None:
+    text = CliRunner().invoke(main, ["export", "--help"]).output
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        *("Source and weights", "Input and preprocessing", "Explanations", "Output", "Other options", "Examples"),
+    ]
+    assert text.partition("Other options:\n")[2].startswith("  -h, --help  Show this message and exit.\n\nExamples:")
+    for option in export_command.params:
+        if isinstance(option, click.Option):
+            assert option.help and option.help.endswith("."), option.name
+
+
 def test_the_commands_options(factories: Path) -> None:
     arguments = "export my_factories:small --weights none --size 20x30 --layer 0 --outputs input_gradients --no-verify"
     done = CliRunner().invoke(main, arguments.split())
@@ -273,9 +287,7 @@ def test_the_commands_options(factories: Path) -> None:
     assert metadata.image_size == (20, 30) and metadata.parity == {} and metadata.layer is None
 
 
-def test_the_demonstration_does_not_write_into_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_does_not_write_into_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["demo", "-o", ""])
     assert done.exit_code == 2 and len(done.output.splitlines()) == 1
