@@ -94,7 +94,7 @@ def export(
         module: Classifier that takes images (N, C, H, W), float32, and returns logits (N, class count). It may return
             other tensors too; see `head`. Compiled modules (`torch.compile`) and TorchScript modules are accepted.
         path: Model file to write. A failed export leaves it unchanged. Weights of more than 1.8 GiB go to a second
-            file, `path` with the suffix `.data`.
+            file next to it, whose name ends in `.onnx.data`.
         image_size: (H, W) of the images in pixels. The file fixes it; the batch size stays dynamic.
         layer: Module path of the target layer, such as `layer4`. If the module is called several times, its last call
             counts. None chooses the last feature map before pooling, or the first norm of the last block if the
