@@ -10,21 +10,15 @@ Use it as the `cls` of a command:
     @click.option("-o", "--output", ...)
     ...
 
-`seewhy explain --help` then prints a section for each group, in the order of the mapping, a last section with the
-options that no group names (at least `--help`), and the examples:
+`--help` then prints a section for each group, in the order of the mapping, and a last section "Other options" with the
+options that no group names (at least `--help`). The examples follow:
 
     Input:
-      --list FILE  ...
-
-    Output:
-      -o, --output FOLDER  ...
+      --list FILE  File that lists the images.
+      --size SIZE  Input size in pixels.
 
     Other options:
-      -h, --help  ...
-
-    Examples:
-      Explain every image in a folder:
-        seewhy explain model.onnx photos/ -o results
+      -h, --help  Show this message and exit.
 
 A subclass can print more below the options, but above the examples: it overrides `format_epilog`, writes its own
 sections, and then calls `super().format_epilog`.

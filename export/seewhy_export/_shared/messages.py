@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import logging
 import warnings
@@ -32,12 +31,6 @@ def one_line(error: BaseException) -> str:
     """The exception's kind and the first line of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-
-
-def close_names(name: str, known: Sequence[str]) -> str:
-    """The end of a message that says which names come close, if any do."""
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    return f"; close names: {', '.join(close)}" if close else ""
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sysconfig
@@ -18,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from seewhy._shared.suggestions import did_you_mean
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
@@ -235,7 +235,9 @@ def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
         return
     modules = dict(module.named_modules())
     if layer not in modules or layer == "":
-        raise ExportError(f"no layer is named {layer!r}{_close_names(layer, [name for name in modules if name])}")
+        names = [name for name in modules if name]
+        hint = did_you_mean(layer, names) or (f" Modules are for example {', '.join(names[-5:])}" if names else "")
+        raise ExportError(f"Unknown layer {layer!r}.{hint}")
 
     def mark(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -250,13 +252,6 @@ def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _close_names(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
-    inside = [other for other in names if other.startswith(name + ".")][:5]
-    suggestions = list(dict.fromkeys(inside + close)) or names[-5:]
-    return f"; close names: {', '.join(suggestions)}" if suggestions else ""
 
 
 def _unmark(graph_module: GraphModule) -> Node | None:

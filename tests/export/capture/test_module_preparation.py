@@ -77,8 +77,8 @@ class Returning(nn.Module):
 )
 def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool, tmp_path: Path) -> None:
     module = Returning(form).eval()
-    report = export(module, tmp_path / "model.onnx", image_size=SIZE, output=output)
-    assert any("is taken as its logits" in message for message in report.messages)
+    report = export(module, tmp_path / "model.onnx", image_size=SIZE, head=output)
+    assert any("is used as its logits" in message for message in report.messages)
 
     def logits(x: Tensor) -> Tensor:
         network = module.network
@@ -96,9 +96,9 @@ def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool
 @pytest.mark.parametrize(
     ("form", "output", "message"),
     [
-        (lambda a, b: (a, b), None, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose the logits with `output`"),
-        (lambda a, b: (a, b), 2, r"no output 2; the network returns 0 \(N, 7\), 1 \(N, 7\)"),
-        (lambda a, b: {"x": a, "y": b}, "z", r"no output 'z'; the network returns x \(N, 7\), y \(N, 7\)"),
+        (lambda a, b: (a, b), None, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose the logits with `head`"),
+        (lambda a, b: (a, b), 2, r"no output 2\. The network returns 0 \(N, 7\), 1 \(N, 7\)"),
+        (lambda a, b: {"x": a, "y": b}, "z", r"no output 'z'\. The network returns x \(N, 7\), y \(N, 7\)"),
         (lambda a, b: a, "z", r"returns one tensor alone"),
         (lambda a, b: None, None, r"returns no tensor"),
         (lambda a, b: a.unsqueeze(2), None, r"not 1 of shape \(N, 7, 1\)"),
@@ -106,7 +106,7 @@ def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool
 )
 def test_outputs_that_are_not_there(form: Any, output: str | int | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message) as caught:
-        export(Returning(form).eval(), tmp_path / "model.onnx", image_size=SIZE, output=output)
+        export(Returning(form).eval(), tmp_path / "model.onnx", image_size=SIZE, head=output)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
