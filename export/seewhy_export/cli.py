@@ -13,7 +13,7 @@ from seewhy.cli.click_types import NonEmptyPath
 from seewhy.cli.option_groups import Example, GroupedCommand
 from seewhy.contract import constants as contract
 from seewhy.contract.constants import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export import demo
 from seewhy_export.exporter import ExportReport, check_text, export
 from seewhy_export.onnx_writer.model_file import data_path
@@ -374,17 +374,17 @@ def _with_metadata(source: Source, labels: tuple[str, ...] | None, score: str | 
 def _default_file_name(name: str, source: str) -> str:
     """Return the name of the file to write without --output. It never equals the ONNX file that was read."""
     if safe_name(name) != name:
-        raise ExportError(f"{name!r} cannot be a file name; choose the file to write with -o")
+        raise ExportArgumentError(f"{name!r} cannot be a file name; choose the file to write with -o")
     return f"{name}.seewhy.onnx" if is_onnx(source) else f"{name}.onnx"
 
 
 def _check_not_source(source: Path, output: Path) -> None:
     """Refuse to overwrite the ONNX file that is being read, or its external weights."""
     if output.resolve() == source.resolve():
-        raise ExportError(f"{output}: is the source itself; choose another file to write with -o")
+        raise ExportArgumentError(f"{output}: is the source itself; choose another file to write with -o")
     for file in (output, data_path(output)):
         if file.exists() and file.resolve() in referenced_files(source):
-            raise ExportError(f"{file}: holds weights of {source}; choose another file to write with -o")
+            raise ExportArgumentError(f"{file}: holds weights of {source}; choose another file to write with -o")
 
 
 def _print_report(report: ExportReport, notes: Sequence[str] = ()) -> None:

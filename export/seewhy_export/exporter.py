@@ -19,7 +19,7 @@ from seewhy._shared.suggestions import did_you_mean
 from seewhy.contract import constants as contract
 from seewhy.contract import json_values
 from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers, check_preprocessing
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy.runtime.model_file import ModelFile
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
@@ -130,7 +130,7 @@ def export(
     """
     started = time.perf_counter()
     if not os.fspath(path):
-        raise ExportError("path must not be empty; give the file to write, for example 'model.onnx'")
+        raise ExportArgumentError("path must not be empty; give the file to write, for example 'model.onnx'")
     destination = Path(path)
     _check_arguments(module, image_size, outputs, score, preprocessing)
     _check_texts({"name": name, "layer": layer, "source": source}, labels, guided_scope)
@@ -162,7 +162,7 @@ def export(
         score = forward.stripped
         messages.append(f"the network ends in {score}; its input is exported as logits")
     if labels is not None and len(labels) != forward.class_count:
-        raise ExportError(f"{len(labels)} labels for {forward.class_count} classes; give one label per class")
+        raise ExportArgumentError(f"{len(labels)} labels for {forward.class_count} classes; give one label per class")
     target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
     if target is not None:
         check_text("the target layer's name", target.name)
@@ -229,7 +229,7 @@ def check_text(what: str, text: Any) -> None:
     try:
         json_values.text(text)
     except ValueError as error:
-        raise ExportError(f"{what}: {error}") from None
+        raise ExportArgumentError(f"{what}: {error}") from None
 
 
 def count_rectifiers(forward: ForwardGraph, scope: tuple[str, ...] | None) -> Rectifiers:
@@ -262,21 +262,21 @@ def _check_arguments(
 ) -> None:
     """Refuse invalid arguments before any work starts."""
     if not isinstance(module, nn.Module):
-        raise ExportError(f"module must be a torch.nn.Module, not {type(module).__name__}")
+        raise ExportArgumentError(f"module must be a torch.nn.Module, not {type(module).__name__}")
     pair = isinstance(image_size, (tuple, list)) and len(image_size) == 2
     if not pair or not all(isinstance(size, int) and size > 0 for size in image_size):
-        raise ExportError(f"image_size must be (height, width) in pixels, not {image_size!r}")
+        raise ExportArgumentError(f"image_size must be (height, width) in pixels, not {image_size!r}")
     if score not in contract.SCORES:
-        raise ExportError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
+        raise ExportArgumentError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
     if preprocessing is not None:
         try:
             check_preprocessing(preprocessing)
         except ValueError as error:
-            raise ExportError(f"preprocessing is not valid: {error}") from error
+            raise ExportArgumentError(f"preprocessing is not valid: {error}") from error
     unknown = [name for name in outputs or () if name not in contract.OUTPUTS]
     if unknown:
         hint = did_you_mean(unknown[0], contract.OUTPUTS) if isinstance(unknown[0], str) else ""
-        raise ExportError(f"Unknown output {unknown[0]!r}.{hint} Outputs are {', '.join(contract.OUTPUTS)}")
+        raise ExportArgumentError(f"Unknown output {unknown[0]!r}.{hint} Outputs are {', '.join(contract.OUTPUTS)}")
 
 
 def _check_texts(
@@ -309,7 +309,7 @@ def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer | None) -
     else:
         chosen = {contract.LOGITS, *outputs}
         if contract.CLASS_WEIGHTS in chosen and target is not None and target.class_weights is None:
-            raise ExportError(
+            raise ExportArgumentError(
                 f"class_weights: CAM requires global average pooling and one linear layer directly after "
                 f"{target.name!r}; export activations and gradients instead, and use gradcam"
             )
@@ -319,10 +319,10 @@ def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer | None) -
 def _check_scope(scope: Sequence[str], forward: ForwardGraph) -> tuple[str, ...]:
     """Return the prefixes if each of them names modules of the forward pass."""
     if isinstance(scope, str):
-        raise ExportError(f"guided_scope must be a list of module path prefixes, not the string {scope!r}")
+        raise ExportArgumentError(f"guided_scope must be a list of module path prefixes, not the string {scope!r}")
     for prefix in scope:
         if not any(in_scope(node, (prefix,)) for node in forward.nodes):
-            raise ExportError(f"guided_scope: no module in the forward pass has the path prefix {prefix!r}")
+            raise ExportArgumentError(f"guided_scope: no module in the forward pass has the path prefix {prefix!r}")
     return tuple(scope)
 
 

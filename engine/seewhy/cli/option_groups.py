@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import click
 
 from seewhy._shared.suggestions import closest_name
-from seewhy.errors import SeewhyError
+from seewhy.errors import ArgumentError
 
 _OTHER_OPTIONS = "Other options"
 
@@ -47,7 +47,7 @@ class Example(NamedTuple):
 
 
 class GroupedCommand(click.Command):
-    """Command whose help lists options in groups, and which reports wrong arguments as a `SeewhyError`.
+    """Command whose help lists options in groups, and which reports wrong arguments as an `ArgumentError`.
 
     Args:
         *args: Arguments of `click.Command`.
@@ -114,12 +114,12 @@ class GroupedCommand(click.Command):
         """Parse the arguments.
 
         Raises:
-            SeewhyError: If they are wrong. The message is one line; click's own errors repeat the usage above it.
+            ArgumentError: If they are wrong. The message is one line; click's own errors repeat the usage above it.
         """
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            raise SeewhyError(usage_message(error, self.get_params(ctx))) from error
+            raise ArgumentError(usage_message(error, self.get_params(ctx))) from error
 
 
 def usage_message(error: click.UsageError, options: Sequence[click.Parameter]) -> str:

@@ -18,7 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy._shared.suggestions import did_you_mean
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
 from seewhy_export.capture.unsupported_networks import refuse_batch_statistics, refuse_randomness
@@ -237,7 +237,7 @@ def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
     if layer not in modules or layer == "":
         names = [name for name in modules if name]
         hint = did_you_mean(layer, names) or (f" Modules are for example {', '.join(names[-5:])}" if names else "")
-        raise ExportError(f"Unknown layer {layer!r}.{hint}")
+        raise ExportArgumentError(f"Unknown layer {layer!r}.{hint}")
 
     def mark(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):

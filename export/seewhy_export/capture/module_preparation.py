@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy._shared.suggestions import did_you_mean
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line, quiet
 
 LOGITS_KEY = "logits"
@@ -106,7 +106,7 @@ def find_output(module: nn.Module, example: Tensor, output: str | int | None) ->
         ) from error
     if isinstance(returned, Tensor):
         if output is not None:
-            raise ExportError(f"output {output!r}: the network returns one tensor alone; leave `head` out")
+            raise ExportArgumentError(f"output {output!r}: the network returns one tensor alone; leave `head` out")
         return None
     return _choose(dict(_tensors(returned)), output)
 
@@ -180,4 +180,4 @@ def _choose(found: dict[str, Tensor], output: str | int | None) -> str:
     )
     if output is None:
         raise ExportError(f"the network returns several tensors: {listed}; choose the logits with `head`")
-    raise ExportError(f"no output {output!r}.{did_you_mean(str(output), paths)} The network returns {listed}")
+    raise ExportArgumentError(f"no output {output!r}.{did_you_mean(str(output), paths)} The network returns {listed}")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from seewhy.contract.metadata import Preprocessing, check_preprocessing
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError
 from seewhy_export.sources.source import Source
 
 DEFAULT = Preprocessing(resize="squash", size=None, interpolation="bilinear", crop=False, channel_order="RGB")
@@ -63,7 +63,7 @@ def with_overrides(source: Source, image_size: tuple[int, int] | None, overrides
 def _overridden(own: Preprocessing | None, overrides: PreprocessingOverrides, source: Source) -> Preprocessing:
     """Return the preprocessing of a source with the user's values in place of its own."""
     if own is None and (overrides.mean is None or overrides.std is None):
-        raise ExportError(
+        raise ExportArgumentError(
             "the source does not define how pixels are normalised; give --mean and --std with the other preprocessing "
             "options (--mean 0 --std 1 for plain pixels from 0 to 1)"
         )
@@ -80,7 +80,7 @@ def _overridden(own: Preprocessing | None, overrides: PreprocessingOverrides, so
     try:
         check_preprocessing(result)
     except ValueError as error:
-        raise ExportError(f"the preprocessing is not valid: {error}") from error
+        raise ExportArgumentError(f"the preprocessing is not valid: {error}") from error
     return result
 
 
@@ -101,11 +101,11 @@ def _per_channel(flag: str, values: Sequence[float], channels: int, lowest: floa
     """Return one value per channel, after checking the number of values and their range."""
     written = ",".join(f"{value:g}" for value in values)
     if len(values) not in (1, channels):
-        raise ExportError(
+        raise ExportArgumentError(
             f"{flag} {written}: {len(values)} values for {channels} channels; give one, or one per channel"
         )
     if not all(lowest <= value <= 1 for value in values):
-        raise ExportError(
+        raise ExportArgumentError(
             f"{flag} {written}: must be between {lowest:g} and 1 because pixels range from 0 to 1; divide values for "
             f"pixels from 0 to 255 by 255"
         )
@@ -119,7 +119,7 @@ def _resizing(base: Preprocessing, overrides: PreprocessingOverrides, image_size
     crop = overrides.crop if overrides.crop is not None else base.crop if unchanged else mode == "shorter-side"
     if mode != "shorter-side":
         if overrides.size is not None:
-            raise ExportError(f"--resize-size {overrides.size} requires --resize shorter-side, not {mode}")
+            raise ExportArgumentError(f"--resize-size {overrides.size} requires --resize shorter-side, not {mode}")
         return {"resize": mode, "size": None, "crop": crop}
     size = overrides.size or (base.size if unchanged else None) or min(image_size)
     return {"resize": mode, "size": size, "crop": crop}

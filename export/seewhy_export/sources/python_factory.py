@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from seewhy._shared.suggestions import did_you_mean
-from seewhy.errors import ExportError, MissingExtraError
+from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.sources.source import Source, SourceRequest
 
@@ -30,19 +30,21 @@ def load_factory(spec: str, request: SourceRequest) -> Source:
     """
     module_name, _, attribute = spec.partition(":")
     if request.class_count is not None:
-        raise ExportError(f"{spec}: the function defines the number of classes; leave --classes out")
+        raise ExportArgumentError(f"{spec}: the function defines the number of classes; leave --classes out")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ExportError(f"{spec}: no module named {error.name!r}") from error
+        raise ExportArgumentError(f"{spec}: no module named {error.name!r}") from error
     except (Exception, SystemExit) as error:  # a script may call sys.exit() while it is imported
         raise ExportError(f"{spec}: importing {module_name} failed: {one_line(error)}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ExportError(f"{spec}: {module_name} has no function {attribute!r}.{did_you_mean(attribute, functions)}")
+        raise ExportArgumentError(
+            f"{spec}: {module_name} has no function {attribute!r}.{did_you_mean(attribute, functions)}"
+        )
     try:
         result = factory()
     except (ExportError, MissingExtraError):

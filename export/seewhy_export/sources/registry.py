@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from seewhy._shared.suggestions import closest_name
-from seewhy.errors import ExportError, MissingExtraError
+from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export.sources.checkpoint_matching import load_checkpoint
 from seewhy_export.sources.onnx_import.loader import load_onnx
 from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides, with_overrides
@@ -64,7 +64,7 @@ def load_source(
     load = _loader(spec)
     checkpoint = None if weights in ("DEFAULT", "none") else Path(weights)
     if weights_key is not None and checkpoint is None:
-        raise ExportError(f"--weights-key {weights_key} requires --weights FILE")
+        raise ExportArgumentError(f"--weights-key {weights_key} requires --weights FILE")
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         # Warnings about initialisation and deprecations are meant for the authors of the networks.
@@ -90,7 +90,7 @@ def _loader(spec: str) -> Loader:
     if colon and name:
         return _LOADERS.get(scheme, _load_factory)
     if Path(spec).is_file():
-        raise ExportError(
+        raise ExportArgumentError(
             f"{spec}: is not an ONNX file; if it is a checkpoint, load it into its network: seewhy export "
             f"package.module:factory --weights {spec}"
         )
@@ -98,7 +98,7 @@ def _loader(spec: str) -> Loader:
     # A name that is exactly right in one library is better than a similar name in the other.
     match = closest_name(spec, [match.partition(":")[2] for match in matches])
     hint = next((f" Did you mean {full!r}?" for full in matches if full.partition(":")[2] == match), "")
-    raise ExportError(f"Unknown source {spec!r}.{hint} {_FORMS}")
+    raise ExportArgumentError(f"Unknown source {spec!r}.{hint} {_FORMS}")
 
 
 def _load_factory(spec: str, request: SourceRequest) -> Source:
@@ -112,7 +112,7 @@ def _load_factory(spec: str, request: SourceRequest) -> Source:
         if library is None or missing != scheme:
             raise
         match = closest_name(name, _model_names(library)) or name
-        raise ExportError(f"Unknown source {spec!r}. Did you mean '{library}:{match}'?") from error
+        raise ExportArgumentError(f"Unknown source {spec!r}. Did you mean '{library}:{match}'?") from error
 
 
 def _model_names(library: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from seewhy._shared.suggestions import closest_name
 from seewhy.contract.constants import INTERPOLATIONS
 from seewhy.contract.metadata import Preprocessing
-from seewhy.errors import ExportError, MissingExtraError
+from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export.sources.downloads import build_with_weights
 from seewhy_export.sources.source import Source, SourceRequest
 from seewhy_export.sources.torchvision_import import import_torchvision
@@ -34,7 +34,7 @@ def load_timm(spec: str, request: SourceRequest) -> Source:
     if not timm.is_model(name):
         match = closest_name(name.partition(".")[0], timm.list_models())
         hint = "" if match is None else f" Did you mean 'timm:{match}'?"
-        raise ExportError(f"Unknown timm model {name!r}.{hint}")
+        raise ExportArgumentError(f"Unknown timm model {name!r}.{hint}")
     options: dict[str, Any] = {"pretrained": request.weights == "DEFAULT"}
     if request.class_count is not None:
         options["num_classes"] = request.class_count

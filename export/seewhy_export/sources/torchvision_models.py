@@ -6,7 +6,7 @@ from typing import Any
 
 from seewhy._shared.suggestions import closest_name
 from seewhy.contract.metadata import Preprocessing
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError
 from seewhy_export.sources.downloads import build_with_weights
 from seewhy_export.sources.source import Source, SourceRequest
 from seewhy_export.sources.torchvision_import import import_torchvision
@@ -32,9 +32,11 @@ def load_torchvision(spec: str, request: SourceRequest) -> Source:
     if name not in known:
         match = closest_name(name, known)
         hint = "" if match is None else f" Did you mean 'torchvision:{match}'?"
-        raise ExportError(f"Unknown torchvision classifier {name!r}.{hint}")
+        raise ExportArgumentError(f"Unknown torchvision classifier {name!r}.{hint}")
     if request.channels not in (None, 3):
-        raise ExportError(f"{spec}: takes images of 3 channels and cannot be built for others; leave --channels out")
+        raise ExportArgumentError(
+            f"{spec}: takes images of 3 channels and cannot be built for others; leave --channels out"
+        )
     weights = models.get_model_weights(name).DEFAULT
     options: dict[str, Any] = {"weights": weights if request.weights == "DEFAULT" else None}
     if name in ("googlenet", "inception_v3") and request.weights != "DEFAULT":
@@ -42,7 +44,7 @@ def load_torchvision(spec: str, request: SourceRequest) -> Source:
         options["init_weights"] = True
     if request.class_count is not None:
         if request.weights == "DEFAULT":
-            raise ExportError(
+            raise ExportArgumentError(
                 f"{spec}: its own weights are for {len(weights.meta['categories'])} classes; --classes requires "
                 f"--weights FILE or --weights none"
             )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export.capture.forward_graph import ForwardGraph, ancestors, value_of
 from seewhy_export.target_layer.axis_tracking import CONVOLUTIONS, layouts
 from seewhy_export.target_layer.tensor_layout import C, H, Layout, N, W
@@ -127,7 +127,7 @@ def target_layer(forward: ForwardGraph, name: str | None) -> TargetLayer:
     found, uncertain = layouts(forward.nodes, forward.images)
     node, chosen = (forward.marked, "named") if name is not None else (_automatic(forward, found), "automatic")
     if node is None:
-        raise ExportError(f"layer {name!r} is not called in the forward pass; name one that is")
+        raise ExportArgumentError(f"layer {name!r} is not called in the forward pass; name one that is")
     name = name if name is not None else _name(node)
     layout = found.get(node) or (_plain_map(node, forward) if node in uncertain else None)
     if layout is None:

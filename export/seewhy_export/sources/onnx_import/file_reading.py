@@ -19,7 +19,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.suggestions import did_you_mean
 from seewhy.contract import constants as contract
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line, some
 from seewhy_export.sources.onnx_import.tensors import (
     FLOAT_TYPES,
@@ -263,18 +263,20 @@ def _logits_name(path: Path, graph: GraphProto, head: str | int | None) -> str:
         raise ExportError(f"{path}: the graph has no output")
     if head is None:
         if len(names) > 1:
-            raise ExportError(f"{path}: has several outputs: {some(names, most=8)}; choose the logits with --head")
+            raise ExportArgumentError(
+                f"{path}: has several outputs: {some(names, most=8)}; choose the logits with --head"
+            )
         return str(names[0])
     if isinstance(head, int) and str(head) not in names:
         if not 0 <= head < len(names):
-            raise ExportError(
+            raise ExportArgumentError(
                 f"{path}: head must be an index below {len(names)}, not {head}; the outputs are {some(names, most=8)}"
             )
         return str(names[head])
     values = {name for node in graph.node for name in node.output}
     if str(head) not in values:
         hint = did_you_mean(str(head), names) or did_you_mean(str(head), values)
-        raise ExportError(f"{path}: unknown output {str(head)!r}.{hint} The outputs are {some(names, most=8)}")
+        raise ExportArgumentError(f"{path}: unknown output {str(head)!r}.{hint} The outputs are {some(names, most=8)}")
     return str(head)
 
 

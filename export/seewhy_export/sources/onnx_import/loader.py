@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.sources.onnx_import.file_reading import ImageInput, OnnxFile, read_onnx
 from seewhy_export.sources.onnx_import.graph_module import OnnxModule, check_operators
@@ -41,9 +41,11 @@ def load_onnx(spec: str, request: SourceRequest) -> Source:
     """
     path = Path(spec)
     if request.weights != "DEFAULT":
-        raise ExportError(f"--weights {request.weights}: an ONNX file holds its own weights; leave --weights out")
+        raise ExportArgumentError(
+            f"--weights {request.weights}: an ONNX file holds its own weights; leave --weights out"
+        )
     if request.class_count is not None:
-        raise ExportError(
+        raise ExportArgumentError(
             f"--classes {request.class_count}: an ONNX file has a fixed number of classes; leave --classes out"
         )
     file = read_onnx(path, request.head)
@@ -74,7 +76,7 @@ def _channels(path: Path, declared: ImageInput, requested: int | None) -> int:
     if declared.channels is None and requested is None:
         raise ExportError(f"{path}: does not define the number of channels; give --channels")
     if None not in (declared.channels, requested) and declared.channels != requested:
-        raise ExportError(f"--channels {requested}: {path} takes {declared.channels}")
+        raise ExportArgumentError(f"--channels {requested}: {path} takes {declared.channels}")
     return declared.channels or requested or 0
 
 
@@ -87,7 +89,7 @@ def _size(path: Path, declared: ImageInput, requested: tuple[int, int] | None) -
         return height, width
     if (height or requested[0], width or requested[1]) != requested:
         fixed = "x".join("any" if length is None else str(length) for length in declared.size)
-        raise ExportError(f"--size {requested[0]}x{requested[1]}: {path} is fixed to {fixed}")
+        raise ExportArgumentError(f"--size {requested[0]}x{requested[1]}: {path} is fixed to {fixed}")
     return requested
 
 
