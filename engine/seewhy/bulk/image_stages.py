@@ -155,7 +155,7 @@ def _tiles(results: Mapping[str, Explanation], index: int, k: int, settings: Set
     Gradients are clipped, so that they can be seen at this size; figures of a single method are not.
     """
     view = next(iter(results.values())).images[index].view
-    tiles = [("Photograph", Image.fromarray(rgb(view)))]
+    tiles = [("Input", Image.fromarray(rgb(view)))]
     for name, method in METHODS.items():
         if name not in results:
             continue
