@@ -55,7 +55,7 @@ def _profile(sessions: SessionCache, case: BenchCase, feeds: Mapping[str, Any]) 
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
 
-        session = sessions.make(outputs, adjust)
+        session = sessions.create_session(outputs, adjust)
         inputs = {value.name: feeds[value.name] for value in session.get_inputs()}
         for _ in range(_RUNS + 1):
             session.run(None, inputs)

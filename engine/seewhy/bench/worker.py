@@ -146,7 +146,7 @@ def _runs(order: WorkerTask) -> tuple[Any, Callable[[BenchCase], Callable[[], ob
         if case.what == FORWARD:
             if case.threads not in forwards:
                 sessions = SessionCache(model, order.providers, case.threads)
-                forwards[case.threads] = sessions.make(frozenset({LOGITS}), lambda options: None)
+                forwards[case.threads] = sessions.create_session(frozenset({LOGITS}), lambda options: None)
             forward = forwards[case.threads]
             return lambda: forward.run(None, {IMAGES: images})  # whole, not in pieces
         if case.threads not in explainers:
