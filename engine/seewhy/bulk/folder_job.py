@@ -290,7 +290,7 @@ class FolderJob:
         counts = (0, 0) if manifest is None else (manifest.done, manifest.failed)
         facts["images"] = dict(zip((DONE, FAILED), counts, strict=True))
         data = provenance.encoded(facts)
-        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
+        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), flush=True)
         # Before the first line of the manifest is: a manifest without it is worth nothing. The folder may be new, too.
         sync([folder.path])
         with suppress(OutputError):  # not everybody may read the folders above

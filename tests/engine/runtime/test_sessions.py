@@ -183,7 +183,7 @@ def test_sub_batches_of_networks_that_fit_in_the_cache_are_small(
 def test_weights_beside_the_file_count_for_the_limit(
     tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit of three graphs, each with all weights and at most 100 bytes of constants, keeps three, a lower one two."""
+    """A limit of three graphs (weights and at most 100 bytes of constants each) keeps three, a lower limit two."""
     started = StartedSessions(monkeypatch)
     weights = sum(array.nbytes for array in tiny.weights().values())
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
