@@ -37,8 +37,8 @@ class ResultNames:
     A name keeps the folders of its input. If names would collide, the extension of the input is appended, and then a
     number. Names also collide if they differ only in case or in Unicode form (NFC, NFD), because macOS and Windows
     would use one file for both. Linux, macOS and Windows can create every component, and none has characters that do
-    not print. No folder has the name of a file that a job may write. If folders are too deep, a hash replaces all but
-    the first.
+    not print. No folder has the name of a file that a job may write. If the folders are too deep, a hash replaces all
+    but the first.
     """
 
     def __init__(self) -> None:
