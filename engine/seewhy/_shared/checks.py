@@ -1,4 +1,4 @@
-"""Checks of arguments."""
+"""Checks of argument types."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import numpy as np
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether `value` is a Python or NumPy integer; True and False are not."""
+    """Return True if `value` is a Python or NumPy integer, but not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

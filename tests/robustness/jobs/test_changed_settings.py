@@ -193,7 +193,7 @@ def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, 
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"shards": "csv"}, "no format of shards 'csv'; there are npz, parquet"),
+        ({"shards": "csv"}, "Unknown shard format 'csv'; choose one of npz, parquet"),
         ({"canvas": "full"}, "Unknown canvas 'full'; choose one of model, original"),
         ({"colormap": "rainbows"}, "rainbows"),
         ({"alpha": 2}, "alpha must be between 0 and 1, not 2"),

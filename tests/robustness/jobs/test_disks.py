@@ -160,12 +160,12 @@ def test_no_room_for_the_list_of_images(
     with monkeypatch.context() as patch:
         patch.setattr("seewhy.inputs.image_inputs.temporary", small)
         command_line.failed(
-            command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+            command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
         )
     assert command_line.run(*arguments).exit_code == 2  # as all failed
     monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
     command_line.failed(
-        command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+        command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
     )
 
 
