@@ -39,7 +39,7 @@ py::array normalize(const py::object& pixels_, const py::object& mean_, const py
     const Images images = images_of(pixels);
     const auto mean = take_exactly<float>(mean_, "mean", {images.channels});
     const auto std = take_exactly<float>(std_, "std", {images.channels});
-    check_threads(threads);  // reported before values that are not allowed
+    check_threads(threads);  // check before the values of mean and std
     for (Index c = 0; c < images.channels; ++c) {
         const float m = mean.data()[c], s = std.data()[c];
         const std::string where = " for channel " + std::to_string(c);

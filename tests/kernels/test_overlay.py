@@ -32,7 +32,7 @@ def test_colours_are_rounded_exactly(size: tuple[int, int, int], alpha: float, s
     expected = np.rint(np.float32(alpha) * colours + np.float32(1 - alpha) * photographs.astype(np.float32))
     np.testing.assert_array_equal(result, expected)
 
-    # Half a step, and room for four float32 roundings of values up to 255.
+    # The error is at most half a step, plus four float32 roundings of values up to 255.
     step = 0.5 + 1e-4
     assert np.abs(entries(heatmaps) - 255 * np.clip(heatmaps.astype(np.float64), 0, 1)).max() <= step
     for index in np.ndindex(*size):
@@ -41,20 +41,20 @@ def test_colours_are_rounded_exactly(size: tuple[int, int, int], alpha: float, s
         assert np.abs(result[index] - exact).max() <= step
 
 
-def test_alpha_0_is_the_photograph_and_alpha_1_the_colour() -> None:
+def test_alpha_0_gives_the_image_and_alpha_1_the_colour() -> None:
     photographs, heatmaps, palette = pixels(2, 5, 7, 3), heat(2, 5, 7), pixels(256, 3, seed=1)
     np.testing.assert_array_equal(_core.overlay(photographs, heatmaps, palette, 0), photographs)
     np.testing.assert_array_equal(_core.overlay(photographs, heatmaps, palette, 1), palette[entries(heatmaps)])
 
 
-def test_every_palette_entry_is_reached() -> None:
+def test_every_palette_entry_is_used() -> None:
     heatmaps = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(1, 16, 16)
     result = _core.overlay(np.zeros((1, 16, 16, 3), np.uint8), heatmaps, GREY, 1.0)
     np.testing.assert_array_equal(result[0, :, :, 1].ravel(), np.arange(256))
 
 
 def test_every_pair_of_colours_at_one_half() -> None:
-    # Halves are exact in float32 and go to the even neighbour.
+    # Halves are exact in float32 and are rounded to even.
     colours, photograph = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
     heatmaps = (colours / 255).astype(np.float32)[None]
     photographs = photograph.astype(np.uint8)[None, :, :, None].repeat(3, axis=3)

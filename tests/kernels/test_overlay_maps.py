@@ -16,7 +16,7 @@ from support.kernel_calls import floats, pixels
 
 ALPHAS = st.sampled_from([0.5, 0.0, 1.0, 0.3, 0.4]) | st.floats(0, 1)
 SIZES = st.integers(1, 9)
-# Of any magnitude, so that differences round, vanish and overflow.
+# Values of any magnitude, so that differences are rounded, vanish or overflow.
 ANY = st.floats(width=32)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 CLOSE = st.floats(1, 1 + 2**-20, width=32)
@@ -31,7 +31,7 @@ def separately(
 
 
 def same(maps: NDArray[np.float32], height: int, width: int, alpha: float, relu: bool) -> None:
-    """The same bytes, or the same complaint."""
+    """Compare the bytes, or the error messages."""
     photographs, palette = pixels(len(maps), height, width, 3), pixels(256, 3, seed=1)
     arguments: Any = (photographs, maps, palette, alpha, relu)
     try:
@@ -45,7 +45,7 @@ def same(maps: NDArray[np.float32], height: int, width: int, alpha: float, relu:
 
 
 @pytest.mark.parametrize("elements", [ANY, FINITE, CLOSE], ids=["any", "finite", "close"])
-def test_any_map_gives_what_the_kernels_give_separately(elements: st.SearchStrategy[float]) -> None:
+def test_any_map_gives_the_same_as_the_single_kernels(elements: st.SearchStrategy[float]) -> None:
     @settings(deadline=None, max_examples=150)
     @given(
         maps=arrays(np.float32, st.tuples(st.integers(1, 3), SIZES, SIZES), elements=elements),
@@ -73,10 +73,10 @@ def test_usual_and_odd_sizes(sizes: tuple[int, int, int, int], alpha: float) -> 
         same(floats(3, h, w), height, width, alpha, relu)
 
 
-def test_lines_in_between_hold_no_extreme() -> None:
-    """The search for extremes leaves out most lines: of maps whose values differ by roundings only, it must not matter.
+def test_skipped_lines_have_no_extremes() -> None:
+    """The search for extremes skips most lines. It must find them even if values differ only by rounding.
 
-    Such maps take few values once upsampled, so that one missed extreme would change many entries.
+    Such maps have few different values after upsampling, so a missed extreme would change many entries.
     """
     random = np.random.default_rng(0)
     for exponent in range(-6, 25, 2):
@@ -98,7 +98,7 @@ def test_a_constant_map_gets_the_first_colour() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_an_error_that_names_the_map(bad: float) -> None:
+def test_non_finite_values_are_an_error_that_names_the_map(bad: float) -> None:
     maps = floats(4, 7, 7)
     maps[2, 3, 3] = maps[3, 0, 0] = bad
     with pytest.raises(ValueError, match=r"^maps\[2\] holds NaN or infinity$"):

@@ -13,7 +13,7 @@ from seewhy.errors import ArgumentError
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether `value` is a Python or NumPy integer; True and False are not."""
+    """Return True if `value` is a Python or NumPy integer, but not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

@@ -282,7 +282,7 @@ class FolderJob:
         counts = (0, 0) if manifest is None else (manifest.done, manifest.failed)
         facts["images"] = dict(zip((DONE, FAILED), counts, strict=True))
         data = provenance.encoded(facts)
-        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
+        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), flush=True)
         # Sync run.json before the first line of the manifest, which counts for nothing without it.
         sync([folder.path])
         with suppress(OutputError):  # the user may not be allowed to open the folders above

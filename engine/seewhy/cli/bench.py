@@ -56,7 +56,7 @@ def bench(
         profile=profile,
         progress=_progress if sys.stderr is not None and sys.stderr.isatty() else None,
     )
-    click.echo(json.dumps(report.facts(), indent=2) if as_json else bench_report.report(report))
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else bench_report.format_report(report))
 
 
 def _progress(done: int, total: int) -> None:

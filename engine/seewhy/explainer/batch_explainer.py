@@ -109,7 +109,7 @@ def explain_batch(
         MethodError: If the rule of a method fails.
         NonFiniteError: If the graph or a rule produced NaN or infinity.
     """
-    if runs.sessions.reduces:
+    if runs.sessions.maps_in_graph:
         request = replace(request, reduced=True)
     by_head = _by_head(runs, request)
     outputs = request.outputs | {ACTIVATIONS} if by_head else request.outputs

@@ -58,7 +58,7 @@ def test_a_whole_folder(form: str, out: Callable[[str], Path]) -> None:
             lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
             "has changed: its SHA-256 is not the recorded one",
         ),
-        (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), "is not a file any more"),
+        (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), "is no longer a file"),
     ],
 )
 def test_one_result_is_not_what_it_was(
@@ -121,8 +121,8 @@ def test_folders_that_cannot_be_checked(out: Callable[[str], Path], tmp_path: Pa
     manifest = folder / "manifest.jsonl"
     data = manifest.read_bytes()
     manifest.write_bytes(data[:30] + b"?" + data[31:])
-    failed(run("verify", folder), "manifest.jsonl: damaged at line 1: its checksum does not fit its content")
+    failed(run("verify", folder), "manifest.jsonl: damaged at line 1: its checksum does not match its content")
     manifest.unlink()
     failed(run("verify", folder), "manifest.jsonl: cannot be read: No such file")
     (folder / "run.json").write_text(json.dumps({"name": "training"}))
-    failed(run("verify", folder), "run.json: not of a run of seewhy")
+    failed(run("verify", folder), "run.json: not written by SeeWhy")

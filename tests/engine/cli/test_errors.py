@@ -72,7 +72,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
         ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
         ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
-        ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
+        ("good", ["--quality", "50"], "png is lossless and has no quality; leave the quality out"),
         ("good", ["--colormap", "rainbow"], "Unknown colormap 'rainbow'; choose one of inferno"),
     ],
 )
@@ -113,7 +113,7 @@ def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
 def test_output_that_cannot_be_written(model_path: Path, cat: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     failed(run("explain", model_path, cat, "-o", tmp_path / "file"), "not a folder")
-    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be made: Not a directory")
+    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be created: Not a directory")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")

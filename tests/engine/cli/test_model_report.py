@@ -39,7 +39,7 @@ def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
     assert re.search(words, run("inspect", other).stdout)
     assert json.loads(run("inspect", other, "--json").stdout)["image_repeated_for_each_class"] is True
     bare = Tiny(outputs=("logits", "input_gradients")).save(tmp_path / "bare.onnx")
-    assert "for each class, since the file holds no activations to start from" in run("inspect", bare).stdout
+    assert "for each class, since the file has no activations to start from" in run("inspect", bare).stdout
 
 
 def test_inspect_json(model_path: Path, tiny: Tiny) -> None:

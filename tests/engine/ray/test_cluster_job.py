@@ -285,7 +285,7 @@ def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path:
         list(job)
     assert lines(tmp_path / "out") == []
     list(job_of(model_path, sorted(many.iterdir())[:2], tmp_path / "out"))
-    with pytest.raises(OutputError, match="holds results of another run: model.sha256 was"):
+    with pytest.raises(OutputError, match="holds results of another job: model.sha256 was"):
         list(job_of(other, [many], tmp_path / "out"))
 
 

@@ -194,7 +194,7 @@ def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, 
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"format": "csv"}, "format must be one of png, jpg, webp, npz, parquet, not 'csv'"),
+        ({"format": "csv"}, "Unknown format 'csv'; choose one of png, jpg, webp, npz, parquet"),
         ({"canvas": "full"}, "Unknown canvas 'full'; choose one of model, original"),
         ({"colormap": "rainbows"}, "rainbows"),
         ({"alpha": 2}, "alpha must be between 0 and 1, not 2"),

@@ -141,7 +141,7 @@ def test_a_read_only_disk(small_disk: Callable[[str], Path], model_path: Path, p
     result = command_line.run("explain", model_path, photos, "-o", disk)
     command_line.failed(result, r"\.seewhy\.lock: cannot be opened: Read-only file")
     result = command_line.run("explain", model_path, photos, "-o", disk / "out")
-    command_line.failed(result, "out: cannot be made: Read-only file system")
+    command_line.failed(result, "out: cannot be created: Read-only file system")
 
 
 def test_no_room_for_the_list_of_images(
@@ -160,12 +160,12 @@ def test_no_room_for_the_list_of_images(
     with monkeypatch.context() as patch:
         patch.setattr("seewhy.inputs.image_inputs.temporary", small)
         command_line.failed(
-            command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+            command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
         )
     assert command_line.run(*arguments).exit_code == 2  # as all failed
     monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
     command_line.failed(
-        command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+        command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
     )
 
 
@@ -204,7 +204,7 @@ def test_a_disturbed_output_folder_ends_the_run(
             with manifest.open("ab") as file:
                 file.write(b'{"a": "line"}\n')
 
-    words = "has vanished or been replaced|was deleted or replaced during|was changed by somebody else"
+    words = "has vanished or been replaced|was deleted or replaced|was changed by another program"
     with pytest.raises(OutputError, match=words):
         disturbed(explainer, photos, out, disturb, form)
     if how == "moved":

@@ -265,7 +265,7 @@ def test_a_link_in_the_output_folder(explainer: Explainer, place: Path, png: byt
     (place / "out").mkdir()
     (place / "out" / "sub").symlink_to(place / "neighbour")
     before = contents(place / "neighbour")
-    with pytest.raises(OutputError, match="lies outside the output folder"):
+    with pytest.raises(OutputError, match="is outside the output folder"):
         explain_folder(explainer, place / "in", place / "out")
     assert contents(place / "neighbour") == before
 
@@ -322,7 +322,7 @@ def test_pipes_in_place_of_our_own_files(name: str, explainer: Explainer, place:
     if name == ".seewhy.lock":
         explain_folder(explainer, place / "in", place / "out")
     else:
-        what = "cannot be read: it is a pipe, not a regular file" if name == "run.json" else "not a file"
+        what = "cannot be read: it is a pipe, not a regular file" if name == "run.json" else "is not a file"
         with pytest.raises(OutputError, match=f"{re.escape(name)}: {what}; choose another output folder"):
             explain_folder(explainer, place / "in", place / "out")
 

@@ -199,7 +199,7 @@ def test_another_program_s_record_stays(
     (out / "shards" / "00000.npz").write_bytes(b"mine")
     (out / "run.json").write_bytes(content)
     settings = broken_jobs.settings("npz")
-    words = r"run\.json: not of a run of seewhy"
+    words = r"run\.json: not written by SeeWhy"
     refused(out, words, lambda: explain_folder(explainer, photos, out, settings, restart=restart))
 
 
@@ -257,7 +257,7 @@ def test_the_second_run_is_refused(
     with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([photos], out), out))) as first:
         next(first)
         for restart in (False, True):
-            with pytest.raises(OutputError, match=rf"another run \(process {os.getpid()} on .*\) is writing here"):
+            with pytest.raises(OutputError, match=rf"another job \(process {os.getpid()} on .*\) is writing here"):
                 explain_folder(explainer, photos, out, restart=restart)
         assert len(list(first)) == COUNT - 1
     assert_same(out, whole("png"), paths, "png")
@@ -268,7 +268,7 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
-        with pytest.raises(OutputError, match=f"another run .process {process.pid} on"), locked(tmp_path):
+        with pytest.raises(OutputError, match=f"another job .process {process.pid} on"), locked(tmp_path):
             pass
         process.kill()
     with locked(tmp_path), pytest.raises(OutputError, match=f"process {os.getpid()} on"), locked(tmp_path):

@@ -307,7 +307,7 @@ def test_a_refused_job_changes_nothing(
     manifest = out / "manifest.jsonl"
     manifest.write_bytes(manifest.read_bytes()[:-20])
     before = contents(out)
-    with pytest.raises(OutputError, match="holds results of another run: methods was"):
+    with pytest.raises(OutputError, match="holds results of another job: methods was"):
         explain_folder(explainer, photos, out, broken_jobs.settings(form, methods=["hirescam"]))
     assert contents(out) == before
 
