@@ -159,7 +159,7 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
         "images": chosen.images,
         "batch": chosen.batch,
         "layout": vars(
-            plan_parallelism(chosen.images, None, chosen.batch, on_cpu=explainer.providers[0] == CPU, many_passes=False)
+            plan_parallelism(chosen.images, None, chosen.batch, on_cpu=explainer.providers[0] == CPU, multi_pass=False)
         ),
         "cores": usable_cores(),
         "machine": platform.machine(),

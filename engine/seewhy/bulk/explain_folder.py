@@ -37,8 +37,8 @@ def explain_folder(
 
     Args:
         explainer: An `Explainer`, or the path of a model file.
-        images: Image files, folders (all images below them, sorted), patterns such as `photos/**/*.jpg`, and tar
-            archives, or one of these.
+        images: An image file, a folder (all images below it, sorted), a pattern such as `photos/**/*.jpg` or a tar
+            archive, or a list of these.
         folder: Folder for the results; it is created if it does not exist.
         settings: Methods, targets and formats; None is `Settings()`.
         lists: Text files with one path per line, or CSV files with a column `path` and optional columns `target` and
@@ -46,17 +46,18 @@ def explain_folder(
         restart: Whether to discard what earlier attempts recorded in the folder.
         changed: Whether to explain images again whose files have changed since they were explained.
         fail_fast: Whether to stop at the first image that fails.
-        max_failure_rate: Stop when more than this share of at least 100 images has failed; None never stops.
-        stop: Event that, once it is set by any thread, stops the job after the images in work.
-        progress: Function called as progress(done, total) with numbers of images; the total is None if there are
-            archives among them.
+        max_failure_rate: Share of failed images, from 0 to 1, beyond which the job stops. It counts from 100 images
+            on; None never stops the job.
+        stop: Event that stops the job once any thread sets it; images that have started are finished first.
+        progress: Function called as progress(done, total) with numbers of images. The total is None if `images`
+            has archives.
 
     Returns:
-        The numbers of images that were explained and that failed. The manifest has the reason of each failure.
+        The numbers of images that were explained and that failed. The manifest holds the reason for each failure.
 
     Raises:
         ArgumentError: If an argument or a setting is not valid.
-        ImageError: If there are no images, or a folder or a list cannot be read.
+        ImageError: If no images are found, or a folder or a list cannot be read.
         OutputError: If results cannot be written, or the folder holds results of another job.
         SeewhyError: If the job cannot start or continue for another reason.
     """

@@ -36,10 +36,10 @@ class ImageStages:
     """Function called as progress(done, total) with numbers of passes."""
 
     def load(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
-        """Decode and resize images.
+        """Decode and preprocess images.
 
         Raises:
-            TargetError: If the list gives a target for an image, and the settings ask for several.
+            TargetError: If the list gives a target for an image, and the settings explain several classes.
         """
         return [self._load(task) for task in tasks]
 
@@ -70,7 +70,7 @@ class ImageStages:
             return task.failed(error)
 
     def explain(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
-        """Run the graph for a batch."""
+        """Explain a batch of images."""
         explained = iter(self._explain([task for task in tasks if task.error is None]))
         return [task if task.error is not None else next(explained) for task in tasks]
 

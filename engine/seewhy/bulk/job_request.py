@@ -1,4 +1,4 @@
-"""A job's settings, resolved against a model file before the first image is read."""
+"""Settings of a job, resolved against a model file before the first image is read."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class JobRequest:
 
 
 def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
-    """Resolve settings against a model file, and find what is wrong with them before the first image is read.
+    """Resolve settings against a model file, so that mistakes are found before the first image is read.
 
     Args:
         explainer: Explainer of the model file.
         settings: Settings of the job. Their plugins are loaded.
 
     Raises:
-        ArgumentError: If a setting is not valid, or does not suit another one or the model file.
+        ArgumentError: If a setting is not valid, or does not fit another one or the model file.
         ImageError: If the model does not take images, or its file does not record how to preprocess them.
         MissingExtraError: If the format of the shards needs a package that is not installed.
         OutputError: If a plugin cannot be read.
@@ -90,7 +90,7 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
     for one in methods:
         if shard_format is not None and not settings.full_size and not one.method.is_map:
             raise MethodError(
-                f"{one.name} has no low-resolution map to put into a shard, but a value for each pixel; ask for "
+                f"{one.name} has no low-resolution map that a shard could hold, but a value for each pixel; store "
                 f"full-size heatmaps (--full-size, or full_size=True)"
             )
     targets: tuple[int, ...] = ()

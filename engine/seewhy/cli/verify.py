@@ -30,7 +30,7 @@ def verify(folder: Path) -> None:
     signals.raise_from_now_on()
     check = Verification(folder)
     for found in check:
-        click.echo(printable(f"{found.path}: {found.what}"))
+        click.echo(printable(f"{found.path}: {found.problem}"))
     unlisted = f", {check.unlisted} unlisted" if check.unlisted else ""
     click.echo(
         f"{check.done + check.failed} images in {printable(str(folder))}: {check.done} done, {check.failed} failed; "

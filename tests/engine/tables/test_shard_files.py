@@ -209,7 +209,7 @@ def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (Settings(["backprop"], format="npz"), "backprop has no low-resolution map .* ask for full-size"),
+        (Settings(["backprop"], format="npz"), "backprop has no low-resolution map .* store full-size"),
         (Settings(format="npz", raw=True), "raw arrays are written beside figures"),
         (Settings(full_size=True), "full-size heatmaps are for shards"),
     ],

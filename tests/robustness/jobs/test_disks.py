@@ -66,7 +66,7 @@ def test_a_call_that_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each in turn, or some: the run ends with what was wrong, and the next one goes on from there."""
-    monkeypatch.setattr(commit, "FILES", 4)
+    monkeypatch.setattr(commit, "IMAGES_PER_SYNC", 4)
     error = OSError(errno.ENOSPC, "No space left on device") if kind == "full" else KeyboardInterrupt()
 
     def run(number: int) -> int:
@@ -120,7 +120,7 @@ def test_a_full_disk(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commit, "FILES", 8)
+    monkeypatch.setattr(commit, "IMAGES_PER_SYNC", 8)
     paths = pictures(tmp_path / "photos", 60, 5)
     out = small_disk("size=128k" if form == "png" else "size=64k") / "out"
     arguments = ["explain", model_path, tmp_path / "photos", "-o", out, "-q", "--format", form, "--shard-size", 8]

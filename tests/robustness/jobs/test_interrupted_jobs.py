@@ -149,7 +149,7 @@ def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explai
 
     manifest = copied(whole("npz"), out)
     for path, words in [
-        (out / "run.json", r"manifest\.jsonl: there is no run\.json"),
+        (out / "run.json", r"manifest\.jsonl: the folder has no run\.json"),
         (manifest, r"manifest\.jsonl: is gone"),
     ]:
         content = path.read_bytes()
@@ -159,9 +159,9 @@ def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explai
     run()
     manifest.unlink()
     (out / "run.json").unlink()
-    refused(out, r"00000\.npz: there is no run\.json", run)
-    words = r"00000\.npz: there is no run\.json .* choose another output folder, or delete them yourself$"
-    # Whose they are nobody knows.
+    refused(out, r"00000\.npz: the folder has no run\.json", run)
+    words = r"00000\.npz: the folder has no run\.json .* choose another output folder, or delete the file yourself$"
+    # Another program may have written them.
     refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz"), restart=True))
 
 
@@ -172,7 +172,7 @@ def test_a_manifest_that_is_gone_from_a_first_run(
     copied(whole("npz"), out).unlink()
     facts = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**facts, "images": {"done": 0, "failed": 0}}))
-    words = r"manifest\.jsonl: is gone, though there is shards/00000\.npz"
+    words = r"manifest\.jsonl: is gone, although shards/00000\.npz exists"
     refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz")))
     explain_folder(explainer, photos, out, broken_jobs.settings("npz"), restart=True)
     assert len(lines(out)) == COUNT
@@ -207,7 +207,7 @@ def test_another_program_s_record_stays(
 def test_another_program_s_manifest_stays(content: bytes, explainer: Explainer, photos: Path, out: Path) -> None:
     out.mkdir()
     (out / "manifest.jsonl").write_bytes(content)
-    refused(out, r"there is no run\.json that says", lambda: explain_folder(explainer, photos, out))
+    refused(out, r"the folder has no run\.json that records", lambda: explain_folder(explainer, photos, out))
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])

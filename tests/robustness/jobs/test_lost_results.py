@@ -126,7 +126,7 @@ def test_a_manifest_that_was_emptied_is_refused(
     shutil.copytree(whole(form), out)
     (out / "manifest.jsonl").write_bytes(b"")
     before = contents(out)
-    with pytest.raises(OutputError, match=rf"manifest\.jsonl: is empty, though run\.json counts {COUNT} images"):
+    with pytest.raises(OutputError, match=rf"manifest\.jsonl: is empty, although run\.json counts {COUNT} images"):
         resume(explainer, photos, out, form)
     assert contents(out) == before
 
@@ -272,7 +272,7 @@ def test_a_lost_shard_of_images_that_are_not_all_given(
     assert said == [
         "images whose results are missing or incomplete: 5",
         "images that are explained again: 4",
-        "images that are not explained again, since they or others of their shard are not given: 1",
+        "images that are not explained again, because they or others of their shard are not given: 1",
     ]
     assert problems(out) == 0 and len(lines(out)) == 4
 

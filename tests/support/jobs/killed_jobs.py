@@ -97,7 +97,7 @@ def killed(number: int, model: str, photos: str, folder: Path, form: str) -> boo
         if status:
             sys.exit(f"run {number} failed with {status}")
         return False
-    commit.FILES, commit.SECONDS = 5, 1e9  # the same calls every time, on a slow machine too
+    commit.IMAGES_PER_SYNC, commit.SECONDS_PER_SYNC = 5, 1e9  # the same calls every time, on a slow machine too
     settings = Settings() if form == "png" else Settings(format=form, shard_images=4)
     explainer = Explainer(model, threads=1)
     killer = Killer(number)
