@@ -65,8 +65,8 @@ def test_default_methods_are_those_that_the_file_serves(model_path: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"methods": ["rocket"]}, MethodError, "no method 'rocket'"),
-        ({"methods": "rocket"}, MethodError, "no method 'rocket'"),
+        ({"methods": ["rocket"]}, MethodError, "Unknown method 'rocket'"),
+        ({"methods": "rocket"}, MethodError, "Unknown method 'rocket'"),
         ({"batches": [0]}, ArgumentError, "batch must be an integer from 1 to 1000000, not 0"),
         ({"batches": [2.5]}, ArgumentError, "batch must be an integer"),
         ({"batches": []}, ArgumentError, r"batch must be an integer from 1 to 1000000, not \[\]"),
@@ -279,7 +279,7 @@ def test_the_command_prints_the_report(model_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--method", "rocket"], "no method 'rocket'"),
+        (["--method", "rocket"], "Unknown method 'rocket'"),
         (["--batch", "0"], "batch must be an integer from 1 to 1000000, not 0"),
         (["--threads", "0"], r"threads must be an integer from 1 to \d+, not 0"),
         (["--seconds", "-1"], "seconds must be a number above 0"),
