@@ -374,4 +374,4 @@ def test_a_picture_too_large_for_its_format(photos: Path, explainer: Explainer, 
     settings = Settings(canvas="original", encoding=Encoding("webp"))
     outcomes = run(explainer, find_images([photos], tmp_path / "out"), tmp_path / "out", settings)
     assert [outcome.path.name for outcome in outcomes if outcome.error] == ["wide.png"]
-    assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp takes at most 16383", str(outcomes[-1].error))
+    assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp allows at most 16383", str(outcomes[-1].error))
