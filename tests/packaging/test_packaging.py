@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import seewhy
-from support.jobs.broken_jobs import OWN
+from support.jobs.broken_jobs import JOB_FILES
 from support.repository import ROOT, copy_sources, make_demo
 
 # With what they need themselves, these take an index to install from and a compiler.
@@ -103,7 +103,7 @@ def test_without_pytorch_the_numbers_are_the_same(dist: Path, tmp_path: Path) ->
     files = {path.name for path in (tmp_path / "with").iterdir()}
     assert files == {path.name for path in (tmp_path / "without").iterdir()}
     files -= {"run.json", ".seewhy.lock"}  # which tell the time and the process
-    assert len(files - OWN) == 5 * (2 * len(methods) + 1), "a picture and numbers for each method, and a sheet"
+    assert len(files - JOB_FILES) == 5 * (2 * len(methods) + 1), "a picture and numbers for each method, and a sheet"
     for file in sorted(files):
         one, other = tmp_path / "with" / file, tmp_path / "without" / file
         if file.endswith(".npz"):

@@ -36,7 +36,7 @@ def test_what_goes_wrong_is_noticed() -> None:
         ended = forked_cases.run("robustness.test_forked_cases:misbehave", cases, memory=256 << 20, group=group)
         assert [one.case for one in ended] == cases
         found = {one.case: one for one in ended}
-        assert [case for case in cases if found[case].well] == ["well", "again"]
+        assert [case for case in cases if found[case].succeeded] == ["well", "again"]
         assert found["well"].result == "WELL"
         assert "IndexError: pop from empty list" in (found["raise"].raised or "")
         assert "MemoryError" in (found["want too much"].raised or "")
@@ -50,7 +50,7 @@ def test_what_hangs_is_noticed() -> None:
     [spun] = forked_cases.run("robustness.test_forked_cases:misbehave", ["spin"], seconds=0)
     assert spun.killed == "SIGXCPU"
     slept, well = forked_cases.run("robustness.test_forked_cases:misbehave", ["sleep", "well"], wait=1, group=2)
-    assert slept.killed == "SIGALRM" and well.well
+    assert slept.killed == "SIGALRM" and well.succeeded
 
 
 def test_memory_is_measured() -> None:

@@ -159,7 +159,7 @@ def test_decompression_bombs() -> None:
     cases.remove({"kind": "ico", "lifted": True})
     ended = forked_cases.run("robustness.test_fuzz_images:decode_huge", cases, seconds=2, memory=4 * GIB, group=20)
     for one in ended:
-        assert one.well and one_line(one.result), one
+        assert one.succeeded and one_line(one.result), one
         # WebP's decoder itself refuses such canvases.
         assert "refused as a decompression bomb" in one.result or one.case["kind"].endswith("webp"), one
         assert one.peak < 80 << 20, one
@@ -185,7 +185,7 @@ def test_memory_for_the_largest_pictures(depth: int, colours: int, width: int) -
     case = {"depth": depth, "colours": colours, "width": width}
     function = "robustness.test_fuzz_images:decode_largest"
     [ended] = forked_cases.run(function, [case], seconds=120, wait=500, memory=8 * GIB)
-    assert ended.well and ended.result == [SIDE, SIDE]
+    assert ended.succeeded and ended.result == [SIDE, SIDE]
     assert ended.peak < 10.5 * MAX_PIXELS
 
 

@@ -94,12 +94,12 @@ def load(case: dict[str, Any]) -> dict[str, str]:
         return {"kind": kind, "same": files == before, **answers(Path(folder, NAME), case["verify"])}
 
 
-def sweep(folder: Path, external: bool, seeds: range, verify: bool) -> tuple[str, list[forked_cases.Ended]]:
+def sweep(folder: Path, external: bool, seeds: range, verify: bool) -> tuple[str, list[forked_cases.Outcome]]:
     """The numbers of the whole file, and how each damaged one ended."""
     files = [str(path) for path in save(folder, external)]
     cases = [{"files": files, "seed": seed, "verify": verify} for seed in (None, *seeds)]
     whole, *ended = forked_cases.run("robustness.test_fuzz_model:load", cases)
-    assert whole.well and whole.result["same"], whole
+    assert whole.succeeded and whole.result["same"], whole
     return whole.result["numbers"], ended
 
 
@@ -117,7 +117,7 @@ def parts(quick: int, cases: int = CASES) -> list[Any]:
 def test_damaged_files_are_refused(tmp_path: Path, external: bool, seeds: range) -> None:
     numbers, ended = sweep(tmp_path, external, seeds, verify=True)
     for one in ended:
-        assert one.well, one
+        assert one.succeeded, one
         if one.result["same"]:
             assert one.result["numbers"] == numbers, one
         else:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from seewhy import Explainer, explain_folder
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
+from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, write_images
 from support.repository import ROOT
 
 PROGRAM = ROOT / "tests" / "support" / "jobs" / "killed_jobs.py"
@@ -41,7 +41,7 @@ def test_killed_at_one_point_after_the_other(
     settings = broken_jobs.settings(form)
     photos, folder = tmp_path / "photos", tmp_path / "killed"
     folder.mkdir()
-    paths = pictures(photos, 12, 2)
+    paths = write_images(photos, 12, 2)
     words = [sys.executable, PROGRAM, model_path, photos, folder, form, step]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def wait_for(process: subprocess.Popen[str], seen: Callable[[], object]) -> bool
 def test_killed_at_random_moments(form: str, model_path: Path, explainer: Explainer, tmp_path: Path) -> None:
     """500 images, some damaged: 30 kills, all while images are explained, and then to the end."""
     photos, out = tmp_path / "photos", tmp_path / "out"
-    paths = pictures(photos, 500, 25)
+    paths = write_images(photos, 500, 25)
     # Slow enough that there is something left after 30 runs, though a kill may come late on a busy machine.
     shards = form != "png"
     slow: dict[str, Any] = {"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 8}}, "full_size": shards}
@@ -151,7 +151,7 @@ def test_signals(
 ) -> None:
     """The first finishes what is in work, the second does not; both say how to go on, and lose nothing."""
     photos, out = tmp_path / "photos", tmp_path / "out"
-    paths = pictures(photos, 400, 10)
+    paths = write_images(photos, 400, 10)
     words = ["explain", model_path, photos, "-o", out, "-q", "--format", form, "--shard-size", 50]
     words += ["--method", "smoothgrad", "--option", "smoothgrad.samples=20", "--full-size"][: 4 if form == "png" else 5]
     process = started(words)
@@ -186,7 +186,7 @@ def test_signals(
 @pytest.mark.parametrize("after", [0, 0.02, 0.04, 0.06])
 def test_signals_that_come_at_the_end(after: float, model_path: Path, tmp_path: Path) -> None:
     """They do not change what the run says of itself."""
-    pictures(tmp_path / "photos", 400)
+    write_images(tmp_path / "photos", 400)
     words = ["explain", model_path, tmp_path / "photos", "-o", tmp_path / "out", "-q", "--format", "npz"]
     process = started([*words, "--full-size", "--method", "smoothgrad", "--option", "smoothgrad.samples=50"])
     assert wait_for(process, (tmp_path / "out" / "manifest.jsonl").exists)
@@ -208,7 +208,7 @@ def test_signals_that_come_at_the_end(after: float, model_path: Path, tmp_path: 
 
 def test_the_second_signal_waits_for_nothing(model_path: Path, tmp_path: Path) -> None:
     """Not even for the image in work, nor for a reader of its messages that has gone."""
-    pictures(tmp_path / "photos", 3)
+    write_images(tmp_path / "photos", 3)
     words = ["explain", model_path, tmp_path / "photos", "-o", tmp_path / "out", "-q", "--method", "smoothgrad"]
     process = started([*words, "--option", "smoothgrad.samples=100000"])
     assert wait_for(process, (tmp_path / "out" / "manifest.jsonl").exists)
@@ -229,7 +229,7 @@ def test_exit_statuses(model_path: Path, tmp_path: Path) -> None:
     """Of runs that stop early: what they have done is recorded."""
     from support import command_line
 
-    paths = pictures(tmp_path / "photos", 300, 40)
+    paths = write_images(tmp_path / "photos", 300, 40)
     first = next(i for i, path in enumerate(paths) if not intact(path))
     base = ["explain", model_path, tmp_path / "photos", "-q", "--format", "npz", "-o"]
     result = command_line.run(*base, tmp_path / "a", "--fail-fast")

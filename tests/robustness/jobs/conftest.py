@@ -12,14 +12,14 @@ from PIL import Image
 
 from seewhy import Explainer, explain_folder
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import pictures
+from support.jobs.broken_jobs import write_images
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 13 images, 3 of them damaged."""
     folder = tmp_path_factory.mktemp("jobs") / "photos"
-    pictures(folder, 13, 3)
+    write_images(folder, 13, 3)
     return folder
 
 

@@ -13,7 +13,7 @@ from seewhy.bulk.folder_job import FolderJob
 from seewhy.bulk.job_request import resolve_job
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, pictures
+from support.jobs.broken_jobs import FORMATS, archive, assert_complete, assert_same, contents, lines, write_images
 from support.jobs.resumed_jobs import (
     problems,
     resume,
@@ -27,7 +27,7 @@ COUNT = 13
 def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Path, out: Path) -> None:
     """They are named, and with `changed` explained again as if they had been there from the beginning."""
     photos = tmp_path / "photos"
-    paths = pictures(photos, 9)
+    paths = write_images(photos, 9)
     explain_folder(explainer, photos, out, broken_jobs.settings(form))
     before = contents(out)
     shutil.copy(paths[0], paths[5])
@@ -60,7 +60,7 @@ def test_images_that_were_replaced(form: str, explainer: Explainer, tmp_path: Pa
 
 def test_an_image_that_failed_and_was_mended(explainer: Explainer, tmp_path: Path, out: Path) -> None:
     photos = tmp_path / "photos"
-    paths = pictures(photos, 5)
+    paths = write_images(photos, 5)
     good = paths[3].read_bytes()
     paths[3].write_bytes(b"")
     assert explain_folder(explainer, photos, out).failed == 1
@@ -73,7 +73,7 @@ def test_an_archive_that_was_replaced(explainer: Explainer, tmp_path: Path, out:
     """All its members count as changed."""
     (tmp_path / "photos").mkdir()
     tar = archive(tmp_path / "photos.tar", ["a.png", "b.png"], png)
-    pictures(tmp_path / "photos", 2)
+    write_images(tmp_path / "photos", 2)
     inputs = [tar, tmp_path / "photos"]
     explain_folder(explainer, inputs, out)
     archive(tar, ["a.png", "b.png", "c.png"], png)
@@ -85,7 +85,7 @@ def test_an_archive_that_was_replaced(explainer: Explainer, tmp_path: Path, out:
 def test_a_copy_of_the_same_images_counts_as_unchanged(explainer: Explainer, tmp_path: Path, out: Path) -> None:
     """A folder that was moved to another disk has other inodes, and the same sizes and times of modification."""
     photos = tmp_path / "photos"
-    pictures(photos, 4)
+    write_images(photos, 4)
     explain_folder(explainer, photos, out)
     shutil.move(photos, tmp_path / "old")
     shutil.copytree(tmp_path / "old", photos)
@@ -95,7 +95,7 @@ def test_a_copy_of_the_same_images_counts_as_unchanged(explainer: Explainer, tmp
 def test_times_that_no_clock_shows(explainer: Explainer, tmp_path: Path, out: Path) -> None:
     """In nanoseconds they may need more than 64 bits."""
     photos = tmp_path / "photos"
-    paths = pictures(photos, 2)
+    paths = write_images(photos, 2)
     for path, seconds in zip(paths, (-(2**31) + 5, 2**34 - 5), strict=True):
         try:
             os.utime(path, (seconds, seconds))
@@ -114,8 +114,8 @@ def test_results_of_images_that_the_job_is_not_given_stay(
 ) -> None:
     """Nothing would replace them: neither their lines go, nor a shard that they share with a changed image."""
     one, two = tmp_path / "one", tmp_path / "two"
-    pictures(one, 3)
-    changed = pictures(two, 3)[1]
+    write_images(one, 3)
+    changed = write_images(two, 3)[1]
     settings = broken_jobs.settings(form, shard_images=6)
     explain_folder(explainer, [one, two], out, settings)
     before = contents(out)
@@ -139,8 +139,8 @@ def test_results_of_images_that_the_job_is_not_given_stay(
 def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, tmp_path: Path, out: Path) -> None:
     """Their lines stay, so that `seewhy verify` names them, and so that the whole job can make them again."""
     one, two = tmp_path / "one", tmp_path / "two"
-    pictures(one, 3)
-    pictures(two, 3)
+    write_images(one, 3)
+    write_images(two, 3)
     explain_folder(explainer, [one, two], out)
     for line in lines(out)[:3]:
         (out / line["files"][0]["path"]).unlink()
@@ -156,7 +156,7 @@ def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, 
 
 
 def test_an_image_that_was_missing_and_came(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    paths = pictures(tmp_path / "photos", 3)
+    paths = write_images(tmp_path / "photos", 3)
     late = tmp_path / "late.png"
     assert explain_folder(explainer, [*paths, late], out).failed == 1
     assert resume_without(explainer, [*paths, late], out) == []

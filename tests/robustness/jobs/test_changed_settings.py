@@ -18,7 +18,7 @@ from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
+from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, write_images
 from support.jobs.resumed_jobs import (
     copied,
     refused,
@@ -83,7 +83,7 @@ def test_relative_paths_from_another_folder_are_refused(
 ) -> None:
     """There the same path is another image."""
     for name in ("one", "two"):
-        pictures(tmp_path / name / "photos", 2)
+        write_images(tmp_path / name / "photos", 2)
     monkeypatch.chdir(tmp_path / "one")
     assert explain_folder(explainer, "photos", out).done == 2
     monkeypatch.chdir(tmp_path / "two")
@@ -94,7 +94,7 @@ def test_relative_paths_from_another_folder_are_refused(
 def test_paths_of_both_kinds(explainer: Explainer, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are not relative mean the same everywhere."""
     for name in ("one", "two"):
-        pictures(tmp_path / name / "photos", 2)
+        write_images(tmp_path / name / "photos", 2)
     explain_folder(explainer, tmp_path / "one" / "photos", out)
     monkeypatch.chdir(tmp_path / "two")
     assert explain_folder(explainer, "photos", out).done == 2
@@ -118,7 +118,7 @@ def test_a_run_that_did_nothing_binds_nobody(form: str, explainer: Explainer, ph
 def test_other_images_into_the_same_folder(form: str, explainer: Explainer, tmp_path: Path, out: Path) -> None:
     """They count for themselves, and run in batches of the same size as the first."""
     monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
-    paths = [*pictures(monday, 9, 2), *pictures(tuesday, 8, 1)]
+    paths = [*write_images(monday, 9, 2), *write_images(tuesday, 8, 1)]
     first = explain_folder(explainer, monday, out, broken_jobs.settings(form))
     sizes: list[int] = []
     run = FolderJob(resolve_job(explainer, broken_jobs.settings(form, batch_size=4)), Inputs([tuesday], out), out)
@@ -138,7 +138,7 @@ def test_the_end_of_a_run_that_was_told_to_stop(explainer: Explainer, photos: Pa
     summary = explain_folder(explainer, photos, tmp_path / "a", stop=stop, fail_fast=True)
     assert summary.stopped == "an image failed" and not stop.is_set()
     # Many more than can be in work when the first one's end is told.
-    pictures(tmp_path / "many", 400)
+    write_images(tmp_path / "many", 400)
     summary = explain_folder(
         explainer, tmp_path / "many", tmp_path / "c", stop=stop, progress=lambda done, _: stop.set()
     )
@@ -181,7 +181,7 @@ def test_shards_that_cannot_be_listed(
 
 def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, tmp_path: Path) -> None:
     """The hundredth need not be the one that fails."""
-    pictures(tmp_path / "photos", 400)
+    write_images(tmp_path / "photos", 400)
     for path in sorted((tmp_path / "photos").rglob("*.*"))[:99]:
         path.write_bytes(b"")
     summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)

@@ -13,7 +13,7 @@ import pytest
 
 from seewhy import Explainer
 from seewhy.inputs.tar_archives import members
-from support.jobs.broken_jobs import archive, explained
+from support.jobs.broken_jobs import archive, explain_and_check
 
 
 def whole_archive(path: Path, png: bytes) -> list[str]:
@@ -126,6 +126,6 @@ def test_archives_that_are_none(explainer: Explainer, place: Path, png: bytes) -
     os.mkfifo(place / "in" / "pipe.tar")
     (place / "in" / "squeezed.tar.gz").write_bytes(zlib.compress(b"hello"))
     paths = sorted((place / "in").iterdir())
-    found = explained(explainer, [*paths, place / "in" / "none.tar"], place)
+    found = explain_and_check(explainer, [*paths, place / "in" / "none.tar"], place)
     assert [PurePath(line["path"]).name for line in found] == [*(path.name for path in paths), "none.tar"]
     assert all(line["status"] == "failed" for line in found)

@@ -20,7 +20,7 @@ from seewhy._shared import temp_tables
 from seewhy.bulk import commit
 from support import command_line
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import assert_complete, assert_same, lines, pictures
+from support.jobs.broken_jobs import assert_complete, assert_same, lines, write_images
 
 
 class Disk:
@@ -121,7 +121,7 @@ def test_a_full_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(commit, "FILES", 8)
-    paths = pictures(tmp_path / "photos", 60, 5)
+    paths = write_images(tmp_path / "photos", 60, 5)
     out = small_disk("size=128k" if form == "png" else "size=64k") / "out"
     arguments = ["explain", model_path, tmp_path / "photos", "-o", out, "-q", "--format", form, "--shard-size", 8]
     for _ in range(2):  # the second time it is full already
@@ -220,7 +220,7 @@ def test_a_disturbed_output_folder_ends_the_run(
 
 def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_path: Path, out: Path) -> None:
     """Between listing and reading: gone, replaced by a folder, by a pipe, cut off."""
-    paths = pictures(tmp_path / "photos", 24)
+    paths = write_images(tmp_path / "photos", 24)
 
     def disturb() -> None:
         for path in paths[-4:-1]:
@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_listed(
     argument: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even a single one among many ends the run: nobody knows how many images are in there."""
-    pictures(tmp_path / "photos", 6)
+    write_images(tmp_path / "photos", 6)
     locked_up = tmp_path / "photos" / "1"
     if os.geteuid():
         locked_up.chmod(0)

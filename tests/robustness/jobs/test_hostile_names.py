@@ -16,7 +16,7 @@ from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.manifest_lines import encoded
 from seewhy.storage.result_names import unique_names
 from support import command_line
-from support.jobs.broken_jobs import archive, contents, explained, lines
+from support.jobs.broken_jobs import archive, contents, explain_and_check, lines
 
 ODD = [
     "with space.png",
@@ -50,7 +50,7 @@ def test_odd_names(explainer: Explainer, place: Path, png: bytes) -> None:
     names = [os.fsencode(name) for name in ODD] + [b"not\xffutf8\xfe.png", b"caf\xe9.png"]
     for name in names:
         Path(os.fsdecode(os.fsencode(place / "in") + b"/" + name)).write_bytes(png)
-    found = explained(explainer, place / "in", place)
+    found = explain_and_check(explainer, place / "in", place)
     assert [os.fsencode(line["path"]) for line in found] == [
         os.fsencode(place / "in") + b"/" + name for name in sorted(names)
     ]
@@ -85,7 +85,7 @@ def test_links_in_circles(explainer: Explainer, place: Path, png: bytes) -> None
     (inside / "nowhere.png").symlink_to(place / "none")
     (inside / "there.png").symlink_to(inside / "back.png")
     (inside / "back.png").symlink_to(inside / "there.png")
-    found = explained(explainer, inside, place)
+    found = explain_and_check(explainer, inside, place)
     errors = {PurePath(line["path"]).name: line.get("error", "").partition(": ")[2] for line in found}
     circle = "cannot be read: Too many levels of symbolic links"
     assert errors.pop("nowhere.png") == "cannot be read: No such file or directory"
@@ -132,7 +132,7 @@ def test_files_of_other_kinds(kind: str, explainer: Explainer, place: Path, png:
             folder = os.open(place / "in", os.O_RDONLY)
             made.bind(f"/proc/self/fd/{folder}/b.png")
             os.close(folder)
-    [good, other] = explained(explainer, place / "in", place)
+    [good, other] = explain_and_check(explainer, place / "in", place)
     assert good["status"] == "done"
     if kind == "folder":
         assert [file["path"] for file in other["files"]] == ["b.png/c.gradcam.png"]
@@ -182,7 +182,7 @@ def test_evil_members_of_archives(explainer: Explainer, place: Path, png: bytes)
             entry = tarfile.TarInfo(f"link{number}.png")
             entry.type, entry.linkname = kind, "../neighbour/file"
             tar.addfile(entry)
-    found = explained(explainer, path, place)
+    found = explain_and_check(explainer, path, place)
     assert [line["status"] for line in found] == ["done"] * len(names) + ["failed"] * 4
     assert all("a link or a device" in line["error"] for line in found[-4:])
     assert len({line["path"] for line in found}) == len(found)
@@ -195,7 +195,7 @@ def test_an_archive_called_as_a_run_s_own_files(explainer: Explainer, place: Pat
         archive(place / "in" / f"{name}.tar", ["a.png"], png)
         for name in ("manifest.jsonl", "run.json", ".seewhy-unfinished", "RUN.JSON", "..", "CON", "shards")
     ]
-    found = explained(explainer, paths, place)
+    found = explain_and_check(explainer, paths, place)
     assert [line["status"] for line in found] == ["done"] * len(paths)
 
 
@@ -208,7 +208,7 @@ def test_evil_lines_of_lists(model_path: Path, explainer: Explainer, place: Path
         import csv
 
         csv.writer(file).writerows([["path", "id"], *([name, f"../{name}"] for name in EVIL)])
-    found = explained(explainer, [], place, lists=[place / "in" / "list.txt", place / "in" / "list.csv"])
+    found = explain_and_check(explainer, [], place, lists=[place / "in" / "list.txt", place / "in" / "list.csv"])
     assert [line["path"] for line in found if line["status"] == "done"] == [f"{place}/in/../real.png"]
     assert len([line for line in found if line["id"]]) == len(EVIL) - 1  # one is there twice
 
@@ -223,7 +223,7 @@ def test_other_kinds_of_files_in_lists(name: str, explainer: Explainer, place: P
     odd = [f"{place}/in", f"{place}/in/pipe.png", f"{place}/in/pipe.tar", f"{place}/in/folder.tar", "/dev/zero"]
     listed = place / "in" / name
     listed.write_text("\n".join(["path"] * (name == "list.csv") + [f"{place}/in/a.png", *odd]))
-    found = explained(explainer, [], place, lists=[listed])
+    found = explain_and_check(explainer, [], place, lists=[listed])
     assert [line["path"] for line in found] == [f"{place}/in/a.png", *odd]
     assert [line["status"] for line in found] == ["done"] + ["failed"] * len(odd)
     assert all(line["error"].startswith(f"{line['path']}: ") for line in found[1:])
@@ -248,13 +248,13 @@ def test_a_file_called_as_a_member_is(explainer: Explainer, place: Path, png: by
     """Each has a line of its own, also when the run goes on."""
     path = archive(place / "in" / "a.tar", ["m.png", "n.png"], png)
     (place / "in" / "a.tar#m.png").write_bytes(png)
-    found = explained(explainer, [path, place / "in" / "a.tar#m.png"], place)
+    found = explain_and_check(explainer, [path, place / "in" / "a.tar#m.png"], place)
     assert [line["path"].partition("#")[2] for line in found] == ["m.png (2)", "n.png", "m.png"]
     assert explain_folder(explainer, [path, place / "in" / "a.tar#m.png"], place / "out").already_recorded == 3
 
 
 def test_paths_without_a_last_component(explainer: Explainer, place: Path) -> None:
-    found = explained(explainer, ["nope/", "nada/", f"{place}/none/.", "/"[:0] + "none/.."], place)
+    found = explain_and_check(explainer, ["nope/", "nada/", f"{place}/none/.", "/"[:0] + "none/.."], place)
     assert [line["status"] for line in found] == ["failed"] * 4
 
 
@@ -349,7 +349,7 @@ def test_names_do_not_depend_on_where_a_run_was_broken_off(explainer: Explainer,
         path.parent.mkdir()
         path.write_bytes(png if number not in (1, 3) else b"damaged")
         images.append(path)
-    explained(explainer, images, place)
+    explain_and_check(explainer, images, place)
     expected = (place / "out" / "manifest.jsonl").read_bytes()
     facts = json.loads((place / "out" / "run.json").read_text())
     for count in range(len(images)):
@@ -366,7 +366,7 @@ def test_a_job_resumes_whose_results_have_names_that_are_not_given_any_more(
     """Such as `a?b`, which Windows does not allow."""
     for name in ("a?b.png", "a?b.webp", "a%3Fb.png"):
         (place / "in" / name).write_bytes(png)
-    explained(explainer, place / "in" / "a?b.png", place)
+    explain_and_check(explainer, place / "in" / "a?b.png", place)
     (place / "out" / "a%3Fb.gradcam.png").rename(place / "out" / "a?b.gradcam.png")
     [line] = lines(place / "out")
     del line["crc32"]

@@ -20,7 +20,7 @@ from seewhy.bulk.job_request import resolve_job
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage.output_folder import Folder
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import FORMATS, assert_same, contents, lines, pictures
+from support.jobs.broken_jobs import FORMATS, assert_same, contents, lines, write_images
 from support.jobs.resumed_jobs import (
     cut,
     empty,
@@ -259,7 +259,7 @@ def test_a_lost_shard_of_images_that_are_not_all_given(
 ) -> None:
     """Nothing of it is left to keep, so the images that are given are explained again, and the others are given up."""
     photos = tmp_path / "photos"
-    paths = pictures(photos, 5)
+    paths = write_images(photos, 5)
     explain_folder(explainer, photos, out, broken_jobs.settings("npz", shard_images=5))
     (out / "shards" / "00000.npz").unlink()
     if gone:
