@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the tiny model as a file, an Explainer of it, images to explain, and exported networks."""
+"""Fixtures of all tests: the tiny model file, an Explainer for it, synthetic images, and exported networks."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from benchmarks import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.exporting.networks import live_weights, settle, torchvision_network
+from support.exporting.networks import live_weights, set_batch_norm_statistics, torchvision_network
 
 
 def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
@@ -28,7 +28,7 @@ def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
 def settled_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
     """Return the same with batch norms that fit the weights, as training would leave them."""
     network, image_size = live_network(spec)
-    return settle(network, scenes(8, image_size)), image_size
+    return set_batch_norm_statistics(network, scenes(8, image_size)), image_size
 
 
 def scenes(count: int, image_size: tuple[int, int]) -> Tensor:

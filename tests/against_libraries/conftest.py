@@ -1,3 +1,3 @@
-"""PyTorch setup of the comparisons with other libraries, which are skipped without PyTorch."""
+"""PyTorch setup for the comparisons with other libraries, which are skipped if PyTorch is not installed."""
 
 import support.exporting.torch_setup  # noqa: F401

@@ -1,7 +1,7 @@
-"""Tests of the gradient rules against Captum, pytorch-grad-cam and zennit: where they agree.
+"""Tests of the gradient rules against Captum, pytorch-grad-cam and zennit.
 
-All three libraries guide modules of class nn.ReLU only. Other rectifiers keep their plain gradient there, without a
-warning.
+All three libraries apply the rules only to modules of class nn.ReLU, where they agree with SeeWhy. For other
+rectifiers they return the plain gradient, without a warning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VALUES = [-3.0, -1e-30, 0.0, 1e-30, 0.5, 0.7, 1.0, 2.0, 5.9, 6.0, 6.1, 50.0]
 
 
 class Network(nn.Module):
-    """The activation at given values, under gradients of both signs; twice where one module is to be used again."""
+    """An activation with incoming gradients of both signs, applied two times if `twice` is set."""
 
     def __init__(self, activation: nn.Module, twice: bool = False) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Clamped(nn.Module):
 
 
 class OwnReLU(nn.ReLU):
-    """A user's subclass."""
+    """A subclass of nn.ReLU, as users write them."""
 
 
 def captum_guided(module: nn.Module, x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def x() -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations:UserWarning")
 @pytest.mark.parametrize("name", SAME)
-def test_all_agree_on_modules_of_class_relu(name: str, x: Tensor) -> None:
+def test_all_libraries_agree_on_relu_modules(name: str, x: Tensor) -> None:
     values = ours(SAME[name](), x)
     for library, (output, attribute) in LIBRARIES.items():
         assert torch.equal(attribute(SAME[name]().double().eval(), x.clone()), values[output]), library
@@ -125,7 +125,7 @@ def test_all_agree_on_modules_of_class_relu(name: str, x: Tensor) -> None:
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations:UserWarning")
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_other_rectifiers_keep_their_plain_gradient_elsewhere(name: str, x: Tensor) -> None:
+def test_libraries_return_the_plain_gradient_of_other_rectifiers(name: str, x: Tensor) -> None:
     values = ours(DIFFERENT[name](), x)
     for library, (output, attribute) in LIBRARIES.items():
         theirs = attribute(DIFFERENT[name]().double().eval(), x.clone())

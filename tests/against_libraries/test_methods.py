@@ -28,14 +28,14 @@ from support.references.methods import WEIGHTS
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 
 TARGETS = [1, 4]
-# float32 against float64, over sums of some hundred products: a hundred roundings leave room on these few layers.
+# Compares float32 with float64, over sums of a few hundred products. The limit is about a hundred float32 roundings.
 RELATIVE = 1e-5
 
 OUTPUTS = "activations,gradients,input_gradients,guided_gradients,deconvnet_gradients".split(",")
 
 
 def network(rectifier: Callable[[], nn.Module] = nn.ReLU, gain: float = 1.0) -> nn.Module:
-    """Convolutions with rectifiers behind them, and a head that makes the gradient vary over each map."""
+    """Return a network of convolutions and rectifiers, with a head for which the gradient varies over each map."""
     module = stacked(rectifier, nn.MaxPool2d(2))
     live_weights(module)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def network(rectifier: Callable[[], nn.Module] = nn.ReLU, gain: float = 1.0) -> 
 
 
 class Functional(nn.Module):
-    """The same network without a module for its rectifiers."""
+    """The same network with functional rectifiers instead of modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def attributions(explainer: seewhy.Explainer, method: str) -> np.ndarray:
 
 
 def hooked(module: nn.Module, layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """The layer's activations and gradients, in float64."""
+    """Return the activations and gradients of the layer in float64."""
     found = activations_and_gradients(
         module.double(), module.get_submodule(layer), images().double(), torch.tensor(TARGETS)
     )
@@ -88,13 +88,13 @@ def hooked(module: nn.Module, layer: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def library_map(name: str, module: nn.Module, layer: str) -> np.ndarray:
-    """A CAM of pytorch-grad-cam before its ReLU, resizing and scaling."""
+    """Return a map of pytorch-grad-cam before its ReLU, resizing and scaling."""
     activations, gradients = hooked(module, layer)
     with getattr(pytorch_grad_cam, name)(model=module, target_layers=[module.get_submodule(layer)]) as cam:
         return np.asarray(cam.get_cam_image(None, None, None, activations, gradients, False))
 
 
-# The CAM family. `second` is in front of its rectifier, so its activations are of both signs.
+# The CAM family. The layer `second` comes before its rectifier, so its activations have both signs.
 
 SAME = {"gradcam": "GradCAM", "hirescam": "HiResCAM", "layercam": "LayerCAM", "xgradcam": "XGradCAM"}
 LAYERS = ["second", "second_act"]
@@ -102,24 +102,27 @@ LAYERS = ["second", "second_act"]
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("method", SAME)
-def test_maps_are_pytorch_grad_cams(exported: Exported, method: str, layer: str) -> None:
+def test_maps_equal_pytorch_grad_cam(exported: Exported, method: str, layer: str) -> None:
     module = network()
     theirs = library_map(SAME[method], module, layer)
     assert relative_error(maps(explainer(exported, "relu", module.float(), layer), method), theirs) <= RELATIVE
 
 
 def test_the_methods_differ_on_this_network(exported: Exported) -> None:
-    """Otherwise the tests above could not tell one from another."""
+    """If they did not differ, the tests above could not tell them apart."""
     ours = {name: maps(explainer(exported, "relu", network()), name) for name in (*SAME, "gradcam++", "eigencam")}
     scaled = {name: values / np.abs(values).max() for name, values in ours.items()}
-    for one in scaled:
-        for other in scaled:
-            assert one == other or np.abs(scaled[one] - scaled[other]).max() > 0.01
+    for first in scaled:
+        for second in scaled:
+            assert first == second or np.abs(scaled[first] - scaled[second]).max() > 0.01
 
 
 @pytest.mark.parametrize("method", SAME)
-def test_heatmaps_are_pytorch_grad_cams_but_for_its_scaling(exported: Exported, method: str) -> None:
-    """To 2e-3 on [0,1]: it scales by max + 1e-7 before it resizes, by OpenCV, and scales again."""
+def test_heatmaps_equal_pytorch_grad_cam_except_for_scaling(exported: Exported, method: str) -> None:
+    """Heatmaps in [0, 1] agree within 2e-3.
+
+    pytorch-grad-cam divides by max + 1e-7, resizes with OpenCV, and scales again.
+    """
     module = network()
     ours = explainer(exported, "relu", module).explain(images().numpy(), method, target=TARGETS).heatmaps
     with getattr(pytorch_grad_cam, SAME[method])(model=module, target_layers=[module.second_act]) as cam:
@@ -130,10 +133,10 @@ def test_heatmaps_are_pytorch_grad_cams_but_for_its_scaling(exported: Exported, 
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("gain", "low", "high"), [(1e4, 0.0, 1e-5), (1e-3, 0.5, np.inf)])
-def test_gradcam_plus_plus_is_equation_19_and_pytorch_grad_cams_is_where_gradients_are_large(
+def test_gradcam_plus_plus_is_equation_19_and_pytorch_grad_cam_agrees_for_large_gradients(
     exported: Exported, layer: str, gain: float, low: float, high: float
 ) -> None:
-    """It adds 1e-6 to the denominator 2 g^2 + ..., which for gradients below 1e-3 is most of it."""
+    """pytorch-grad-cam adds 1e-6 to the denominator 2 g^2 + ..., which dominates for gradients below 1e-3."""
     module = network(gain=gain)
     activations, gradients = hooked(module, layer)
     literal = np.array(
@@ -144,14 +147,13 @@ def test_gradcam_plus_plus_is_equation_19_and_pytorch_grad_cams_is_where_gradien
     )
     theirs = library_map("GradCAMPlusPlus", module, layer)
     ours = maps(explainer(exported, f"gain{gain}", module.float(), layer), "gradcam++")
-    assert (
-        relative_error(ours, literal) <= 10 * RELATIVE
-    )  # denominators come close to zero where a map's sum is negative
+    # Denominators come close to zero where the sum of a map is negative, so the limit is larger.
+    assert relative_error(ours, literal) <= 10 * RELATIVE
     assert low <= relative_error(theirs, literal) <= high
 
 
 def test_xgradcam_where_a_channel_sums_to_zero() -> None:
-    """pytorch-grad-cam adds 1e-7 to the sum; here such a channel has no weight."""
+    """pytorch-grad-cam adds 1e-7 to the sum; SeeWhy gives such a channel the weight 0."""
     activations, gradients = np.array([[[[3.0, -3.0]]]]), np.array([[[[2.0, 1.0]]]])
     with pytorch_grad_cam.XGradCAM(model=network(), target_layers=[]) as cam:
         theirs = cam.get_cam_weights(None, None, None, activations, gradients)
@@ -161,17 +163,18 @@ def test_xgradcam_where_a_channel_sums_to_zero() -> None:
     assert not maps.any()
 
 
-def test_eigencam_is_pytorch_grad_cams_of_centred_activations(exported: Exported) -> None:
+def test_eigencam_of_centered_activations_equals_pytorch_grad_cam(exported: Exported) -> None:
     module = network()
     activations, _ = hooked(module, "second_act")
     centred = activations - activations.mean(axis=(2, 3), keepdims=True)
     theirs = library_map("EigenCAM", module, "second_act")
     values = {"activations": centred.astype(np.float32)}
     ours = METHODS["eigencam"].rule(values, RuleContext(16, 16, 1))
-    for mine, other in zip(ours, theirs, strict=True):
-        # A float32 copy of what the other gets in float64: a singular vector turns by the rounding over the gap.
-        assert min(relative_error(mine, other), relative_error(mine, -other)) <= 10 * RELATIVE
-    # Of the activations as they are, ours is never negative, and theirs has the mean zero.
+    for our_map, their_map in zip(ours, theirs, strict=True):
+        # SeeWhy gets the activations in float32. Rounding rotates a singular vector by the rounding error divided by
+        # the gap between singular values.
+        assert min(relative_error(our_map, their_map), relative_error(our_map, -their_map)) <= 10 * RELATIVE
+    # Without centering, SeeWhy's map is never negative. The map of pytorch-grad-cam has mean zero.
     plain = maps(explainer(exported, "relu", module.float()), "eigencam")
     assert plain.min() >= 0 and plain.max() > 1
     assert theirs.min() < -1 and np.abs(theirs.mean(axis=(1, 2))).max() < 1e-5
@@ -191,13 +194,13 @@ def plain_gradient(module: nn.Module) -> np.ndarray:
     return gradient(module.double(), images().double(), torch.tensor(TARGETS)).numpy()
 
 
-def test_inputxgradient_is_captums(exported: Exported) -> None:
+def test_inputxgradient_equals_captum(exported: Exported) -> None:
     module = network()
     ours = attributions(explainer(exported, "relu", module), "inputxgradient")
     assert relative_error(ours, captum_of("InputXGradient", module)) <= RELATIVE
 
 
-def test_backprop_is_captums_saliency_with_its_sign(exported: Exported) -> None:
+def test_backprop_equals_signed_saliency_of_captum(exported: Exported) -> None:
     module = network()
     ours = attributions(explainer(exported, "relu", module), "backprop")
     assert relative_error(ours, captum_of("Saliency", module, abs=False)) <= RELATIVE
@@ -208,7 +211,7 @@ CAPTUM_RULES = {"guided-backprop": "GuidedBackprop", "deconvnet": "Deconvolution
 
 
 @pytest.mark.parametrize("method", CAPTUM_RULES)
-def test_rules_are_captums_on_relu_modules(exported: Exported, method: str) -> None:
+def test_rules_equal_captum_on_relu_modules(exported: Exported, method: str) -> None:
     module = network()
     ours = attributions(explainer(exported, "relu", module), method)
     theirs = captum_of(CAPTUM_RULES[method], module)
@@ -218,19 +221,19 @@ def test_rules_are_captums_on_relu_modules(exported: Exported, method: str) -> N
 
 @pytest.mark.parametrize("method", CAPTUM_RULES)
 @pytest.mark.parametrize("name", ["relu6", "functional"])
-def test_captum_applies_no_rule_where_a_rectifier_is_no_relu_module(exported: Exported, method: str, name: str) -> None:
+def test_captum_applies_no_rule_to_other_rectifiers(exported: Exported, method: str, name: str) -> None:
     module = Functional().eval() if name == "functional" else network(nn.ReLU6)
     layer = "inner.second" if name == "functional" else "second_act"
     ours = attributions(explainer(exported, name, module, layer), method)
     theirs = captum_of(CAPTUM_RULES[method], module)
     assert relative_error(theirs, plain_gradient(module)) == 0
     assert relative_error(ours, theirs) > 0.1
-    if name == "functional":  # the same network with modules, which Captum does see
+    if name == "functional":  # Captum applies the rule to the same network with modules
         assert relative_error(ours, captum_of(CAPTUM_RULES[method], network())) <= RELATIVE
 
 
 @pytest.mark.parametrize("rectifier", [nn.ReLU, nn.ReLU6])
-def test_guided_backprop_is_pytorch_grad_cams_on_relu_modules_alone(
+def test_guided_backprop_equals_pytorch_grad_cam_only_on_relu_modules(
     exported: Exported, rectifier: Callable[[], nn.Module]
 ) -> None:
     module = network(rectifier)
@@ -251,22 +254,22 @@ def test_guided_backprop_is_pytorch_grad_cams_on_relu_modules_alone(
         assert relative_error(ours, theirs) > 0.1
 
 
-def test_deconvnet_without_max_pooling_does_not_see_the_image(exported: Exported) -> None:
-    """In float64 by Captum it is the same answer for all images, bit by bit; so it is here but for rounding."""
+def test_deconvnet_without_max_pooling_does_not_depend_on_the_image(exported: Exported) -> None:
+    """Captum's float64 attributions are the same bits for all images, and SeeWhy's are the same up to rounding."""
     module = network()
     module.pool = nn.AvgPool2d(2)
     theirs = captum.attr.Deconvolution(module.double())
     targets = torch.tensor([1, 1])
-    one, other = theirs.attribute(images().double().requires_grad_(True), targets).detach().numpy()
-    assert np.array_equal(one, other) and np.abs(one).max() > 0.01
+    first, second = theirs.attribute(images().double().requires_grad_(True), targets).detach().numpy()
+    assert np.array_equal(first, second) and np.abs(first).max() > 0.01
     found = explainer(exported, "average", module).explain(images().numpy(), "deconvnet", target=1).attributions
-    assert relative_error(found[0], one) <= RELATIVE and relative_error(found[1], one) <= RELATIVE
-    # With max pooling they differ.
+    assert relative_error(found[0], first) <= RELATIVE and relative_error(found[1], first) <= RELATIVE
+    # With max pooling, the attributions differ.
     found = explainer(exported, "relu", network()).explain(images().numpy(), "deconvnet", target=1).attributions
     assert relative_error(found[0], found[1]) > 0.1
 
 
-def test_captums_grad_cam_has_no_relu(exported: Exported) -> None:
+def test_grad_cam_of_captum_has_no_relu(exported: Exported) -> None:
     module = network()
     ours = maps(explainer(exported, "relu", module), "gradcam")
     library = captum.attr.LayerGradCam(module.double(), module.second_act)
@@ -277,7 +280,7 @@ def test_captums_grad_cam_has_no_relu(exported: Exported) -> None:
     assert relative_error(np.maximum(ours, 0), rectified) <= RELATIVE
 
 
-def test_captums_guided_grad_cam_is_not_scaled_and_upsampled_to_nearest(exported: Exported) -> None:
+def test_guided_grad_cam_of_captum_is_not_scaled_and_uses_nearest_upsampling(exported: Exported) -> None:
     module = network()
     found = explainer(exported, "relu", module)
     guided, heat = attributions(found, "guided-backprop"), attributions(found, "gradcam")
@@ -288,7 +291,7 @@ def test_captums_guided_grad_cam_is_not_scaled_and_upsampled_to_nearest(exported
     nearest = library.attribute(inputs, targets).detach().numpy()
     blocks = np.maximum(maps(found, "gradcam"), 0).repeat(2, axis=1).repeat(2, axis=2)
     assert relative_error(guided * blocks[:, None], nearest) <= RELATIVE
-    # Ours is scaled to [0,1] in between.
+    # SeeWhy scales the heatmap to [0, 1] before the product.
     low, high = heat.min(axis=(1, 2)), heat.max(axis=(1, 2))
     scaled = (heat - low[:, None, None]) / (high - low)[:, None, None]
     assert relative_error(attributions(found, "guided-gradcam"), guided * scaled[:, None]) <= RELATIVE

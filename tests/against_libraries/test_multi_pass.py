@@ -25,9 +25,9 @@ from support.references import relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 
-# float32 against float64, over sums of some hundred products.
+# Compares float32 with float64, over sums of a few hundred products.
 RELATIVE = 1e-5
-# With rectifiers, one of some ten thousand lies within rounding of zero on some pass, and switches the other way.
+# With rectifiers, about one input in ten thousand is so close to zero that rounding changes its sign in some pass.
 RECTIFIED = 1e-3
 NORMALISATION = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 Exported = Callable[..., Path]
@@ -55,7 +55,7 @@ TARGETS = [1, 4]
 @pytest.mark.parametrize(("rectifier", "tolerance"), [(nn.Softplus, RELATIVE), (nn.ReLU, RECTIFIED)])
 @pytest.mark.parametrize(("rule", "method"), [("gauss-legendre", "gausslegendre"), ("midpoint", "riemann_middle")])
 @pytest.mark.parametrize("baseline", ["zero", "black", "white"])
-def test_integrated_gradients_are_captums(
+def test_integrated_gradients_equal_captum(
     exported: Exported, rectifier: type[nn.Module], tolerance: float, rule: str, method: str, baseline: str
 ) -> None:
     module = network(rectifier)
@@ -63,8 +63,8 @@ def test_integrated_gradients_are_captums(
     ours = explainer(exported, rectifier.__name__, module).explain(
         images().numpy(), "integrated-gradients", target=TARGETS, options=options
     )
-    colour = {"zero": NORMALISATION.mean, "black": (0.0,) * 3, "white": (1.0,) * 3}[baseline]
-    values = [(c - m) / s for c, m, s in zip(colour, NORMALISATION.mean, NORMALISATION.std, strict=True)]
+    color = {"zero": NORMALISATION.mean, "black": (0.0,) * 3, "white": (1.0,) * 3}[baseline]
+    values = [(c - m) / s for c, m, s in zip(color, NORMALISATION.mean, NORMALISATION.std, strict=True)]
     start = torch.tensor(values).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     theirs, delta = captum.attr.IntegratedGradients(module.double()).attribute(
         images().double(),
@@ -76,12 +76,12 @@ def test_integrated_gradients_are_captums(
     )
     assert relative_error(ours.attributions, theirs.detach().numpy()) <= tolerance
     assert ours.completeness is not None
-    size = float(theirs.abs().sum(dim=(1, 2, 3)).max())
-    np.testing.assert_allclose(ours.completeness, delta.abs().detach().numpy(), atol=tolerance * size)
+    scale = float(theirs.abs().sum(dim=(1, 2, 3)).max())
+    np.testing.assert_allclose(ours.completeness, delta.abs().detach().numpy(), atol=tolerance * scale)
 
 
-def test_captums_default_is_ours(exported: Exported) -> None:
-    """Fifty steps by Gauss and Legendre from zeros."""
+def test_default_integrated_gradients_equal_captum(exported: Exported) -> None:
+    """The defaults are 50 steps, the Gauss-Legendre rule and a baseline of zeros."""
     module = network(nn.Softplus)
     ours = explainer(exported, "Softplus", module).explain(images().numpy(), "integrated-gradients", target=TARGETS)
     theirs = captum.attr.IntegratedGradients(module.double()).attribute(images().double(), target=TARGETS)
@@ -89,10 +89,10 @@ def test_captums_default_is_ours(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize(("rectifier", "tolerance"), [(nn.Softplus, RELATIVE), (nn.ReLU, RECTIFIED)])
-def test_smoothgrad_is_captums_with_the_same_noise(
+def test_smoothgrad_equals_captum_with_the_same_noise(
     exported: Exported, rectifier: type[nn.Module], tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Captum takes the deviation as a number of pixels' units, and draws from PyTorch's generator."""
+    """Captum takes the deviation in units of the pixels and draws from PyTorch's generator, which is replaced here."""
     module, samples, noise = network(rectifier), 9, 0.2
     ours = explainer(exported, rectifier.__name__, module).explain(
         images().numpy(), "smoothgrad", target=TARGETS, options={"smoothgrad": {"samples": samples, "noise": noise}}
@@ -112,7 +112,7 @@ def test_smoothgrad_is_captums_with_the_same_noise(
 
 
 def signed_targets(module: nn.Module, sign: int) -> list[int]:
-    """For each image the class with the highest (1) or lowest (-1) logit, which has that sign."""
+    """Return for each image the class with the highest (sign 1) or lowest (sign -1) logit, which has that sign."""
     with torch.no_grad():
         logits = sign * module.double()(images().double())
     assert (logits.max(dim=1).values > 0).all()
@@ -129,12 +129,12 @@ def activations(module: nn.Module, layer: str) -> np.ndarray:
 
 
 def library_map(cam: type, module: nn.Module, layer: str, targets: list[int]) -> np.ndarray:
-    """A CAM of pytorch-grad-cam before its ReLU, resizing and scaling."""
-    wanted = [ClassifierOutputTarget(target) for target in targets]
+    """Return a map of pytorch-grad-cam before its ReLU, resizing and scaling."""
+    library_targets = [ClassifierOutputTarget(target) for target in targets]
     maps = activations(module, layer)
     target_layer = module.get_submodule(layer)
-    with cam(model=module.double(), target_layers=[target_layer]) as made:
-        return np.asarray(made.get_cam_image(images().double(), target_layer, wanted, maps, None, False))
+    with cam(model=module.double(), target_layers=[target_layer]) as method:
+        return np.asarray(method.get_cam_image(images().double(), target_layer, library_targets, maps, None, False))
 
 
 def our_map(
@@ -145,12 +145,13 @@ def our_map(
     return found
 
 
-# The library keeps scores in float32. Ablation-CAM's weights are differences of them, a tenth as large and smaller.
+# pytorch-grad-cam keeps scores in float32. The weights of Ablation-CAM are differences of scores, at most a
+# tenth as large.
 ABLATED = 1e-4
 
 
 @pytest.mark.parametrize("layer", ["second_act", "first_act"])
-def test_ablationcam_is_pytorch_grad_cams(exported: Exported, layer: str) -> None:
+def test_ablationcam_equals_pytorch_grad_cam(exported: Exported, layer: str) -> None:
     module = network()
     targets = signed_targets(module, 1)
     assert activations(module, layer).min() == 0
@@ -158,8 +159,8 @@ def test_ablationcam_is_pytorch_grad_cams(exported: Exported, layer: str) -> Non
     assert relative_error(our_map(exported, "relu", module, layer, "ablationcam", targets), theirs) <= ABLATED
 
 
-def test_ablationcam_differs_where_the_logit_is_negative(exported: Exported) -> None:
-    """There pytorch-grad-cam's map is turned round: it divides by the logit, we by its magnitude."""
+def test_ablationcam_differs_for_negative_logits(exported: Exported) -> None:
+    """pytorch-grad-cam divides by the logit, SeeWhy by its magnitude, so the maps have opposite signs."""
     module = network()
     targets = signed_targets(module, -1)
     theirs = library_map(AblationCAM, module, "second_act", targets)
@@ -167,8 +168,8 @@ def test_ablationcam_differs_where_the_logit_is_negative(exported: Exported) -> 
     assert relative_error(ours, -theirs) <= ABLATED
 
 
-def test_ablationcam_differs_where_activations_are_negative(exported: Exported) -> None:
-    """There pytorch-grad-cam puts -1e7 and not the paper's zero in the channel's place."""
+def test_ablationcam_differs_for_negative_activations(exported: Exported) -> None:
+    """pytorch-grad-cam replaces such channels with -1e7 instead of zero as in the paper."""
     module = network(nn.Tanh)
     targets = signed_targets(module, 1)
     assert activations(module, "third_act").min() < 0
@@ -178,14 +179,14 @@ def test_ablationcam_differs_where_activations_are_negative(exported: Exported) 
 
 
 class HalfPixel(nn.Upsample):
-    """Bilinear upsampling with half-pixel centres, in place of the library's, which aligns corners."""
+    """Bilinear upsampling with half-pixel centers, instead of the library's upsampling with aligned corners."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__(size=size, mode="bilinear", align_corners=False)
 
 
 @pytest.mark.parametrize("layer", ["second", "second_act"])
-def test_scorecam_is_pytorch_grad_cams_but_for_the_upsampling(
+def test_scorecam_equals_pytorch_grad_cam_except_for_upsampling(
     exported: Exported, layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = network()
@@ -197,9 +198,11 @@ def test_scorecam_is_pytorch_grad_cams_but_for_the_upsampling(
     assert relative_error(ours, library_map(ScoreCAM, module, layer, targets)) <= RELATIVE
 
 
-def test_scorecam_differs_in_what_dead_channels_take(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In pytorch-grad-cam a channel of zeros, which masks everything, has a part in the softmax: the map is smaller by
-    a factor, and the same once it is scaled."""
+def test_scorecam_gives_dead_channels_no_weight(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pytorch-grad-cam, a channel of zeros masks everything but still has a share of the softmax.
+
+    Its map is therefore smaller by a constant factor and the same after scaling.
+    """
     module = network()
     with torch.no_grad():
         module.get_submodule("second").weight[3] = 0
@@ -208,7 +211,7 @@ def test_scorecam_differs_in_what_dead_channels_take(exported: Exported, monkeyp
     monkeypatch.setattr(torch.nn, "UpsamplingBilinear2d", HalfPixel)
     theirs = library_map(ScoreCAM, module, "second_act", targets)
     ours = our_map(exported, "dead", module, "second_act", "scorecam", targets)
-    for mine, other in zip(ours, theirs, strict=True):
-        factor = mine.sum() / other.sum()
+    for our_image, their_image in zip(ours, theirs, strict=True):
+        factor = our_image.sum() / their_image.sum()
         assert factor > 1 + 100 * RELATIVE
-        assert relative_error(mine, factor * other) <= RELATIVE
+        assert relative_error(our_image, factor * their_image) <= RELATIVE

@@ -1,4 +1,4 @@
-"""Tests of the layers in pyproject.toml, and of packages that the engine must not import in a fresh process."""
+"""Tests of the import contracts in pyproject.toml, and of packages that the engine must not import."""
 
 from __future__ import annotations
 
@@ -21,26 +21,32 @@ seewhy.cli.main.main(["inspect", sys.argv[1]], standalone_mode=False)
 """
 
 
-def fresh(code: str, *arguments: str) -> str:
-    """Run `code` in a new interpreter, and return what it prints last."""
+def run_in_new_process(code: str, *arguments: str) -> str:
+    """Run `code` in a new interpreter and return the last line that it prints."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
 
-def loaded(name: str) -> str:
+def print_if_loaded(name: str) -> str:
     return f"\nprint(any(m == '{name}' or m.startswith('{name}.') for m in sys.modules))"
 
 
 @pytest.mark.parametrize("name", ["torch", "seewhy_export"])
 @pytest.mark.parametrize("code", ["", EXPLAIN])
 def test_runtime_does_not_import(model_path: Path, name: str, code: str) -> None:
-    assert fresh(f"import sys, numpy, seewhy, seewhy.cli.main{code}{loaded(name)}", str(model_path)) == "False"
+    assert (
+        run_in_new_process(f"import sys, numpy, seewhy, seewhy.cli.main{code}{print_if_loaded(name)}", str(model_path))
+        == "False"
+    )
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "PIL", "numpy"])
-def test_contract_needs_the_standard_library_alone(name: str) -> None:
-    assert fresh(f"import sys, seewhy.contract.metadata, seewhy.contract.checksum{loaded(name)}") == "False"
+def test_contract_imports_only_the_standard_library(name: str) -> None:
+    assert (
+        run_in_new_process(f"import sys, seewhy.contract.metadata, seewhy.contract.checksum{print_if_loaded(name)}")
+        == "False"
+    )
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -67,7 +73,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
         ("export/seewhy_export/lowering/shape_helpers.py", "seewhy_export.lowering.table", "The files of a package"),
     ],
 )
-def test_an_import_that_points_up_breaks_a_contract(tmp_path: Path, file: str, imported: str, broken: str) -> None:
+def test_an_import_of_a_higher_layer_breaks_a_contract(tmp_path: Path, file: str, imported: str, broken: str) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in ("engine", "export"):
         shutil.copytree(ROOT / name, tmp_path / name)

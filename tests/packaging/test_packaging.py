@@ -1,4 +1,4 @@
-"""Tests of the wheel, the sdist, the requirements, and an installed engine without PyTorch."""
+"""Tests of the wheel, the sdist, the requirements, and an installation of the engine without PyTorch."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ import numpy as np
 import pytest
 
 import seewhy
-from support.jobs.broken_jobs import OWN
+from support.jobs.broken_jobs import JOB_FILES
 from support.repository import ROOT, copy_sources, make_demo
 
-# With what they need themselves, these take an index to install from and a compiler.
+# These tests need a package index and a compiler.
 slow = pytest.mark.slow
 
 
-def command(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
-    # Another build's flags are not for these.
+def run(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    # Do not pass on the flags of a surrounding build.
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHONPATH")}
     return subprocess.run(
         list(map(os.fspath, arguments)), env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 
-def checked(*arguments: str | os.PathLike[str]) -> str:
-    done = command(*arguments)
+def run_checked(*arguments: str | os.PathLike[str]) -> str:
+    done = run(*arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An sdist of the sources here, and the wheel that is built from that sdist."""
+    """Return a folder with an sdist of these sources and the wheel built from that sdist."""
     pytest.importorskip("build")
     source = copy_sources(tmp_path_factory.mktemp("sources") / "seewhy")
     folder = tmp_path_factory.mktemp("dist")
-    checked(sys.executable, "-m", "build", "--outdir", folder, source)
+    run_checked(sys.executable, "-m", "build", "--outdir", folder, source)
     return folder
 
 
-def only(folder: Path, pattern: str) -> Path:
+def single_match(folder: Path, pattern: str) -> Path:
     (found,) = folder.glob(pattern)
     return found
 
@@ -60,7 +60,7 @@ def sources(package: str) -> set[str]:
 
 @slow
 def test_the_wheel_holds_both_packages_and_nothing_else(dist: Path) -> None:
-    with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
+    with zipfile.ZipFile(single_match(dist, "*.whl")) as wheel:
         names = set(wheel.namelist())
     information = f"seewhy-{seewhy.__version__}.dist-info/"
     modules = {name for name in names if re.fullmatch(r"seewhy/_core\.[\w.-]*(so|pyd)", name)}
@@ -72,8 +72,8 @@ def test_the_wheel_holds_both_packages_and_nothing_else(dist: Path) -> None:
 
 
 @slow
-def test_the_sdist_holds_what_a_build_needs(dist: Path) -> None:
-    with tarfile.open(only(dist, "*.tar.gz")) as sdist:
+def test_the_sdist_has_all_files_for_a_build(dist: Path) -> None:
+    with tarfile.open(single_match(dist, "*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     kernels = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*") if path.is_file()}
     packages = {f"engine/{name}" for name in sources("engine/seewhy")}
@@ -83,49 +83,51 @@ def test_the_sdist_holds_what_a_build_needs(dist: Path) -> None:
 
 
 @slow
-def test_without_pytorch_the_numbers_are_the_same(dist: Path, tmp_path: Path) -> None:
+def test_results_without_pytorch_are_identical(dist: Path, tmp_path: Path) -> None:
     make_demo(tmp_path / "demo")
     model = tmp_path / "demo" / "efficientnet_lite0.onnx"
     venv.create(tmp_path / "runtime", with_pip=True)
     python = tmp_path / "runtime" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    checked(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", only(dist, "*.whl"))
-    installed = {line.partition("==")[0].lower() for line in checked(python, "-m", "pip", "freeze").splitlines()}
+    run_checked(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", single_match(dist, "*.whl"))
+    installed = {line.partition("==")[0].lower() for line in run_checked(python, "-m", "pip", "freeze").splitlines()}
     assert not {"torch", "torchvision", "timm", "onnxscript", "scikit-image"} & installed
-    assert checked(python, "-m", "seewhy", "--version") == f"seewhy {seewhy.__version__}\n"
+    assert run_checked(python, "-m", "seewhy", "--version") == f"seewhy {seewhy.__version__}\n"
 
-    # Score-CAM would take 1280 passes a photograph, of the forward graph that all the others run too.
+    # Score-CAM would run 1280 forward passes per image, of the same graph that the other methods run.
     methods = [name for name in seewhy.Explainer(model).methods if name != "scorecam"]
     options = [argument for name in methods for argument in ("--method", name)]
     options += ["--option", "smoothgrad.samples=2", "--option", "integrated-gradients.steps=2"]
     for name, interpreter in (("with", sys.executable), ("without", python)):
         arguments = [model, tmp_path / "demo/photographs", "-o", tmp_path / name, "--save-raw", *options]
-        checked(interpreter, "-m", "seewhy", "explain", *arguments)
+        run_checked(interpreter, "-m", "seewhy", "explain", *arguments)
     files = {path.name for path in (tmp_path / "with").iterdir()}
     assert files == {path.name for path in (tmp_path / "without").iterdir()}
-    files -= {"run.json", ".seewhy.lock"}  # which tell the time and the process
-    assert len(files - OWN) == 5 * (2 * len(methods) + 1), "a picture and numbers for each method, and a sheet"
+    files -= {"run.json", ".seewhy.lock"}  # these contain times and process IDs
+    assert len(files - JOB_FILES) == 5 * (2 * len(methods) + 1), (
+        "an overlay and raw values for each method, and a contact sheet"
+    )
     for file in sorted(files):
         one, other = tmp_path / "with" / file, tmp_path / "without" / file
         if file.endswith(".npz"):
             with np.load(one) as ours, np.load(other) as theirs:
                 assert ours.files == theirs.files
-                # The same onnxruntime on the same processor, and kernels that give the same bits anywhere.
+                # Both use the same onnxruntime on the same processor, and the kernels give the same bits everywhere.
                 assert all(np.array_equal(ours[key], theirs[key]) for key in ours.files)
         else:
             assert one.read_bytes() == other.read_bytes()
 
     for name, extra in (("export", "export"), ("demo", "demo")):
-        refused = command(python, "-m", "seewhy", name, "torchvision:resnet18", "-o", tmp_path / "x.onnx")
+        refused = run(python, "-m", "seewhy", name, "torchvision:resnet18", "-o", tmp_path / "x.onnx")
         assert refused.returncode == 2
         assert re.fullmatch(rf"seewhy: error: .* is not installed; run: .*\[{extra}\].*\n", refused.stderr)
 
 
-def test_the_version_is_the_one_installed() -> None:
+def test_version_matches_the_installed_package() -> None:
     assert importlib.metadata.version("seewhy") == seewhy.__version__
 
 
 def requirements() -> dict[str, set[str]]:
-    """Extra ("" for none) -> the packages that it asks for, lower case."""
+    """Return the required packages in lower case, by extra ("" for no extra)."""
     found: dict[str, set[str]] = {}
     for text in importlib.metadata.requires("seewhy") or []:
         extra = re.search(r"""extra == ['"](\w+)['"]""", text)
@@ -142,5 +144,5 @@ def test_the_runtime_needs_five_packages() -> None:
 def test_every_requirement_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0].strip().lower() for line in lines if "==" in line and not line.startswith("#")}
-    asked = {name for names in requirements().values() for name in names} - {"seewhy"}
-    assert asked <= pinned
+    required = {name for names in requirements().values() for name in names} - {"seewhy"}
+    assert required <= pinned

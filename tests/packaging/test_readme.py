@@ -27,7 +27,7 @@ PLUGIN_PAGE = "docs/how-to/methods-of-your-own.md"
 RUNNABLE = ("README.md", EXPORT_PAGE, EXPLAIN_PAGE)
 PACKAGES = ("seewhy", "seewhy_export")
 COMMANDS = Path(sys.executable).parent
-# These export a network or install a package, which takes longer than all other blocks together.
+# Blocks with these words export a network or install a package, which takes longer than all other blocks together.
 LENGTHY = ("seewhy export", "pip install")
 
 
@@ -43,7 +43,7 @@ def parameters(language: str) -> list[object]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy of the repository's sources, with the model file and the images of the demo."""
+    """Return a copy of the repository's sources with the model file and the images of the demo."""
     folder = copy_sources(tmp_path_factory.mktemp("readme") / "clone")
     make_demo(folder / "demo")
     return folder
@@ -60,10 +60,10 @@ def run(command: list[str], folder: Path) -> str:
 def test_python_runs_as_printed(clone: Path, block: Block) -> None:
     printed = run([sys.executable, "-c", block.code], clone)
     for line in (line for line in block.code.splitlines() if line.startswith("print(") and ")  # " in line):
-        # The value in the comment, up to an ellipsis for further digits or up to the words that follow.
-        promised = re.match(r"[\[(].*?[\])]( \d\.\d+)?", line.rpartition("  # ")[2])
-        if promised is not None:
-            assert promised[0] in printed
+        # Take the value from the comment, without an ellipsis or words that follow.
+        expected = re.match(r"[\[(].*?[\])]( \d\.\d+)?", line.rpartition("  # ")[2])
+        if expected is not None:
+            assert expected[0] in printed
 
 
 @pytest.mark.skipif(shutil.which("seewhy", path=str(COMMANDS)) is None, reason="seewhy is not installed here")
@@ -87,7 +87,7 @@ def test_make_knows_its_targets(block: Block) -> None:
 
 
 @pytest.mark.slow
-def test_the_printed_export_is_what_export_prints(clone: Path) -> None:
+def test_the_documented_export_output(clone: Path) -> None:
     (printed,) = blocks(EXPORT_PAGE, "text")
     (command,) = (b for b in blocks(EXPORT_PAGE, "bash") if b.code.startswith("seewhy export"))
     run(["bash", "-c", f"{command.code.strip()} --no-verify > printed.txt"], clone)
@@ -123,7 +123,7 @@ def test_code_imports_names_that_exist(block: Block) -> None:
 
 
 @pytest.mark.parametrize("document", documents())
-def test_links_lead_somewhere(document: str) -> None:
+def test_links_have_targets(document: str) -> None:
     assert broken_links(ROOT / document) == []
 
 
@@ -137,13 +137,13 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
     assert broken_links(page) == ["missing.md", "#not-a-heading", "page.md#other", "missing.png"]
 
 
-def test_anchors_of_links_follow_githubs_rule() -> None:
+def test_anchors_follow_the_rule_of_github() -> None:
     text = "# A, b & c\n## `seewhy explain --ray`\n### What's *new*? ###\n## [Link](x.md) in_code\n# Twice\n# Twice\n"
     assert anchors(text) == {"a-b--c", "seewhy-explain---ray", "whats-new", "link-in_code", "twice", "twice-1"}
 
 
 def tree(text: str) -> set[str]:
-    """Return the paths of the files in a tree as docs/architecture.md draws it."""
+    """Return the file paths of a tree in the notation of docs/architecture.md."""
     paths, folders = set(), []
     for indent, name in re.findall(r"^( *)([\w./]+)  ", text, re.MULTILINE):
         folders = folders[: len(indent) // 2]

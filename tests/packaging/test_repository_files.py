@@ -1,4 +1,4 @@
-"""Tests of the files that a repository has besides its sources: they agree with each other and with the packages."""
+"""Tests that workflows, hooks, citation and contributor files agree with each other and with the packages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_hooks_run_what_make_lint_runs() -> None:
     assert len({hook["id"] for hook in hooks}) == len(hooks)
 
 
-def test_the_citation_is_of_this_version() -> None:
+def test_the_citation_has_this_version() -> None:
     citation = load(ROOT / "CITATION.cff")
     assert citation["cff-version"] == "1.2.0"
     assert citation["title"] == "SeeWhy" and citation["license"] == "Apache-2.0"
@@ -79,7 +79,7 @@ def test_the_citation_is_of_this_version() -> None:
     assert citation["version"] == seewhy.__version__
 
 
-def test_the_changelog_has_a_section_for_what_is_not_released() -> None:
+def test_the_changelog_has_an_unreleased_section() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0] == "Unreleased"
 

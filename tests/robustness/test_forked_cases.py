@@ -1,4 +1,4 @@
-"""Tests of `support.forked_cases`: crashes, hangs, warnings and memory of the forked processes are noticed."""
+"""Tests of `support.forked_cases`: it reports crashes, hangs, warnings and memory of the forked processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from support import forked_cases
 
 
 def misbehave(case: str) -> str:
-    """What the other processes do; they find it by name."""
+    """Misbehave as `case` says; the forked processes find this function by name."""
     forked_cases.stage(f"about to {case}")
-    ways = {
+    actions = {
         "raise": lambda: [].pop(),
         "crash": lambda: ctypes.string_at(0),
         "spin": lambda: [None for _ in iter(int, 1)],
@@ -26,17 +26,17 @@ def misbehave(case: str) -> str:
         "print": lambda: os.write(2, b"from C"),
         "grow": lambda: len(b"x" * (80 << 20)),
     }
-    ways.get(case, lambda: None)()
+    actions.get(case, lambda: None)()
     return case.upper()
 
 
-def test_what_goes_wrong_is_noticed() -> None:
+def test_failures_are_reported() -> None:
     cases = ["well", "raise", "crash", "want too much", "leave", "quit", "warn", "print", "again"]
     for group in (1, 4, 100):
-        ended = forked_cases.run("robustness.test_forked_cases:misbehave", cases, memory=256 << 20, group=group)
-        assert [one.case for one in ended] == cases
-        found = {one.case: one for one in ended}
-        assert [case for case in cases if found[case].well] == ["well", "again"]
+        outcomes = forked_cases.run("robustness.test_forked_cases:misbehave", cases, memory=256 << 20, group=group)
+        assert [outcome.case for outcome in outcomes] == cases
+        found = {outcome.case: outcome for outcome in outcomes}
+        assert [case for case in cases if found[case].succeeded] == ["well", "again"]
         assert found["well"].result == "WELL"
         assert "IndexError: pop from empty list" in (found["raise"].raised or "")
         assert "MemoryError" in (found["want too much"].raised or "")
@@ -46,11 +46,11 @@ def test_what_goes_wrong_is_noticed() -> None:
         assert "UserWarning: careful" in found["warn"].printed and found["print"].printed == "from C"
 
 
-def test_what_hangs_is_noticed() -> None:
+def test_hangs_are_reported() -> None:
     [spun] = forked_cases.run("robustness.test_forked_cases:misbehave", ["spin"], seconds=0)
     assert spun.killed == "SIGXCPU"
     slept, well = forked_cases.run("robustness.test_forked_cases:misbehave", ["sleep", "well"], wait=1, group=2)
-    assert slept.killed == "SIGALRM" and well.well
+    assert slept.killed == "SIGALRM" and well.succeeded
 
 
 def test_memory_is_measured() -> None:

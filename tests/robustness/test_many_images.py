@@ -1,4 +1,4 @@
-"""Tests of large jobs: memory does not grow with the number of images, and many threads share one Explainer."""
+"""Tests of large jobs: memory does not grow with the number of images, and threads can share one Explainer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = (
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("form", ["png", "npz", "parquet"])
 def test_memory_does_not_grow_with_the_images(form: str, model_path: Path, tmp_path: Path) -> None:
-    """The bar is for 20 times as many. Of the tenth that is allowed, 2 KiB an image would be all."""
+    """Six times the images may need at most 10 percent more memory, so a leak of about 2 KiB per image fails."""
     if form == "parquet":
         pytest.importorskip("pyarrow")
     spec = importlib.util.spec_from_file_location("memory_benchmark", SCRIPT)
@@ -42,13 +42,13 @@ def test_memory_does_not_grow_with_the_images(form: str, model_path: Path, tmp_p
     assert many["final"] <= 1.1 * few["final"]
 
 
-def answers(explainer: Explainer, images: np.ndarray, methods: list[str], target: int | None) -> list[bytes]:
-    """The bytes of everything that an explanation says."""
+def result_bytes(explainer: Explainer, images: np.ndarray, methods: list[str], target: int | None) -> list[bytes]:
+    """Return the bytes of the logits, attributions and heatmaps of all methods."""
     results = explainer.explain(images, methods, target=target)
     return [
-        part.tobytes()
+        array.tobytes()
         for method in methods
-        for part in (results[method].logits, results[method].attributions, results[method].heatmaps)
+        for array in (results[method].logits, results[method].attributions, results[method].heatmaps)
     ]
 
 
@@ -61,14 +61,14 @@ def answers(explainer: Explainer, images: np.ndarray, methods: list[str], target
     ],
 )
 def test_threads_that_share_an_explainer(count: int, session_threads: int, model_path: Path) -> None:
-    """Eight threads get the answers that one gets, bit for bit."""
+    """Eight threads get the results of one thread, bit for bit."""
     explainer = Explainer(model_path, threads=session_threads)
     inputs = [
         (pixels(1 + number % 3, number), METHODS[number % len(METHODS)], (None, 3)[number % 2]) for number in range(60)
     ]
-    # By another Explainer, so that those with many threads make their sessions at the same time.
+    # Use another Explainer for the expected results, so that the threads start the sessions at the same time.
     alone = Explainer(model_path, threads=session_threads)
-    expected = [answers(alone, *each) for each in inputs]
+    expected = [result_bytes(alone, *each) for each in inputs]
     wrong: list[int] = []
     done = [0] * THREADS
     begin = threading.Barrier(THREADS)
@@ -76,7 +76,7 @@ def test_threads_that_share_an_explainer(count: int, session_threads: int, model
     def work(thread: int) -> None:
         begin.wait()
         for number in np.random.default_rng(thread).integers(0, len(inputs), count // THREADS).tolist():
-            if answers(explainer, *inputs[number]) != expected[number]:
+            if result_bytes(explainer, *inputs[number]) != expected[number]:
                 wrong.append(number)
             done[thread] += 1
 

@@ -2,8 +2,8 @@
 
     python tests/sanitize/run.py [BUILD_FOLDER]
 
-Exits with pytest's status, or with the sanitizer's when it finds something. Needs Linux, CMake, and g++ or another
-compiler that $CXX names. The build goes to a temporary folder unless one is given.
+The exit status is that of pytest, or 99 if a sanitizer reports an error. The script needs Linux, CMake, and g++ or the
+compiler in $CXX. Without BUILD_FOLDER, the build goes to a temporary folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCE = HERE.parents[1]
 
 
 def build(folder: Path) -> Path:
-    """The compiled module."""
+    """Build the kernels with sanitizers and return the path of the compiled module."""
     import pybind11
 
     options = {
@@ -30,7 +30,7 @@ def build(folder: Path) -> Path:
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
     }
-    # CMake installed from PyPI lies beside the interpreter, which is not always on the path.
+    # CMake from PyPI is installed next to the interpreter, whose folder may not be in PATH.
     cmake = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if cmake is None:
         raise SystemExit("CMake is needed to build the kernels: pip install cmake")
@@ -41,14 +41,14 @@ def build(folder: Path) -> Path:
     if len(modules) != 1:
         raise SystemExit(f"expected one compiled module in {folder}, not {len(modules)}")
     code = modules[0].read_bytes()
-    for mark in (b"__asan_report", b"__ubsan_handle"):
-        if mark not in code:
-            raise SystemExit(f"{modules[0]} was built without sanitizers: it does not call {mark.decode()}")
+    for symbol in (b"__asan_report", b"__ubsan_handle"):
+        if symbol not in code:
+            raise SystemExit(f"{modules[0]} was built without sanitizers: it does not call {symbol.decode()}")
     return modules[0]
 
 
 def libraries() -> str:
-    """What has to be loaded before Python: the sanitizer, and the C++ runtime whose exceptions it watches."""
+    """Return the libraries to preload: the sanitizer, and the C++ runtime whose exceptions it intercepts."""
     compiler = os.environ.get("CXX", "g++")
     found = []
     for name in ("libasan.so", "libstdc++.so"):
@@ -63,10 +63,10 @@ def run(module: Path) -> int:
     environment = {
         **os.environ,
         "LD_PRELOAD": libraries(),
-        # Python keeps memory until it ends, which would all count as leaked.
+        # Python keeps memory until it exits, and all of it would count as leaked.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
-        # Every object of its own, so that an overrun leaves it.
+        # Allocate every object separately, so that an overrun is detected.
         "PYTHONMALLOC": "malloc",
     }
     return subprocess.run([sys.executable, HERE / "tests_on_module.py", module], env=environment).returncode

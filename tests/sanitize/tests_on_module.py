@@ -1,7 +1,9 @@
-"""Run the kernel tests on one compiled module, and on nothing else of the package: run.py starts this.
+"""Run the kernel tests on one compiled module, without the rest of the package. run.py starts this program.
 
-`seewhy` becomes an empty package that holds only the given module, so neither an installed build nor onnxruntime, whose
-memory is not ours to check, gets loaded.
+    python tests/sanitize/tests_on_module.py MODULE
+
+The program replaces `seewhy` with an empty package that contains only the given module. It therefore loads neither an
+installed build nor onnxruntime, whose memory errors are not errors of SeeWhy.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from types import ModuleType
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-# These measure how processor time is shared or wait for another thread, which instrumented code distorts.
-LEFT_OUT = ["large_work", "stays_on", "zero_threads", "interpreter_lock"]
+# These tests measure CPU times or wait for another thread; the instrumented code distorts both.
+EXCLUDED = ["large_work", "stays_on", "zero_threads", "interpreter_lock"]
 
 
 def main(path: str) -> int:
@@ -30,8 +32,8 @@ def main(path: str) -> int:
     vars(package)["_core"] = module
 
     tests = str(TESTS / "kernels")
-    names = " and ".join(f"not {name}" for name in LEFT_OUT)
-    # Fixtures of all tests make an Explainer, which this package lacks.
+    names = " and ".join(f"not {name}" for name in EXCLUDED)
+    # The fixtures in tests/conftest.py need an Explainer, which this package does not have.
     arguments = ["-q", "-x", f"--confcutdir={tests}", "--capture=sys", "-p", "no:cacheprovider", "-k", names]
     return pytest.main(
         ["--rootdir", str(TESTS.parent), "-c", str(TESTS.parent / "pyproject.toml"), *arguments, str(tests)]

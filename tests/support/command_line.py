@@ -1,4 +1,4 @@
-"""Calls of the `seewhy` command in the process of the test."""
+"""Call the `seewhy` command inside the test process, and check its output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from seewhy.cli.main import main
-from support.jobs.broken_jobs import OWN
+from support.jobs.broken_jobs import JOB_FILES
 
 
 def run(*arguments: object) -> Result:
@@ -24,5 +24,5 @@ def failed(result: Result, words: str) -> None:
 
 
 def results(folder: Path) -> list[str]:
-    """Return the names of the files below a folder, except those that a job writes about itself."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name not in OWN)
+    """Return the sorted names of the result files below a folder, without the manifest, `run.json` and the lock."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name not in JOB_FILES)

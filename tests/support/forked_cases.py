@@ -1,7 +1,7 @@
-"""Calls of a function with many cases, in processes that may crash, hang, or ask for all memory.
+"""Call a function with many cases, in processes that may crash, hang or exhaust their memory.
 
-This file is also the program that makes the calls: it imports the module of the function once and forks, so that a
-process costs milliseconds. It is a program of its own because pytest has threads, which a fork would lose.
+This file is also the program that makes the calls. It imports the module of the function one time and then forks, so a
+new process takes only milliseconds. It is a separate program because pytest has threads, which a fork would lose.
 """
 
 from __future__ import annotations
@@ -22,106 +22,109 @@ from pathlib import Path
 from typing import Any
 
 _STAGE = -1
-"""File descriptor that a child reports to."""
+"""File descriptor to which a child process reports its stages."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a case ended."""
+class Outcome:
+    """Outcome of one case."""
 
     case: Any
     result: Any = None
-    """What the function returned."""
+    """Return value of the function."""
     raised: str | None = None
-    """The traceback, if it raised."""
+    """Traceback, if the function raised an exception."""
     killed: str | None = None
-    """The signal that ended the process; SIGXCPU and SIGALRM are those of a hang."""
+    """Signal that ended the process; SIGXCPU and SIGALRM mean that the function hung."""
     stage: str | None = None
-    """The last stage that it reported; see `stage`."""
+    """Last stage that the function reported; see `stage`."""
     printed: str = ""
-    """Text on standard output and standard error."""
+    """Text that the function printed on standard output and standard error."""
     peak: int = 0
-    """Peak memory of its process so far, in bytes above what it began with."""
+    """Peak memory of the process so far, in bytes above the memory at its start."""
 
     @property
-    def well(self) -> bool:
-        """Whether the function returned and printed nothing."""
+    def succeeded(self) -> bool:
+        """True if the function returned and printed nothing."""
         return self.raised is None and self.killed is None and not self.printed
 
 
 def run(
     function: str, cases: Sequence[Any], seconds: int = 10, wait: int = 200, memory: int = 1 << 30, group: int = 1
-) -> list[Ended]:
-    """Call `function`, MODULE:NAME below the folder of the tests, with each of `cases`, in order. All values are JSON.
+) -> list[Outcome]:
+    """Call a function with each of `cases`, in order. Cases and results must be JSON values.
 
     Args:
-        function: Function that takes a case and returns a result.
+        function: MODULE:NAME of a function that takes a case and returns a result. The module lies below `tests/`.
         cases: Arguments of the function.
-        seconds: Limit of processor time for each case, in seconds.
+        seconds: Limit of CPU time for each case, in seconds.
         wait: Limit of elapsed time for each case, in seconds.
-        memory: Bytes that a process may take beyond the module of the function itself.
-        group: Number of cases that a process takes, one after the other. A process that dies takes no more.
+        memory: Limit of the memory that a process may allocate after the imports, in bytes.
+        group: Number of cases that one process runs in sequence. After a crash, a new process continues.
     """
-    order = json.dumps({"function": function, "limits": [seconds, wait, memory], "group": group, "cases": list(cases)})
+    request = json.dumps(
+        {"function": function, "limits": [seconds, wait, memory], "group": group, "cases": list(cases)}
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     program = [sys.executable, str(Path(__file__).resolve())]
-    done = subprocess.run(program, input=order, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(program, input=request, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    return [Ended(**fields) for fields in json.loads(done.stdout)]
+    return [Outcome(**fields) for fields in json.loads(done.stdout)]
 
 
 def stage(name: str) -> None:
-    """Report what the function does next."""
+    """Report the stage that the function enters next."""
     os.write(_STAGE, json.dumps({"stage": name}).encode() + b"\n")
 
 
 def _main() -> None:
-    order = json.loads(sys.stdin.read())
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # for whatever prints
+    request = json.loads(sys.stdin.read())
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # keep prints of libraries out of the JSON output
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    sys.modules["support.forked_cases"] = sys.modules[__name__]  # what the function's module calls `stage` of
-    module, _, name = order["function"].partition(":")
+    # The function's module must import this module, not a second copy of it.
+    sys.modules["support.forked_cases"] = sys.modules[__name__]
+    module, _, name = request["function"].partition(":")
     function = getattr(importlib.import_module(module), name)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    waiting, ended = list(order["cases"]), []
-    gc.freeze()  # a collection in a child would copy all memory
-    while waiting:
-        found = _in_a_child(function, waiting[: order["group"]], *order["limits"])
-        ended += found
-        del waiting[: len(found)]
-    with answer:
-        json.dump(ended, answer)
+    remaining, outcomes = list(request["cases"]), []
+    gc.freeze()  # a garbage collection in a child would copy all memory pages
+    while remaining:
+        finished = _run_in_child(function, remaining[: request["group"]], *request["limits"])
+        outcomes += finished
+        del remaining[: len(finished)]
+    with output:
+        json.dump(outcomes, output)
 
 
-def _in_a_child(function: Any, cases: list[Any], seconds: int, wait: int, memory: int) -> list[dict[str, Any]]:
-    """Return how one case after the other ended, up to the first that killed the process."""
-    reading, writing = os.pipe()
+def _run_in_child(function: Any, cases: list[Any], seconds: int, wait: int, memory: int) -> list[dict[str, Any]]:
+    """Return the outcomes of the cases, up to the first one that killed the process."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
-        os.close(reading)
-        _child(function, cases, seconds, wait, memory, writing)
-    os.close(writing)
-    with os.fdopen(reading) as file:
+        os.close(read_end)
+        _child(function, cases, seconds, wait, memory, write_end)
+    os.close(write_end)
+    with os.fdopen(read_end) as file:
         lines = [json.loads(line) for line in file]
     status = os.waitpid(child, 0)[1]
-    ended: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     last = None
     for line in lines:
         last = line.get("stage")
         if last is None:
-            ended.append(line)
+            outcomes.append(line)
     if os.WIFSIGNALED(status):
         killed = signal.Signals(os.WTERMSIG(status)).name
-        ended.append({"case": cases[len(ended)], "killed": killed, "stage": last})
-    elif len(ended) < len(cases):
-        ended.append({"case": cases[len(ended)], "killed": f"status {os.WEXITSTATUS(status)}", "stage": last})
-    return ended
+        outcomes.append({"case": cases[len(outcomes)], "killed": killed, "stage": last})
+    elif len(outcomes) < len(cases):
+        outcomes.append({"case": cases[len(outcomes)], "killed": f"status {os.WEXITSTATUS(status)}", "stage": last})
+    return outcomes
 
 
-def _child(function: Any, cases: list[Any], seconds: int, wait: int, memory: int, writing: int) -> None:
+def _child(function: Any, cases: list[Any], seconds: int, wait: int, memory: int, write_end: int) -> None:
     global _STAGE
-    _STAGE = writing
+    _STAGE = write_end
     try:
         page = resource.getpagesize()
         size, resident = (int(text) * page for text in Path("/proc/self/statm").read_text().split()[:2])
@@ -138,7 +141,7 @@ def _child(function: Any, cases: list[Any], seconds: int, wait: int, memory: int
                 errors.seek(0)
                 errors.truncate()
                 line["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
-                os.write(writing, json.dumps(line).encode() + b"\n")
+                os.write(write_end, json.dumps(line).encode() + b"\n")
     finally:
         os._exit(0)
 
@@ -150,7 +153,7 @@ def _call(function: Any, case: Any, seconds: int, wait: int) -> dict[str, Any]:
     signal.alarm(wait)
     try:
         return {"case": case, "result": function(case)}
-    except BaseException:  # noqa: BLE001  whatever it is, it is reported
+    except BaseException:  # noqa: BLE001  every exception is part of the outcome
         return {"case": case, "raised": traceback.format_exc()}
     finally:
         signal.alarm(0)

@@ -1,4 +1,4 @@
-"""Valid arguments of any size for every kernel, for tests that hold for all kernels."""
+"""Valid arguments of any image size for every kernel, for tests that apply to all kernels."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Arguments = dict[str, Any]
 
 
 def floats(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    """Return normally distributed numbers."""
+    """Return normally distributed float32 numbers."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def heat(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    """Return numbers in [0, 1)."""
+    """Return uniform float32 numbers in [0, 1)."""
     return np.random.default_rng(seed).random(shape, np.float32)
 
 
 def pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Return numbers from 0 to 255."""
+    """Return uniform uint8 numbers from 0 to 255."""
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-# Functions of batch size, height and width that return the arguments of a kernel, by its name.
+# Kernel name -> function of batch size, height and width that returns arguments of the kernel.
 ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
     "normalize": lambda n, h, w: {
         "pixels": pixels(n, h, w, 3),
@@ -63,12 +63,12 @@ ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
     },
 }
 KERNELS = sorted(ARGUMENTS)
-# Arguments that do not have one entry per image.
+# Array arguments that are shared by all images of the batch.
 SHARED = {"mean", "std", "palette"}
 
 
 def call(name: str, arguments: Arguments, threads: int = 0) -> NDArray[Any]:
-    """Call a kernel by its name."""
+    """Call the kernel with this name."""
     result: NDArray[Any] = getattr(_core, name)(**arguments, threads=threads)
     return result
 

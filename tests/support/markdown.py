@@ -1,4 +1,4 @@
-"""Code blocks, tables, links and anchors of the Markdown documents, for the tests that check them."""
+"""Read code blocks, tables, links and anchors of the Markdown documents, for the tests that check them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Block:
 
     document: str
     line: int
-    """Number of the first line of code."""
+    """Line number of the first line of code in the document."""
     language: str
     code: str
 
@@ -33,7 +33,7 @@ def blocks(document: str, language: str) -> list[Block]:
 
 
 def table(document: str, heading: str) -> list[list[str]]:
-    """Return the cells of the table whose first column is called `heading`, without the head."""
+    """Return the body cells of the table whose first column has this heading."""
     lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
     starts = [i for i, line in enumerate(lines) if line.startswith(f"| {heading} |")]
     assert len(starts) == 1, f"{document}: {len(starts)} tables that begin with {heading!r}"
@@ -52,9 +52,9 @@ def documents() -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of the headings in `text`, by GitHub's rule.
+    """Return the anchors that GitHub gives the headings in `text`.
 
-    GitHub takes the heading as it is displayed, in lower case, without punctuation, and writes a hyphen for each space.
+    GitHub takes the displayed heading in lower case, removes punctuation and replaces each space with a hyphen.
     A heading that repeats an earlier one gets the suffix -1, -2 and so on.
     """
     found: set[str] = set()
@@ -75,7 +75,7 @@ def broken_links(path: Path) -> list[str]:
     Links to other sites are not followed.
     """
     prose = _without_code_blocks(path.read_text(encoding="utf-8"))
-    # Inline code ends in its own paragraph, so a stray backtick hides no link of the next one.
+    # Inline code ends within its paragraph, so a stray backtick does not hide links of the next paragraph.
     prose = re.sub(r"(`+)[^`](?:(?!\n\n).)*?\1", "", prose, flags=re.DOTALL)
     links = re.findall(r"\]\(([^)\s]+)", prose)
     return [link for link in links if "://" not in link and not _leads_somewhere(path, link)]

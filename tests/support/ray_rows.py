@@ -1,4 +1,4 @@
-"""Helpers for the tests of Ray: images, and the rows that one machine writes for them."""
+"""Helpers for the tests of Ray: write images, and return the rows that a job on one machine writes for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_photos(folder: Path, photo: Callable[..., Image.Image]) -> list[str]:
 
 
 def one_machine(model: Path, paths: Sequence[str], folder: Path, **settings: Any) -> Any:
-    """Return the rows that `seewhy explain` writes."""
+    """Run a job without Ray and return the rows of its shards."""
     explain_folder(model, list(paths), folder, Settings(format="parquet", **settings))
     return read(folder)
 

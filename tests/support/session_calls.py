@@ -1,4 +1,4 @@
-"""Observers of the engine's sessions: the runs of the graph that are made, and the sessions that are kept."""
+"""Record the engine's onnxruntime sessions and their runs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ Run: TypeAlias = "Callable[[frozenset[str], Feeds], dict[str, NDArray[Any]]]"
 def replace_runs(
     monkeypatch: pytest.MonkeyPatch, run: Callable[[Run, frozenset[str], Feeds], dict[str, NDArray[Any]]]
 ) -> None:
-    """Call `run(real, outputs, feeds)` for every run of a graph; `real(outputs, feeds)` is the run that it replaces."""
+    """Replace every session run by `run(real, outputs, feeds)`, where `real(outputs, feeds)` is the original run."""
     real = SessionCache.run
     monkeypatch.setattr(SessionCache, "run", lambda self, outputs, feeds: run(partial(real, self), outputs, feeds))
 
 
 def record_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
-    """Return a list to which every run of a graph adds its outputs, the values that it is fed, and its rows."""
-    made: list[tuple[set[str], set[str], int]] = []
+    """Return a list to which every session run appends (output names, input names, batch size)."""
+    runs: list[tuple[set[str], set[str], int]] = []
 
     def recorded(real: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, NDArray[Any]]:
-        [rows] = {len(value) for value in feeds.values()}
-        made.append((set(outputs), set(feeds), rows))
+        [batch_size] = {len(value) for value in feeds.values()}
+        runs.append((set(outputs), set(feeds), batch_size))
         return real(outputs, feeds)
 
     replace_runs(monkeypatch, recorded)
-    return made
+    return runs
 
 
 class StartedSessions:
-    """The onnxruntime sessions that start after this is made."""
+    """Record of the onnxruntime sessions that start after its creation."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         started: list[weakref.ref[onnxruntime.InferenceSession]] = []
@@ -59,7 +59,7 @@ class StartedSessions:
         return len(self._started)
 
     def kept(self) -> list[set[str]]:
-        """Return the outputs of the sessions that still exist, in the order in which they started."""
+        """Return the output names of the sessions that still exist, in order of their start."""
         gc.collect()
-        sessions = [session for made in self._started if (session := made()) is not None]
+        sessions = [session for reference in self._started if (session := reference()) is not None]
         return [{output.name for output in session.get_outputs()} for session in sessions]

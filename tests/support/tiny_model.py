@@ -1,8 +1,8 @@
-"""A small classifier whose joint graph is written by hand, so that the engine's tests need no PyTorch.
+"""A small classifier with a handwritten joint graph, so that the engine's tests need no PyTorch.
 
     images -> conv 3x3 -> relu -> max pool 2x2 -> conv 3x3 -> relu (the target layer) -> global average -> linear
 
-The backward pass is derived by hand as well; `references/methods.py` computes the same in NumPy float64 by other means.
+The backward pass is written by hand as well. `references/methods.py` is an independent implementation in NumPy float64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, 
 
 LABELS = ("tabby, tabby cat", "espresso", "crane", "moped", "crane", "Tiger cat")
 DEFAULT_OUTPUTS = tuple(name for name in contract.OUTPUTS if name != contract.GRADCAM_MAP)
-# Rules for the gradient of a ReLU, and the outputs that they give.
+# Rule for the gradient of a ReLU -> output that uses it.
 RULES = {
     "plain": contract.INPUT_GRADIENTS,
     "guided": contract.GUIDED_GRADIENTS,
@@ -34,7 +34,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """Description of a tiny model; `dataclasses.replace` makes variants."""
+    """Configuration of a tiny model; use `dataclasses.replace` for variants."""
 
     size: tuple[int, int] = (12, 16)
     channels: int = 3
@@ -46,7 +46,7 @@ class Tiny:
     preprocessing: Preprocessing | None = field(default_factory=lambda: Preprocessing())
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Return float32 weights, drawn so that every rectifier is on for some values and off for others."""
+        """Return random float32 weights for which every rectifier has positive and negative inputs."""
         random = np.random.default_rng(self.seed)
 
         def draw(*shape: int) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ class Tiny:
         )
 
     def proto(self, weights: dict[str, NDArray[np.float32]] | None = None) -> onnx.ModelProto:
-        """Return the ONNX model, with metadata and the placeholder of its digest."""
+        """Return the ONNX model with metadata and the placeholder for its digest."""
         height, width = self.size
         pixels = ["N", self.channels, height, width]
         maps = ["N", 5, height // 2, width // 2]
@@ -115,7 +115,7 @@ class Tiny:
         return model
 
     def save(self, path: Path, **changes: Any) -> Path:
-        """Write the model with `changes` to its fields, and with its digest."""
+        """Write the model file, with `changes` to the fields of this configuration, and return its path."""
         path.write_bytes(checksum.seal(replace(self, **changes).proto().SerializeToString()))
         return path
 
@@ -127,7 +127,7 @@ def load(path: Path) -> NDArray[np.uint8]:
 
 
 def set_property(model: onnx.ModelProto, key: str, value: Any) -> onnx.ModelProto:
-    """Replace one metadata value, which is stored as JSON; None removes the key."""
+    """Set one metadata value, which is stored as JSON; None removes the key."""
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != contract.KEY_PREFIX + key}
     if value is not None:
         kept[contract.KEY_PREFIX + key] = json.dumps(value)
@@ -166,7 +166,7 @@ def _head_backward() -> list[onnx.NodeProto]:
 
 
 def _backward(rule: str) -> list[onnx.NodeProto]:
-    """Return the nodes from the target layer to the image, by one of the RULES."""
+    """Return the backward nodes from the target layer to the image, for one of the RULES."""
 
     def name(value: str) -> str:
         return f"{rule}.{value}"
@@ -190,7 +190,7 @@ def _backward(rule: str) -> list[onnx.NodeProto]:
         _node("Reshape", [name("blank"), "flat"], [name("blank.flat")]),
         _node("Reshape", ["winners", "flat"], [name("winners.flat")]),
         _node("Reshape", [name("p1"), "flat"], [name("p1.flat")]),
-        # Windows do not overlap here, so every winner is written once.
+        # The pooling windows do not overlap, so no position is written twice.
         _node(
             "ScatterElements",
             [name("blank.flat"), name("winners.flat"), name("p1.flat")],

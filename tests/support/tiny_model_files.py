@@ -1,4 +1,4 @@
-"""Model files of the tiny model with chosen changes, and preprocessed pixels for it."""
+"""Write model files of the tiny model with chosen changes, and return preprocessed pixels for it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from support.tiny_model import Tiny, set_property
 
 
 def pixels(count: int = 3, seed: int = 7) -> np.ndarray:
-    """Return preprocessed pixels of shape (count, 3, 12, 16)."""
+    """Return preprocessed pixels, float32 of shape (count, 3, 12, 16)."""
     return np.random.default_rng(seed).standard_normal((count, 3, 12, 16)).astype(np.float32)
 
 
 def write(path: Path, model: onnx.ModelProto) -> Path:
-    """Write `model` with the right digest."""
+    """Write `model` with the correct digest and return the path."""
     path.write_bytes(checksum.seal(model.SerializeToString()))
     return path
 
@@ -35,13 +35,16 @@ def external(
     declared: str | None = "big.onnx.data",
     entries: Mapping[str, str | None] | None = None,
 ) -> Path:
-    """Write the tiny model with conv2.weight in a sibling file; `entries` changes what the tensor says of its place."""
+    """Write the tiny model with conv2.weight in a second file, and return the path of the model file.
+
+    `entries` replaces fields of the tensor's external data: location, offset, length.
+    """
     model = tiny.proto()
     tensor = next(t for t in model.graph.initializer if t.name == "conv2.weight")
     data = b"\0" * 4096 + tensor.raw_data
     (folder / "big.onnx.data").write_bytes(data)
-    said = {"location": location, "offset": "4096", "length": str(len(tensor.raw_data)), **(entries or {})}
-    for key, value in said.items():
+    fields = {"location": location, "offset": "4096", "length": str(len(tensor.raw_data)), **(entries or {})}
+    for key, value in fields.items():
         if value is not None:
             tensor.external_data.add(key=key, value=value)
     tensor.ClearField("raw_data")
@@ -52,7 +55,7 @@ def external(
 
 
 def refused(path: Path, words: str, verify: bool = True) -> None:
-    """Assert that a model file is refused with one line that contains `words`."""
+    """Assert that reading a model file raises a one-line error that matches `words`."""
     with pytest.raises(ModelFileError, match=words) as raised:
         ModelFile.read(path, verify)
     assert "\n" not in str(raised.value)

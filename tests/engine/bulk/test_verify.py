@@ -11,7 +11,7 @@ import pytest
 
 from seewhy import Explainer, explain_folder
 from support.command_line import failed, run
-from support.jobs.broken_jobs import FORMATS, contents, lines, pictures, settings
+from support.jobs.broken_jobs import FORMATS, contents, lines, settings, write_images
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def out(explainer: Explainer, tmp_path: Path) -> Callable[[str], Path]:
     """Return a function that makes the output folder of a job over 9 images, one of them damaged."""
 
     def make(form: str) -> Path:
-        pictures(tmp_path / "photos", 9, 1)
+        write_images(tmp_path / "photos", 9, 1)
         explain_folder(explainer, tmp_path / "photos", tmp_path / "out", settings(form))
         return tmp_path / "out"
 
@@ -107,7 +107,7 @@ def test_an_image_that_has_two_lines(out: Callable[[str], Path]) -> None:
 
 
 def test_names_are_escaped(explainer: Explainer, tmp_path: Path) -> None:
-    pictures(tmp_path / "photos", 1)
+    write_images(tmp_path / "photos", 1)
     folder = tmp_path / "a\x1b[2Jb"
     explain_folder(explainer, tmp_path / "photos", folder)
     first_result(folder).unlink()

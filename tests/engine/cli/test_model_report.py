@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from seewhy.methods.registry import METHODS
-from support import tiny_model_with_bypass
+from support import tiny_model_with_skip
 from support.command_line import failed, run
 from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import write
@@ -34,7 +34,7 @@ def test_inspect_says_what_the_layer_gives(tiny: Tiny, tmp_path: Path) -> None:
 def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
     assert re.search(r"several classes +one run of the image for all of them", run("inspect", model_path).stdout)
     assert json.loads(run("inspect", model_path, "--json").stdout)["image_repeated_for_each_class"] is False
-    other = tiny_model_with_bypass.save(tmp_path / "m.onnx")
+    other = tiny_model_with_skip.save(tmp_path / "m.onnx")
     words = r"several classes +the image is repeated for each class, since not every path .* passes through features\.4"
     assert re.search(words, run("inspect", other).stdout)
     assert json.loads(run("inspect", other, "--json").stdout)["image_repeated_for_each_class"] is True

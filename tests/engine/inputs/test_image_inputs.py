@@ -284,5 +284,5 @@ def test_memory_does_not_grow_with_the_number_of_names(tmp_path: Path) -> None:
         )
         cases.append({"list": str(path)})
     few, many = forked_cases.run("engine.inputs.test_image_inputs:list_many", cases, seconds=200, wait=600)
-    assert few.well and many.well and (few.result, many.result) == (2_000, 200_000)
+    assert few.succeeded and many.succeeded and (few.result, many.result) == (2_000, 200_000)
     assert many.peak - few.peak < 25 << 20, (few.peak, many.peak)

@@ -12,7 +12,7 @@ import pytest
 from seewhy import Explainer, MethodError
 from seewhy.methods.registry import METHODS
 from seewhy.methods.smoothgrad import draw
-from support import tiny_model_with_bypass
+from support import tiny_model_with_skip
 from support.references import multi_pass, relative_error
 from support.references.methods import Reference, minmax
 from support.session_calls import Feeds, Run, replace_runs
@@ -282,7 +282,7 @@ def test_ablationcam_of_a_logit_that_is_zero(tmp_path: Path) -> None:
 
 def test_ablationcam_with_a_path_around_the_layer(tmp_path: Path, explainer: Explainer) -> None:
     """The rest of the network sees the image as it is: the losses are the same, the logit is not."""
-    other = Explainer(tiny_model_with_bypass.save(tmp_path / "m.onnx"))
+    other = Explainer(tiny_model_with_skip.save(tmp_path / "m.onnx"))
     found = other.explain(pixels(), method="ablationcam", target=[[0, 3]] * 3)
     main = explainer.explain(pixels(), method="ablationcam", target=[[0, 3]] * 3)
     classes = [0, 3]

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from seewhy.runtime import graph_pruning
 from seewhy.runtime.graph_pruning import prune
-from support import tiny_model_with_bypass
+from support import tiny_model_with_skip
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
 
 
@@ -128,14 +128,14 @@ def test_start_at_a_value() -> None:
 
 def test_a_given_value_replaces_the_computed_one() -> None:
     """If a path bypasses the given value, the images are needed too."""
-    model = tiny_model_with_bypass.proto()
+    model = tiny_model_with_skip.proto()
     images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
     pruned = prune(model, ["logits"], ["activations"])
     onnx.checker.check_model(pruned, full_check=True)
     assert sorted(value.name for value in pruned.graph.input) == ["activations", "images"]
     found = run(pruned, {"images": images, "activations": np.zeros((2, 5, 6, 8), np.float32)})["logits"]
     np.testing.assert_allclose(
-        found, Tiny().weights()["fc.bias"] + tiny_model_with_bypass.around(images), rtol=1e-5, atol=1e-5
+        found, Tiny().weights()["fc.bias"] + tiny_model_with_skip.skip_logits(images), rtol=1e-5, atol=1e-5
     )
 
 

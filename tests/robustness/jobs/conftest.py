@@ -1,4 +1,4 @@
-"""Fixtures of the job tests: images, and the results of an uninterrupted job to compare with."""
+"""Fixtures of the job tests: images, and the output of an uninterrupted job to compare with."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from PIL import Image
 
 from seewhy import Explainer, explain_folder
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import pictures
+from support.jobs.broken_jobs import write_images
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 13 images, 3 of them damaged."""
-    folder = tmp_path_factory.mktemp("jobs") / "photos"
-    pictures(folder, 13, 3)
+    folder = tmp_path_factory.mktemp("jobs") / "images"
+    write_images(folder, 13, 3)
     return folder
 
 
 @pytest.fixture(scope="module")
-def paths(photos: Path) -> list[Path]:
-    return sorted(path for path in photos.rglob("*") if path.is_file())
+def paths(image_folder: Path) -> list[Path]:
+    return sorted(path for path in image_folder.rglob("*") if path.is_file())
 
 
 @pytest.fixture(scope="module")
-def whole(explainer: Explainer, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that gives the output folder of an uninterrupted job in a format."""
-    made: dict[str, Path] = {}
+def uninterrupted(
+    explainer: Explainer, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Return a function that returns the output folder of an uninterrupted job in the given format."""
+    folders: dict[str, Path] = {}
 
-    def find(form: str) -> Path:
-        if form not in made:
-            made[form] = tmp_path_factory.mktemp("whole") / form
-            explain_folder(explainer, photos, made[form], broken_jobs.settings(form))
-        return made[form]
+    def run_job(form: str) -> Path:
+        if form not in folders:
+            folders[form] = tmp_path_factory.mktemp("uninterrupted") / form
+            explain_folder(explainer, image_folder, folders[form], broken_jobs.settings(form))
+        return folders[form]
 
-    return find
+    return run_job
 
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the wait for the disk, which takes longer than all the rest; no test here is about power failures."""
+    """Disable fsync, which would take most of the time; no test here is about power failures."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
@@ -61,9 +63,9 @@ def png() -> bytes:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Return a folder with a neighbor; jobs write into `out` in it, and nowhere else."""
-    (tmp_path / "place" / "neighbour").mkdir(parents=True)
-    (tmp_path / "place" / "neighbour" / "file").write_text("mine")
-    (tmp_path / "place" / "in").mkdir()
-    return tmp_path / "place"
+def sandbox(tmp_path: Path) -> Path:
+    """Return a folder with `in`, `neighbour` and `neighbour/file`; jobs may write only into `out` in this folder."""
+    (tmp_path / "sandbox" / "neighbour").mkdir(parents=True)
+    (tmp_path / "sandbox" / "neighbour" / "file").write_text("mine")
+    (tmp_path / "sandbox" / "in").mkdir()
+    return tmp_path / "sandbox"

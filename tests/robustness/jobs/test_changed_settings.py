@@ -1,4 +1,4 @@
-"""Tests of jobs that resume with other settings, models, software or images: other results are never mixed."""
+"""Tests of jobs that are resumed with other settings, models, software or images: results are never mixed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.settings import Settings
 from seewhy.inputs.image_inputs import Inputs
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, pictures
+from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, write_images
 from support.jobs.resumed_jobs import (
     copied,
     refused,
@@ -45,11 +45,16 @@ COUNT = 13
         ({"format": "npz"}, "format was 'png' and is 'npz' now"),
     ],
 )
-def test_a_different_run_is_refused(
-    changed: dict[str, Any], words: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+def test_different_settings_are_refused(
+    changed: dict[str, Any],
+    words: str,
+    uninterrupted: Callable[[str], Path],
+    explainer: Explainer,
+    image_folder: Path,
+    out: Path,
 ) -> None:
-    copied(whole("png"), out)
-    refused(out, words, lambda: explain_folder(explainer, photos, out, Settings(**changed)))
+    copied(uninterrupted("png"), out)
+    refused(out, words, lambda: explain_folder(explainer, image_folder, out, Settings(**changed)))
 
 
 def test_a_different_option_of_a_method_is_refused(explainer: Explainer, paths: list[Path], out: Path) -> None:
@@ -61,112 +66,128 @@ def test_a_different_option_of_a_method_is_refused(explainer: Explainer, paths: 
     refused(out, "options.smoothgrad.samples was 2 and is 3 now", lambda: run(3))
 
 
-def test_a_different_model_is_refused(whole: Callable[[str], Path], photos: Path, out: Path, tmp_path: Path) -> None:
-    copied(whole("png"), out)
-    other = Explainer(Tiny(seed=1).save(tmp_path / "other.onnx"), threads=1)
-    refused(out, r"model\.sha256 was '\w+' and is", lambda: explain_folder(other, photos, out))
-
-
-@pytest.mark.parametrize("place", ["versions.seewhy", "versions.onnxruntime", "versions.pillow", "versions.numpy"])
-def test_different_software_is_refused(
-    place: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+def test_a_different_model_is_refused(
+    uninterrupted: Callable[[str], Path], image_folder: Path, out: Path, tmp_path: Path
 ) -> None:
-    copied(whole("png"), out)
+    copied(uninterrupted("png"), out)
+    other = Explainer(Tiny(seed=1).save(tmp_path / "other.onnx"), threads=1)
+    refused(out, r"model\.sha256 was '\w+' and is", lambda: explain_folder(other, image_folder, out))
+
+
+@pytest.mark.parametrize("key", ["versions.seewhy", "versions.onnxruntime", "versions.pillow", "versions.numpy"])
+def test_different_software_is_refused(
+    key: str, uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, out: Path
+) -> None:
+    copied(uninterrupted("png"), out)
     facts = json.loads((out / "run.json").read_text())
-    facts["versions"][place.partition(".")[2]] = "0.0.1"
+    facts["versions"][key.partition(".")[2]] = "0.0.1"
     (out / "run.json").write_text(json.dumps(facts))
-    refused(out, f"{re.escape(place)} was '0.0.1' and is", lambda: explain_folder(explainer, photos, out))
+    refused(out, f"{re.escape(key)} was '0.0.1' and is", lambda: explain_folder(explainer, image_folder, out))
 
 
 def test_relative_paths_from_another_folder_are_refused(
     explainer: Explainer, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There the same path is another image."""
+    """From another folder, the same relative path means another image."""
     for name in ("one", "two"):
-        pictures(tmp_path / name / "photos", 2)
+        write_images(tmp_path / name / "images", 2)
     monkeypatch.chdir(tmp_path / "one")
-    assert explain_folder(explainer, "photos", out).done == 2
+    assert explain_folder(explainer, "images", out).done == 2
     monkeypatch.chdir(tmp_path / "two")
-    refused(out, "relative_to was '.*one' and is", lambda: explain_folder(explainer, "photos", out))
-    assert explain_folder(explainer, tmp_path / "one" / "photos", tmp_path / "other").done == 2
+    refused(out, "relative_to was '.*one' and is", lambda: explain_folder(explainer, "images", out))
+    assert explain_folder(explainer, tmp_path / "one" / "images", tmp_path / "other").done == 2
 
 
-def test_paths_of_both_kinds(explainer: Explainer, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are not relative mean the same everywhere."""
+def test_absolute_and_relative_paths(
+    explainer: Explainer, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute paths mean the same image in every working directory."""
     for name in ("one", "two"):
-        pictures(tmp_path / name / "photos", 2)
-    explain_folder(explainer, tmp_path / "one" / "photos", out)
+        write_images(tmp_path / name / "images", 2)
+    explain_folder(explainer, tmp_path / "one" / "images", out)
     monkeypatch.chdir(tmp_path / "two")
-    assert explain_folder(explainer, "photos", out).done == 2
-    assert explain_folder(explainer, tmp_path / "one" / "photos", out).already_recorded == 2
+    assert explain_folder(explainer, "images", out).done == 2
+    assert explain_folder(explainer, tmp_path / "one" / "images", out).already_recorded == 2
     monkeypatch.chdir(tmp_path / "one")
-    refused(out, "relative_to was '.*two' and is", lambda: explain_folder(explainer, "photos", out))
+    refused(out, "relative_to was '.*two' and is", lambda: explain_folder(explainer, "images", out))
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
-def test_a_run_that_did_nothing_binds_nobody(form: str, explainer: Explainer, photos: Path, out: Path) -> None:
+def test_a_job_without_results_allows_other_settings(
+    form: str, explainer: Explainer, image_folder: Path, out: Path
+) -> None:
     stop = threading.Event()
     stop.set()
-    summary = explain_folder(explainer, photos, out, broken_jobs.settings(form, methods=["cam"]), stop=stop)
+    summary = explain_folder(explainer, image_folder, out, broken_jobs.settings(form, methods=["cam"]), stop=stop)
     assert (summary.done, summary.failed, summary.stopped) == (0, 0, "stopped") and not lines(out)
-    summary = explain_folder(explainer, photos, out, broken_jobs.settings(form, methods=["gradcam"]))
+    summary = explain_folder(explainer, image_folder, out, broken_jobs.settings(form, methods=["gradcam"]))
     assert (summary.done, summary.failed, summary.stopped) == (COUNT - 3, 3, None)
     assert json.loads((out / "run.json").read_text())["methods"] == ["gradcam"]
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
 def test_other_images_into_the_same_folder(form: str, explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    """They count for themselves, and run in batches of the same size as the first."""
+    """The second job counts only its own images, and its batch size may differ."""
     monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
-    paths = [*pictures(monday, 9, 2), *pictures(tuesday, 8, 1)]
+    paths = [*write_images(monday, 9, 2), *write_images(tuesday, 8, 1)]
     first = explain_folder(explainer, monday, out, broken_jobs.settings(form))
     sizes: list[int] = []
-    run = FolderJob(resolve_job(explainer, broken_jobs.settings(form, batch_size=4)), Inputs([tuesday], out), out)
-    for outcome in run:
+    job = FolderJob(resolve_job(explainer, broken_jobs.settings(form, batch_size=4)), Inputs([tuesday], out), out)
+    for outcome in job:
         sizes.append(1)
-        assert run.done + run.failed == len(sizes) <= run.total == 8, outcome
+        assert job.done + job.failed == len(sizes) <= job.total == 8, outcome
     assert (first.done, first.failed) == (7, 2)
-    assert (run.done, run.failed, run.already_recorded, run.stopped) == (7, 1, 0, False)
+    assert (job.done, job.failed, job.already_recorded, job.stopped) == (7, 1, 0, False)
     again = explain_folder(explainer, [monday, tuesday], out, broken_jobs.settings(form))
     assert (again.done, again.failed, again.already_recorded) == (14, 3, 17)
     assert_complete(out, paths, form)
 
 
-def test_the_end_of_a_run_that_was_told_to_stop(explainer: Explainer, photos: Path, tmp_path: Path) -> None:
-    """An event that it was given stays as it is."""
+def test_stopping_a_job(explainer: Explainer, image_folder: Path, tmp_path: Path) -> None:
+    """A job never changes the `stop` event. It stops early only while images are left."""
     stop = threading.Event()
-    summary = explain_folder(explainer, photos, tmp_path / "a", stop=stop, fail_fast=True)
+    summary = explain_folder(explainer, image_folder, tmp_path / "a", stop=stop, fail_fast=True)
     assert summary.stopped == "an image failed" and not stop.is_set()
-    # Many more than can be in work when the first one's end is told.
-    pictures(tmp_path / "many", 400)
+    # Write many more images than can be in progress when the first one is reported.
+    write_images(tmp_path / "many", 400)
     summary = explain_folder(
         explainer, tmp_path / "many", tmp_path / "c", stop=stop, progress=lambda done, _: stop.set()
     )
     assert summary.stopped == "stopped" and 0 < summary.done + summary.failed < 400
     stop.clear()
-    last = [lambda done, total: stop.set() if done == total else None]
-    summary = explain_folder(explainer, photos, tmp_path / "b", stop=stop, progress=last[0])
+
+    def stop_after_last(done: int, total: int | None) -> None:
+        if done == total:
+            stop.set()
+
+    summary = explain_folder(explainer, image_folder, tmp_path / "b", stop=stop, progress=stop_after_last)
     assert summary.stopped is None and summary.done + summary.failed == COUNT
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_shards_that_nobody_speaks_of_go(form: str, explainer: Explainer, photos: Path, out: Path) -> None:
-    """Also in a run without shards: whoever reads all of them would take them for its results."""
+def test_shards_without_manifest_lines_are_deleted(
+    form: str, explainer: Explainer, image_folder: Path, out: Path
+) -> None:
+    """They are deleted even by a job in another format, because readers of the folder would take them for results."""
     stop = threading.Event()
     stop.set()
-    explain_folder(explainer, photos, out, broken_jobs.settings("npz"), stop=stop)
+    explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"), stop=stop)
     (out / "shards").mkdir()
     (out / "shards" / "00007.npz").write_bytes(b"of a run that was killed before its lines were written")
     (out / "shards" / "mine.npz").write_bytes(b"")
-    explain_folder(explainer, photos, out, broken_jobs.settings(form))
+    explain_folder(explainer, image_folder, out, broken_jobs.settings(form))
     assert "00007.npz" not in os.listdir(out / "shards") and (out / "shards" / "mine.npz").exists()
 
 
 def test_shards_that_cannot_be_listed(
-    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Callable[[str], Path],
+    explainer: Explainer,
+    image_folder: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They are not gone."""
-    copied(whole("npz"), out)
+    """Shards in a folder that cannot be listed do not count as missing."""
+    copied(uninterrupted("npz"), out)
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:
@@ -176,23 +197,23 @@ def test_shards_that_cannot_be_listed(
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(OutputError, match="shards: cannot be listed: Permission denied"):
-        explain_folder(explainer, photos, out, broken_jobs.settings("npz"))
+        explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"))
 
 
-def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, tmp_path: Path) -> None:
-    """The hundredth need not be the one that fails."""
-    pictures(tmp_path / "photos", 400)
-    for path in sorted((tmp_path / "photos").rglob("*.*"))[:99]:
+def test_the_failure_rate_counts_after_a_hundred_images(explainer: Explainer, tmp_path: Path) -> None:
+    """The job stops at the hundredth image, even if that image itself succeeds."""
+    write_images(tmp_path / "images", 400)
+    for path in sorted((tmp_path / "images").rglob("*.*"))[:99]:
         path.write_bytes(b"")
-    summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)
+    summary = explain_folder(explainer, tmp_path / "images", tmp_path / "out", max_failure_rate=0.05)
     assert summary.stopped == "99 of 100 images failed, more than 5 %"
     assert (summary.failed, summary.done < 300) == (99, True)
-    summary = explain_folder(explainer, tmp_path / "photos", tmp_path / "out", max_failure_rate=0.05)
+    summary = explain_folder(explainer, tmp_path / "images", tmp_path / "out", max_failure_rate=0.05)
     assert summary.stopped is not None and summary.done < 300
 
 
 @pytest.mark.parametrize(
-    ("chosen", "words"),
+    ("settings", "words"),
     [
         ({"format": "csv"}, "Unknown format 'csv'; choose one of png, jpg, webp, npz, parquet"),
         ({"canvas": "full"}, "Unknown canvas 'full'; choose one of model, original"),
@@ -203,26 +224,31 @@ def test_the_failure_rate_counts_from_a_hundred_images_on(explainer: Explainer, 
         ({"format": "npz", "shard_images": 0.5}, "shard_images must be a positive integer, not 0.5"),
     ],
 )
-def test_wrong_settings_are_refused_before_anything_is_done(
-    chosen: dict[str, Any], words: str, explainer: Explainer, photos: Path, out: Path
+def test_invalid_settings_are_refused_before_the_job_starts(
+    settings: dict[str, Any], words: str, explainer: Explainer, image_folder: Path, out: Path
 ) -> None:
     with pytest.raises(SeewhyError, match=words):
-        explain_folder(explainer, photos, out, Settings(**chosen))
+        explain_folder(explainer, image_folder, out, Settings(**settings))
     assert not out.exists()
 
 
-def test_a_model_that_takes_no_photographs(photos: Path, out: Path, tmp_path: Path) -> None:
-    """It says so once, and not for each image."""
+def test_a_model_without_preprocessing(image_folder: Path, out: Path, tmp_path: Path) -> None:
+    """The job fails with one error instead of one failure per image."""
     with pytest.raises(ImageError, match="preprocess"):
-        explain_folder(Tiny(preprocessing=None).save(tmp_path / "bare.onnx"), photos, out)
+        explain_folder(Tiny(preprocessing=None).save(tmp_path / "bare.onnx"), image_folder, out)
     assert not out.exists()
 
 
-def test_what_changes_no_result_may_change(
-    whole: Callable[[str], Path], explainer: Explainer, model_path: Path, photos: Path, paths: list[Path], out: Path
+def test_settings_that_change_no_result_may_change(
+    uninterrupted: Callable[[str], Path],
+    explainer: Explainer,
+    model_path: Path,
+    image_folder: Path,
+    paths: list[Path],
+    out: Path,
 ) -> None:
-    manifest = copied(whole("npz"), out)
+    manifest = copied(uninterrupted("npz"), out)
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:4]))
-    with_two = Explainer(model_path, threads=2)
-    explain_folder(with_two, photos, out, broken_jobs.settings("npz", shard_images=2, batch_size=3))
-    assert_same(out, whole("npz"), paths, "npz")
+    two_threads = Explainer(model_path, threads=2)
+    explain_folder(two_threads, image_folder, out, broken_jobs.settings("npz", shard_images=2, batch_size=3))
+    assert_same(out, uninterrupted("npz"), paths, "npz")

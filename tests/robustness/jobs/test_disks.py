@@ -1,4 +1,4 @@
-"""Tests of jobs on full disks, with system calls that fail, and with folders that others change meanwhile."""
+"""Tests of jobs on full disks, with failing system calls, and with folders that change during the job."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from seewhy._shared import temp_tables
 from seewhy.bulk import commit
 from support import command_line
 from support.jobs import broken_jobs
-from support.jobs.broken_jobs import assert_complete, assert_same, lines, pictures
+from support.jobs.broken_jobs import assert_complete, assert_same, lines, write_images
 
 
 class Disk:
-    """Lets one of the calls that change files fail, or be interrupted, and those after it if need be."""
+    """Patch of `os` that makes one call that changes files raise an error, and all later calls unless `only_one`."""
 
     CALLS = ("fsync", "replace", "pwrite", "unlink", "mkdir")
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException, once: bool) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException, only_one: bool) -> None:
         self.count = 0
-        self._number, self._error, self._once = number, error, once
+        self._number, self._error, self._only_one = number, error, only_one
         for name in self.CALLS:
             monkeypatch.setattr(os, name, self._failing(name, getattr(os, name)))
 
     def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
             if threading.current_thread() is not threading.main_thread() and isinstance(self._error, KeyboardInterrupt):
-                return real(*arguments, **more)
+                return real(*arguments, **keywords)
             self.count += 1
-            if self.count == self._number or (self.count > self._number and not self._once):
-                if name == "pwrite":  # half of it is written
+            if self.count == self._number or (self.count > self._number and not self._only_one):
+                if name == "pwrite":  # write half of the data
                     file, data, offset = arguments
                     real(file, data[: len(data) // 2], offset)
                 raise self._error
-            return real(*arguments, **more)
+            return real(*arguments, **keywords)
 
         return call
 
 
-@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("only_one", [True, False])
 @pytest.mark.parametrize("form", ["png", "npz"])
 @pytest.mark.parametrize("kind", ["full", "interrupt"])
 @pytest.mark.parametrize("most", [4, pytest.param(1000, marks=pytest.mark.slow)])
@@ -57,24 +57,24 @@ def test_a_call_that_fails(
     most: int,
     kind: str,
     form: str,
-    once: bool,
-    whole: Callable[[str], Path],
+    only_one: bool,
+    uninterrupted: Callable[[str], Path],
     explainer: Explainer,
-    photos: Path,
+    image_folder: Path,
     paths: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each in turn, or some: the run ends with what was wrong, and the next one goes on from there."""
+    """The job ends with the error of the failing call, and the next attempt resumes it."""
     monkeypatch.setattr(commit, "IMAGES_PER_SYNC", 4)
     error = OSError(errno.ENOSPC, "No space left on device") if kind == "full" else KeyboardInterrupt()
 
     def run(number: int) -> int:
-        """Let that call fail, and return how many there were."""
+        """Run a job in which this call fails, and return the number of calls."""
         with monkeypatch.context() as patch:
-            disk = Disk(patch, number, error, once)
+            disk = Disk(patch, number, error, only_one)
             try:
-                explain_folder(explainer, photos, tmp_path / str(number), broken_jobs.settings(form))
+                explain_folder(explainer, image_folder, tmp_path / str(number), broken_jobs.settings(form))
             except OutputError as failure:
                 assert kind == "full" and re.search("cannot be .*: No space left on device$", str(failure))
             except KeyboardInterrupt:
@@ -84,26 +84,26 @@ def test_a_call_that_fails(
     calls = run(10**9)
     assert calls > 20
     for number in sorted({*np.linspace(1, calls, min(most, calls)).astype(int).tolist()}):
-        assert run(number) >= number - 2  # by how many it differs when runs end in another way
-        explain_folder(explainer, photos, tmp_path / str(number), broken_jobs.settings(form))
-        assert_same(tmp_path / str(number), whole(form), paths, form)
+        assert run(number) >= number - 2  # jobs that end in another way may make up to two calls fewer
+        explain_folder(explainer, image_folder, tmp_path / str(number), broken_jobs.settings(form))
+        assert_same(tmp_path / str(number), uninterrupted(form), paths, form)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system in memory, or changes the options it is mounted with."""
+    """Return a function that mounts a file system in memory, or changes its mount options."""
     folder = tmp_path / "disk"
 
     def mount(options: str) -> Path:
         again = folder.is_mount()
         folder.mkdir(exist_ok=True)
-        words = ["mount", "-t", "tmpfs", "-o", f"remount,{options}" if again else options, "tmpfs", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", f"remount,{options}" if again else options, "tmpfs", str(folder)]
         try:
-            done = subprocess.run(words, capture_output=True, timeout=20)
+            done = subprocess.run(command, capture_output=True, timeout=20)
         except OSError:
-            pytest.skip("there is no mount")
+            pytest.skip("needs the mount command")
         if done.returncode:
-            pytest.skip("needs a user who may mount file systems")
+            pytest.skip("needs permission to mount file systems")
         return folder
 
     yield mount
@@ -121,10 +121,10 @@ def test_a_full_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(commit, "IMAGES_PER_SYNC", 8)
-    paths = pictures(tmp_path / "photos", 60, 5)
+    paths = write_images(tmp_path / "images", 60, 5)
     out = small_disk("size=128k" if form == "png" else "size=64k") / "out"
-    arguments = ["explain", model_path, tmp_path / "photos", "-o", out, "-q", "--format", form, "--shard-size", 8]
-    for _ in range(2):  # the second time it is full already
+    arguments = ["explain", model_path, tmp_path / "images", "-o", out, "-q", "--format", form, "--shard-size", 8]
+    for _ in range(2):  # in the second attempt the disk is already full
         result = command_line.run(*arguments)
         assert result.exit_code == 2
         assert re.search(r"\nseewhy: error: .*cannot be .*: No space left on device\n$", f"\n{result.stderr}")
@@ -132,22 +132,22 @@ def test_a_full_disk(
     result = command_line.run(*arguments)
     assert result.exit_code == 1 and "60 images" in result.stderr, result.stderr
     assert 0 < int(re.findall(r"(\d+) of them in earlier", result.stderr)[0]) < 60
-    explain_folder(explainer, tmp_path / "photos", tmp_path / "whole", broken_jobs.settings(form, 8))
+    explain_folder(explainer, tmp_path / "images", tmp_path / "whole", broken_jobs.settings(form, 8))
     assert_same(out, tmp_path / "whole", paths, form)
 
 
-def test_a_read_only_disk(small_disk: Callable[[str], Path], model_path: Path, photos: Path) -> None:
+def test_a_read_only_disk(small_disk: Callable[[str], Path], model_path: Path, image_folder: Path) -> None:
     disk = small_disk("size=1m,ro")
-    result = command_line.run("explain", model_path, photos, "-o", disk)
+    result = command_line.run("explain", model_path, image_folder, "-o", disk)
     command_line.failed(result, r"\.seewhy\.lock: cannot be opened: Read-only file")
-    result = command_line.run("explain", model_path, photos, "-o", disk / "out")
+    result = command_line.run("explain", model_path, image_folder, "-o", disk / "out")
     command_line.failed(result, "out: cannot be created: Read-only file system")
 
 
-def test_no_room_for_the_list_of_images(
-    model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_space_for_the_list_of_images(
+    model_path: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite's own files are on another disk than the results, perhaps."""
+    """The temporary SQLite database may be on another disk than the results."""
     made = temp_tables.temporary
 
     def small(schema: str) -> Any:
@@ -162,29 +162,37 @@ def test_no_room_for_the_list_of_images(
         command_line.failed(
             command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
         )
-    assert command_line.run(*arguments).exit_code == 2  # as all failed
+    assert command_line.run(*arguments).exit_code == 2  # because all images failed
     monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
     command_line.failed(
         command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
     )
 
 
-def disturbed(explainer: Explainer, photos: Path, out: Path, disturb: Callable[[], object], form: str = "png") -> None:
-    """A run that is disturbed when the third image is done."""
+def explain_and_disturb(
+    explainer: Explainer, image_folder: Path, out: Path, disturb: Callable[[], object], form: str = "png"
+) -> None:
+    """Run a job and call `disturb` when the third image is done."""
 
     def progress(done: int, total: int | None) -> None:
         if done == 3:
             disturb()
 
-    explain_folder(explainer, photos, out, broken_jobs.settings(form, 2, batch_size=1), progress=progress)
+    explain_folder(explainer, image_folder, out, broken_jobs.settings(form, 2, batch_size=1), progress=progress)
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "manifest deleted", "manifest replaced", "shared"])
-def test_a_disturbed_output_folder_ends_the_run(
-    how: str, form: str, explainer: Explainer, photos: Path, paths: list[Path], out: Path, whole: Callable[[str], Path]
+def test_a_changed_output_folder_ends_the_job(
+    how: str,
+    form: str,
+    explainer: Explainer,
+    image_folder: Path,
+    paths: list[Path],
+    out: Path,
+    uninterrupted: Callable[[str], Path],
 ) -> None:
-    """With a clear word; and what the run says it has done is there, where the folder still is."""
+    """The error names the change, and the next attempt keeps all recorded results that still exist."""
     manifest, aside = out / "manifest.jsonl", out.with_name("aside")
 
     def disturb() -> None:
@@ -200,13 +208,13 @@ def test_a_disturbed_output_folder_ends_the_run(
         elif how == "manifest replaced":
             shutil.copy(manifest, aside)
             os.replace(aside, manifest)
-        else:  # another run, of a machine that knows nothing of the lock
+        else:  # another machine that does not see the lock appends a line
             with manifest.open("ab") as file:
                 file.write(b'{"a": "line"}\n')
 
     words = "has vanished or been replaced|was deleted or replaced|was changed by another program"
     with pytest.raises(OutputError, match=words):
-        disturbed(explainer, photos, out, disturb, form)
+        explain_and_disturb(explainer, image_folder, out, disturb, form)
     if how == "moved":
         assert not out.exists()
         aside.rename(out)
@@ -214,13 +222,13 @@ def test_a_disturbed_output_folder_ends_the_run(
         manifest.write_bytes(manifest.read_bytes().replace(b'{"a": "line"}\n', b""))
     elif how == "manifest deleted":
         shutil.rmtree(out)
-    explain_folder(explainer, photos, out, broken_jobs.settings(form))
-    assert_same(out, whole(form), paths, form)
+    explain_folder(explainer, image_folder, out, broken_jobs.settings(form))
+    assert_same(out, uninterrupted(form), paths, form)
 
 
-def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_path: Path, out: Path) -> None:
-    """Between listing and reading: gone, replaced by a folder, by a pipe, cut off."""
-    paths = pictures(tmp_path / "photos", 24)
+def test_images_that_disappear_fail_alone(explainer: Explainer, tmp_path: Path, out: Path) -> None:
+    """Images are deleted, replaced by a folder or a pipe, or emptied between listing and reading."""
+    paths = write_images(tmp_path / "images", 24)
 
     def disturb() -> None:
         for path in paths[-4:-1]:
@@ -229,7 +237,7 @@ def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_p
         os.mkfifo(paths[-2])
         paths[-1].write_bytes(b"")
 
-    disturbed(explainer, tmp_path / "photos", out, disturb)
+    explain_and_disturb(explainer, tmp_path / "images", out, disturb)
     assert_complete(out, paths, "png")
     assert [line.get("error", "").partition(": ")[2] for line in lines(out)[-5:]] == [
         "",
@@ -244,20 +252,20 @@ def test_images_that_disappear_cost_themselves_alone(explainer: Explainer, tmp_p
 def test_a_folder_that_cannot_be_listed(
     argument: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even a single one among many ends the run: nobody knows how many images are in there."""
-    pictures(tmp_path / "photos", 6)
-    locked_up = tmp_path / "photos" / "1"
+    """One such folder ends the job, because the number of its images is unknown."""
+    write_images(tmp_path / "images", 6)
+    unlistable = tmp_path / "images" / "1"
     if os.geteuid():
-        locked_up.chmod(0)
-    else:  # permissions bind everyone but root
+        unlistable.chmod(0)
+    else:  # permissions do not apply to root
         scandir = os.scandir
 
         def refuse(path: Any) -> Any:
-            if os.fspath(path) == str(locked_up):
+            if os.fspath(path) == str(unlistable):
                 raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
             return scandir(path)
 
         monkeypatch.setattr(os, "scandir", refuse)
-    result = command_line.run("explain", model_path, argument.format(tmp_path / "photos"), "-o", tmp_path / "out")
-    command_line.failed(result, f"{locked_up}: cannot be listed: Permission denied")
+    result = command_line.run("explain", model_path, argument.format(tmp_path / "images"), "-o", tmp_path / "out")
+    command_line.failed(result, f"{unlistable}: cannot be listed: Permission denied")
     assert not (tmp_path / "out").exists()

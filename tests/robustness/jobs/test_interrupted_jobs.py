@@ -30,69 +30,77 @@ from support.jobs.resumed_jobs import (
 COUNT = 13
 
 
-# What a process that was killed, or a power failure, leaves.
+# State after a kill or a power failure.
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_unbroken_run(form: str, whole: Callable[[str], Path], paths: list[Path]) -> None:
-    """The comparison itself: all formats name the same failures."""
-    assert_complete(whole(form), paths, form)
-    assert [line["path"] for line in lines(whole(form)) if line["status"] == "failed"] == [
-        str(path) for path in paths if "error" in dict(zip(paths, lines(whole("png")), strict=True))[path]
+def test_an_uninterrupted_job(form: str, uninterrupted: Callable[[str], Path], paths: list[Path]) -> None:
+    """Check the job that the other tests compare with: all formats record the same failures."""
+    assert_complete(uninterrupted(form), paths, form)
+    assert [line["path"] for line in lines(uninterrupted(form)) if line["status"] == "failed"] == [
+        str(path) for path in paths if "error" in dict(zip(paths, lines(uninterrupted("png")), strict=True))[path]
     ]
-    assert sum(line["status"] == "failed" for line in lines(whole(form))) == 3
+    assert sum(line["status"] == "failed" for line in lines(uninterrupted(form))) == 3
 
 
-def test_unfinished_files_go_when_a_run_begins(explainer: Explainer, photos: Path, out: Path) -> None:
-    """Not only when it ends: a disk that they have filled would be full for the next run too."""
+def test_unfinished_files_are_deleted_at_the_start(explainer: Explainer, image_folder: Path, out: Path) -> None:
+    """They must not wait for the end of the job, because they may have filled the disk."""
     (out / ".seewhy-unfinished").mkdir(parents=True)
-    (out / ".seewhy-unfinished" / "0.1.tmp").write_bytes(b"half a picture")
-    with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([photos], out), out))) as outcomes:
+    (out / ".seewhy-unfinished" / "0.1.tmp").write_bytes(b"half an image")
+    with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([image_folder], out), out))) as outcomes:
         next(outcomes)
         assert not (out / ".seewhy-unfinished" / "0.1.tmp").exists()
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_torn_manifest(
-    form: str, whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
+def test_a_truncated_manifest(
+    form: str,
+    uninterrupted: Callable[[str], Path],
+    explainer: Explainer,
+    image_folder: Path,
+    paths: list[Path],
+    out: Path,
 ) -> None:
-    """Cut anywhere, with and without zeros where a line should be."""
-    whole_lines = (whole(form) / "manifest.jsonl").read_bytes()
-    cuts = np.random.default_rng(5).integers(0, len(whole_lines), 3).tolist()
-    cuts += [len(whole_lines) - 1, whole_lines.index(b"\n")]  # a line without its end is torn, too
+    """The manifest ends anywhere, with or without zeros in place of a line."""
+    complete_manifest = (uninterrupted(form) / "manifest.jsonl").read_bytes()
+    cuts = np.random.default_rng(5).integers(0, len(complete_manifest), 3).tolist()
+    cuts += [
+        len(complete_manifest) - 1,
+        complete_manifest.index(b"\n"),
+    ]  # a line without its line break is incomplete, too
     for number, end in enumerate(cuts):
-        manifest = copied(whole(form), out)
+        manifest = copied(uninterrupted(form), out)
         manifest.write_bytes(manifest.read_bytes()[:end] + bytes(100 * (number % 2)))
-        summary = explain_folder(explainer, photos, out, broken_jobs.settings(form))
+        summary = explain_folder(explainer, image_folder, out, broken_jobs.settings(form))
         assert summary.already_recorded < COUNT == summary.done + summary.failed
-        assert_same(out, whole(form), paths, form)
+        assert_same(out, uninterrupted(form), paths, form)
         shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])
-@pytest.mark.parametrize("left", [0, 1, 3])
-def test_a_shard_that_lacks_lines_is_not_committed(
-    left: int,
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_shard_with_missing_lines_is_not_committed(
+    kept: int,
     form: str,
-    whole: Callable[[str], Path],
+    uninterrupted: Callable[[str], Path],
     explainer: Explainer,
-    photos: Path,
+    image_folder: Path,
     paths: list[Path],
     out: Path,
 ) -> None:
-    """All of its images are done again."""
-    manifest = copied(whole(form), out)
-    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[: 8 + left]))
-    summary = explain_folder(explainer, photos, out, broken_jobs.settings(form))
+    """All images of the shard are explained again."""
+    manifest = copied(uninterrupted(form), out)
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[: 8 + kept]))
+    summary = explain_folder(explainer, image_folder, out, broken_jobs.settings(form))
     assert summary.already_recorded == 8
-    assert_same(out, whole(form), paths, form)
+    assert_same(out, uninterrupted(form), paths, form)
 
 
-def test_a_shard_without_lines_goes(
-    whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
+def test_a_shard_without_lines_is_deleted(
+    uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, paths: list[Path], out: Path
 ) -> None:
-    """Also where nothing takes its place: the images have been taken away meanwhile."""
-    manifest = copied(whole("npz"), out)
+    """It is deleted even if nothing replaces it, because its images are no longer inputs."""
+    manifest = copied(uninterrupted("npz"), out)
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:8]))
     explain_folder(explainer, paths[:8], out, broken_jobs.settings("npz"))
     assert_complete(out, paths[:8], "npz")
@@ -100,7 +108,7 @@ def test_a_shard_without_lines_goes(
 
 @pytest.mark.parametrize("form", ["png", "npz"])
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda line: b"nonsense\n",
         lambda line: line[:20] + b"\n",
@@ -113,41 +121,46 @@ def test_a_shard_without_lines_goes(
     ],
 )
 def test_a_damaged_line_in_the_middle_is_refused(
-    spoil: Callable[[bytes], bytes],
+    damage: Callable[[bytes], bytes],
     form: str,
-    whole: Callable[[str], Path],
+    uninterrupted: Callable[[str], Path],
     explainer: Explainer,
-    photos: Path,
+    image_folder: Path,
     out: Path,
 ) -> None:
-    manifest = copied(whole(form), out)
-    parts = manifest.read_bytes().splitlines(keepends=True)
-    parts[6] = spoil(parts[6])
-    manifest.write_bytes(b"".join(parts))
-    refused(out, "damaged at line 7", lambda: explain_folder(explainer, photos, out, broken_jobs.settings(form)))
-    # What the message says to do helps.
-    manifest.write_bytes(b"".join(parts[:6]))
-    assert explain_folder(explainer, photos, out, broken_jobs.settings(form)).done == COUNT - 3
+    manifest = copied(uninterrupted(form), out)
+    manifest_lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest_lines[6] = damage(manifest_lines[6])
+    manifest.write_bytes(b"".join(manifest_lines))
+    refused(out, "damaged at line 7", lambda: explain_folder(explainer, image_folder, out, broken_jobs.settings(form)))
+    # Follow the advice of the error message.
+    manifest.write_bytes(b"".join(manifest_lines[:6]))
+    assert explain_folder(explainer, image_folder, out, broken_jobs.settings(form)).done == COUNT - 3
 
 
-def test_lines_missing_or_twice_are_refused(
-    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+def test_missing_and_repeated_lines_are_refused(
+    uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, out: Path
 ) -> None:
-    manifest = copied(whole("npz"), out)
-    parts = manifest.read_bytes().splitlines(keepends=True)
-    for spoiled, words in [
-        (parts[:6] + parts[8:], r"damaged at line 7: 2 lines of shards/00001\.npz are missing"),
-        (parts[:4] + parts[:4] + parts[8:], "damaged at line 5: the image has a line already"),
+    manifest = copied(uninterrupted("npz"), out)
+    manifest_lines = manifest.read_bytes().splitlines(keepends=True)
+    for damaged, words in [
+        (manifest_lines[:6] + manifest_lines[8:], r"damaged at line 7: 2 lines of shards/00001\.npz are missing"),
+        (
+            manifest_lines[:4] + manifest_lines[:4] + manifest_lines[8:],
+            "damaged at line 5: the image has a line already",
+        ),
     ]:
-        manifest.write_bytes(b"".join(spoiled))
-        refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz")))
+        manifest.write_bytes(b"".join(damaged))
+        refused(out, words, lambda: explain_folder(explainer, image_folder, out, broken_jobs.settings("npz")))
 
 
-def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path) -> None:
+def test_missing_files_of_the_job_are_refused(
+    uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, out: Path
+) -> None:
     def run() -> None:
-        explain_folder(explainer, photos, out, broken_jobs.settings("npz"))
+        explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"))
 
-    manifest = copied(whole("npz"), out)
+    manifest = copied(uninterrupted("npz"), out)
     for path, words in [
         (out / "run.json", r"manifest\.jsonl: the folder has no run\.json"),
         (manifest, r"manifest\.jsonl: is gone"),
@@ -161,61 +174,61 @@ def test_what_is_gone_is_refused(whole: Callable[[str], Path], explainer: Explai
     (out / "run.json").unlink()
     refused(out, r"00000\.npz: the folder has no run\.json", run)
     words = r"00000\.npz: the folder has no run\.json .* choose another output folder, or delete the file yourself$"
-    # Another program may have written them.
-    refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz"), restart=True))
+    # Without run.json, the owner of the shards is unknown.
+    refused(out, words, lambda: explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"), restart=True))
 
 
-def test_a_manifest_that_is_gone_from_a_first_run(
-    whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+def test_a_missing_manifest_of_a_killed_first_attempt(
+    uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, out: Path
 ) -> None:
-    """That run was killed, so that its record counts nothing yet; but there are shards."""
-    copied(whole("npz"), out).unlink()
+    """The attempt was killed, so run.json does not count images yet, but shards exist."""
+    copied(uninterrupted("npz"), out).unlink()
     facts = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**facts, "images": {"done": 0, "failed": 0}}))
     words = r"manifest\.jsonl: is gone, although shards/00000\.npz exists"
-    refused(out, words, lambda: explain_folder(explainer, photos, out, broken_jobs.settings("npz")))
-    explain_folder(explainer, photos, out, broken_jobs.settings("npz"), restart=True)
+    refused(out, words, lambda: explain_folder(explainer, image_folder, out, broken_jobs.settings("npz")))
+    explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"), restart=True)
     assert len(lines(out)) == COUNT
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_record_of_the_run_is_refused(
-    content: bytes, whole: Callable[[str], Path], explainer: Explainer, photos: Path, out: Path
+def test_a_damaged_run_json_is_refused(
+    content: bytes, uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, out: Path
 ) -> None:
-    copied(whole("png"), out)
+    copied(uninterrupted("png"), out)
     (out / "run.json").write_bytes(content)
-    refused(out, r"run\.json: damaged", lambda: explain_folder(explainer, photos, out))
+    refused(out, r"run\.json: damaged", lambda: explain_folder(explainer, image_folder, out))
 
 
 @pytest.mark.parametrize("restart", [True, False])
 @pytest.mark.parametrize(
     "content", [b"{}", b"[1]", b'{"name": "training", "schema": 1}', b'{"versions": {"torch": "2"}}']
 )
-def test_another_program_s_record_stays(
-    content: bytes, restart: bool, explainer: Explainer, photos: Path, out: Path
+def test_run_json_of_another_program_stays(
+    content: bytes, restart: bool, explainer: Explainer, image_folder: Path, out: Path
 ) -> None:
-    """It is a common name."""
+    """`run.json` is a common file name."""
     (out / "shards").mkdir(parents=True)
     (out / "shards" / "00000.npz").write_bytes(b"mine")
     (out / "run.json").write_bytes(content)
     settings = broken_jobs.settings("npz")
     words = r"run\.json: not written by SeeWhy"
-    refused(out, words, lambda: explain_folder(explainer, photos, out, settings, restart=restart))
+    refused(out, words, lambda: explain_folder(explainer, image_folder, out, settings, restart=restart))
 
 
 @pytest.mark.parametrize("content", [b'{"mine": 1}', b'{"mine": 1}\n', b"\0" * 40])
-def test_another_program_s_manifest_stays(content: bytes, explainer: Explainer, photos: Path, out: Path) -> None:
+def test_manifest_of_another_program_stays(content: bytes, explainer: Explainer, image_folder: Path, out: Path) -> None:
     out.mkdir()
     (out / "manifest.jsonl").write_bytes(content)
-    refused(out, r"the folder has no run\.json that records", lambda: explain_folder(explainer, photos, out))
+    refused(out, r"the folder has no run\.json that records", lambda: explain_folder(explainer, image_folder, out))
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
-def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
-    form: str, explainer: Explainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_json_is_on_disk_before_the_first_line(
+    form: str, explainer: Explainer, image_folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And every file before the line that speaks of it."""
-    safe: set[str] = set()
+    """Every result file must be on disk before the manifest line that names it, too."""
+    on_disk: set[str] = set()
     fsync, pwrite, replace = os.fsync, os.pwrite, os.replace
 
     def name(file: int) -> str:
@@ -223,13 +236,13 @@ def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
 
     def sync(file: int) -> None:
         fsync(file)
-        safe.add(name(file))
+        on_disk.add(name(file))
 
     def move(source: Path, target: Path) -> None:
         replace(source, target)
         before, after = (os.path.relpath(path, os.path.realpath(out)) for path in (source, os.path.realpath(target)))
-        if before in safe:
-            safe.add(after)
+        if before in on_disk:
+            on_disk.add(after)
 
     def write(file: int, data: bytes, offset: int) -> int:
         if name(file) == "manifest.jsonl":
@@ -237,30 +250,30 @@ def test_the_record_of_the_run_is_on_the_disk_before_the_first_line(
             named = {each["path"] for line in records for each in line.get("files", ())}
             named |= {line["shard"]["path"] for line in records if "shard" in line}
             assert named
-            assert {"run.json", ".", *named, *map(os.path.dirname, named)} - {""} <= safe
+            assert {"run.json", ".", *named, *map(os.path.dirname, named)} - {""} <= on_disk
             assert all((out / each).is_file() for each in named)
         return pwrite(file, data, offset)
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", move)
     monkeypatch.setattr(os, "pwrite", write)
-    explain_folder(explainer, photos, out, broken_jobs.settings(form))
-    assert len(safe) > 5
+    explain_folder(explainer, image_folder, out, broken_jobs.settings(form))
+    assert len(on_disk) > 5
 
 
-# Two runs at once.
+# Two jobs in one folder at the same time.
 
 
-def test_the_second_run_is_refused(
-    whole: Callable[[str], Path], explainer: Explainer, photos: Path, paths: list[Path], out: Path
+def test_the_second_job_is_refused(
+    uninterrupted: Callable[[str], Path], explainer: Explainer, image_folder: Path, paths: list[Path], out: Path
 ) -> None:
-    with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([photos], out), out))) as first:
+    with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([image_folder], out), out))) as first:
         next(first)
         for restart in (False, True):
             with pytest.raises(OutputError, match=rf"another job \(process {os.getpid()} on .*\) is writing here"):
-                explain_folder(explainer, photos, out, restart=restart)
+                explain_folder(explainer, image_folder, out, restart=restart)
         assert len(list(first)) == COUNT - 1
-    assert_same(out, whole("png"), paths, "png")
+    assert_same(out, uninterrupted("png"), paths, "png")
 
 
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:

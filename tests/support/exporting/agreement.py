@@ -1,4 +1,4 @@
-"""Comparison of an exported file with its network run eagerly in float64."""
+"""Compare an exported model file with its network run eagerly in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from support.exporting.module_battery import SIZE
 
 
 def check(module: nn.Module, path: Path, size: tuple[int, int] = SIZE, channels: int = 3) -> Counter[str]:
-    """Export, and compare logits and input gradients with eager autograd; returns the rectifiers reported."""
+    """Export a module and compare its logits and input gradients with eager autograd.
+
+    Returns:
+        The number of rectifiers of each kind that the export reported.
+    """
     report = export(module, path, image_size=size)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     images = torch.randn(3, channels, *size, generator=torch.Generator().manual_seed(5))
@@ -33,7 +37,7 @@ def check(module: nn.Module, path: Path, size: tuple[int, int] = SIZE, channels:
     index = torch.where(targets < 0, logits.argmax(1), targets)
     (gradient,) = torch.autograd.grad(logits.gather(1, index[:, None]).sum(), exact)
     for value, reference in zip(ours, (logits.detach().numpy(), gradient.numpy()), strict=True):
-        # A few hundred float32 roundings; the export's own measure allows as much.
+        # This allows a few hundred float32 rounding errors, as much as the exporter's own verification allows.
         assert np.linalg.norm(value - reference) <= 1e-4 * np.linalg.norm(reference)
     assert not [message for message in report.messages if "not tested" in message]
     return Counter(report.rectifiers.kinds)

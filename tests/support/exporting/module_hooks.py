@@ -1,6 +1,6 @@
-"""Gradients and activations by module hooks and PyTorch autograd, in any dtype: a plain second implementation.
+"""Reference implementation of gradients and activations, by module hooks and PyTorch autograd, in any dtype.
 
-It sees only rectifiers that are modules of their own, as Captum and pytorch-grad-cam do.
+Like Captum and pytorch-grad-cam, it finds only rectifiers that are modules, not calls of functions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def gradient(module: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
 def guided_gradient(
     module: nn.Module, images: Tensor, targets: Tensor, guided: Callable[[str, nn.Module], bool]
 ) -> Tensor:
-    """Return the gradient where each module that `guided` accepts lets only positive gradients back."""
+    """Return the gradient, with negative gradients set to zero at each module that `guided` accepts."""
     handles = []
 
     def keep_positive(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Networks that the exporter's tests export, and live random weights for them."""
+"""Networks that the exporter's tests export, and random weights for them that keep every branch active."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter and buffer values that leave no branch switched off.
+    """Draw random parameters and buffers that leave no branch inactive.
 
-    Fresh weights hide faults: zero heads, zero biases, norms that start at zero or one. Convolutions are scaled to keep
-    the variance of what passes through rectifiers.
+    Default initial weights hide faults: heads and biases are zero, and norms start at zero or one. Convolutions are
+    scaled so that the variance stays the same from rectifier to rectifier.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -42,11 +42,11 @@ def live_weights(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
-def settle(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
-    """Set batch norms' statistics to near what they see on `images` (N, C, H, W), as training would.
+def set_batch_norm_statistics(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
+    """Set the running statistics of batch norms close to those of `images` (N, C, H, W), as training would.
 
-    With any others, activations grow or vanish from layer to layer, and a deep network becomes chaotic: its own float32
-    rounding is then all that can be seen.
+    With other statistics, activations grow or vanish from layer to layer, and a deep network becomes chaotic: its
+    outputs then depend mostly on float32 rounding.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [part for part in module.modules() if isinstance(part, BATCH_NORMS)]
@@ -67,16 +67,16 @@ def settle(module: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
 
 
 def torchvision_network(name: str) -> nn.Module:
-    """A torchvision classifier with live random weights, in evaluation mode."""
+    """Return a torchvision classifier with weights from `live_weights`, in evaluation mode."""
     models = import_torchvision().models
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return live_weights(models.get_model(name, weights=None, **options)).eval()
 
 
 class Branches(nn.Module):
-    """A small network with what makes backward passes go wrong: branches, a skip, overlapping pools, strides.
+    """A small network with structures that are hard to differentiate: branches, a skip, overlapping pools, strides.
 
-    Its rectifiers are functional, in place and one module used twice; ReLU6 and clamp are among them.
+    Its rectifiers include a function, a module that works in place, a module that is used twice, ReLU6 and clamp.
     """
 
     def __init__(self, channels: int = 3, classes: int = 7) -> None:
@@ -105,7 +105,7 @@ def branches(channels: int = 3, classes: int = 7) -> nn.Module:
 
 
 class Block(nn.Module):
-    """A transformer block with norms in front."""
+    """A transformer block that normalizes before attention and MLP."""
 
     def __init__(self, width: int, batch_first: bool = True) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A vision transformer for images of 3x16x24: 4x6 patches, read from its class tokens or from their mean."""
+    """A vision transformer for images of 3x16x24 with 4x6 patches; its head reads the class token or the mean."""
 
     def __init__(self, class_tokens: int = 1, width: int = 8, classes: int = 7, batch_first: bool = True) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Transformer(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """Maps as (N, h, w, C) from the first convolution on, as in Swin and ConvNeXt."""
+    """A network whose maps are (N, h, w, C) from the first convolution on, as in Swin and ConvNeXt."""
 
     def __init__(self, classes: int = 7) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class ChannelsLast(nn.Module):
 def stacked(rectifier: Callable[[], nn.Module], pool: nn.Module) -> nn.Sequential:
     """Return three convolutions with a rectifier behind each, for images of 16 x 16 and six classes.
 
-    Its head has a row of weights for each place, so the gradient varies over every map.
+    Its head has separate weights for each position of the map, so the gradient varies over every map.
     """
     return nn.Sequential(
         OrderedDict(

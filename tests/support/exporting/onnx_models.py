@@ -38,7 +38,7 @@ def make_model(
     element_type: int = TensorProto.FLOAT,
     images: str = "x",
 ) -> onnx.ModelProto:
-    """Return a model from `images` to `outputs`, whose shapes it leaves open."""
+    """Return a model with the input `images` and the outputs `outputs`, whose shapes are not declared."""
     graph = helper.make_graph(
         list(nodes),
         "graph",
@@ -50,13 +50,13 @@ def make_model(
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:
-    """Write a model, and return its path."""
+    """Write a model and return its path."""
     onnx.save(model, path)
     return path
 
 
 def original(path: Path, images: Array, output: str | None = None) -> Array:
-    """Return what onnxruntime computes."""
+    """Return the output of the model file in onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -65,7 +65,7 @@ def original(path: Path, images: Array, output: str | None = None) -> Array:
 
 
 def classifier(opset: int = 17, batch: int | str = "N", classes: int = 5, size: int = 12) -> onnx.ModelProto:
-    """Return convolution, ReLU, pool, convolution, ReLU, mean and linear, as exporters write them."""
+    """Return a classifier as exporters write it: convolution, ReLU, pool, convolution, ReLU, mean and linear."""
     constants = {
         "conv1.weight": random(8, 3, 3, 3, seed=1),
         "conv1.bias": random(8, seed=2),
@@ -98,13 +98,13 @@ def loaded(model: onnx.ModelProto, folder: Path, **request: object) -> Source:
 
 
 def answer(source: Source, images: Array) -> Array:
-    """Return what the imported module computes."""
+    """Return the output of the imported module."""
     with torch.no_grad():
         return source.module(torch.from_numpy(images)).numpy()
 
 
 def agrees(source: Source, path: Path, images: Array, expected: Array | None = None) -> None:
-    """Assert that the imported module computes what onnxruntime does, or `expected`."""
+    """Assert that the imported module returns `expected`, or the output of onnxruntime if that is not given."""
     exact = original(path, images) if expected is None else expected
-    # A few hundred products in float32, in another order.
+    # The sums have a few hundred float32 products, added in another order.
     np.testing.assert_allclose(answer(source, images), exact, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""A case of the operator tests: nodes between images and output, and the opsets in which they are tried."""
+"""Cases of the operator tests: nodes between images and output, and the opsets to test them with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPSETS = (11, 13, 17, 18, 21)
 
 @dataclass(frozen=True)
 class Case:
-    """Nodes from `x` (N, 6, 8, 8) to `y`."""
+    """A test case: nodes that compute `y` from `x` of shape (N, 6, 8, 8)."""
 
     name: str
     nodes: list[NodeProto]
@@ -23,15 +23,15 @@ class Case:
     opsets: tuple[int, ...] = (17,)
     positive: bool = False
     fixed: bool = True
-    """Whether a file with a batch of one can be made to take others."""
+    """True if a file with a fixed batch size of 1 can be converted to any batch size."""
     free: bool = True
-    """Whether a file can say this of any batch."""
+    """True if the nodes can be written for any batch size."""
 
 
 def one(
     operator: str, *constants: Array | None, opsets: tuple[int, ...] = (17,), name: str = "", **options: Any
 ) -> Case:
-    """One node whose first input is the images."""
+    """Return a case of one node whose first input is the images."""
     of_case = {name: options.pop(name) for name in ("positive", "fixed", "free") if name in options}
     names = [f"c{i}" if constant is not None else "" for i, constant in enumerate(constants)]
     given = {key: constant for key, constant in zip(names, constants, strict=True) if constant is not None}

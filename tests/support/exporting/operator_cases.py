@@ -1,4 +1,4 @@
-"""Cases for each operator of an ONNX source, in the forms of its opsets."""
+"""Test cases for each ONNX operator that the importer supports, in the forms of several opsets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASES = [
     one("Celu", alpha=0.4),
     one("HardSigmoid", alpha=1 / 6, beta=0.5, name="hardsigmoid"),
     one("ThresholdedRelu", alpha=0.3),
-    # Clip's bounds were attributes once.
+    # Before opset 11, the bounds of Clip were attributes.
     one("Clip", scalar(0), scalar(6), opsets=(11, 13, 17), name="relu6"),
     one("Clip", scalar(-0.5), None, opsets=(11, 17), name="clip from below"),
     one("Clip", None, scalar(0.2), opsets=(11, 17), name="clip from above"),
@@ -34,7 +34,7 @@ CASES = [
     one("PRelu", random(1), name="prelu of one slope"),
     one("PRelu", random(8), name="prelu of a slope a column"),
     one("PRelu", random(6, 8, 8), name="prelu of a slope each"),
-    # Arithmetic, with constants on either side and of every shape that broadcasts.
+    # Arithmetic, with a constant on either side, of every shape that broadcasts.
     *[one(op, scalar(0.7), name=f"{op} scalar") for op in ("Add", "Sub", "Mul", "Div", "Max", "Min")],
     one("Pow", scalar(2.0), name="square"),
     one("Pow", scalar(0.5), positive=True, name="root"),
@@ -78,7 +78,7 @@ CASES = [
     Case("Cast", [node("Cast", ["x"], ["i"], to=7), node("Cast", ["i"], ["y"], to=1)]),
     Case("CastLike", [node("Cast", ["x"], ["i"], to=6), node("CastLike", ["i", "x"], ["y"])]),
     one("Swish", alpha=1.5, opsets=(24,)),
-    # Before opset 13 these saw everything from an axis on as one vector.
+    # Before opset 13, these flattened all axes from the given axis on into one vector.
     *[one(op, axis=axis, opsets=(11, 13, 17)) for op in ("Softmax", "LogSoftmax") for axis in (1, 2, 3)],
     one("Softmax", opsets=(11, 17), name="softmax by default"),
     # Convolutions
@@ -128,7 +128,7 @@ CASES = [
     one("LpNormalization", axis=1, p=2),
     one("LpNormalization", axis=1, p=1),
     one("RMSNormalization", random(8), opsets=(23,)),
-    # Reductions: axes were attributes once.
+    # Reductions; in older opsets their axes were attributes.
     *[
         one(op, axes=[2, 3], keepdims=keep, opsets=(11, 17), positive=True)
         for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
@@ -205,7 +205,7 @@ CASES = [
         for mode in ("DCR", "CRD")
     ],
     one("SpaceToDepth", blocksize=2),
-    # Resize, in every form that onnxruntime has
+    # Resize, in every form that onnxruntime supports
     *[
         one(
             "Resize",
@@ -306,7 +306,7 @@ CASES = [
         ],
         {"w": random(4, 6, 3, 3)},
     ),
-    # Shapes that the file computes: view(x.size(0), -1), and a pool of a computed window
+    # Shapes that the file computes: view(x.size(0), -1), and a pool whose window is computed
     Case(
         "view",
         [

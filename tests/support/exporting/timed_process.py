@@ -1,4 +1,4 @@
-"""Runs of code in a process of its own, which is stopped where it waits for a pipe or reads a device."""
+"""Run code in a separate process with a time limit, for code that may block on a pipe or a device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 
 
 def in_time(code: str, *arguments: object, seconds: float = 200, memory: int = 8 * 2**30) -> list[str]:
-    """Run Python code, and return the lines that it prints.
+    """Run Python code in a separate process and return the lines that it prints.
 
     Raises:
-        subprocess.TimeoutExpired: It has not ended after `seconds`.
+        subprocess.TimeoutExpired: If the process is still running after `seconds`.
     """
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

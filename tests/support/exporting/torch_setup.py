@@ -1,4 +1,4 @@
-"""Preparation of PyTorch for the tests that need it, which are skipped without PyTorch."""
+"""Prepare PyTorch for the tests that need it, and skip them if PyTorch is not installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ pytest.importorskip("onnxscript")
 
 from seewhy_export.sources.torchvision_import import import_torchvision  # noqa: E402
 
-# Small networks gain nothing from more, and on a busy machine they wait for each other.
+# More threads do not speed up small networks, and on a busy machine they wait for each other.
 torch.set_num_threads(1)
 
-# Before captum, pytorch_grad_cam or timm import it themselves.
+# Import torchvision through this function before captum, pytorch_grad_cam or timm import it themselves.
 import_torchvision()

@@ -1,1 +1,1 @@
-"""Image files and inputs for tests, whole and damaged."""
+"""Image files and inputs for tests, intact and damaged."""

@@ -1,4 +1,4 @@
-"""Damage to a file's content as disks, networks and copying programs cause it, each by a seeded generator."""
+"""Functions that damage the content of a file as disks, networks and copying do, with a seeded random generator."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ from collections.abc import Callable
 Damage = Callable[[bytes, random.Random], bytes]
 
 
-def _part(data: bytes, chance: random.Random) -> slice:
-    """Return a range of one byte up to a quarter of the content; short ones are as likely as long ones."""
-    length = min(len(data), int(max(1, len(data) // 4) ** chance.random()) or 1)
-    start = chance.randrange(len(data) - length + 1)
+def _range(data: bytes, generator: random.Random) -> slice:
+    """Return a random range of 1 byte to a quarter of the content, with a log-uniform length."""
+    length = min(len(data), int(max(1, len(data) // 4) ** generator.random()) or 1)
+    start = generator.randrange(len(data) - length + 1)
     return slice(start, start + length)
 
 
-def truncate(data: bytes, chance: random.Random) -> bytes:
-    return data[: chance.randrange(len(data))]
+def truncate(data: bytes, generator: random.Random) -> bytes:
+    return data[: generator.randrange(len(data))]
 
 
-def flip_bits(data: bytes, chance: random.Random) -> bytes:
+def flip_bits(data: bytes, generator: random.Random) -> bytes:
     changed = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 4, 16))):
-        changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    for _ in range(generator.choice((1, 1, 2, 4, 16))):
+        changed[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
     return bytes(changed)
 
 
-def insert(data: bytes, chance: random.Random) -> bytes:
-    where = chance.randrange(len(data) + 1)
-    return data[:where] + chance.randbytes(_size(chance)) + data[where:]
+def insert(data: bytes, generator: random.Random) -> bytes:
+    position = generator.randrange(len(data) + 1)
+    return data[:position] + generator.randbytes(_size(generator)) + data[position:]
 
 
-def delete(data: bytes, chance: random.Random) -> bytes:
-    gone = _part(data, chance)
-    return data[: gone.start] + data[gone.stop :]
+def delete(data: bytes, generator: random.Random) -> bytes:
+    removed = _range(data, generator)
+    return data[: removed.start] + data[removed.stop :]
 
 
-def swap(data: bytes, chance: random.Random) -> bytes:
+def swap(data: bytes, generator: random.Random) -> bytes:
     """Swap two neighboring blocks."""
-    both = _part(data, chance)
-    middle = (both.start + both.stop) // 2
-    return data[: both.start] + data[middle : both.stop] + data[both.start : middle] + data[both.stop :]
+    blocks = _range(data, generator)
+    middle = (blocks.start + blocks.stop) // 2
+    return data[: blocks.start] + data[middle : blocks.stop] + data[blocks.start : middle] + data[blocks.stop :]
 
 
-def zero(data: bytes, chance: random.Random) -> bytes:
-    gone = _part(data, chance)
-    return data[: gone.start] + bytes(gone.stop - gone.start) + data[gone.stop :]
+def zero(data: bytes, generator: random.Random) -> bytes:
+    removed = _range(data, generator)
+    return data[: removed.start] + bytes(removed.stop - removed.start) + data[removed.stop :]
 
 
-def append(data: bytes, chance: random.Random) -> bytes:
-    return data + chance.randbytes(_size(chance))
+def append(data: bytes, generator: random.Random) -> bytes:
+    return data + generator.randbytes(_size(generator))
 
 
-def _size(chance: random.Random) -> int:
-    return chance.choice((1, 2, 7, 64, 1000))
+def _size(generator: random.Random) -> int:
+    return generator.choice((1, 2, 7, 64, 1000))
 
 
-DAMAGES: dict[str, Damage] = {made.__name__: made for made in (truncate, flip_bits, insert, delete, swap, zero, append)}
+_FUNCTIONS = (truncate, flip_bits, insert, delete, swap, zero, append)
+DAMAGES: dict[str, Damage] = {function.__name__: function for function in _FUNCTIONS}

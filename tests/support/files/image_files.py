@@ -1,4 +1,4 @@
-"""Image files of many kinds, made from one synthetic image, and edits of the sizes in their headers."""
+"""Image files of many formats, made from one synthetic image, and edits of the sizes in their headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 97, 66
 
 
 def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.ndarray:
-    """Return an image of smooth colours, edges and a little noise: uint8 of shape (height, width, 3)."""
+    """Return an image of smooth colors, edges and a little noise: uint8 of shape (height, width, 3)."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (4, 6, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
@@ -27,7 +27,7 @@ def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.nd
 
 @cache
 def image_files() -> dict[str, bytes]:
-    """Return the contents of image files of WIDTH x HEIGHT pixels, by the name of their kind."""
+    """Return the contents of image files of WIDTH x HEIGHT pixels, by the name of their format."""
     rgb = Image.fromarray(photograph())
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a photograph" * 20
@@ -79,12 +79,12 @@ def image_files() -> dict[str, bytes]:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a chunk of a PNG, with its length and checksum."""
+    """Return a PNG chunk with its length and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width: int, height: int, rows: bytes, depth: int = 8, colours: int = 2, interlaced: bool = False) -> bytes:
-    """Return a PNG that holds `rows`, the filtered rows of its pixels, which are not checked."""
+    """Return a PNG with the given filtered pixel rows, which are not validated."""
     header = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, interlaced)
     data = zlib.compress(rows, 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -99,7 +99,7 @@ def interlaced_png() -> bytes:
 
 
 def tiled_tiff(width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """Return a TIFF of uncompressed tiles of 32x32 pixels, which Pillow reads but does not write."""
+    """Return a TIFF with uncompressed tiles of 32x32 pixels, which Pillow reads but does not write."""
     side = 32
     across, down = -(-width // side), -(-height // side)
     picture = np.zeros((down * side, across * side, 3), np.uint8)
@@ -144,7 +144,7 @@ def tiled_tiff(width: int = WIDTH, height: int = HEIGHT) -> bytes:
 
 
 def resized(content: bytes, width: int, height: int) -> bytes:
-    """Return the file with another width and height in its header, or as it is where its format is not known here."""
+    """Return the file with another width and height in its header, or unchanged if its format has no editor here."""
     data = bytearray(content)
     for start, edit in _HEADERS.items():
         if data.startswith(start):

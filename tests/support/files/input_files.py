@@ -1,4 +1,4 @@
-"""Files to find as inputs, and the names of the inputs that are found."""
+"""Helpers that write input files, list the inputs that the engine finds, and compare their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seewhy.inputs.image_inputs import Inputs
 
 
 def put(folder: Path, *names: str) -> Path:
-    """Write small files of these names, and return their folder."""
+    """Write small files with these names and return their folder."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,13 +24,13 @@ def put(folder: Path, *names: str) -> Path:
 
 
 def found(*paths: object, lists: tuple[object, ...] = (), out: object = "/nowhere/out") -> list[Any]:
-    """Return the inputs that are found for these paths and lists, each with the name of its results as `name`."""
+    """Return the inputs found for these paths and lists, each with its result name as `name`."""
     inputs = Inputs([os.fspath(p) for p in paths], out, [os.fspath(p) for p in lists])  # type: ignore[call-overload]
     return [with_name(task) for task in pending_images(inputs)]
 
 
 def with_name(task: ImageTask) -> Any:
-    """Return the fields of a task's input and the name of its results."""
+    """Return the fields of a task's input, together with its key and its result name."""
     return SimpleNamespace(**vars(task.input), name=task.result_name, key=task.input.key)
 
 
@@ -45,7 +45,7 @@ def in_order(paths: list[str]) -> list[str]:
 
 
 def tar(*files: tuple[str, bytes]) -> bytes:
-    """Return a tar archive of files, given as (name, content)."""
+    """Return a tar archive of the given (name, content) pairs."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files:
@@ -56,7 +56,7 @@ def tar(*files: tuple[str, bytes]) -> bytes:
 
 
 def written(folder: Path, content: str, name: str = "list.csv") -> Path:
-    """Write a list of images, and return its path."""
+    """Write an image list and return its path."""
     path = folder / name
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     return path

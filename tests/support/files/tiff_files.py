@@ -41,27 +41,27 @@ def tiff(
     """Return a TIFF file of one page.
 
     Args:
-        samples: Samples of shape (H, W) or (H, W, samples per pixel), in the units of the file.
+        samples: Sample values as stored in the file, of shape (H, W) or (H, W, samples per pixel).
         photometric: PhotometricInterpretation, or None to leave the tag out.
-        bits: Bits of each sample.
-        kind: SampleFormat.
+        bits: Number of bits per sample (BitsPerSample).
+        kind: SampleFormat: UNSIGNED, SIGNED or FLOAT.
         order: Byte order: "<" (II) or ">" (MM).
         fill_order: 2 to store the lowest bit of each byte first.
-        planar: Whether each sample has a plane of its own.
+        planar: True to store each sample in a separate plane.
         extra: ExtraSamples.
         compression: NONE, LZW, DEFLATE or PACKBITS.
-        predictor: 2 to store differences of neighbouring samples, 3 the same of the bytes of floating-point samples.
-        rows: Rows of a strip; all by default.
-        tile: Side of a tile, instead of strips.
-        big: Whether to write a BigTIFF.
-        colormap: Palette of shape (2**bits, 3), 16 bits each.
-        tags: More tags, or other values of those above.
+        predictor: 2 to store differences of neighboring samples, 3 to store differences of floating-point bytes.
+        rows: Number of rows per strip; all rows by default.
+        tile: Side length of the tiles in pixels, to use tiles instead of strips.
+        big: True to write a BigTIFF.
+        colormap: Palette of shape (2**bits, 3) with 16-bit values.
+        tags: Additional tags, or values that replace those above.
     """
     return tiff_pages([{**locals()}], order, big)
 
 
 def tiff_pages(pages: Sequence[Mapping[str, object]], order: str = "<", big: bool = False) -> bytes:
-    """Return a TIFF file of several pages, each of them arguments of `tiff`."""
+    """Return a TIFF file of several pages; each page is a mapping of the arguments of `tiff`."""
     number = order + ("Q" if big else "I")
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
     head += struct.pack(order + "HHQ", 8, 0, 0) if big else struct.pack(order + "I", 0)
@@ -97,19 +97,19 @@ def _append(
     planes = [samples[..., i : i + 1] for i in range(count)] if planar else [samples]
     if tile is None:
         rows = rows or height
-        pieces = [plane[top : top + rows] for plane in planes for top in range(0, height, rows)]
+        blocks = [plane[top : top + rows] for plane in planes for top in range(0, height, rows)]
     else:
         padding = ((0, -height % tile), (0, -width % tile), (0, 0))
         padded = [np.pad(plane, padding) for plane in planes]
-        pieces = [
+        blocks = [
             plane[top : top + tile, left : left + tile]
             for plane in padded
             for top in range(0, height, tile)
             for left in range(0, width, tile)
         ]
     offsets, lengths = [], []
-    for piece in pieces:
-        data = _compressed(_packed(piece, bits, kind, order, predictor), compression)
+    for block in blocks:
+        data = _compressed(_packed(block, bits, kind, order, predictor), compression)
         content += bytes(len(content) % 2)
         offsets.append(len(content))
         lengths.append(len(data))
@@ -127,7 +127,7 @@ def _append(
 def _directory(
     content: bytearray, link: int, order: str, big: bool, fields: Mapping[int, Value]
 ) -> tuple[bytearray, int]:
-    number, room = order + ("Q" if big else "I"), 8 if big else 4
+    number, value_bytes = order + ("Q" if big else "I"), 8 if big else 4
     content += bytes(len(content) % 2)
     entries = b""
     for tag, value in sorted(fields.items()):
@@ -135,31 +135,31 @@ def _directory(
         kind = (_LONG8 if big else _LONG) if tag in (273, 279, 324, 325) else _SHORT
         data = struct.pack(f"{order}{len(values)}{_FORMAT[kind]}", *values)
         entries += struct.pack(order + "HH", tag, kind) + struct.pack(number, len(values))
-        if len(data) > room:
+        if len(data) > value_bytes:
             entries += struct.pack(number, len(content))
             content += data + bytes(len(data) % 2)
         else:
-            entries += data.ljust(room, b"\0")
+            entries += data.ljust(value_bytes, b"\0")
     struct.pack_into(number, content, link, len(content))
     content += struct.pack(order + ("Q" if big else "H"), len(fields)) + entries
-    return content + bytes(room), len(content)
+    return content + bytes(value_bytes), len(content)
 
 
-def _packed(piece: np.ndarray, bits: int, kind: int, order: str, predictor: int) -> bytes:
+def _packed(block: np.ndarray, bits: int, kind: int, order: str, predictor: int) -> bytes:
     letter = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}[kind]
     if bits in (8, 16, 32, 64):
-        stored = piece.astype(f"{order}{letter}{bits // 8}")
+        stored = block.astype(f"{order}{letter}{bits // 8}")
         if predictor == 2:
             words = stored.view(f"{order}u{bits // 8}")
             stored = np.concatenate([words[:, :1], words[:, 1:] - words[:, :-1]], axis=1).astype(words.dtype)
-        if predictor == 3:  # the highest bytes of a row first, then the second highest, and differences of all
-            planes = piece.astype(f">{letter}{bits // 8}").view(np.uint8).reshape(*piece.shape, -1)
-            row = planes.transpose(0, 3, 1, 2).reshape(len(piece), -1, piece.shape[2])
+        if predictor == 3:  # all highest bytes of a row, then all second highest, and so on; then differences
+            planes = block.astype(f">{letter}{bits // 8}").view(np.uint8).reshape(*block.shape, -1)
+            row = planes.transpose(0, 3, 1, 2).reshape(len(block), -1, block.shape[2])
             stored = np.concatenate([row[:, :1], row[:, 1:] - row[:, :-1]], axis=1)
         return stored.tobytes()
-    values = piece.astype(np.int64).reshape(len(piece), -1, 1)
+    values = block.astype(np.int64).reshape(len(block), -1, 1)
     digits = values >> np.arange(bits - 1, -1, -1) & 1
-    return np.packbits(digits.reshape(len(piece), -1).astype(np.uint8), axis=1).tobytes()
+    return np.packbits(digits.reshape(len(block), -1).astype(np.uint8), axis=1).tobytes()
 
 
 def _compressed(data: bytes, compression: int) -> bytes:
@@ -167,7 +167,7 @@ def _compressed(data: bytes, compression: int) -> bytes:
         return zlib.compress(data)
     if compression == PACKBITS:
         return b"".join(bytes([len(data[i : i + 128]) - 1]) + data[i : i + 128] for i in range(0, len(data), 128))
-    if compression == LZW:  # 9-bit codes only: the table is cleared before it could grow further
+    if compression == LZW:  # 9-bit codes only: the table is cleared before the codes become longer
         codes = [code for i in range(0, len(data), 200) for code in (256, *data[i : i + 200])]
         digits = np.array([*codes, 257])[:, None] >> np.arange(8, -1, -1) & 1
         return np.packbits(digits.ravel().astype(np.uint8)).tobytes()

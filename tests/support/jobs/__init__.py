@@ -1,1 +1,1 @@
-"""Jobs that are broken off, killed and resumed."""
+"""Helpers for tests of jobs that are interrupted, killed and resumed."""

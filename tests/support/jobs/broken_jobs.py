@@ -1,4 +1,4 @@
-"""Helpers for tests of interrupted jobs: images, some of them damaged, and checks of what a job has written."""
+"""Helpers for tests of interrupted jobs: write images, some of them damaged, and check the files of a job."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from PIL import Image
 from seewhy import Explainer, explain_folder
 from seewhy.bulk.settings import Settings
 
-OWN = {"manifest.jsonl", "run.json", ".seewhy.lock"}
+JOB_FILES = {"manifest.jsonl", "run.json", ".seewhy.lock"}
 FORMATS = ("png", "npz", "parquet")
 
 
-def pictures(folder: Path, count: int, damaged: int = 0) -> list[Path]:
+def write_images(folder: Path, count: int, damaged: int = 0) -> list[Path]:
     """Write `count` images of different sizes and formats below `folder`, `damaged` of them spread among the others."""
     random = np.random.default_rng(count)
     made = []
@@ -40,7 +40,7 @@ def pictures(folder: Path, count: int, damaged: int = 0) -> list[Path]:
 
 
 def settings(form: str, shard_images: int = 4, **more: Any) -> Settings:
-    """Return the settings of a job in one of FORMATS; parquet is skipped where pyarrow is not installed."""
+    """Return the settings of a job in one of FORMATS. Skip the test for parquet if pyarrow is not installed."""
     if form == "png":
         return Settings(**more)
     if form == "parquet":
@@ -56,14 +56,14 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def rows(out: Path, form: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all shards in order; numbers are bytes, and a missing heatmap is None."""
+    """Yield the rows of all shards in order, with numbers as bytes and a missing heatmap as None."""
     for path in sorted((out / "shards").iterdir()):
         assert path.suffix == f".{form}", path
         yield from shard(path)
 
 
 def shard(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one shard, as `rows` does."""
+    """Yield the rows of one shard, in the same form as `rows`."""
     if path.suffix == ".npz":
         with np.load(path) as file:
             columns = {name: file[name] for name in file.files if name != "run"}
@@ -78,12 +78,15 @@ def shard(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def files(folder: Path) -> list[str]:
-    """Return the sorted paths of all files below a folder, relative to it."""
+    """Return the sorted paths of all files below a folder, relative to the folder."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return the content of everything below a folder, except the lock, which names its last holder."""
+    """Return the content of all files, links and folders below a folder, except the lock file.
+
+    The lock file is left out because it names the process that held it last.
+    """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.name != ".seewhy.lock" or path.is_dir():  # an archive may hold a folder of this name
@@ -93,21 +96,21 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def assert_complete(out: Path, paths: list[Path], form: str) -> None:
-    """Assert that each image has one line, in order, with whole files, and that there are no other files."""
+    """Assert that the manifest has one line per image, in order, with intact files, and that no other files exist."""
     found = lines(out)
     assert [line["path"] for line in found] == [str(path) for path in paths]
     named = [file["path"] for line in found for file in line.get("files", ())]
     assert len(named) == len(set(named))
     for name in named:
-        with Image.open(out / name) as picture:
-            picture.load()
+        with Image.open(out / name) as image:
+            image.load()
     shards = list(dict.fromkeys(line["shard"]["path"] for line in found if "shard" in line))
     for one in [
         file for line in found for file in (*line.get("files", ()), *([line["shard"]] if "shard" in line else ()))
     ]:
         content = (out / one["path"]).read_bytes()
         assert (one["bytes"], one["sha256"]) == (len(content), hashlib.sha256(content).hexdigest()), one
-    assert files(out) == sorted([*OWN, *named, *shards])
+    assert files(out) == sorted([*JOB_FILES, *named, *shards])
     assert not (out / ".seewhy-unfinished").exists()
     for line in found:
         assert (line["status"] == "failed") == ("error" in line)
@@ -118,14 +121,17 @@ def assert_complete(out: Path, paths: list[Path], form: str) -> None:
 
 
 def assert_same(out: Path, whole: Path, paths: list[Path], form: str) -> None:
-    """Assert that `out` is complete and holds the same bits as `whole`, an uninterrupted job, in whatever shard."""
+    """Assert that `out` is complete and has the same results as `whole`, the output of an uninterrupted job.
+
+    The results may be in other shards.
+    """
     assert_complete(whole, paths, form)
     assert_complete(out, paths, form)
-    told, expected = (
+    found, expected = (
         [{k: v for k, v in line.items() if k not in ("shard", "lines", "crc32")} for line in lines(folder)]
         for folder in (out, whole)
     )
-    assert told == expected
+    assert found == expected
     for line in expected:
         for name in (file["path"] for file in line.get("files", ())):
             assert (out / name).read_bytes() == (whole / name).read_bytes(), name
@@ -134,8 +140,8 @@ def assert_same(out: Path, whole: Path, paths: list[Path], form: str) -> None:
             assert one == other
 
 
-def explained(explainer: Explainer, images: Any, place: Path, **more: Any) -> list[dict[str, Any]]:
-    """Run a job, assert that it has written nothing but what its manifest names, and return the manifest."""
+def explain_and_check(explainer: Explainer, images: Any, place: Path, **more: Any) -> list[dict[str, Any]]:
+    """Run a job, assert that it wrote only the files that its manifest names, and return the lines of the manifest."""
     before = contents(place)
     explain_folder(explainer, images, place / "out", **more)
     found = lines(place / "out")
@@ -151,7 +157,7 @@ def explained(explainer: Explainer, images: Any, place: Path, **more: Any) -> li
 
 
 def archive(path: Path, names: list[str], content: bytes) -> Path:
-    """Write a tar archive whose members all have the same content."""
+    """Write a tar archive whose members all have the same content, and return its path."""
     with tarfile.open(path, "w") as tar:
         for name in names:
             entry = tarfile.TarInfo(name)

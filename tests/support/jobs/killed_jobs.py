@@ -1,9 +1,10 @@
-"""Program for test_kills.py: jobs that kill themselves at one point after the other, each in a process of its own.
+"""Program for test_kills.py that runs jobs in child processes and kills each job at another point.
 
-    python killed_jobs.py MODEL PHOTOS FOLDER FORMAT STEP
+    python killed_jobs.py MODEL IMAGES FOLDER FORMAT STEP
 
-Job number N writes into FOLDER/N and ends by SIGKILL at its Nth call that changes a file or folder: before the call, or
-in the middle of what it writes. N grows by STEP until a job reaches its end. The program prints how many were killed.
+Job number N writes into FOLDER/N and kills its process with SIGKILL at its Nth call that changes a file or folder,
+either before the call or halfway through a write. N grows by STEP until a job finishes. The program prints the number
+of jobs that were killed.
 """
 
 from __future__ import annotations
@@ -27,44 +28,45 @@ CALLS = ("fsync", "replace", "pwrite", "ftruncate", "unlink", "mkdir", "rmdir")
 
 
 class Killer:
-    """Kills the process at its call of this number."""
+    """Counter of file system calls that kills the process at the call with the given number."""
 
     def __init__(self, number: int) -> None:
         self._left = number
 
-    def due(self) -> bool:
+    def count_call(self) -> bool:
+        """Count one call and return True if the process must be killed at this call."""
         self._left -= 1
         return self._left == 0
 
-    def wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
-            if self.due():
+    def wrap_call(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if self.count_call():
                 if name == "pwrite":
                     file, data, offset = arguments
                     real(file, data[: len(data) // 2], offset)
                 kill()
-            return real(*arguments, **more)
+            return real(*arguments, **keywords)
 
         return call
 
-    def opened(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap `open` so that a write to a new file kills the process after half of the data."""
+    def wrap_open(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap `open` so that the process can be killed halfway through a write to a new file."""
 
-        def open_(path: Any, mode: str = "r", *arguments: Any, **more: Any) -> Any:
-            file = real(path, mode, *arguments, **more)
-            return Half(file, self) if mode in ("xb", "wb") else file
+        def open_(path: Any, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
+            file = real(path, mode, *arguments, **keywords)
+            return HalfWrittenFile(file, self) if mode in ("xb", "wb") else file
 
         return open_
 
 
-class Half(io.BufferedIOBase):
-    """A file of which only half is written when the process is killed."""
+class HalfWrittenFile(io.BufferedIOBase):
+    """A file whose `write` stores only half of the data when the process is killed."""
 
     def __init__(self, file: Any, killer: Killer) -> None:
         self._file, self._killer = file, killer
 
     def write(self, data: Any) -> int:
-        if self._killer.due():
+        if self._killer.count_call():
             self._file.write(bytes(data)[: len(bytes(data)) // 2])
             self._file.flush()
             kill()
@@ -75,7 +77,7 @@ class Half(io.BufferedIOBase):
             return super().__getattribute__(name)
         return getattr(self._file, name)
 
-    def __enter__(self) -> Half:
+    def __enter__(self) -> HalfWrittenFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,41 +85,42 @@ class Half(io.BufferedIOBase):
 
 
 def kill() -> None:
-    """End this process by SIGKILL."""
+    """Kill this process with SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(number: int, model: str, photos: str, folder: Path, form: str) -> bool:
-    """Run job `number`, and return whether it was killed before its end."""
+def killed(number: int, model: str, images: str, folder: Path, form: str) -> bool:
+    """Run job `number` in a child process and return True if it was killed before its end."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             return True
         if status:
-            sys.exit(f"run {number} failed with {status}")
+            sys.exit(f"job {number} failed with wait status {status}")
         return False
-    commit.IMAGES_PER_SYNC, commit.SECONDS_PER_SYNC = 5, 1e9  # the same calls every time, on a slow machine too
+    # Commit after every 5 files and never by time, so that slow machines make the same calls.
+    commit.IMAGES_PER_SYNC, commit.SECONDS_PER_SYNC = 5, 1e9
     settings = Settings() if form == "png" else Settings(format=form, shard_images=4)
     explainer = Explainer(model, threads=1)
     killer = Killer(number)
     for name in CALLS:
-        setattr(os, name, killer.wrapped(name, getattr(os, name)))
-    io.open = builtins.open = killer.opened(io.open)  # type: ignore[assignment]
+        setattr(os, name, killer.wrap_call(name, getattr(os, name)))
+    io.open = builtins.open = killer.wrap_open(io.open)  # type: ignore[assignment]
     try:
-        explain_folder(explainer, photos, folder / str(number), settings)
-    except BaseException:  # noqa: BLE001  this process must not go on with its parent's work
+        explain_folder(explainer, images, folder / str(number), settings)
+    except BaseException:  # noqa: BLE001  the child must not return into its parent's code
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
 def main() -> None:
-    model, photos, folder, form, step = sys.argv[1:]
+    model, images, folder, form, step = sys.argv[1:]
     if form == "parquet":
-        import pyarrow.parquet  # noqa: F401  before the processes part
+        import pyarrow.parquet  # noqa: F401  import it before the first fork
     number, count = 1, 0
-    while killed(number, model, photos, Path(folder), form):
+    while killed(number, model, images, Path(folder), form):
         number, count = number + int(step), count + 1
     print(count)
 

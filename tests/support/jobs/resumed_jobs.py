@@ -1,4 +1,4 @@
-"""Helpers for tests of jobs that resume: changes of their output folders, and further attempts."""
+"""Helpers for tests of resumed jobs: change the files of an output folder, and run the job again."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from support.jobs.broken_jobs import contents
 
 
 def copied(whole: Path, out: Path) -> Path:
-    """Copy an output folder to `out`, and return the path of its manifest."""
+    """Copy an output folder to `out` and return the path of the manifest in the copy."""
     shutil.copytree(whole, out)
     return out / "manifest.jsonl"
 
 
 def refused(out: Path, words: str, do: Callable[[], object]) -> None:
-    """Assert that `do` is refused with one line that contains `words`, and changes nothing in `out`."""
+    """Assert that `do` raises a one-line OutputError that matches `words`, and changes nothing in `out`."""
     before = contents(out)
     with pytest.raises(OutputError, match=words) as caught:
         do()
@@ -34,22 +34,22 @@ def refused(out: Path, words: str, do: Callable[[], object]) -> None:
 
 
 def resume(
-    explainer: Explainer, photos: Path, out: Path, form: str, changed: bool = False
+    explainer: Explainer, images: Path, out: Path, form: str, changed: bool = False
 ) -> tuple[JobSummary, list[str]]:
-    """Run the job again, and return its summary and its notices about the folder."""
-    said: list[str] = []
+    """Run the job again and return its summary and its notices about the folder."""
+    notices: list[str] = []
     request = resolve_job(explainer, broken_jobs.settings(form))
-    run = FolderJob(request, Inputs([photos], out), out, changed=changed, notice=said.append)
-    for _ in run:
+    job = FolderJob(request, Inputs([images], out), out, changed=changed, notice=notices.append)
+    for _ in job:
         pass
-    return run.summary(), said
+    return job.summary(), notices
 
 
 def sort_manifest(out: Path) -> None:
-    """Put the lines of the manifest into the order of the images, as an uninterrupted job writes them."""
+    """Sort the lines of the manifest by image path, the order in which an uninterrupted job writes them."""
     manifest = out / "manifest.jsonl"
-    parts = manifest.read_bytes().splitlines(keepends=True)
-    manifest.write_bytes(b"".join(sorted(parts, key=lambda line: json.loads(line)["path"])))
+    manifest_lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(b"".join(sorted(manifest_lines, key=lambda line: json.loads(line)["path"])))
 
 
 def empty(path: Path) -> None:
@@ -63,19 +63,19 @@ def cut(path: Path) -> None:
 
 
 def replace_by_a_folder(path: Path) -> None:
-    """Replace a file by an empty folder of its name."""
+    """Replace a file with an empty folder of the same name."""
     path.unlink()
     path.mkdir()
 
 
 def replace_by_a_link(path: Path) -> None:
-    """Rename a file, and put a link to it in its place."""
+    """Rename a file and replace it with a link to its new name."""
     path.rename(path.with_name("elsewhere"))
     path.symlink_to("elsewhere")
 
 
 def problems(out: Path) -> int:
-    """Return how many problems `seewhy verify` finds in an output folder."""
+    """Return the number of problems that `seewhy verify` finds in an output folder."""
     check = Verification(out)
     for _ in check:
         pass

@@ -1,6 +1,6 @@
-"""References of the tiny model and of the single-pass methods, in NumPy float64, by slow and literal loops.
+"""Reference implementation of the tiny model and the single-pass methods, in NumPy float64 with plain loops.
 
-The weights are the only thing shared with the engine and the ONNX graph.
+It shares only the weights with the engine and the ONNX graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Trace:
-    """The values of one forward pass of one image."""
+    """Intermediate values of the forward pass of one image."""
 
     image: Array
     c1: Array
@@ -35,7 +35,7 @@ class Trace:
 
 
 class Reference:
-    """The methods for one image at a time: (C, H, W) in, float64 out."""
+    """The tiny model and the methods for one image of shape (C, H, W), with float64 results."""
 
     def __init__(self, tiny: Tiny) -> None:
         self.size = tiny.size
@@ -84,11 +84,11 @@ class Reference:
         return None, values, minmax(np.abs(values).max(axis=0))
 
 
-# The CAM family: (C,h,w) activations and gradients -> (C,) weights, or the (h,w) map before its ReLU.
+# The CAM family: activations and gradients of shape (C, h, w) -> weights (C,), or the map (h, w) before the ReLU.
 
 
 def weighted(weights: Array, activations: Array) -> Array:
-    """Return the sum of the channels, each times its weight."""
+    """Return the weighted sum of the channels."""
     return sum(w * a for w, a in zip(weights, activations, strict=True))
 
 
@@ -97,7 +97,10 @@ def gradcam_weights(activations: Array, gradients: Array) -> Array:
 
 
 def gradcam_plus_plus_weights(activations: Array, gradients: Array) -> Array:
-    """Return equation 19 with the derivatives of e^y, from which e^y cancels; 0/0 and poles count as 0."""
+    """Return the weights of equation 19 in the Grad-CAM++ paper, with the derivatives of e^y.
+
+    The factor e^y cancels. Terms with a zero denominator count as 0.
+    """
     weights = np.zeros(len(activations))
     for k in range(len(activations)):
         for g in gradients[k].flat:
@@ -113,7 +116,7 @@ def xgradcam_weights(activations: Array, gradients: Array) -> Array:
     for k in range(len(activations)):
         total = activations[k].sum()
         for a, g in zip(activations[k].flat, gradients[k].flat, strict=True):
-            weights[k] += a * g  # exact for the small integers of some tests, unlike a / total * g
+            weights[k] += a * g  # with small integers, this is exact, unlike a / total * g
         weights[k] = weights[k] / total if total != 0 else 0.0
     return weights
 
@@ -131,9 +134,9 @@ def layercam(activations: Array, gradients: Array) -> Array:
 
 def eigencam(activations: Array, gradients: Array) -> Array:
     channels, height, width = activations.shape
-    places = np.array([[activations[k, i, j] for k in range(channels)] for i in range(height) for j in range(width)])
-    _, _, right = np.linalg.svd(places)
-    projection = (places @ right[0]).reshape(height, width)
+    vectors = np.array([[activations[k, i, j] for k in range(channels)] for i in range(height) for j in range(width)])
+    _, _, right = np.linalg.svd(vectors)
+    projection = (vectors @ right[0]).reshape(height, width)
     positive = (projection * activations.sum(axis=0)).sum() >= 0
     return projection if positive else -projection
 
@@ -158,7 +161,7 @@ MAPS: dict[str, Rule] = {
     "eigencam": eigencam,
 }
 
-# What a rectifier makes of the gradient that comes back to it, and of its own input.
+# Backward rules of a rectifier: (incoming gradient, input of the rectifier) -> gradient of the input.
 RULES: dict[str, Rule] = {
     "plain": lambda gradient, before: np.where(before > 0, gradient, 0),
     "guided": lambda gradient, before: np.where(before > 0, np.maximum(gradient, 0), 0),
@@ -174,7 +177,7 @@ RULE_OF = {
 
 
 def upsample(image: Array, size: tuple[int, int]) -> Array:
-    """Upsample bilinearly with half-pixel centers and clamped edges."""
+    """Resize a map bilinearly with half-pixel centers and clamped edges."""
     height, width = image.shape
     result = np.empty(size)
     for y in range(size[0]):
@@ -190,13 +193,13 @@ def upsample(image: Array, size: tuple[int, int]) -> Array:
 
 
 def minmax(image: Array) -> Array:
-    """Scale to [0, 1]; a constant image becomes 0."""
+    """Scale values to [0, 1]; constant values become 0."""
     low, high = image.min(), image.max()
     return np.zeros_like(image) if high == low else (image - low) / (high - low)
 
 
 def _conv(image: Array, weight: Array, bias: Array) -> Array:
-    """Convolve by 3x3 kernels with stride 1 and padding 1."""
+    """Convolve with 3x3 kernels, stride 1 and padding 1."""
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     result = np.empty((len(weight), height, width))
@@ -208,7 +211,7 @@ def _conv(image: Array, weight: Array, bias: Array) -> Array:
 
 
 def _conv_backward(gradient: Array, weight: Array) -> Array:
-    """Add each output's gradient to the nine inputs that it was computed from."""
+    """Return the gradient of the input of `_conv`: add each output's gradient to its nine inputs."""
     _, height, width = gradient.shape
     padded = np.zeros((weight.shape[1], height + 2, width + 2))
     for k in range(len(weight)):
@@ -219,7 +222,7 @@ def _conv_backward(gradient: Array, weight: Array) -> Array:
 
 
 def _max_pool(image: Array) -> tuple[Array, dict[tuple[int, int, int], tuple[int, int]]]:
-    """Pool 2x2 windows; of equal values the first in row-major order wins."""
+    """Return the maxima of 2x2 windows and their positions; of equal values, the first in row-major order wins."""
     channels, height, width = image.shape
     result = np.empty((channels, height // 2, width // 2))
     winners = {}

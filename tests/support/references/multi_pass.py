@@ -1,6 +1,6 @@
-"""References of the multi-pass methods on the tiny model, in NumPy float64: one image, class and pass at a time.
+"""Reference implementation of the multi-pass methods on the tiny model, in NumPy float64, one pass at a time.
 
-The numbers that NumPy's generator draws are the only thing shared with the engine.
+It shares only the random numbers of NumPy's generator with the engine.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ def smoothgrad(reference: Reference, image: Array, target: int, samples: int, no
     for sample in range(samples):
         child = np.random.SeedSequence(seed).spawn(sample + 1)[-1]
         drawn = np.random.default_rng(child).standard_normal(image.shape, np.float32).astype(np.float64)
-        # The model sees float32 pixels, and a rounded pixel may lie on the other side of a rectifier.
+        # The model runs on float32 pixels, and rounding may change the sign of the input of a rectifier.
         noisy = (image + deviation * drawn).astype(np.float32)
         gradients.append(reference.backprop(reference.forward(noisy), target))
     return np.mean(gradients, axis=0)
 
 
 def integrated_gradients(reference: Reference, image: Array, target: int, baseline: Array, steps: int) -> Array:
-    """Integrate by the midpoint rule, which is close to the true integral with enough steps."""
+    """Integrate with the midpoint rule, which converges to the integral as `steps` grows."""
     total = np.zeros_like(image)
     for step in range(steps):
-        place = baseline + (step + 0.5) / steps * (image - baseline)
-        total += reference.backprop(reference.forward(place), target)
+        point = baseline + (step + 0.5) / steps * (image - baseline)
+        total += reference.backprop(reference.forward(point), target)
     return (image - baseline) * total / steps
 
 

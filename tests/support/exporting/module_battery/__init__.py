@@ -1,8 +1,8 @@
-"""Small networks, one for each way in which people write classifiers.
+"""Small networks that cover the ways in which people write classifiers.
 
-Every network is a convolution, the part in question, another convolution and a head, so that the gradient reaches the
-part from behind and leaves it at the front. `TABLES` holds the parts that must export, `REFUSED` the networks that must
-be refused, with the reason that the error gives.
+Every network is a convolution, the part under test, another convolution and a head, so the gradient passes through the
+whole part. `TABLES` holds the parts that must export. `REFUSED` holds the networks that the exporter must refuse, each
+with the reason that the error gives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TABLES = {
     "structure": STRUCTURE,
 }
 
-# Ten seconds or more each: unrolled loops and large decompositions.
+# These parts take ten seconds or more each, because of unrolled loops and large decompositions.
 HEAVY = {"LSTM", "GRU", "grid_sample, bicubic", "grid_sample, reflection", "bicubic", "bicubic, corners aligned"}
 
 RECTIFIERS: dict[str, dict[str, int]] = {
@@ -66,4 +66,4 @@ RECTIFIERS: dict[str, dict[str, int]] = {
     "checkpoint": {"relu": 1},
     "autocast off": {"relu": 1},
 }
-"""The rectifiers that an export of each part must report; it must report none for the others."""
+"""Rectifiers that the export of each part must report. Parts that are not listed must report none."""

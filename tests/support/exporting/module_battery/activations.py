@@ -1,4 +1,4 @@
-"""Activations that must export, by their names."""
+"""Activations that must export, by name."""
 
 from __future__ import annotations
 

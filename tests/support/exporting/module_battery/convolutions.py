@@ -1,4 +1,4 @@
-"""Convolutions and paddings that must export, by their names, and some that must be refused."""
+"""Convolutions and paddings that must export, by name, and some that the exporter must refuse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def padded(mode: str, value: float | None = None) -> Part:
 
 
 class WeightsFromWeights(nn.Module):
-    """Weight standardisation: the kernel is normalised in each forward pass."""
+    """A convolution with weight standardization: each forward pass normalizes the kernel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class WeightsFromWeights(nn.Module):
 
 
 class BatchNormAsStandardisation(nn.Module):
-    """timm's way of weight standardisation: batch norm in training mode, over a kernel."""
+    """Weight standardization as in timm: batch norm in training mode, applied to the kernel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BatchNormAsStandardisation(nn.Module):
 
 
 class DynamicConvolution(nn.Module):
-    """A kernel for each image, made from the image: groups carry the batch."""
+    """A convolution whose kernel is computed from each image; the groups carry the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class DynamicConvolution(nn.Module):
 
 
 class Mixture(nn.Module):
-    """CondConv without the batch in groups: experts weighed by the image."""
+    """A CondConv whose experts run separately and are weighted by the image, without the batch in groups."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Mixture(nn.Module):
 
 
 class Correlation(nn.Module):
-    """A kernel that depends on the batch: one image's statistics filter all."""
+    """A convolution whose kernel is computed from the statistics of the whole batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = x.mean((0, 2, 3)).reshape(CHANNELS, 1, 1, 1).expand(CHANNELS, 1, 3, 3)

@@ -1,4 +1,4 @@
-"""Networks around one or several parts: a convolution, the parts in parallel, a convolution and a head for each."""
+"""Networks around one or several parts: a convolution, then for each part a branch with a convolution and a head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = (20, 24)
 
 
 class Function(nn.Module):
-    """A function as a module, so that it has a path."""
+    """A module that wraps a function, so that the function has a module path."""
 
     def __init__(self, function: Part) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Function(nn.Module):
 
 
 class Branch(nn.Module):
-    """Maps (N, 6, H, W) -> the part -> a convolution where there is a map still -> 5 logits of unit size."""
+    """Maps (N, 6, H, W) -> the part -> a convolution if the part returns maps -> 5 logits of standard deviation 1."""
 
     def __init__(self, part: nn.Module | Part, size: tuple[int, int]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Network(nn.Module):
 
 
 def network(*parts: nn.Module | Part, channels: int = 3, size: tuple[int, int] = SIZE, live: bool = True) -> nn.Module:
-    """A network of one or several parts. No part outweighs the others, so that a fault in any shows in their sum."""
+    """Return a network of one or several parts, scaled so that a fault in any part shows in the sum of the branches."""
     torch.manual_seed(0)
     module = Network(list(parts), channels, size).eval()
     if live:
@@ -71,5 +71,5 @@ def network(*parts: nn.Module | Part, channels: int = 3, size: tuple[int, int] =
 
 
 def conv(*arguments: int, **options: object) -> nn.Module:
-    """A convolution of the stem's channels; `arguments` start at its kernel."""
+    """Return a convolution with the stem's channel count; `arguments` start with its kernel size."""
     return nn.Conv2d(CHANNELS, CHANNELS, *arguments, **options)

@@ -1,4 +1,4 @@
-"""Poolings and normalizations that must export, by their names."""
+"""Poolings and normalizations that must export, by name."""
 
 from __future__ import annotations
 

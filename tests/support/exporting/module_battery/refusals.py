@@ -1,4 +1,4 @@
-"""Networks that must be refused, by their names, with the reason that the error gives."""
+"""Networks that the exporter must refuse, by name, each with the reason that the error gives."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from support.exporting.module_battery.structure import (
 )
 
 
-class Whole(nn.Module):
-    """A small classifier around code that takes the images and the logits."""
+class CustomOutput(nn.Module):
+    """A small classifier followed by custom code that takes the images and the logits."""
 
     def __init__(self, code: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ def loop_by_value(x: Tensor, y: Tensor) -> Tensor:
     return y
 
 
-def whole(code: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.Module]:
-    return lambda: Whole(code).eval()
+def custom_output(code: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: CustomOutput(code).eval()
 
 
 def part(function: Part) -> Callable[[], nn.Module]:
@@ -93,18 +93,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "aten.grid_sampler.* in branches.0.part",
     ),
-    "an if by value": (whole(by_value), "decides by the values of a tensor"),
-    "a loop by value": (whole(loop_by_value), "the values of a tensor"),
-    "a size by value": (whole(lambda x, y: y * x[x > 0].mean()), "depends on the other images of the batch"),
+    "an if by value": (custom_output(by_value), "decides by the values of a tensor"),
+    "a loop by value": (custom_output(loop_by_value), "the values of a tensor"),
+    "a size by value": (custom_output(lambda x, y: y * x[x > 0].mean()), "depends on the other images of the batch"),
     "a batch of one": (
-        whole(lambda x, y: y.reshape(1, -1)),
+        custom_output(lambda x, y: y.reshape(1, -1)),
         r"returns \(1, 5\*N\) for N images instead of \(N, classes\)",
     ),
-    "a batch of two": (whole(lambda x, y: y.view(2, 5)), "fixes the batch size"),
-    "an if by batch size": (whole(lambda x, y: y * 3 if x.shape[0] == 2 else y), "batch size"),
-    "an if for single images": (whole(lambda x, y: y * 3 if x.shape[0] == 1 else y), "batch size"),
-    "statistics of the batch": (whole(lambda x, y: y - y.mean(0)), "depends on the other images"),
-    "a softmax over the batch inside": (whole(lambda x, y: y * y.softmax(0)), "depends on the other images"),
-    "NumPy inside": (whole(lambda x, y: y * float(x.detach().numpy().mean())), "cannot be traced"),
+    "a batch of two": (custom_output(lambda x, y: y.view(2, 5)), "fixes the batch size"),
+    "an if by batch size": (custom_output(lambda x, y: y * 3 if x.shape[0] == 2 else y), "batch size"),
+    "an if for single images": (custom_output(lambda x, y: y * 3 if x.shape[0] == 1 else y), "batch size"),
+    "statistics of the batch": (custom_output(lambda x, y: y - y.mean(0)), "depends on the other images"),
+    "a softmax over the batch inside": (custom_output(lambda x, y: y * y.softmax(0)), "depends on the other images"),
+    "NumPy inside": (custom_output(lambda x, y: y * float(x.detach().numpy().mean())), "cannot be traced"),
 }
-"""Name -> (network, what the one line says)."""
+"""Name -> (network, pattern of the one-line error)."""

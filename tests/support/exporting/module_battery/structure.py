@@ -1,4 +1,4 @@
-"""Ways of connecting, indexing and resampling maps that must export, by their names."""
+"""Ways of connecting, indexing and resampling maps that must export, by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over places, as one of several spellings."""
+    """Attention over the positions of a map, with `attend` as one of several implementations."""
 
     def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class FixedGrid(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Position embeddings that are looked up, as in Swin."""
+    """Position embeddings read from a table by index, as in Swin."""
 
     def __init__(self) -> None:
         super().__init__()
