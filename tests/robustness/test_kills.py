@@ -160,7 +160,7 @@ def test_signals(
     process.send_signal(number)
     assert process.stderr is not None
     line = ""
-    while "finishing the images in work" not in line:
+    while "finishing the images in progress" not in line:
         line = process.stderr.readline()
         assert line or process.poll() is None
     if times == 2:

@@ -53,7 +53,7 @@ class Example(NamedTuple):
 
 
 class GroupedCommand(click.Command):
-    """Command whose help lists options in groups, and which reports wrong arguments as a `SeewhyError`.
+    """A command whose help lists options in groups, and which reports wrong arguments as a `SeewhyError`.
 
     Args:
         *args: Arguments of `click.Command`.
