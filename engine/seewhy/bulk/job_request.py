@@ -25,7 +25,7 @@ from seewhy.visualization import overlays
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What to do with every image of a job."""
+    """Resolved settings: the work to do for every image of a job."""
 
     explainer: Explainer
     settings: Settings
@@ -40,12 +40,12 @@ class JobRequest:
 
     @property
     def has_multi_pass(self) -> bool:
-        """Whether one of the methods runs the graph many times for each image."""
+        """True if one of the methods is a multi-pass method."""
         return any(one.method.multi_pass is not None for one in self.methods)
 
     @property
     def explains_several(self) -> bool:
-        """Whether results have an axis for the classes of each image."""
+        """True if results have an axis for the classes of each image."""
         return self.settings.top is not None or len(self.targets) > 1
 
     def batch_targets(self, own: Sequence[int | None]) -> TargetRequest:

@@ -104,7 +104,7 @@ class _Pipeline:
         self._consumer = threading.current_thread()
         self._stopped = False
         self._is_reading = False
-        """Whether a thread is reading an item from the source."""
+        """True while a thread is reading an item from the source."""
         self._read = 0
         """Number of items that were read from the source."""
         self._consumed = 0

@@ -41,7 +41,7 @@ class Example(NamedTuple):
     """One example at the end of a help page."""
 
     purpose: str
-    """What the command does, as an imperative without a full stop."""
+    """Purpose of the command, as an imperative without a full stop."""
     command: str
     """The command line. The help never wraps it, so that it can be copied."""
 

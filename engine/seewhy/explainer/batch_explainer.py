@@ -28,7 +28,7 @@ _FROM_TARGET_LAYER = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What to compute for every image."""
+    """Methods, classes and limits for every image of a batch."""
 
     methods: Sequence[MethodRequest]
     """Each method once, with its options."""
@@ -39,7 +39,7 @@ class BatchRequest:
     context: RuleContext
     """Size of the input and number of threads."""
     reduced: bool = False
-    """Whether the graph computes the maps that it can; see `seewhy.runtime.in_graph_maps`."""
+    """True if the graph computes the maps that it can; see `seewhy.runtime.in_graph_maps`."""
 
     @property
     def outputs(self) -> frozenset[str]:
