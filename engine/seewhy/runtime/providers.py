@@ -85,7 +85,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[list[tuple[
         return [pair for pair in requested if pair[0] in used], used
     if isinstance(providers, str):
         providers = [providers]
-    requested = [_parse_provider(provider, available) for provider in providers]
+    requested = [parse_provider(provider, available) for provider in providers]
     if not requested:
         raise ArgumentError(f"no provider given; available here: {', '.join(available)}")
     names = [name for name, _ in requested]
@@ -98,7 +98,7 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[list[tuple[
     return requested, used
 
 
-def _parse_provider(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def parse_provider(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Return the full name and the options of a provider."""
     name, options = (provider, {}) if isinstance(provider, str) else provider
     known = {key: full for full in available for key in (full.lower(), full.lower().removesuffix("executionprovider"))}
