@@ -9,7 +9,9 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 
-_LOGGERS = ("torch.fx", "torch.export", "torch._export", "torch._dynamo", "onnxscript", "onnx_ir")
+from seewhy_export._shared.torch_internals import LOGGERS
+
+_LOGGERS = (*LOGGERS, "onnxscript", "onnx_ir")
 
 
 @contextlib.contextmanager

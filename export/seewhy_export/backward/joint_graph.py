@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.graph import CodeGen
-from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
+from seewhy_export._shared.torch_internals import (
+    fake_mode_of,
+    flatten_calling_convention,
+    symbolic_batch_size,
+    trace_graph,
+    tracing_with_module_stacks,
+)
 from seewhy_export.backward.batch_norm_folding import fold, foldable
 from seewhy_export.backward.constant_folding import compute_constants
 from seewhy_export.backward.gradient_rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
@@ -145,7 +147,7 @@ def build_joint(
         ExportError: an operator has no derivative or no lowering.
     """
     examples = [value_of(node) for node in forward.graph_module.graph.nodes if node.op == "placeholder"]
-    mode: FakeTensorMode = value_of(forward.images).fake_mode
+    mode = fake_mode_of(value_of(forward.images))
     dtype = next((w.dtype for w in forward.weights.values() if w.is_floating_point()), torch.float32)
 
     head = None if layer is None else layer.class_weights
@@ -156,14 +158,12 @@ def build_joint(
     def compute(weights: list[Tensor], images: Tensor, targets: Tensor) -> list[Tensor]:
         return _compute(run, forward, head, outputs, weights, images, targets)
 
-    # The Python dispatcher keeps the batch size symbolic where a C++ kernel would fix it (constant_pad_nd).
-    with mode, enable_python_dispatcher(), preserve_node_meta(), sdpa_kernel(SDPBackend.MATH):
+    with mode, symbolic_batch_size(), tracing_with_module_stacks(), sdpa_kernel(SDPBackend.MATH):
         weights = [example.to(w.dtype) for example, w in zip(examples, forward.weights.values(), strict=False)]
         images = examples[-1].to(dtype)
         targets = images.new_zeros(images.shape[0], dtype=torch.int64)
-        trace = make_fx(compute, decomposition_table=table, _allow_non_fake_inputs=True)
         try:
-            graph_module = trace(weights, images, targets)
+            graph_module = trace_graph(compute, (weights, images, targets), table)
         except ExportError:
             raise
         except Exception as error:
@@ -265,14 +265,13 @@ def _without_writes(
             graph.erase_node(node)
     if not any(node.target is torch.ops.aten.copy_.default for node in graph.nodes) and make_functional(graph):
         return traced
-    graph.set_codegen(CodeGen())
+    flatten_calling_convention(graph)
     traced.recompile()
 
     def again(weights: list[Tensor], images: Tensor, targets: Tensor) -> Any:
         return functionalize(Interpreter(traced).run, remove="mutations")(*weights, images, targets)
 
-    trace = make_fx(again, decomposition_table={**table, **IN_PLACE_LEFTOVERS}, _allow_non_fake_inputs=True)
-    return trace(list(examples[:-2]), *examples[-2:])
+    return trace_graph(again, (list(examples[:-2]), *examples[-2:]), {**table, **IN_PLACE_LEFTOVERS})
 
 
 def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
@@ -299,5 +298,5 @@ def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
         graph.erase_node(node)
     # The trace's own calling convention still expects a list of weights.
     compute_constants(graph, weights)
-    graph.set_codegen(CodeGen())
+    flatten_calling_convention(graph)
     return GraphModule(torch.nn.Module(), graph)

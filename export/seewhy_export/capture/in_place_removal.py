@@ -13,6 +13,14 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from seewhy_export._shared.torch_internals import (
+    GRAD_MODE_BLOCK,
+    OpOverload,
+    is_composite,
+    overload_name,
+    schema_of,
+)
+
 FRESH = {
     f"aten::{name}"
     for name in (
@@ -39,7 +47,7 @@ _OTHER_TWINS = {"copy", "gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logi
 def detach_no_grad(graph: Graph) -> None:
     """Detach what leaves a `torch.no_grad()` block; taken apart, the block would pass gradients like any other code."""
     for node in list(graph.nodes):
-        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled or node.args[0] is not False:
+        if node.target is not GRAD_MODE_BLOCK or node.args[0] is not False:
             continue
         for result in list(node.users):
             with graph.inserting_after(result):
@@ -51,7 +59,7 @@ def detach_no_grad(graph: Graph) -> None:
 def make_functional(graph: Graph) -> bool:
     """Replace every in-place operator; change nothing and return False where one writes to what is read elsewhere."""
     nodes = [node for node in graph.nodes if node.op == "call_function"]
-    if not all(isinstance(n.target, torch._ops.OpOverload) or _is_python_arithmetic(n.target) for n in nodes):
+    if not all(isinstance(n.target, OpOverload) or _is_python_arithmetic(n.target) for n in nodes):
         return False  # a subgraph (autocast, no_grad): its inside would have to be looked at as well
     position = {node: index for index, node in enumerate(graph.nodes)}
     owners = _owners(graph)
@@ -69,23 +77,24 @@ def _is_python_arithmetic(target: Any) -> bool:
 
 
 def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return isinstance(node.target, OpOverload) and schema_of(node.target).is_mutable
 
 
 def _functional_twin(node: Node) -> Any:
     """`relu` for `relu_`, with the same arguments; None where there is none."""
     overload: Any = node.target
-    namespace, name = overload._schema.name.split("::")
-    arguments = overload._schema.arguments
+    schema = schema_of(overload)
+    namespace, name = schema.name.split("::")
+    arguments = schema.arguments
     written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
     if not name.endswith("_") or written != [arguments[0].name] or name[:-1] in _OTHER_TWINS:
         return None
     packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
-    twin = getattr(packet, overload._overloadname, None)
-    if twin is None or twin._schema.is_mutable:
+    twin = getattr(packet, overload_name(overload), None)
+    if twin is None or schema_of(twin).is_mutable:
         return None
     # The first may be called `self` in one and `input` in the other.
-    same = [a.name for a in twin._schema.arguments][1:] == [a.name for a in arguments][1:]
+    same = [a.name for a in schema_of(twin).arguments][1:] == [a.name for a in arguments][1:]
     return twin if same else None
 
 
@@ -101,15 +110,14 @@ def _owners(graph: Graph) -> dict[Node, Node]:
 def _shares_memory(node: Node, source: Node) -> bool:
     if node.target is operator.getitem:
         return True
-    if isinstance(node.target, torch._ops.OpOverload):
-        schema = node.target._schema
+    if isinstance(node.target, OpOverload):
+        schema = schema_of(node.target)
         aliases = {name for r in schema.returns if r.alias_info for name in r.alias_info.before_set}
         for argument, value in zip(schema.arguments, node.args, strict=False):
             if value is source and argument.alias_info and aliases & set(argument.alias_info.before_set):
                 return True
         # Operators made of others may return their input itself without saying so, as dropout does.
-        made_of_others = torch._C._dispatch_has_kernel_for_dispatch_key(node.target.name(), "CompositeImplicitAutograd")
-        return made_of_others and schema.name not in FRESH
+        return is_composite(node.target) and schema.name not in FRESH
     return False
 
 

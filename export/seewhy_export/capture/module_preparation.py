@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet
+from seewhy_export._shared.torch_internals import convert_torchscript, forget_compiled_call, unwrap_module
 
 LOGITS_KEY = "logits"
 """The key or attribute that holds the logits wherever outputs have names, as in Hugging Face's models."""
@@ -25,29 +26,19 @@ def prepare(module: nn.Module) -> nn.Module:
     What torch.compile or data parallelism has wrapped is unwrapped: it computes the same, and can be traced.
     """
     try:
-        prepared = _copy(_unwrapped(module))
+        prepared = _copy(unwrap_module(module))
     except Exception as error:
         raise ExportError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from error
     for part in prepared.modules():
         for name, child in list(part.named_children()):
-            if _unwrapped(child) is not child:
-                setattr(part, name, _unwrapped(child))
-        # nn.Module.compile() leaves the module in place and compiles its call.
+            if unwrap_module(child) is not child:
+                setattr(part, name, unwrap_module(child))
         if not isinstance(part, torch.jit.ScriptModule):
-            part._compiled_call_impl = None
+            forget_compiled_call(part)
     prepared = prepared.eval().float().cpu()
     for parameter in prepared.parameters():  # TorchScript has no Module.requires_grad_
         parameter.requires_grad_(False)
     return prepared
-
-
-_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    while type(module).__name__ in _WRAPPERS and type(module).__module__.startswith("torch."):
-        module = getattr(module, _WRAPPERS[type(module).__name__])
-    return module
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -66,11 +57,8 @@ def traceable(module: nn.Module, example: Tensor) -> nn.Module:
     if not isinstance(module, torch.jit.ScriptModule):
         return module
     try:
-        # Not public, but the only way from TorchScript that PyTorch still keeps; torch.export's own error names it.
-        from torch._export.converter import TS2EPConverter
-
         with quiet():
-            converted = TS2EPConverter(module, (example,)).convert().module()
+            converted = convert_torchscript(module, example)
     except Exception as error:
         raise ExportError(
             f"PyTorch cannot convert this TorchScript module: {one_line(error)}; export the nn.Module that it was made "

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.traceback import get_current_meta
-from torch.utils import _pytree as pytree
+
+from seewhy_export._shared.torch_internals import pytree, record_module_stack
 
 
 class Origins:
     """Follows a trace: `node` is the forward node that runs, or whose gradient is being computed.
 
-    What is traced under `torch.fx.traceback.preserve_node_meta` takes that node's modules along.
+    What is traced under `tracing_with_module_stacks` takes that node's modules along.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Origins:
 
     def enter(self, node: Node) -> None:
         self.node = node
-        get_current_meta()["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+        record_module_stack(node.meta.get("nn_module_stack", {}))
 
     def follow(self, node: Node, value: Any) -> None:
         """Come back to `node` whenever autograd passes what has made `value`."""

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from seewhy.errors import ExportError
+from seewhy_export._shared.torch_internals import OpOverload, schema_of
 from seewhy_export.capture.node_origins import described
 
 aten: Any = torch.ops.aten
@@ -29,9 +30,9 @@ def refuse_randomness(nodes: Iterable[Node]) -> None:
 
 def _draws(node: Node) -> bool:
     overload = node.target
-    if not isinstance(overload, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in overload.tags:
+    if not isinstance(overload, OpOverload) or torch.Tag.nondeterministic_seeded not in overload.tags:
         return False
-    for position, argument in enumerate(overload._schema.arguments):
+    for position, argument in enumerate(schema_of(overload).arguments):
         if argument.name in _SWITCHES:
             given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
             return bool(argument.default_value if given is None else given)

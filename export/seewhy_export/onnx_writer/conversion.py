@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir
@@ -23,12 +22,18 @@ from torch.export.graph_signature import (
     OutputSpec,
     TensorArgument,
 )
-from torch.fx import Graph, GraphModule, Node
-from torch.utils import _pytree as pytree
+from torch.fx import Graph, Node
 
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet, some
+from seewhy_export._shared.torch_internals import (
+    DecomposedProgram,
+    operator_without_translation,
+    pytree,
+    skip_type_promotion,
+    symbol_ranges,
+)
 from seewhy_export.backward.joint_graph import JointGraph
 from seewhy_export.capture.node_origins import described
 from seewhy_export.lowering.onnx_masks import TRANSLATIONS
@@ -47,7 +52,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     """
     try:
         # Decomposing traces the whole graph once more, which takes longer than all the rest; most graphs need none.
-        model = _convert(joint, _Decomposed)
+        model = _convert(joint, DecomposedProgram)
     except Exception:  # noqa: BLE001  what the converter and its verifier raise has no common base
         try:
             model = _convert(joint, ExportedProgram)
@@ -58,23 +63,6 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     _refuse_what_no_file_holds(model)
     _name_batch(model)
     return model
-
-
-class _Decomposed(ExportedProgram):
-    """A program whose every operator has an ONNX form of its own."""
-
-    def run_decompositions(self, *args: Any, **kwargs: Any) -> ExportedProgram:
-        return self
-
-
-class _Promoted(GraphModule):
-    """A graph whose operands have equal dtypes already.
-
-    The converter's pass that makes them equal runs every operator once more on fake tensors, module by module.
-    """
-
-    def modules(self, remove_duplicate: bool = True) -> Iterator[torch.nn.Module]:
-        return iter(())
 
 
 def _is_promoted(graph: Graph) -> bool:
@@ -126,10 +114,6 @@ def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
     return program.model
 
 
-# As torch.onnx names the operator that it has no translation for.
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)', overload='(\w+)'\)")
-
-
 def _cause(error: BaseException, joint: JointGraph) -> str:
     """torch.onnx wraps the reason in pages of advice; the innermost exception has it."""
     nodes = [node for node in joint.graph_module.graph.nodes if node.op == "call_function"]
@@ -139,10 +123,9 @@ def _cause(error: BaseException, joint: JointGraph) -> str:
             return f"{described(node)} gives complex numbers, and ONNX's operators take none"
     while error.__cause__ is not None:
         error = error.__cause__
-    found = _OPERATOR.search(str(error))
-    if found is None:
+    operator = operator_without_translation(str(error))
+    if operator is None:
         return one_line(error)
-    operator = ".".join(found.groups())
     where = next((described(node) for node in nodes if str(node.target) == operator), operator)
     return f"{where} has no ONNX form; write that part with other operators"
 
@@ -168,7 +151,6 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
         out_spec=pytree.tree_structure([0] * len(results)),
         forward_arg_names=list(contract.INPUTS),
     )
-    shape_env = placeholders[-2].meta["val"].fake_mode.shape_env
     program = kind(
         root=torch.nn.Module(),
         graph=graph,
@@ -176,11 +158,12 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
             inputs, [OutputSpec(OutputKind.USER_OUTPUT, argument, None) for argument in arguments]
         ),
         state_dict=dict(joint.weights),
-        range_constraints=dict(shape_env.var_to_range),
+        range_constraints=symbol_ranges(placeholders[-2].meta["val"]),
         module_call_graph=[ModuleCallEntry("", call)],
     )
-    if kind is _Decomposed and _is_promoted(graph):
-        program._graph_module = _Promoted(torch.nn.Module(), graph)
+    if kind is DecomposedProgram and _is_promoted(graph):
+        # Otherwise the converter would run every operator once more on fake tensors.
+        skip_type_promotion(program)
     return program
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from seewhy_export._shared.torch_internals import multiple_of_size
 from seewhy_export.target_layer.axis_algebra import BATCH, ONE, Axes, Dimension, Piece, broadcast, fresh
 from seewhy_export.target_layer.tensor_layout import C, H, Layout, N, W
 
@@ -72,10 +73,10 @@ def _sizes(shape: Sequence[Any], batch: Any) -> Shape | None:
     sizes = []
     for size in shape:
         if not isinstance(size, int):
-            multiple = size.node.expr / batch.node.expr
-            if not multiple.is_Integer:
+            multiple = multiple_of_size(size, batch)
+            if multiple is None:
                 return None
-            size = BATCH if multiple == 1 else -int(multiple)
+            size = BATCH if multiple == 1 else -multiple
         sizes.append(size)
     return tuple(sizes)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from seewhy_export._shared.torch_internals import TorchDispatchMode, pytree, schema_of
 
 
 @contextmanager
@@ -48,7 +48,7 @@ class _Mend(TorchDispatchMode):
 class _Widen(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # What writes in place must be given the very tensor that it writes to.
-        tensors = not func._schema.is_mutable
+        tensors = not schema_of(func).is_mutable
 
         def widened(value: Any) -> Any:
             if value is torch.float32:

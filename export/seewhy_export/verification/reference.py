@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
-from torch.utils import _pytree as pytree
 
 from seewhy.contract import constants as contract
+from seewhy_export._shared.torch_internals import pytree
 from seewhy_export.backward.rectifiers import in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph
 from seewhy_export.target_layer.selection import TargetLayer

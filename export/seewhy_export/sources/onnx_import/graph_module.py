@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line, quiet, some
+from seewhy_export._shared.torch_internals import FAKE_TENSOR_LOGGER, FakeTensorMode
 from seewhy_export.sources.onnx_import.elementwise import ELEMENTWISE
 from seewhy_export.sources.onnx_import.file_reading import OnnxFile, node_name
 from seewhy_export.sources.onnx_import.layers import LAYERS
@@ -321,7 +321,7 @@ class OnnxModule(nn.Module):
 def _on_shapes_alone() -> Iterator[None]:
     """Operators compute shapes and allocate nothing."""
     # It prints a traceback for each operator that fails, and our message says which did.
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger = logging.getLogger(FAKE_TENSOR_LOGGER)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
