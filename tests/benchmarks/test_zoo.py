@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import support.exporting.torch_setup  # noqa: F401
 from seewhy_export import export
-from seewhy_export.verification.parity import relative_error, untested
+from seewhy_export._shared.error_measure import relative_error
+from seewhy_export.verification.parity import untested
 
 MEMBERS = [
     "timm:convnextv2_atto",

@@ -14,7 +14,6 @@ a fault stays.
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from torch.fx import Interpreter
 
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
+from seewhy_export._shared.error_measure import error_bound, is_within_bound, relative_error
 from seewhy_export._shared.messages import one_line
 from seewhy_export.capture.forward_graph import ForwardGraph
 from seewhy_export.target_layer.selection import TargetLayer
@@ -35,10 +35,6 @@ from seewhy_export.verification.reference import eager_reference, reference, tra
 Errors = dict[str, float | None]
 Parity = dict[str, dict[str, Errors]]
 
-TOLERANCE = 1e-4
-FACTOR = 4.0
-# Where PyTorch's own float32 is off by more than this, no agreement could be told from a fault.
-LARGEST = 0.1
 KINDS = ("noise", "picture")
 DRAWS = 5
 NEIGHBOURS = 3
@@ -188,7 +184,10 @@ def _measure_kind(
             wrong = [name for name, values in errors.items() if not agrees(values)]
             if not wrong:
                 return errors, exact
-    found = [f"{n} on {kind}: relative error {errors[n]['error']:.1e}, allowed {_bound(errors[n]):.1e}" for n in wrong]
+    found = [
+        f"{n} on {kind}: relative error {errors[n]['error']:.1e}, allowed {error_bound(errors[n]['torch_float32']):.1e}"
+        for n in wrong
+    ]
     raise ExportError(f"the exported file disagrees with PyTorch, and was not kept: {'; '.join(found)}")
 
 
@@ -199,14 +198,7 @@ def _one_rounding_away(images: Tensor, steps: int) -> Tensor:
 
 def agrees(errors: Errors) -> bool:
     """The measure. A zero reference (None) is no disagreement, and no agreement either: see `untested`."""
-    error = errors["error"]
-    return error is None or error <= _bound(errors)
-
-
-def _bound(errors: Errors) -> float:
-    own = errors["torch_float32"]
-    finite = own is not None and math.isfinite(own)
-    return min(LARGEST, max(TOLERANCE, FACTOR * own)) if finite and own is not None else TOLERANCE
+    return is_within_bound(errors["error"], errors["torch_float32"])
 
 
 def _worse(one: float | None, other: float | None) -> float | None:
@@ -257,12 +249,6 @@ def _picture(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
 
 def _for_channels(values: Sequence[float], channels: int) -> list[float]:
     return list(values) if len(values) == channels else [float(values[0])] * channels
-
-
-def relative_error(value: Tensor, exact: Tensor) -> float | None:
-    """Relative L2 error against `exact`; None where that is zero."""
-    norm = float(exact.double().norm())
-    return None if norm == 0 else float((value.double() - exact.double()).norm() / norm)
 
 
 def redrawn(parity: Parity) -> list[str]:
