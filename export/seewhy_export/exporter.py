@@ -27,7 +27,13 @@ from seewhy_export.capture.module_preparation import find_output, prepare, retur
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
-from seewhy_export.verification.parity import Parity, check_graph, measure, redrawn, untested
+from seewhy_export.verification.parity import (
+    Parity,
+    check_traced_graph,
+    measure_parity,
+    redrawn_kinds,
+    untested_outputs,
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def export(
         check_text("the target layer's name", target.name)
     names = _choose_outputs(outputs, target)
     if verify:
-        check_graph(prepared, forward)
+        check_traced_graph(prepared, forward)
     scope = None if guided_scope is None else _check_scope(guided_scope, forward)
     model = to_onnx(build_joint(forward, target, names, scope))
     metadata = Metadata(
@@ -156,11 +162,11 @@ def export(
         model_file.write(model, metadata, staged)
         if verify:
             mean, std = ((0.5,), (0.25,)) if preprocessing is None else (preprocessing.mean, preprocessing.std)
-            parity = measure(staged, forward, target, names, scope, mean, std)
+            parity = measure_parity(staged, forward, target, names, scope, mean, std)
             messages += [
-                f"{kind}: agrees on a later draw; rounding flipped a rectifier before" for kind in redrawn(parity)
+                f"{kind}: agrees on a later draw; rounding flipped a rectifier before" for kind in redrawn_kinds(parity)
             ]
-            messages += [f"{output}: zero on every test input, so not tested" for output in untested(parity)]
+            messages += [f"{output}: zero on every test input, so not tested" for output in untested_outputs(parity)]
             metadata = model_file.write(model, replace(metadata, parity=parity), staged)
         # The engine's own reader has the last word on what is published.
         held = ModelFile.read(staged).outputs

@@ -16,7 +16,7 @@ from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.target_layer.selection import target_layer
-from seewhy_export.verification.reference import reference
+from seewhy_export.verification.reference import reference_outputs
 from support.exporting.module_hooks import activations_and_gradients, gradient, guided_gradient
 from support.exporting.networks import branches, torchvision_network
 
@@ -142,7 +142,7 @@ def test_no_autograd_graph_outlives_its_use() -> None:
     layer = target_layer(forward, None)
     outputs = ("logits", "gradients", "guided_gradients")
     build_joint(forward, layer, outputs)
-    reference(forward, layer, outputs, torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
+    reference_outputs(forward, layer, outputs, torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
     gc.collect()
     nodes = [value for value in gc.get_objects() if type(value).__name__ in ("RectifyBackward", "_RuledBackward")]
     assert nodes == []
