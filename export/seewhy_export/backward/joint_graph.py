@@ -29,7 +29,7 @@ from seewhy_export.backward.gradient_rules import Rectify, Rule, RuleInForce, de
 from seewhy_export.backward.rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph, value_of
 from seewhy_export.capture.in_place_removal import make_functional
-from seewhy_export.capture.node_origins import Origins, described
+from seewhy_export.capture.node_origins import OriginTracker, describe_node
 from seewhy_export.lowering.forward_operators import FORWARD_LOWERINGS
 from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, decomposition_table
 from seewhy_export.target_layer.selection import TargetLayer
@@ -60,7 +60,7 @@ class ForwardPass(Interpreter):
         self.layer = layer
         self.scope = scope
         self.in_force = RuleInForce()
-        self.origins = Origins()
+        self.origins = OriginTracker()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
         self.norms = foldable(forward.nodes, [*keep, None if layer is None else layer.node])
         self._pending = set(self.norms.values())
@@ -168,7 +168,7 @@ def build_joint(
             raise
         except Exception as error:
             reason = one_line(error).removeprefix("NotImplementedError: ")
-            at = "" if run.origins.node is None else f" at {described(run.origins.node)}"
+            at = "" if run.origins.node is None else f" at {describe_node(run.origins.node)}"
             raise ExportError(f"the backward pass cannot be traced{at}: {reason}") from error
         finally:
             run.origins.forget()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from seewhy_export.capture.forward_graph import ZERO
+from seewhy_export.capture.forward_graph import IS_ZERO
 from seewhy_export.lowering.onnx_masks import is_below, is_positive
 
 aten: Any = torch.ops.aten
@@ -267,7 +267,7 @@ def _is_zero(value: Any) -> bool:
         return isinstance(value, (int, float)) and value == 0
     if value.target in _FILLED:
         return _is_zero(value.args[_FILLED[value.target]])
-    return value.target in _ZEROS or bool(value.meta.get(ZERO))
+    return value.target in _ZEROS or bool(value.meta.get(IS_ZERO))
 
 
 def _keeps_shape(node: Node, x: int) -> bool:

@@ -35,7 +35,7 @@ from seewhy_export._shared.torch_internals import (
     symbol_ranges,
 )
 from seewhy_export.backward.joint_graph import JointGraph
-from seewhy_export.capture.node_origins import described
+from seewhy_export.capture.node_origins import describe_node
 from seewhy_export.lowering.onnx_masks import TRANSLATIONS
 
 op: Any = opset20
@@ -120,13 +120,13 @@ def _cause(error: BaseException, joint: JointGraph) -> str:
     for node in nodes:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and value.is_complex():
-            return f"{described(node)} gives complex numbers, and ONNX's operators take none"
+            return f"{describe_node(node)} gives complex numbers, and ONNX's operators take none"
     while error.__cause__ is not None:
         error = error.__cause__
     operator = operator_without_translation(str(error))
     if operator is None:
         return one_line(error)
-    where = next((described(node) for node in nodes if str(node.target) == operator), operator)
+    where = next((describe_node(node) for node in nodes if str(node.target) == operator), operator)
     return f"{where} has no ONNX form; write that part with other operators"
 
 
