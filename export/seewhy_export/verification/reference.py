@@ -69,7 +69,7 @@ class _ReferenceInterpreter(Interpreter):
 
     def run_node(self, node: Node) -> Any:
         rectifier = rectifier_of(node) if node.op == "call_function" and in_scope(node, self.scope) else None
-        value = super().run_node(node) if rectifier is None else self._run_rectifier(node, rectifier.x)
+        value = super().run_node(node) if rectifier is None else self._run_rectifier(node, rectifier.input_index)
         if node in self.kept:
             self.kept[node] = value
         return value
