@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, some
+from seewhy_export._shared.messages import first_few, one_line
 from seewhy_export.sources.checkpoint_reading import read_checkpoint
 
 _DEPTH = 3
@@ -84,7 +84,7 @@ def load_checkpoint(module: nn.Module, path: Path, key: str | None = None) -> tu
         if not _is_usable(name, value, wanted)
     ]
     if others:
-        raise ExportError(f"{path}: holds {some(others)}; save dense tensors of the network's own types")
+        raise ExportError(f"{path}: holds {first_few(others)}; save dense tensors of the network's own types")
     # In the network's type: float64 may hold more than float32 does.
     broken = [
         name
@@ -92,7 +92,7 @@ def load_checkpoint(module: nn.Module, path: Path, key: str | None = None) -> tu
         if value.is_floating_point() and not value.to(wanted.dtype).isfinite().all()
     ]
     if broken:
-        raise ExportError(f"{path}: holds NaN or infinity in {some(broken)}; take a checkpoint from before that")
+        raise ExportError(f"{path}: holds NaN or infinity in {first_few(broken)}; take a checkpoint from before that")
     try:
         module.load_state_dict(chosen.tensors, strict=False)
     except RuntimeError as error:
@@ -213,18 +213,18 @@ def _choose(path: Path, fits: list[_Fit], expected: Mapping[str, Tensor], key: s
         among = [fit for fit in fits if not any(_OPTIMISERS.match(part) for part in fit.place)]
         if not among:
             raise ExportError(
-                f"{path}: holds tensors of an optimiser alone, as it seems: {some([fit.key for fit in fits])}; "
+                f"{path}: holds tensors of an optimiser alone, as it seems: {first_few([fit.key for fit in fits])}; "
                 f"--weights-key takes them all the same"
             )
     else:
         among = [fit for fit in fits if fit.key == key]
     whole = [fit for fit in among or fits if _distance(fit, expected)[0] == 0]
     if not among:
-        listed = some([fit.key for fit in whole or fits], most=5)
+        listed = first_few([fit.key for fit in whole or fits], most=5)
         raise ExportError(f"{path}: no weights that fit are called {key!r}; there are {listed}")
     if not all(_is_same(whole[0], other, expected) for other in whole[1:]):
         raise ExportError(
-            f"{path}: several sets of weights fit: {some([fit.key for fit in whole], most=5)}; choose one with "
+            f"{path}: several sets of weights fit: {first_few([fit.key for fit in whole], most=5)}; choose one with "
             f"--weights-key {whole[0].key}"
         )
     closest = min(among, key=lambda fit: _distance(fit, expected))
@@ -248,12 +248,12 @@ def _misfit(path: Path, fit: _Fit, expected: Mapping[str, Tensor]) -> str:
     where = f" ({_where(fit)})" if fit.place or fit.prefix else ""
     parts = []
     if missing:
-        parts.append(f"lacks {some(missing)}")
+        parts.append(f"lacks {first_few(missing)}")
     if unknown:
-        parts.append(f"has unknown {some(unknown)}")
+        parts.append(f"has unknown {first_few(unknown)}")
     if reshaped:
         shapes = [f"{name} {_shape(fit.tensors[name])} instead of {_shape(expected[name])}" for name in reshaped]
-        parts.append(f"has {some(shapes)}")
+        parts.append(f"has {first_few(shapes)}")
     text = f"{path}{where}: does not fit the network: it {' and '.join(parts)}"
     if reshaped and not missing and not unknown:
         text += "; is the network made for another number of classes? (--classes, for torchvision and timm)"
@@ -272,5 +272,5 @@ def _shape(tensor: Tensor) -> str:
 def _notes(path: Path, fit: _Fit) -> tuple[str, ...]:
     if not fit.place and not fit.prefix:
         return ()
-    others = f"; {len(fit.outside)} others beside it left out: {some(fit.outside)}" if fit.outside else ""
+    others = f"; {len(fit.outside)} others beside it left out: {first_few(fit.outside)}" if fit.outside else ""
     return (f"{path.name}: weights taken from {_where(fit)}{others}",)

@@ -16,7 +16,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from seewhy._shared.regular_files import open_regular
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, some
+from seewhy_export._shared.messages import first_few, one_line
 from seewhy_export.sources.onnx_import.tensors import (
     FLOATS,
     check_external,
@@ -233,7 +233,7 @@ def files_of(path: Path) -> set[Path]:
 def _refuse_subgraphs(path: Path, nodes: tuple[NodeProto, ...]) -> None:
     branching = [node for node in nodes if any(a.HasField("g") or a.graphs for a in node.attribute)]
     if branching:
-        listed = some([f"{node.op_type} (node {node_name(node)!r})" for node in branching])
+        listed = first_few([f"{node.op_type} (node {node_name(node)!r})" for node in branching])
         raise ExportError(
             f"{path}: runs parts of its graph on a condition: {listed}; simplify it first, for example with "
             f"onnxruntime's basic optimisations"
@@ -246,14 +246,14 @@ def _output(path: Path, graph: GraphProto, head: str | int | None) -> str:
         raise ExportError(f"{path}: the graph has no output")
     if head is None:
         if len(names) > 1:
-            raise ExportError(f"{path}: several outputs: {some(names, most=8)}; choose the logits with --head")
+            raise ExportError(f"{path}: several outputs: {first_few(names, most=8)}; choose the logits with --head")
         return str(names[0])
     if isinstance(head, int) and str(head) not in names:
         if not 0 <= head < len(names):
-            raise ExportError(f"{path}: --head {head}, but the outputs are {some(names, most=8)}")
+            raise ExportError(f"{path}: --head {head}, but the outputs are {first_few(names, most=8)}")
         return str(names[head])
     if not any(str(head) in node.output for node in graph.node):
-        raise ExportError(f"{path}: computes no value {str(head)!r}; the outputs are {some(names, most=8)}")
+        raise ExportError(f"{path}: computes no value {str(head)!r}; the outputs are {first_few(names, most=8)}")
     return str(head)
 
 
@@ -285,7 +285,7 @@ def _input(
     used = {name for node in nodes for name in node.input} | {output}
     inputs = [value for value in graph.input if value.name not in initializers and value.name in used]
     if len(inputs) != 1:
-        listed = some([value.name for value in inputs], most=8) or "none"
+        listed = first_few([value.name for value in inputs], most=8) or "none"
         raise ExportError(f"{path}: an image classifier has one input, the images; this one has {listed}")
     return _images(path, inputs[0])
 

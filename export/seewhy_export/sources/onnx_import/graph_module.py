@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, quiet, some
+from seewhy_export._shared.messages import first_few, one_line, quiet
 from seewhy_export._shared.torch_internals import FAKE_TENSOR_LOGGER, FakeTensorMode
 from seewhy_export.sources.onnx_import.elementwise import ELEMENTWISE
 from seewhy_export.sources.onnx_import.file_reading import OnnxFile, node_name
@@ -357,7 +357,7 @@ def refuse_unknown(file: OnnxFile) -> None:
         if not own or node.op_type not in convertible:
             unknown.setdefault(node.op_type if own else f"{node.domain}.{node.op_type}", node_name(node))
     if unknown:
-        listed = some([f"{operator} (node {name!r})" for operator, name in unknown.items()], most=5)
+        listed = first_few([f"{operator} (node {name!r})" for operator, name in unknown.items()], most=5)
         raise ExportError(f"{file.path}: uses operators that cannot be converted: {listed}")
 
 
