@@ -292,7 +292,7 @@ def _layer_entry(target: TargetLayer) -> Layer:
         separates=target.separates,
         cut=contract.ACTIVATIONS if target.separates else None,
         form=target.layout.form,
-        dropped_tokens=target.layout.others,
+        dropped_tokens=target.layout.extra_tokens,
     )
 
 
