@@ -21,7 +21,7 @@ from seewhy_export.sources.label_files import load_labels
 from seewhy_export.sources.onnx_import.file_reading import referenced_files
 from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides
 from seewhy_export.sources.registry import Source, is_onnx, load_source
-from seewhy_export.verification.parity import table
+from seewhy_export.verification.parity import parity_table
 
 
 def _not_empty(_context: click.Context, _option: click.Parameter, text: str) -> str:
@@ -403,7 +403,7 @@ def _print_report(report: ExportReport, notes: Sequence[str] = ()) -> None:
     for message in (*notes, *report.messages):
         click.echo(printable(f"note:         {message}"))
     if report.parity:
-        click.echo(f"\n{table(report.parity)}\n")
+        click.echo(f"\n{parity_table(report.parity)}\n")
     else:
         click.echo("parity:       not checked")
     click.echo(f"{report.path}: {report.size / 1e6:.1f} MB, schema {contract.SCHEMA}, in {report.seconds:.0f} s")

@@ -28,7 +28,13 @@ from seewhy_export.capture.module_preparation import find_output, prepare, retur
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
-from seewhy_export.verification.parity import Parity, check_graph, measure, redrawn, untested
+from seewhy_export.verification.parity import (
+    Parity,
+    check_traced_graph,
+    measure_parity,
+    redrawn_kinds,
+    untested_outputs,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,7 +174,7 @@ def export(
         check_text("the target layer's name", target.name)
     names = _choose_outputs(outputs, target)
     if verify:
-        check_graph(prepared, forward)
+        check_traced_graph(prepared, forward)
     scope = None if guided_scope is None else _check_scope(guided_scope, forward)
     model = to_onnx(build_joint(forward, target, names, scope))
     metadata = Metadata(
@@ -189,12 +195,14 @@ def export(
         model_file.write(model, metadata, staged)
         if verify:
             mean, std = ((0.5,), (0.25,)) if preprocessing is None else (preprocessing.mean, preprocessing.std)
-            parity = measure(staged, forward, target, names, scope, mean, std)
+            parity = measure_parity(staged, forward, target, names, scope, mean, std)
             messages += [
                 f"{kind}: agrees on a later random input; rounding switched a rectifier on an earlier one"
-                for kind in redrawn(parity)
+                for kind in redrawn_kinds(parity)
             ]
-            messages += [f"{output}: not tested, because it is zero on every test input" for output in untested(parity)]
+            messages += [
+                f"{output}: not tested, because it is zero on every test input" for output in untested_outputs(parity)
+            ]
             metadata = model_file.write(model, replace(metadata, parity=parity), staged)
         # Publish the file only if the engine can read it.
         written = ModelFile.read(staged).outputs
@@ -334,7 +342,7 @@ def _layer_entry(target: TargetLayer) -> Layer:
         separates=target.separates,
         cut=contract.ACTIVATIONS if target.separates else None,
         form=target.layout.form,
-        dropped_tokens=target.layout.others,
+        dropped_tokens=target.layout.extra_tokens,
     )
 
 

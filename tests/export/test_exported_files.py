@@ -19,7 +19,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 import seewhy
-from seewhy_export.verification.parity import relative_error
+from seewhy_export._shared.error_measure import relative_error
 from support.exporting.module_hooks import activations_and_gradients, gradient, guided_gradient
 from support.exporting.networks import torchvision_network
 

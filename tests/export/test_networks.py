@@ -11,7 +11,7 @@ import pytest
 
 import seewhy
 from seewhy_export import export
-from seewhy_export.verification.parity import agrees, untested
+from seewhy_export.verification.parity import agrees, untested_outputs
 from support.exporting.networks import torchvision_network
 
 slow = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_exports_and_agrees(name: str, size: int, rectifiers: dict[str, int], tm
     assert dict(report.rectifiers.kinds) == rectifiers
     assert report.rectifiers.guided == sum(rectifiers.values())
     assert all(agrees(errors) for kinds in report.parity.values() for errors in kinds.values())
-    assert untested(report.parity) == []
+    assert untested_outputs(report.parity) == []
     explainer = seewhy.Explainer(report.path)
     has_cam = "class_weights" in report.outputs
     assert ("cam" in explainer.methods) is has_cam
@@ -54,7 +54,7 @@ def test_efficientnet_lite0_with_its_real_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     report = export(source.module, path, source.image_size, labels=source.labels, preprocessing=source.preprocessing)
     assert dict(report.rectifiers.kinds) == {"relu6": 33} and report.rectifiers.guided == 33
-    assert untested(report.parity) == []
+    assert untested_outputs(report.parity) == []
     explainer = seewhy.Explainer(path)
     folder = Path(data.__file__).parent
     paths = [str(folder / name) for name in ("chelsea.png", "coffee.png", "motorcycle_left.png")]

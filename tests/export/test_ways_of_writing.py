@@ -125,7 +125,7 @@ def test_one_of_several_outputs_of_torchscript(tmp_path: Path) -> None:
 
 def test_a_network_without_a_map_still_has_gradients(tmp_path: Path) -> None:
     module = live_weights(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 8), nn.ReLU(), nn.Linear(8, 5)))
-    with pytest.raises(ExportError, match="ask only for the outputs logits, input_gradients and guided_gradients"):
+    with pytest.raises(ExportError, match="export only the outputs logits, input_gradients and guided_gradients"):
         export(module.eval(), tmp_path / "model.onnx", image_size=SIZE, channels=3)
     outputs = ("logits", "input_gradients", "guided_gradients")
     report = export(module.eval(), tmp_path / "model.onnx", image_size=SIZE, channels=3, outputs=outputs)

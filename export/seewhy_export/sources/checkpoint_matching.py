@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from seewhy._shared.suggestions import did_you_mean
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, some
+from seewhy_export._shared.messages import first_few, one_line
 from seewhy_export.sources.checkpoint_reading import read_checkpoint
 
 _DEPTH = 3
@@ -87,7 +87,7 @@ def load_checkpoint(module: nn.Module, path: Path, key: str | None = None) -> tu
         if not _is_usable(name, value, target)
     ]
     if unusable:
-        raise ExportError(f"{path}: holds {some(unusable)}; save dense tensors of the network's own types")
+        raise ExportError(f"{path}: holds {first_few(unusable)}; save dense tensors of the network's own types")
     # Check in the type of the network, because float64 holds larger numbers than float32.
     not_finite = [
         name
@@ -95,7 +95,7 @@ def load_checkpoint(module: nn.Module, path: Path, key: str | None = None) -> tu
         if value.is_floating_point() and not value.to(target.dtype).isfinite().all()
     ]
     if not_finite:
-        raise ExportError(f"{path}: holds NaN or infinity in {some(not_finite)}; use an earlier checkpoint")
+        raise ExportError(f"{path}: holds NaN or infinity in {first_few(not_finite)}; use an earlier checkpoint")
     try:
         module.load_state_dict(chosen.tensors, strict=False)
     except RuntimeError as error:
@@ -228,7 +228,7 @@ def _choose(path: Path, candidates: list[_Candidate], expected: Mapping[str, Ten
         if not eligible:
             raise ExportError(
                 f"{path}: seems to hold only tensors of an optimiser: "
-                f"{some([candidate.key for candidate in candidates])}; use --weights-key to load them anyway"
+                f"{first_few([candidate.key for candidate in candidates])}; use --weights-key to load them anyway"
             )
     else:
         eligible = [candidate for candidate in candidates if candidate.key == key]
@@ -236,11 +236,12 @@ def _choose(path: Path, candidates: list[_Candidate], expected: Mapping[str, Ten
     if not eligible:
         keys = [candidate.key for candidate in complete or candidates]
         raise ExportError(
-            f"{path}: unknown weights key {key!r}.{did_you_mean(key or '', keys)} The file has {some(keys, most=5)}"
+            f"{path}: unknown weights key {key!r}.{did_you_mean(key or '', keys)} "
+            f"The file has {first_few(keys, most=5)}"
         )
     if not all(_is_same(complete[0], other, expected) for other in complete[1:]):
         raise ExportError(
-            f"{path}: several sets of weights fit: {some([candidate.key for candidate in complete], most=5)}; "
+            f"{path}: several sets of weights fit: {first_few([candidate.key for candidate in complete], most=5)}; "
             f"choose one with --weights-key {complete[0].key}"
         )
     closest = min(eligible, key=lambda candidate: _distance(candidate, expected))
@@ -266,12 +267,12 @@ def _misfit(path: Path, candidate: _Candidate, expected: Mapping[str, Tensor]) -
     where = f" ({_where(candidate)})" if candidate.keys or candidate.prefix else ""
     reasons = []
     if missing:
-        reasons.append(f"lacks {some(missing)}")
+        reasons.append(f"lacks {first_few(missing)}")
     if unknown:
-        reasons.append(f"has unknown {some(unknown)}")
+        reasons.append(f"has unknown {first_few(unknown)}")
     if reshaped:
         shapes = [f"{name} {_shape(candidate.tensors[name])} instead of {_shape(expected[name])}" for name in reshaped]
-        reasons.append(f"has {some(shapes)}")
+        reasons.append(f"has {first_few(shapes)}")
     text = f"{path}{where}: does not fit the network: it {' and '.join(reasons)}"
     if reshaped and not missing and not unknown:
         text += "; if the number of classes differs, set it with --classes (for torchvision and timm)"
@@ -293,5 +294,7 @@ def _notes(path: Path, candidate: _Candidate) -> tuple[str, ...]:
     """Return the note that says where in the file the weights were."""
     if not candidate.keys and not candidate.prefix:
         return ()
-    others = f"; ignored other tensors ({len(candidate.others)}): {some(candidate.others)}" if candidate.others else ""
+    others = (
+        f"; ignored other tensors ({len(candidate.others)}): {first_few(candidate.others)}" if candidate.others else ""
+    )
     return (f"{path.name}: weights loaded from {_where(candidate)}{others}",)

@@ -20,7 +20,7 @@ from seewhy._shared.regular_files import open_regular
 from seewhy._shared.suggestions import did_you_mean
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportArgumentError, ExportError
-from seewhy_export._shared.messages import one_line, some
+from seewhy_export._shared.messages import first_few, one_line
 from seewhy_export.sources.onnx_import.tensors import (
     FLOAT_TYPES,
     check_external,
@@ -249,7 +249,7 @@ def _refuse_subgraphs(path: Path, nodes: tuple[NodeProto, ...]) -> None:
     """Refuse nodes that run subgraphs."""
     branching = [node for node in nodes if any(a.HasField("g") or a.graphs for a in node.attribute)]
     if branching:
-        listed = some([f"{node.op_type} (node {node_name(node)!r})" for node in branching])
+        listed = first_few([f"{node.op_type} (node {node_name(node)!r})" for node in branching])
         raise ExportError(
             f"{path}: has nodes that run subgraphs on a condition: {listed}; simplify the file first, for example "
             f"with onnxruntime's basic optimisations"
@@ -264,19 +264,22 @@ def _logits_name(path: Path, graph: GraphProto, head: str | int | None) -> str:
     if head is None:
         if len(names) > 1:
             raise ExportArgumentError(
-                f"{path}: has several outputs: {some(names, most=8)}; choose the logits with --head"
+                f"{path}: has several outputs: {first_few(names, most=8)}; choose the logits with --head"
             )
         return str(names[0])
     if isinstance(head, int) and str(head) not in names:
         if not 0 <= head < len(names):
             raise ExportArgumentError(
-                f"{path}: head must be an index below {len(names)}, not {head}; the outputs are {some(names, most=8)}"
+                f"{path}: head must be an index below {len(names)}, not {head}; "
+                f"the outputs are {first_few(names, most=8)}"
             )
         return str(names[head])
     values = {name for node in graph.node for name in node.output}
     if str(head) not in values:
         hint = did_you_mean(str(head), names) or did_you_mean(str(head), values)
-        raise ExportArgumentError(f"{path}: unknown output {str(head)!r}.{hint} The outputs are {some(names, most=8)}")
+        raise ExportArgumentError(
+            f"{path}: unknown output {str(head)!r}.{hint} The outputs are {first_few(names, most=8)}"
+        )
     return str(head)
 
 
@@ -310,7 +313,7 @@ def _image_input(
     used = {name for node in nodes for name in node.input} | {output}
     inputs = [value for value in graph.input if value.name not in initializers and value.name in used]
     if len(inputs) != 1:
-        listed = some([value.name for value in inputs], most=8) or "none"
+        listed = first_few([value.name for value in inputs], most=8) or "none"
         raise ExportError(f"{path}: must have one input, the images; it has {listed}")
     return _parse_image_input(path, inputs[0])
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, quiet, some
+from seewhy_export._shared.messages import first_few, one_line, quiet
+from seewhy_export._shared.torch_internals import FAKE_TENSOR_LOGGER, FakeTensorMode
 from seewhy_export.sources.onnx_import.elementwise import ELEMENTWISE
 from seewhy_export.sources.onnx_import.file_reading import OnnxFile, node_name
 from seewhy_export.sources.onnx_import.layers import LAYERS
@@ -342,7 +342,7 @@ class OnnxModule(nn.Module):
 def _shapes_only() -> Iterator[None]:
     """Let operators compute shapes without allocating memory."""
     # PyTorch logs a traceback for each operator that fails. Our error message names the operator.
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger = logging.getLogger(FAKE_TENSOR_LOGGER)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
@@ -381,7 +381,7 @@ def check_operators(file: OnnxFile) -> None:
         if not own or node.op_type not in convertible:
             unknown.setdefault(node.op_type if own else f"{node.domain}.{node.op_type}", node_name(node))
     if unknown:
-        listed = some([f"{operator} (node {name!r})" for operator, name in unknown.items()], most=5)
+        listed = first_few([f"{operator} (node {name!r})" for operator, name in unknown.items()], most=5)
         raise ExportError(f"{file.path}: uses operators that cannot be converted: {listed}")
 
 

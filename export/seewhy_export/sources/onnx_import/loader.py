@@ -13,13 +13,12 @@ from onnx import helper
 from torch import Tensor, nn
 
 from seewhy.errors import ExportArgumentError, ExportError
+from seewhy_export._shared.error_measure import TOLERANCE, is_within_bound, relative_error
 from seewhy_export._shared.messages import one_line
 from seewhy_export.sources.onnx_import.file_reading import ImageInput, OnnxFile, read_onnx
 from seewhy_export.sources.onnx_import.graph_module import OnnxModule, check_operators
 from seewhy_export.sources.source import Source, SourceRequest
 
-TOLERANCE = 1e-4
-"""Relative L2 error that is allowed in float32, as for exports. Four times PyTorch's own error is allowed too."""
 DRAWS = 5
 """Maximum number of random inputs of one kind."""
 HALF_TOLERANCE = 2e-2
@@ -129,12 +128,15 @@ def _compared(file: OnnxFile, module: OnnxModule, run: Run, images: Tensor, kind
     exact = _run_for(file.input.batch, run, images)
     if not exact.isfinite().all():
         raise ExportError(f"{file.path}: onnxruntime computes NaN or infinity from it on {kind}; it is damaged")
-    error = _relative(_answer(module, images), exact)
+    value = _answer(module, images)
+    error = relative_error(value, exact)
+    if error is None:  # No error is relative to zero, and only zeros agree with it.
+        return (math.inf, False) if value.any() else (0.0, True)
     tolerance = HALF_TOLERANCE if file.half else TOLERANCE
     if error <= tolerance:
         return error, True
-    own = _relative(_answer(module, images), _answer(copy.deepcopy(module).double(), images.double()))
-    return error, error <= max(tolerance, min(4 * own, 0.1))
+    float32_error = relative_error(value, _answer(copy.deepcopy(module).double(), images.double()))
+    return error, is_within_bound(error, float32_error, tolerance)
 
 
 def _noise(shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
@@ -212,11 +214,3 @@ def _answer(module: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
         answer: Tensor = module(images)
     return answer
-
-
-def _relative(value: Tensor, exact: Tensor) -> float:
-    if value.shape != exact.shape:
-        return math.inf
-    norm = float(exact.double().norm())
-    difference = float((value.double() - exact.double()).norm())
-    return difference / norm if norm else (0.0 if difference == 0 else math.inf)
