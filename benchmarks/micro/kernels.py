@@ -96,8 +96,8 @@ def arguments(batch: int, size: int) -> dict[str, dict[str, Any]]:
         "max_abs": {"gradients": gradients},
         "gradient_rgb": {"gradients": gradients},
         "multiply_by_map": {"gradients": gradients, "maps": heat},
-        "overlay": {"photographs": photographs, "heatmaps": heat, **drawn},
-        "overlay_maps": {"photographs": photographs, "maps": maps, **drawn, "relu": True},
+        "overlay": {"images": photographs, "heatmaps": heat, **drawn},
+        "overlay_maps": {"images": photographs, "maps": maps, **drawn, "relu": True},
     }
 
 

@@ -217,14 +217,14 @@ def multiply_by_map(gradients: _Float, maps: _Float, threads: int = 0) -> _Float
         Products, float32 of shape (N, C, H, W).
     """
 
-def overlay(photographs: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
+def overlay(images: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
     """Blend heatmaps onto images: round(alpha * colour + (1 - alpha) * image), in float32, halves to even.
 
     The colour is palette[round(255 * heatmap)], rounded in the same way. Heat outside [0, 1] is clamped, including
     infinity.
 
     Args:
-        photographs: RGB images, uint8 of shape (N, H, W, 3).
+        images: RGB images, uint8 of shape (N, H, W, 3).
         heatmaps: Heatmaps, float32 of shape (N, H, W) with values in [0, 1].
         palette: Colour table of a colormap, uint8 of shape (256, 3).
         alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
@@ -239,7 +239,7 @@ def overlay(photographs: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, 
     """
 
 def overlay_maps(
-    photographs: _Byte, maps: _Float, palette: _Byte, alpha: float, relu: bool = False, threads: int = 0
+    images: _Byte, maps: _Float, palette: _Byte, alpha: float, relu: bool = False, threads: int = 0
 ) -> _Byte:
     """Upsample and scale maps and blend them onto images, in one pass over the images.
 
@@ -247,7 +247,7 @@ def overlay_maps(
     sequence.
 
     Args:
-        photographs: RGB images, uint8 of shape (N, H, W, 3).
+        images: RGB images, uint8 of shape (N, H, W, 3).
         maps: Maps, float32 of shape (N, h, w).
         palette: Colour table of a colormap, uint8 of shape (256, 3).
         alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).

@@ -321,13 +321,13 @@ def export_command(
 def demo_command(output: Path) -> None:
     """Export a network with real weights and explain sample images with it."""
     source = demo.efficientnet_lite0()
-    images = output / "photographs"
+    images = output / "images"
     try:
         demo.copy_sample_images(images)
     except OSError as error:
         raise ExportError(f"{output}: cannot be written: {error.strerror or error}") from error
     model = output / "efficientnet_lite0.onnx"
-    figures = output / "pictures"
+    figures = output / "figures"
     click.echo("Exporting EfficientNet-Lite0 with its ImageNet weights ...")
     _print_report(_export(source, model, "seewhy_export.demo:efficientnet_lite0"))
     click.echo("\nExplaining sample images without PyTorch ...")

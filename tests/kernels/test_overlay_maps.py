@@ -23,17 +23,17 @@ CLOSE = st.floats(1, 1 + 2**-20, width=32)
 
 
 def separately(
-    photographs: NDArray[np.uint8], maps: NDArray[np.float32], palette: NDArray[np.uint8], alpha: float, relu: bool
+    images: NDArray[np.uint8], maps: NDArray[np.float32], palette: NDArray[np.uint8], alpha: float, relu: bool
 ) -> NDArray[np.uint8]:
     positive = np.maximum(maps, np.float32(0)) if relu else maps
-    heat = _core.minmax(_core.upsample(positive, *photographs.shape[1:3]))
-    return _core.overlay(photographs, heat, palette, alpha)
+    heat = _core.minmax(_core.upsample(positive, *images.shape[1:3]))
+    return _core.overlay(images, heat, palette, alpha)
 
 
 def same(maps: NDArray[np.float32], height: int, width: int, alpha: float, relu: bool) -> None:
     """Compare the bytes, or the error messages."""
-    photographs, palette = pixels(len(maps), height, width, 3), pixels(256, 3, seed=1)
-    arguments: Any = (photographs, maps, palette, alpha, relu)
+    images, palette = pixels(len(maps), height, width, 3), pixels(256, 3, seed=1)
+    arguments: Any = (images, maps, palette, alpha, relu)
     try:
         expected = separately(*arguments)
     except ValueError as error:
@@ -91,9 +91,9 @@ def test_the_lowest_value_gets_the_first_colour_and_the_highest_the_last() -> No
 
 
 def test_a_constant_map_gets_the_first_colour() -> None:
-    photographs, palette = pixels(2, 5, 6, 3), pixels(256, 3, seed=1)
+    images, palette = pixels(2, 5, 6, 3), pixels(256, 3, seed=1)
     maps = np.array([[[-1, -2]], [[3, 3]]], np.float32)
-    drawn = _core.overlay_maps(photographs, maps, palette, 1.0, relu=True)
+    drawn = _core.overlay_maps(images, maps, palette, 1.0, relu=True)
     assert (drawn == palette[0]).all()
 
 
