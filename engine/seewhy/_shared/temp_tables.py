@@ -32,10 +32,13 @@ def temporary(schema: str) -> sqlite3.Connection:
 
 
 def explained(error: sqlite3.OperationalError) -> OutputError:
-    """Return the error that tells a user about a failure of a temporary table.
+    """Build the error that tells a user about a failure of a temporary table.
 
     Args:
         error: SQLite's error.
+
+    Returns:
+        The error to raise. Its message says what the user can do.
     """
     disk_error = getattr(error, "sqlite_errorcode", 13) & 0xFF in _DISK_ERRORS
     remedy = (

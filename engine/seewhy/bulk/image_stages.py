@@ -38,6 +38,13 @@ class ImageStages:
     def load(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
         """Decode and preprocess images.
 
+        Args:
+            tasks: The images.
+
+        Returns:
+            The tasks with their preprocessed images, in the same order. A task whose image or target is
+            not usable has an error instead.
+
         Raises:
             TargetError: If the list gives a target for an image, and the settings explain several classes.
         """

@@ -66,6 +66,9 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
         explainer: Explainer of the model file.
         settings: Settings of the job. Their plugins are loaded.
 
+    Returns:
+        The work to do for every image.
+
     Raises:
         ArgumentError: If a setting is not valid, or does not fit another one or the model file.
         ImageError: If the model does not take images, or its file does not record how to preprocess them.

@@ -56,6 +56,9 @@ def run_pipeline(source: Iterable[Any], stages: Sequence[Stage], threads: int, w
         threads: Number of threads, at least 1.
         window: Maximum number of items in the pipeline, at least the batch size of every stage.
 
+    Returns:
+        The results of the last stage, as an iterator.
+
     Raises:
         ValueError: If `threads` or `window` is too small, or two stages have different batch sizes above 1. Such stages
             would wait for each other.
@@ -122,11 +125,7 @@ class _Pipeline:
     # Methods for the consumer's thread.
 
     def wait_for(self, number: int) -> bool:
-        """Wait for the result of an item; return False if there is no such item.
-
-        Raises:
-            BaseException: If reading or processing this item failed.
-        """
+        """Wait for the result of an item. Return False if there is no such item; raise the error if it failed."""
         with self._changed:
             self._consumer = threading.current_thread()
             self._changed.wait_for(lambda: number in self._arrived[-1] or number >= self._end or self._stopped)

@@ -62,6 +62,9 @@ class Verification:
     def __iter__(self) -> Iterator[Finding]:
         """Yield the problems in the order of the manifest; files that it does not name come last.
 
+        Yields:
+            A file and its problem.
+
         Raises:
             OutputError: If this is not the output folder of a job, or the manifest is damaged.
         """

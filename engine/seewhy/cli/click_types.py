@@ -16,6 +16,14 @@ class NonEmptyPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Convert the path as `click.Path` does.
 
+        Args:
+            value: The path as the user typed it, or a default.
+            param: The option or argument, named in messages.
+            ctx: The context of the command.
+
+        Returns:
+            The path as `click.Path` returns it.
+
         Raises:
             SeewhyError: If the path is empty, because it would mean the current folder.
         """

@@ -113,6 +113,13 @@ class GroupedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments.
 
+        Args:
+            ctx: The context of the command, which receives the values.
+            args: The arguments as the user typed them.
+
+        Returns:
+            The arguments that are left over.
+
         Raises:
             ArgumentError: If they are wrong. The message is one line; click's own errors repeat the usage above it.
         """
@@ -123,11 +130,14 @@ class GroupedCommand(click.Command):
 
 
 def usage_message(error: click.UsageError, options: Sequence[click.Parameter]) -> str:
-    """Return the message of a click error as one line.
+    """Format a click error for the user.
 
     Args:
         error: The error.
         options: Options of the command. If the error is an unknown option, the message suggests the closest one.
+
+    Returns:
+        The message, in one line.
     """
     if not isinstance(error, click.NoSuchOption):
         return " ".join(error.format_message().split())

@@ -82,9 +82,7 @@ class Progress:
 def describe(
     done: int, total: int | None, seconds: float, passes: int = 0, total_passes: int = 0, earlier: int = 0
 ) -> str:
-    """Return the progress as text, such as `12/340 images, 3.4 images/s, 1:36 left`.
-
-    Less than one image per second is written as `40.0 s/image`.
+    """Describe the progress of a job.
 
     Args:
         done: Number of images that are finished.
@@ -93,6 +91,10 @@ def describe(
         passes: Number of passes that are done for the current image.
         total_passes: Number of passes for the current image; 0 leaves them out.
         earlier: Number of finished images that earlier attempts finished. They do not count for the rate.
+
+    Returns:
+        Text such as `12/340 images, 3.4 images/s, 1:36 left`. Less than one image per second is written as
+        `40.0 s/image`.
     """
     finished = done - earlier + (passes / total_passes if total_passes else 0)
     rate = finished / seconds

@@ -105,6 +105,9 @@ def explain_batch(
         first: Number of the first image, for messages.
         counter: Counts the passes of multi-pass methods.
 
+    Returns:
+        Logits of shape (n, class count), class indices of shape (n, K), and the results of each method.
+
     Raises:
         MethodError: If the rule of a method fails.
         NonFiniteError: If the graph or a rule produced NaN or infinity.

@@ -95,13 +95,16 @@ class Explainer:
         self._lock = threading.Lock()
 
     def with_threads(self, threads: int | None) -> Explainer:
-        """Return an explainer of the same model that uses another number of threads; it is kept for the next call.
+        """Prepare an explainer of the same model that uses another number of threads.
 
         Several threads that call `explain` at the same time are served best by runs of a single thread each. The file
         is not read again, but the weights are in memory once for each number of threads.
 
         Args:
             threads: As in `Explainer`.
+
+        Returns:
+            The explainer, which is kept for the next call, or this one if the number is the same.
 
         Raises:
             ArgumentError: If the number is out of range.

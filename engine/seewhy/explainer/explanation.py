@@ -79,7 +79,13 @@ class Explanation:
         return len(self.logits)
 
     def __getitem__(self, index: int | slice) -> Explanation:
-        """Return the explanation of one image, with N = 1, or of several images. The arrays are views.
+        """Return the explanation of one image, with N = 1, or of several images.
+
+        Args:
+            index: Index of an image, from -N to N - 1, or a slice.
+
+        Returns:
+            The explanation. Its arrays are views of the arrays of this one.
 
         Raises:
             ArgumentError: If there is no such image (an `IndexError`, too), or the index is not an integer or a slice.
@@ -158,13 +164,16 @@ class Explanation:
     def overlays(
         self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
     ) -> list[Image.Image]:
-        """Return the heatmaps blended onto the images: N or, image by image, N*K RGB images.
+        """Blend the heatmaps onto the images.
 
         Args:
             colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
             alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
             canvas: `model` draws on what the model saw (resized and cropped). `original` draws on the whole image, and
                 leaves pixels outside the crop as they are.
+
+        Returns:
+            RGB images: N or, if several classes are explained, N*K, with the K overlays of an image next to each other.
 
         Raises:
             ArgumentError: If the colormap or the canvas is unknown, or alpha is not between 0 and 1.

@@ -30,12 +30,15 @@ _MIN_UTILIZATION = 0.85
 
 
 def is_worth_splitting(images: int, threads: int, matrix_bytes: int) -> bool:
-    """Return True if splitting a batch keeps the threads busy, and not mostly with reading matrices.
+    """Decide whether to split a batch between threads.
 
     Args:
         images: Number of images in the batch.
         threads: Number of threads.
         matrix_bytes: Size of the network's matrices, in bytes.
+
+    Returns:
+        True if splitting keeps the threads busy, and not mostly with reading matrices.
     """
     per_thread = -(-images // threads)
     busy = images >= _MIN_UTILIZATION * threads * per_thread

@@ -110,7 +110,10 @@ class ExternalWeights:
         return cls(_resolved(display_path, model), display_path, locations)
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes, which are read block by block.
+        """Hash the file's bytes, which are read block by block.
+
+        Returns:
+            The SHA-256, as hexadecimal digits.
 
         Raises:
             ModelFileError: If the file cannot be read, or its size does not match its tensors.
@@ -228,12 +231,10 @@ def _other_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _resolved(path: Path, model: Path) -> Path:
-    """Return the path of the weights file with symbolic links resolved.
+    """Return the path of the weights file with symbolic links resolved, or raise a ModelFileError if it is missing.
 
-    A cache or a volume may link both files to another folder, as long as it is the same folder for both.
-
-    Raises:
-        ModelFileError: If the file is missing, or a link leads to another folder than the model file's.
+    A cache or a volume may link both files to another folder, as long as it is the same folder for both. A link that
+    leads to another folder than the model file's is refused.
     """
     try:
         real = path.resolve(strict=True)

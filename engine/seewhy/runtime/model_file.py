@@ -137,13 +137,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
-    """Refuse a model that is not a single flat graph of standard operators, as the exporter writes it.
+    """Raise a ModelFileError unless a model is one flat graph of standard operators, as the exporter writes it.
 
-    Other content is useless in a SeeWhy file, or could bypass the checks: a function may contain tensors that refer to
-    other files, an operator of another domain may open files, and a loop may never end.
-
-    Raises:
-        ModelFileError: If there are functions, training graphs, operators of another domain, or graphs inside a node.
+    Functions, training graphs, operators of another domain and graphs inside a node are useless in a SeeWhy file, or
+    could bypass the checks: a function may contain tensors that refer to other files, an operator of another domain may
+    open files, and a loop may never end.
     """
     if not all(0 < opset.version <= _NEWEST_OPSET for opset in proto.opset_import):
         raise ModelFileError(f"{file}: uses an opset that does not exist; export the network again")
@@ -169,10 +167,9 @@ def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
 
 
 def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
-    """Return the metadata by key.
+    """Return the metadata by key, or raise a ModelFileError if a key is given twice.
 
-    Raises:
-        ModelFileError: If a key is given twice, because programs would use different values.
+    Programs would use different values of such a key.
     """
     repeated = json_values.first_repeated(entry.key for entry in proto.metadata_props)
     if repeated is not None:

@@ -208,12 +208,15 @@ def problem(folder: Path, result: RecordedFile) -> str | None:
 
 
 def damaged(path: Path, number: int, why: str) -> OutputError:
-    """Return the error for a damaged line.
+    """Build the error for a damaged line.
 
     Args:
         path: Path of the manifest.
         number: Number of the line, from 1.
         why: Description of the damage.
+
+    Returns:
+        The error to raise. Its message says what the user can do.
     """
     remedy = "" if number == 1 else "delete this line and all after it to explain their images again, "
     return OutputError(

@@ -117,10 +117,13 @@ def check_resumable(folder: Path, before: Facts, facts: Facts) -> None:
 
 
 def image_count(facts: Facts) -> int:
-    """Return the number of images that were recorded when `run.json` was written.
+    """Count the images that were recorded when `run.json` was written.
 
     Args:
         facts: Content of `run.json`.
+
+    Returns:
+        Number of images, including those that failed.
 
     Raises:
         Damaged: If the numbers are not valid.

@@ -80,10 +80,13 @@ class ResultNames:
         self._store.execute("UPDATE stems SET count = 2 WHERE stem = ? AND count = 1", (_folded(_stem(path)),))
 
     def take(self, path: PurePath) -> PurePath:
-        """Return the name for an input. An input that was not announced gets its plain name if that is free.
+        """Choose the name for an input. An input that was not announced gets its plain name if that is free.
 
         Args:
             path: Relative path of the input.
+
+        Returns:
+            Relative path without extension. No other input gets it.
         """
         stem = _stem(path)
         found = self._store.execute("SELECT count FROM stems WHERE stem = ?", (_folded(stem),)).fetchone()

@@ -32,13 +32,16 @@ class ShardInfo:
 
 
 def name(number: int, form: str) -> str:
-    """Return the path of a shard below the output folder.
+    """Build the path of a shard.
 
     Shards have their own folder, because readers of Parquet expect a folder without other files.
 
     Args:
         number: Number of the shard.
         form: Name of the format.
+
+    Returns:
+        Path below the output folder, such as `shards/00012.npz`.
     """
     return f"{FOLDER}/{number:05}.{form}"
 

@@ -48,11 +48,14 @@ NAMES = frozenset((*_COLUMNS, "heatmap", *_SCALES, "model_sha256"))
 
 
 def table_rows(entries: Sequence[ShardEntry], methods: Sequence[str]) -> list[TableRow]:
-    """Return the rows of images in their order. An image that failed has one row for each method.
+    """Collect the rows of images.
 
     Args:
         entries: The images.
         methods: Names of the methods.
+
+    Returns:
+        The rows, in the order of the images. An image that failed has one row for each method.
     """
     found: list[TableRow] = []
     for entry in entries:
@@ -195,7 +198,10 @@ def _clean(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def pyarrow() -> Any:
-    """Return the module pyarrow.
+    """Import pyarrow.
+
+    Returns:
+        The module.
 
     Raises:
         MissingExtraError: If pyarrow is not installed.

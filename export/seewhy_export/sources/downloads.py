@@ -11,11 +11,14 @@ from seewhy_export._shared.messages import one_line
 
 
 def build_with_weights(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network that `build` returns.
+    """Build a network with a function of another library.
 
     Args:
         spec: Source to name in error messages.
         build: Function of a library that builds a network, and may download its weights.
+
+    Returns:
+        The network that `build` returns.
 
     Raises:
         ExportError: If `build` fails, most often because a download fails.

@@ -65,7 +65,7 @@ def load_timm(spec: str, request: SourceRequest) -> Source:
 def contract_preprocessing(
     spec: str, config: dict[str, Any], size: tuple[int, int], resize_given: bool
 ) -> Preprocessing:
-    """Return what `timm.data.create_transform` does for evaluation, in the terms of the file contract.
+    """Express what `timm.data.create_transform` does for evaluation in the terms of the file contract.
 
     The contract can express `center` for square inputs (resize the shorter side to size / crop_pct, then crop the
     centre) and `squash` to the whole input. It cannot express a squash that is cropped afterwards, letterboxing
@@ -76,6 +76,9 @@ def contract_preprocessing(
         config: timm's data configuration of the model.
         size: (H, W) of the input in pixels.
         resize_given: True if the user chooses the resize mode, which then replaces the returned one.
+
+    Returns:
+        The preprocessing.
 
     Raises:
         ExportError: If the contract cannot express the preprocessing, unless `resize_given`.
@@ -100,7 +103,10 @@ def contract_preprocessing(
 
 
 def list_timm_models() -> list[str]:
-    """Return the names of timm's models.
+    """List timm's models.
+
+    Returns:
+        Their names, as timm gives them.
 
     Raises:
         MissingExtraError: If timm is not installed.

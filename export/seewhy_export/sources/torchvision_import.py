@@ -20,13 +20,16 @@ _definitions: list[torch.library.Library] = []
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision and return it.
+    """Import torchvision.
 
     Call this before any import of torchvision, also before imports of timm, which imports it.
 
     The compiled operators of torchvision need the CUDA libraries of the PyTorch that it was built with. If they do
     not load, the import fails at the first operator that torchvision looks up by name, although no classifier uses
     these operators. Defining the two names is enough.
+
+    Returns:
+        The module torchvision.
 
     Raises:
         MissingExtraError: If torchvision is not installed.

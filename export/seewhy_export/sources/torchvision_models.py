@@ -68,7 +68,10 @@ def load_torchvision(spec: str, request: SourceRequest) -> Source:
 
 
 def list_torchvision_models() -> list[str]:
-    """Return the names of torchvision's classifiers.
+    """List torchvision's classifiers.
+
+    Returns:
+        Their names, as torchvision gives them.
 
     Raises:
         MissingExtraError: If torchvision is not installed.

@@ -124,7 +124,13 @@ def read_onnx(path: Path, head: str | int | None = None) -> OnnxFile:
 
 
 def parse(path: Path) -> ModelProto:
-    """Read the ONNX file at `path` without its external weights.
+    """Read an ONNX file without its external weights.
+
+    Args:
+        path: The ONNX file.
+
+    Returns:
+        The model as the file holds it; its content is not validated.
 
     Raises:
         ExportError: If the file is missing, not regular, too large, or not ONNX.
@@ -174,8 +180,7 @@ def _opset(path: Path, model: ModelProto) -> int:
 def _inlined(path: Path, model: ModelProto) -> ModelProto:
     """Return the model with the body of each function in place of its calls.
 
-    Raises:
-        ExportError: If a function calls itself, or the result would be too large.
+    An ExportError is raised if a function calls itself, or if the result would be too large.
     """
     if not model.functions:
         return model
@@ -237,7 +242,13 @@ def _keep(values: Any, condition: Callable[[Any], bool]) -> None:
 
 
 def referenced_files(path: Path) -> set[Path]:
-    """Return the resolved paths of the ONNX file at `path` and of the files that hold its weights.
+    """List the files that an ONNX model consists of.
+
+    Args:
+        path: The ONNX file.
+
+    Returns:
+        Resolved paths of the ONNX file and of the files that hold its weights.
 
     Raises:
         ExportError: If the file is missing or damaged.

@@ -64,10 +64,13 @@ class OnnxNode(nn.Module):
         self.outputs = outputs
 
     def forward(self, *values: Value | None) -> Any:
-        """Return one value, or a list of values if the node has several outputs.
+        """Run the operator.
 
         Args:
             *values: Inputs of the node, in its order. An input that the node leaves out is None.
+
+        Returns:
+            One value, or a list of values if the node has several outputs.
 
         Raises:
             ExportError: If the operator cannot be converted in this form.
@@ -370,6 +373,9 @@ def _check_size(node: OnnxNode, result: Any) -> None:
 
 def check_operators(file: OnnxFile) -> None:
     """Check that each operator of the file can be converted, at least in some form.
+
+    Args:
+        file: The pruned ONNX file.
 
     Raises:
         ExportError: If some operators cannot. The message names them.

@@ -97,13 +97,24 @@ Run = Callable[[Tensor], Tensor]
 
 
 def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: tuple[int, int]) -> float:
-    """The larger relative L2 error of the module's output against onnxruntime's for the file, on noise and a picture.
+    """Compare the module's output with onnxruntime's for the file, on noise and on a picture.
 
-    onnxruntime's sigmoid and others stop at a small value, which large activations make larger, so an input on which
-    the two disagree is drawn again: that goes away, and a fault stays.
+    The sigmoid of onnxruntime and some other functions stop at a small value, and large activations magnify that
+    difference. If the outputs differ on an input, another input is drawn, up to 5 of each kind: such a difference goes
+    away, and a fault stays.
+
+    Args:
+        file: The pruned ONNX file.
+        module: The converted network.
+        run: Function that runs the file with onnxruntime.
+        channels: Number of image channels.
+        size: (H, W) of the images in pixels.
+
+    Returns:
+        The larger of the two relative L2 errors.
 
     Raises:
-        ExportError: they disagree on every draw, or onnxruntime cannot run the file.
+        ExportError: If the outputs differ on every draw, or onnxruntime cannot run the file.
     """
     shape = (file.input.batch or 2, channels, *size)
     worst = 0.0
@@ -124,7 +135,7 @@ def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: t
 
 
 def _compared(file: OnnxFile, module: OnnxModule, run: Run, images: Tensor, kind: str) -> tuple[float, bool]:
-    """The error on these images, and whether rounding can explain it."""
+    """Return the relative L2 error on these images, and True if rounding can explain it."""
     exact = _run_for(file.input.batch, run, images)
     if not exact.isfinite().all():
         raise ExportError(f"{file.path}: onnxruntime computes NaN or infinity from it on {kind}; it is damaged")
@@ -166,7 +177,13 @@ def _run_for(fixed: int | None, run: Run, images: Tensor) -> Tensor:
 
 
 def file_runner(file: OnnxFile) -> Run:
-    """Return a function that runs the file with onnxruntime.
+    """Load the file in onnxruntime.
+
+    Args:
+        file: The pruned ONNX file.
+
+    Returns:
+        Function from images (N, C, H, W) to logits (N, class count), both float32.
 
     Raises:
         ExportError: If onnxruntime cannot load the file.
@@ -186,12 +203,9 @@ def file_runner(file: OnnxFile) -> Run:
 
 
 def _check_valid(file: OnnxFile) -> None:
-    """Check that the graph is valid ONNX.
+    """Check that the graph is valid ONNX, and raise an ExportError if onnxruntime cannot load it.
 
     Optimisations are off, because they may compute constants whose sizes have not been checked yet.
-
-    Raises:
-        ExportError: If onnxruntime cannot load the file.
     """
     _session(file, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
 

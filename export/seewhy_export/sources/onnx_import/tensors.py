@@ -57,7 +57,11 @@ def submessages(message: Any, kind: type[_Message]) -> Iterator[_Message]:
 
 
 def check_external(path: Path, model: ModelProto) -> None:
-    """Check every reference of the ONNX file at `path` to external weights, also in nodes that never run.
+    """Check every reference to external weights, also in nodes that never run.
+
+    Args:
+        path: The ONNX file.
+        model: Content of the file.
 
     Raises:
         ExportError: If a file is outside the folder of `path`, missing, not regular or shorter than the tensor's shape
@@ -80,7 +84,14 @@ def external_files(path: Path, model: ModelProto) -> set[Path]:
 
 
 def tensor_value(path: Path, tensor: TensorProto) -> NDArray[np.generic]:
-    """Return the array in a tensor. Floating-point types become float32, except float16.
+    """Return the array in a tensor.
+
+    Args:
+        path: The ONNX file.
+        tensor: A tensor of the file. Its data may be external.
+
+    Returns:
+        The array, in the shape of the tensor. Floating-point types become float32, except float16.
 
     Raises:
         ExportError: If its bytes do not match its shape, cannot be read, or hold text.
@@ -102,6 +113,10 @@ def tensor_value(path: Path, tensor: TensorProto) -> NDArray[np.generic]:
 
 def check_size(path: Path, tensor: TensorProto) -> None:
     """Check that a tensor inside the file has the amount of data that its shape requires, before its shape is used.
+
+    Args:
+        path: The ONNX file, for messages.
+        tensor: A tensor of the file. External data and text are not checked.
 
     Raises:
         ExportError: If the data is shorter or longer.

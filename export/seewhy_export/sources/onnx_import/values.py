@@ -54,6 +54,10 @@ class ForwardState:
     def count_elements(self, shape: tuple[int, ...], symbolic: bool) -> None:
         """Count the elements of a known value that is about to be computed.
 
+        Args:
+            shape: Shape of the value.
+            symbolic: True if the elements may be symbolic sizes, which count more.
+
         Raises:
             Unsupported: If this pass has computed too many elements.
         """
@@ -113,11 +117,14 @@ def object_array(values: Any) -> KnownValue:
 
 
 def known_sizes(value: Value | None, what: str) -> list[Size]:
-    """Return the integers in a known value.
+    """Read the integers in a known value.
 
     Args:
         value: The value.
         what: Meaning of the value, for the error message.
+
+    Returns:
+        The integers as a flat list. An element may be symbolic.
 
     Raises:
         Unsupported: If the value depends on the images.
@@ -128,11 +135,14 @@ def known_sizes(value: Value | None, what: str) -> list[Size]:
 
 
 def static_sizes(value: Value | None, what: str) -> list[int]:
-    """Return the integers in a known value that must not contain the batch size.
+    """Read the integers in a known value that must not contain the batch size.
 
     Args:
         value: The value.
         what: Meaning of the value, for the error message.
+
+    Returns:
+        The integers as a flat list.
 
     Raises:
         Unsupported: If the value depends on the images.
@@ -167,11 +177,14 @@ def as_operand(value: Value, other: Tensor, node: NodeInfo) -> Any:
 
 
 def normalized_axes(rank: int, axes: Sequence[int]) -> list[int]:
-    """Return non-negative axes.
+    """Replace negative axes.
 
     Args:
         rank: Number of dimensions.
         axes: Axes from -rank to rank - 1.
+
+    Returns:
+        The axes, from 0 to rank - 1.
 
     Raises:
         Unsupported: If an axis is out of range, or there are too many dimensions.
