@@ -54,11 +54,14 @@ def rectifier_of(node: Node) -> Rectifier | None:
 
 
 def in_scope(node: Node, scope: tuple[str, ...] | None) -> bool:
-    """Tell whether a node belongs to a guided scope.
+    """Decide whether the guided rule applies to a node.
 
     Args:
         node: Node of a forward graph.
         scope: Module path prefixes, in whole path segments; None holds every node.
+
+    Returns:
+        True if the node belongs to the guided scope.
     """
     if scope is None:
         return True
@@ -315,12 +318,14 @@ def _may_be_infinite_at_zero(user: Node, node: Node) -> bool:
 
 
 def may_receive_infinite_gradient(node: Node) -> bool:
-    """Tell whether a gradient can be infinite where this node is zero.
-
-    This happens if a root, a logarithm or a quotient follows, with only element-wise operators between.
+    """Search the users of a node for an operator whose gradient can be infinite at zero.
 
     Args:
         node: Node of a forward graph.
+
+    Returns:
+        True if a gradient can be infinite where this node is zero. This happens if a root, a logarithm or a quotient
+        follows, with only element-wise operators between.
     """
     seen, waiting = {node}, [node]
     while waiting:

@@ -22,12 +22,15 @@ LOGITS_KEY = "logits"
 
 
 def prepare(module: nn.Module) -> nn.Module:
-    """Return a copy of a module in evaluation mode and float32, on the CPU, without gradients.
+    """Copy a module in evaluation mode and float32, on the CPU, without gradients.
 
     Modules that torch.compile or data parallelism wraps are unwrapped: they compute the same, and can be traced.
 
     Args:
         module: User's module, which is not changed.
+
+    Returns:
+        The copy.
 
     Raises:
         ExportError: If the module cannot be copied.
