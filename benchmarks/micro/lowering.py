@@ -44,8 +44,8 @@ OUTPUTS = ("logits", "guided_gradients")
 aten: Any = torch.ops.aten
 
 
-def _without(*ways: Callable[..., Any]) -> dict[str, Any]:
-    return {"_WAYS": tuple(way for way in convolution._WAYS if way not in ways)}
+def _without(*strategies: Callable[..., Any]) -> dict[str, Any]:
+    return {"_STRATEGIES": tuple(kept for kept in convolution._STRATEGIES if kept not in strategies)}
 
 
 def _compared(x: Any) -> Any:
@@ -76,8 +76,8 @@ VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
         )
     ],
     "back into blocks": [
-        (convolution, {"blocked": lambda x: x}),
-        (pooling, {"blocked": lambda x: x}),
+        (convolution, {"to_blocked_layout": lambda x: x}),
+        (pooling, {"to_blocked_layout": lambda x: x}),
     ],
     "stride 1 as a convolution": [(convolution, _without(convolution._unstrided))],
     "zeros between by ConvTranspose": [

@@ -85,6 +85,7 @@ class RuledRectifier(torch.autograd.Function):
         active: ActiveRule | None,
         may_be_infinite: bool,
     ) -> Tensor:
+        """Run the rectifier and save its input, output and slopes."""
         y = run(x)
         ctx.save_for_backward(x, y, weight)
         ctx.rectifier, ctx.active, ctx.may_be_infinite = rectifier, active, may_be_infinite
@@ -92,6 +93,7 @@ class RuledRectifier(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Apply the active rule to the incoming gradient."""
         x, y, weight = ctx.saved_tensors
         rule = plain if ctx.active is None else ctx.active.rule
         call = RectifierCall(ctx.rectifier, x, y, weight, ctx.may_be_infinite)

@@ -1,1 +1,1 @@
-"""Operators that ONNX lacks, written in operators that it has."""
+"""Replacement of operators that ONNX lacks by operators that it has."""

@@ -1,4 +1,4 @@
-"""The gradient of convolutions."""
+"""Gradients of convolutions with respect to their input."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy_export.lowering.blocked_layout import BLOCK, blocked, is_blocked
+from seewhy_export.lowering.blocked_layout import BLOCK, is_blocked, to_blocked_layout
 from seewhy_export.lowering.shape_helpers import expand, fit, pad
 
 aten: Any = torch.ops.aten
 
 
 def _flip_and_swap(weight: Tensor, groups: int) -> Tensor:
-    """(Cout, Cin/g, *k) -> (Cin, Cout/g, *k) with the kernel reversed: the weights of the transposed map."""
+    """Convert weights (Cout, Cin/g, *k) to (Cin, Cout/g, *k) with the kernel reversed: those of the transposed map."""
     out_channels, in_channels, *kernel = weight.shape
     split = weight.reshape([groups, out_channels // groups, in_channels, *kernel])
     swapped = split.transpose(1, 2).reshape([groups * in_channels, out_channels // groups, *kernel])
@@ -38,7 +38,16 @@ def convolution_backward(
     groups: int,
     output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """The gradient of a convolution's input; weights are constants here."""
+    """Compute the gradient of a convolution's input; weights are constants here.
+
+    The arguments are those of `aten.convolution_backward`.
+
+    Returns:
+        The gradient of `x`, and None for weight and bias.
+
+    Raises:
+        NotImplementedError: If a gradient of the weights is needed, so that they depend on the images.
+    """
     if output_mask[1] or output_mask[2]:
         raise NotImplementedError("the weights of a convolution depend on the images")
     rank = weight.dim() - 2
@@ -46,147 +55,152 @@ def convolution_backward(
     sizes = list(x.shape[2:])
     if transposed:
         direct = aten.convolution.default(gradient, weight, None, stride, padding, dilation, False, [0] * rank, groups)
-        # Output padding beyond the stride, which a dilated kernel allows, gives the way back one step too many.
+        # A dilated kernel allows output padding beyond the stride, which makes the result one step too long.
         return fit(direct, sizes), None, None
-    way = _Way(gradient, weight, stride, padding, dilation, groups, sizes)
-    return next(result for go in _WAYS if (result := go(way)) is not None), None, None
+    conv = _ConvolutionBackward(gradient, weight, stride, padding, dilation, groups, sizes)
+    results = (strategy(conv) for strategy in _STRATEGIES)
+    return next(result for result in results if result is not None), None, None
 
 
 @dataclass(frozen=True)
-class _Way:
-    """What leads back through a convolution."""
+class _ConvolutionBackward:
+    """Arguments of a convolution's backward pass."""
 
     gradient: Tensor
+    """Gradient of the convolution's output."""
     weight: Tensor
     stride: Sequence[int]
     padding: Sequence[int]
     dilation: Sequence[int]
     groups: int
     sizes: Sequence[int]
-    """(h, w) of the convolution's input."""
+    """Sizes (h, w) of the convolution's input."""
 
     @property
     def kernel(self) -> list[int]:
+        """Kernel sizes."""
         return list(self.weight.shape[2:])
 
     @property
     def reach(self) -> list[int]:
-        """Elements from a kernel's first tap to its last."""
+        """Distances from a kernel's first tap to its last, in elements."""
         return [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
 
     @property
     def channels(self) -> int:
-        """Of the convolution's input."""
+        """Number of channels of the convolution's input."""
         return int(self.weight.shape[1]) * self.groups
 
 
-def _unstrided(way: _Way) -> Tensor | None:
-    """Stride 1: a correlation with the kernel reversed, which is one Conv, in the blocked layout."""
-    if any(s > 1 for s in way.stride) or any(r < p for r, p in zip(way.reach, way.padding, strict=True)):
+def _unstrided(conv: _ConvolutionBackward) -> Tensor | None:
+    """Handle stride 1 by a convolution with the reversed kernel, which is one Conv in the blocked layout."""
+    if any(s > 1 for s in conv.stride) or any(r < p for r, p in zip(conv.reach, conv.padding, strict=True)):
         return None
-    return _correlate(way, way.gradient)
+    return _correlate(conv, conv.gradient)
 
 
-def _pointwise(way: _Way) -> Tensor | None:
-    """1x1 with a stride: a 1x1 convolution, and zeros put between what it gives."""
-    if any(k > 1 for k in way.kernel) or any(way.padding):
+def _pointwise(conv: _ConvolutionBackward) -> Tensor | None:
+    """Handle strided 1x1 kernels by a 1x1 convolution whose result is spread with zeros between."""
+    if any(k > 1 for k in conv.kernel) or any(conv.padding):
         return None
-    return blocked(_spread(_correlate(way, way.gradient), way.stride, way.sizes))
+    return to_blocked_layout(_spread(_correlate(conv, conv.gradient), conv.stride, conv.sizes))
 
 
-def _depthwise(way: _Way) -> Tensor | None:
-    """Depthwise with a small stride: zeros put between, and one Conv.
+def _depthwise(conv: _ConvolutionBackward) -> Tensor | None:
+    """Handle depthwise convolutions with a small stride by spreading with zeros and one Conv.
 
-    They cost less arithmetic in the blocked layout than a transposed convolution for each channel does outside of it.
+    In the blocked layout this costs less than a transposed convolution for each channel outside of it.
     """
-    fits = way.groups == way.channels and way.groups == way.gradient.shape[1] and is_blocked(way.gradient)
-    if not fits or max(way.stride) > 2 or any(r < p for r, p in zip(way.reach, way.padding, strict=True)):
+    fits = conv.groups == conv.channels and conv.groups == conv.gradient.shape[1] and is_blocked(conv.gradient)
+    if not fits or max(conv.stride) > 2 or any(r < p for r, p in zip(conv.reach, conv.padding, strict=True)):
         return None
-    sizes = [size - r + 2 * p for size, r, p in zip(way.sizes, way.reach, way.padding, strict=True)]
-    return _correlate(way, _spread(way.gradient, way.stride, sizes))
+    sizes = [size - r + 2 * p for size, r, p in zip(conv.sizes, conv.reach, conv.padding, strict=True)]
+    return _correlate(conv, _spread(conv.gradient, conv.stride, sizes))
 
 
-def _by_phases(way: _Way) -> Tensor | None:
-    """Stride 2: a Conv for each parity of row and column, of the kernel's taps that meet it, laid side by side.
+def _by_phases(conv: _ConvolutionBackward) -> Tensor | None:
+    """Handle stride 2 by one Conv for each parity of row and column, with the taps that reach it, and interleave them.
 
-    As much arithmetic as a transposed convolution, but in the blocked layout, and on every thread.
+    The arithmetic is that of a transposed convolution, but it runs in the blocked layout and on every thread.
     """
-    stride, padding, kernel = way.stride, way.padding, way.kernel
-    whole = all(size % 2 == 0 for size in way.sizes) and all(k > 2 for k in kernel)
-    if list(stride) != [2, 2] or not whole or way.groups > 1 or max(way.dilation) > 1 or way.channels % BLOCK:
+    stride, padding, kernel = conv.stride, conv.padding, conv.kernel
+    suitable = all(size % 2 == 0 for size in conv.sizes) and all(k > 2 for k in kernel)
+    if list(stride) != [2, 2] or not suitable or conv.groups > 1 or max(conv.dilation) > 1 or conv.channels % BLOCK:
         return None
-    lines = [[_phase(i, *axis) for i in range(2)] for axis in zip(kernel, padding, way.sizes, strict=True)]
-    if any(min(phase.before, phase.after) < 0 for axis in lines for phase in axis):
+    phases = [[_phase(i, *axis) for i in range(2)] for axis in zip(kernel, padding, conv.sizes, strict=True)]
+    if any(min(phase.before, phase.after) < 0 for axis in phases for phase in axis):
         return None
-    swapped = way.weight.transpose(0, 1)
-    parts = []
-    for row, column in itertools.product(*lines):
+    swapped = conv.weight.transpose(0, 1)
+    results = []
+    for row, column in itertools.product(*phases):
         taps = swapped.index_select(2, torch.tensor(row.taps)).index_select(3, torch.tensor(column.taps))
-        padded = pad(way.gradient, [column.before, column.after, row.before, row.after])
-        parts.append(aten.convolution.default(padded, taps, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1))
-    return blocked(_interleave(parts))
+        padded = pad(conv.gradient, [column.before, column.after, row.before, row.after])
+        results.append(aten.convolution.default(padded, taps, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1))
+    return to_blocked_layout(_interleave(results))
 
 
-def _transposed(way: _Way) -> Tensor | None:
-    """Anything else: ConvTranspose."""
-    axes = zip(way.gradient.shape[2:], way.stride, way.padding, way.reach, strict=True)
+def _transposed(conv: _ConvolutionBackward) -> Tensor | None:
+    """Handle everything else by ConvTranspose."""
+    axes = zip(conv.gradient.shape[2:], conv.stride, conv.padding, conv.reach, strict=True)
     reached = [(g - 1) * s - 2 * p + r + 1 for g, s, p, r in axes]
-    missing = [size - got for size, got in zip(way.sizes, reached, strict=True)]
+    missing = [size - got for size, got in zip(conv.sizes, reached, strict=True)]
     result: Tensor = aten.convolution.default(
-        way.gradient, way.weight, None, way.stride, way.padding, way.dilation, True, missing, way.groups
+        conv.gradient, conv.weight, None, conv.stride, conv.padding, conv.dilation, True, missing, conv.groups
     )
-    return blocked(result)
+    return to_blocked_layout(result)
 
 
-_WAYS = (_unstrided, _pointwise, _depthwise, _by_phases, _transposed)
-"""In order: the first that applies is the quickest on the CPU."""
+_STRATEGIES = (_unstrided, _pointwise, _depthwise, _by_phases, _transposed)
+"""Strategies in order: the first that applies is the fastest on the CPU. Each returns None if it does not apply."""
 
 
-def _correlate(way: _Way, gradient: Tensor) -> Tensor:
-    """With the kernel reversed, at stride 1."""
-    rank = len(way.sizes)
-    pads = [r - p for r, p in zip(way.reach, way.padding, strict=True)]
-    flipped = _flip_and_swap(way.weight, way.groups)
+def _correlate(conv: _ConvolutionBackward, gradient: Tensor) -> Tensor:
+    """Convolve with the reversed kernel at stride 1."""
+    rank = len(conv.sizes)
+    pads = [r - p for r, p in zip(conv.reach, conv.padding, strict=True)]
+    flipped = _flip_and_swap(conv.weight, conv.groups)
     result: Tensor = aten.convolution.default(
-        gradient, flipped, None, [1] * rank, pads, way.dilation, False, [0] * rank, way.groups
+        gradient, flipped, None, [1] * rank, pads, conv.dilation, False, [0] * rank, conv.groups
     )
     return result
 
 
 @dataclass(frozen=True)
 class _Phase:
-    """Along one axis, the taps that lead to every second element of the convolution's input, last first."""
+    """Taps along one axis that reach every second element of the convolution's input."""
 
     taps: list[int]
+    """Indices of the taps, the last first."""
     before: int
+    """Number of zeros before the gradient; negative if it cannot be padded."""
     after: int
-    """Zeros in front of the gradient and behind it."""
+    """Number of zeros after the gradient; negative if it cannot be padded."""
 
 
 def _phase(parity: int, kernel: int, padding: int, size: int) -> _Phase:
-    """Output j meets element 2 a + parity by the tap t for which 2 j - padding + t is that element."""
+    """Return the phase of one parity. Output j reaches element 2 a + parity by tap t = 2 a + parity - 2 j + padding."""
     first, shift = (parity + padding) % 2, (parity + padding) // 2
     taps = list(range(first, kernel, 2))[::-1]
     outputs = (size + 2 * padding - kernel) // 2 + 1
     return _Phase(taps, len(taps) - 1 - shift, size // 2 + shift - outputs)
 
 
-def _interleave(parts: Sequence[Tensor]) -> Tensor:
-    """Four (N, C, h, w) for the parities of row and column -> (N, C, 2h, 2w), by a transposed convolution.
+def _interleave(phases: Sequence[Tensor]) -> Tensor:
+    """Interleave four (N, C, h, w), one for each parity of row and column, to (N, C, 2h, 2w).
 
-    DepthToSpace does the same, and takes onnxruntime five times as long on the CPU.
+    This uses a transposed convolution. DepthToSpace does the same, but takes onnxruntime five times as long on the CPU.
     """
-    channels, *size = parts[0].shape[1:]
-    beside = torch.stack(list(parts), 2).reshape([-1, 4 * channels, *size])
-    places = torch.eye(4, dtype=beside.dtype, device=beside.device).reshape([4, 1, 2, 2]).repeat([channels, 1, 1, 1])
-    result: Tensor = aten.convolution.default(beside, places, None, [2, 2], [0, 0], [1, 1], True, [0, 0], channels)
+    channels, *size = phases[0].shape[1:]
+    stacked = torch.stack(list(phases), 2).reshape([-1, 4 * channels, *size])
+    weight = torch.eye(4, dtype=stacked.dtype, device=stacked.device).reshape([4, 1, 2, 2]).repeat([channels, 1, 1, 1])
+    result: Tensor = aten.convolution.default(stacked, weight, None, [2, 2], [0, 0], [1, 1], True, [0, 0], channels)
     return result
 
 
 def _spread(x: Tensor, stride: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """Put element i of each map at i * stride, in a map of `sizes`, and zeros everywhere else.
+    """Move element i of each map to i * stride in a map of `sizes`, with zeros everywhere else.
 
-    A depthwise transposed convolution by one element: of the operators that do this, onnxruntime's quickest.
+    This is a depthwise transposed 1x1 convolution, the fastest such operator in onnxruntime.
     """
     missing = [size - (got - 1) * s - 1 for size, got, s in zip(sizes, x.shape[2:], stride, strict=True)]
     channels, rank = x.shape[1], len(sizes)

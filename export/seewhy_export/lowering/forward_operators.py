@@ -1,7 +1,8 @@
-"""Forward operators that are run as simpler ones, because of what autograd would make of them.
+"""Lowerings of forward operators that must be replaced before autograd differentiates them.
 
-PyTorch takes these apart inside C++ before a trace can see them, into memory formats and masks that ONNX has no form
-for. So the joint graph's forward pass takes them apart itself, before autograd does.
+PyTorch decomposes these operators in C++, before a trace sees them, into memory formats and masks that ONNX cannot
+express. The joint graph's forward pass therefore decomposes them itself, before autograd does. Each function takes the
+arguments of the ATen operator of its name.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import torch
 from torch import Tensor
 
 from seewhy_export._shared.torch_internals import registered_decomposition
-from seewhy_export.lowering.blocked_layout import blocked
+from seewhy_export.lowering.blocked_layout import to_blocked_layout
 from seewhy_export.lowering.onnx_masks import spread_over
 
 aten: Any = torch.ops.aten
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
-    """A mean where one place is left: PyTorch's own gives that another memory format, by `as_strided_`."""
+    """Return a mean if the output is 1x1; PyTorch's own pool would change the memory format by `as_strided_`."""
     if list(output_size) in ([1], [1, 1]):
         return mean(x, (-2, -1), keepdim=True)
     pooled: Tensor = aten._adaptive_avg_pool2d.default(x, list(output_size))
@@ -29,7 +30,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
 
 
 class _GlobalMean(torch.autograd.Function):
-    """The mean of each map of (N, C, h, w), kept as (N, C, 1, 1); its gradient is spread over the map again."""
+    """Mean of each map of (N, C, h, w) as (N, C, 1, 1), whose gradient is spread over the map again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -40,12 +41,12 @@ class _GlobalMean(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         height, width = ctx.size
-        spread: Tensor = spread_over(blocked(gradient, 1 / (height * width)), height, width)
+        spread: Tensor = spread_over(to_blocked_layout(gradient, 1 / (height * width)), height, width)
         return spread
 
 
 def mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    """The mean; that over each map of (N, C, h, w) has a gradient that stays in onnxruntime's blocked layout."""
+    """Return the mean. Over whole maps of (N, C, h, w), its gradient stays in onnxruntime's blocked layout."""
     maps = x.dim() == 4 and dim is not None and sorted(d % 4 for d in dim) == [2, 3] and dtype in (None, x.dtype)
     if not maps or not x.requires_grad or not all(isinstance(size, int) and size > 1 for size in x.shape[2:]):
         result: Tensor = aten.mean.dim(x, dim, keepdim, dtype=dtype)
@@ -56,12 +57,13 @@ def mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: 
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """One product of two matrices. Of a transposed x, PyTorch would make a batch, with a copy of the weight each."""
+    """Return one product of two matrices; for a transposed x, PyTorch would copy the weight for each of a batch."""
     result: Tensor = aten.linear.default(_rows(x), weight, bias)
     return result.reshape([*x.shape[:-1], weight.shape[0]]) if x.dim() > 2 else result
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Return a matrix product, as one product of two matrices if y is a matrix."""
     if x.dim() < 3 or y.dim() != 2:
         product: Tensor = aten.matmul.default(x, y)
     else:
@@ -70,6 +72,7 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor) -> Tensor:
+    """Flatten all dimensions but the last."""
     return x.reshape([-1, x.shape[-1]]) if x.dim() > 2 else x
 
 
@@ -84,7 +87,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(s Q Kᵀ) V (Vaswani et al. 2017, equation 1), without PyTorch's care for rows that a mask leaves empty."""
+    """Return softmax(s Q Kᵀ) V (Vaswani et al. 2017, equation 1), without PyTorch's handling of fully masked rows."""
     if attn_mask is not None or is_causal or enable_gqa or dropout_p:
         masked: Tensor = aten.scaled_dot_product_attention.default(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -105,7 +108,7 @@ def batch_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Tensor:
-    """In evaluation mode, the one form of batch norm that has no statistics among its results."""
+    """Return batch norm in evaluation mode by the only form that does not return statistics too."""
     if training or running_mean is None or running_var is None:
         normalized: Tensor = aten.batch_norm.default(
             x, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
@@ -121,9 +124,9 @@ def batch_norm(
 def rrelu(
     x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: object = None
 ) -> Tensor:
-    """In evaluation mode, a LeakyReLU with the slope in the middle."""
+    """Return RReLU in evaluation mode: a LeakyReLU whose slope is the middle of the range."""
     if training:
-        raise NotImplementedError("it draws its slopes at random; give it training=False")
+        raise NotImplementedError("rrelu draws random slopes; pass training=False")
     return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
 
 
@@ -138,14 +141,14 @@ def instance_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Tensor:
-    """A group norm with a group for each channel (Wu & He 2018, figure 2); PyTorch takes the batch for channels."""
+    """Return a group norm with one group per channel (Wu & He 2018, figure 2); PyTorch moves the batch to channels."""
     if use_input_stats:
         return torch.nn.functional.group_norm(x, x.shape[1], weight, bias, eps)
     return torch.nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
 
 
 def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """Indexing by numbers; a mask leaves a number of elements that depends on its values."""
+    """Return elements indexed by numbers. With a mask, the number of elements would depend on the mask's values."""
     if any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
         raise NotImplementedError(
             "indexing by a mask gives as many elements as the mask holds; index by numbers, or use torch.where"
@@ -154,25 +157,27 @@ def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     return picked
 
 
-# PyTorch's own decompositions. Without them autograd calls backward operators that have none.
+# PyTorch's own decompositions. Without them, autograd calls backward operators that have no decomposition.
 _affine_grid_generator = registered_decomposition(aten.affine_grid_generator.default)
 _grid_sampler_2d = registered_decomposition(aten.grid_sampler_2d.default)
 
 
 def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Return a sampling grid, by PyTorch's own decomposition."""
     grid: Tensor = _affine_grid_generator(theta, size, align_corners)
     return grid
 
 
 def grid_sampler(x: Tensor, grid: Tensor, interpolation: int, padding: int, align_corners: bool) -> Tensor:
+    """Return images sampled at a grid, by PyTorch's own decomposition."""
     if x.dim() != 4:
-        raise NotImplementedError("grid_sample of volumes has no gradient among ONNX's operators")
+        raise NotImplementedError("grid_sample of volumes has a gradient that ONNX's operators cannot express")
     sampled: Tensor = _grid_sampler_2d(x, grid, interpolation, padding, align_corners)
     return sampled
 
 
 FORWARD_LOWERINGS: dict[Any, Callable[..., Tensor]] = {
-    # Behind the target layer, memory may lie in another order than it did in the module.
+    # After the target layer, memory may have another order than in the module.
     aten.view.default: aten.reshape.default,
     aten.linear.default: linear,
     aten.mean.dim: mean,

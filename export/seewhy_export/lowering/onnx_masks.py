@@ -1,8 +1,8 @@
-"""Two masks as operators of their own, so that their ONNX form can be chosen.
+"""Custom operators for masks and for spreading values over a map, with a fast ONNX form.
 
-A comparison and a cast would leave onnxruntime's blocked layout, with a copy each way; a steep HardSigmoid stays in
-it. In PyTorch both are exact comparisons. In ONNX they are exact for every normal float32: a denormal (below 1.2e-38)
-gives a fraction instead of 1.
+A comparison and a cast would leave onnxruntime's blocked layout, with a copy each way. A steep HardSigmoid stays in
+that layout. In PyTorch both masks are exact comparisons. In ONNX they are exact for every normal float32; a denormal
+(below 1.2e-38) gives a fraction instead of 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 @torch.library.custom_op("seewhy::is_positive", mutates_args=())
 def is_positive(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0, in the dtype of x."""
+    """Return 1 where x > 0, else 0, in the dtype of x."""
     return (x > 0).to(x.dtype)
 
 
@@ -32,7 +32,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("seewhy::is_below", mutates_args=())
 def is_below(x: Tensor, bound: float) -> Tensor:
-    """1 where x < bound, else 0, in the dtype of x; for x <= bound and bound > 0."""
+    """Return 1 where x < bound, else 0, in the dtype of x. It requires x <= bound and bound > 0."""
     return (x < bound).to(x.dtype)
 
 
@@ -43,7 +43,7 @@ def _(x: Tensor, bound: float) -> Tensor:
 
 @torch.library.custom_op("seewhy::spread_over", mutates_args=())
 def spread_over(x: Tensor, height: int, width: int) -> Tensor:
-    """(N, C, 1, 1) -> (N, C, height, width): each value all over its map."""
+    """Spread each value of (N, C, 1, 1) over a map (N, C, height, width)."""
     return x.expand(-1, -1, height, width).clone()
 
 
@@ -58,12 +58,12 @@ def _translate_spread_over(x: Any, height: int, width: int) -> Any:
 
 
 def _translate_is_positive(x: Any) -> Any:
-    # OpenVINO takes a beta of 0 for the default of 0.5; this one is lost in every normal x times alpha.
+    # OpenVINO replaces a beta of 0 by the default of 0.5. This beta is lost by rounding for every normal x times alpha.
     return op.HardSigmoid(x, alpha=_LARGEST_FLOAT32, beta=-1e-30)
 
 
 def _translate_is_below(x: Any, bound: float) -> Any:
-    # Powers of two scale exactly, and this one makes the step from `bound` to the float32 before it at least 1.
+    # Powers of two scale exactly. This one makes the step from `bound` to the next smaller float32 at least 1.
     scale = 2.0 ** (24 - math.floor(math.log2(bound)))
     return op.HardSigmoid(x, alpha=-scale, beta=bound * scale)
 

@@ -1,4 +1,4 @@
-"""Gradients of padding by replication and of windows that are views, and what is written into views."""
+"""Gradients of replication padding and of unfolded windows, and replacements of writes into views."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from seewhy_export.lowering.shape_helpers import pad
 
 
 def replication_pad_backward(gradient: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:
-    """What came back to the copies of an edge is added to the edge, along one dimension after the other."""
+    """Compute the gradient of replication padding: add the gradient of an edge's copies to the edge.
+
+    The arguments are those of `aten.replication_pad2d_backward`; dimensions are handled one after the other.
+    """
     for i in range(len(padding) // 2):
         dimension = gradient.dim() - 1 - i
         before, after = padding[2 * i : 2 * i + 2]
         size = x.shape[dimension]
-        # Cut edges have a gradient of zero.
+        # Edges cut off by negative padding have a gradient of zero.
         grown = pad(gradient, [0] * (2 * i) + [max(0, -before), max(0, -after)])
         before, after = max(0, before), max(0, after)
         if before or after:
@@ -28,7 +31,7 @@ def replication_pad_backward(gradient: Tensor, x: Tensor, padding: Sequence[int]
 
 
 def _add_edges(before: Tensor, middle: Tensor, after: Tensor, dimension: int) -> Tensor:
-    """Add the sums of what lies before and after to the first and last element."""
+    """Add the sum of the part before to the first element, and of the part after to the last."""
     size = middle.shape[dimension]
     first, last = (part.sum(dimension, keepdim=True) for part in (before, after))
     if size == 1:
@@ -38,9 +41,10 @@ def _add_edges(before: Tensor, middle: Tensor, after: Tensor, dimension: int) ->
 
 
 def unfold_backward(gradient: Tensor, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Tensor:
-    """Each window is added where it came from; the windows are the last dimension of `gradient`.
+    """Compute the gradient of unfold: add each window, which is the last dimension of `gradient`, to its origin.
 
-    Windows overlap at most ceil(size / step) deep. That many pieces of each, a step long, lie side by side.
+    The arguments are those of `aten.unfold_backward`. At most ceil(size / step) windows overlap. Each window is cut
+    into that many chunks of length `step`, and the chunks of equal index lie side by side.
     """
     dimension = dim % max(len(input_sizes), 1)
     wanted = input_sizes[dimension]
@@ -48,19 +52,19 @@ def unfold_backward(gradient: Tensor, input_sizes: Sequence[int], dim: int, size
     count = moved.shape[-2]
     total: Tensor | None = None
     for start in range(0, size, step):
-        piece = moved[..., start : start + step]
-        beside = pad(piece, [0, step - piece.shape[-1]]).flatten(-2)
-        placed = pad(beside, [start, wanted - start - count * step])
+        chunk = moved[..., start : start + step]
+        row = pad(chunk, [0, step - chunk.shape[-1]]).flatten(-2)
+        placed = pad(row, [start, wanted - start - count * step])
         total = placed if total is None else total + placed
     assert total is not None
     return total.movedim(-1, dimension)
 
 
 def copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """What `x` holds after `x.copy_(source)`."""
+    """Return the value of `x` after `x.copy_(source)`."""
     return source.to(x.dtype).expand(x.shape).clone()
 
 
 def new_empty_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], **options: object) -> Tensor:
-    """Memory that will be written to; a graph of values has no strides."""
+    """Return zeros for memory that will be written to; a functional graph has no strides."""
     return x.new_zeros(size)

@@ -1,4 +1,7 @@
-"""Max and average pools in two and three dimensions, and their gradients."""
+"""Lowerings of max and average pools in two and three dimensions, and of their gradients.
+
+The public functions take the arguments of the ATen operators that they replace.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy_export.lowering.blocked_layout import blocked
+from seewhy_export.lowering.blocked_layout import to_blocked_layout
 from seewhy_export.lowering.shape_helpers import apply_along, constant, expand, pad_ends, put_zeros_between
 
 aten: Any = torch.ops.aten
 
 
 def _add_at_winners(gradient: Tensor, x: Tensor, indices: Tensor, rank: int) -> Tensor:
-    """Each window's gradient is added at its winner; windows may overlap.
+    """Add each window's gradient at its winner; windows may overlap.
 
-    Winners by index and not by value: where a flat area ties, PyTorch takes the first element, and so must this.
+    Winners are found by index, not by value: in a flat area, PyTorch takes the first element of a tie.
     """
     planes = math.prod(gradient.shape[:-rank])
     empty = gradient.new_zeros([planes, math.prod(x.shape[-rank:])])
@@ -36,7 +39,8 @@ def max_pool2d_backward(
     ceil_mode: bool,
     indices: Tensor,
 ) -> Tensor:
-    return blocked(_add_at_winners(gradient, x, indices, 2))
+    """Add the gradient at the winners of max_pool2d."""
+    return to_blocked_layout(_add_at_winners(gradient, x, indices, 2))
 
 
 def max_pool3d_backward(
@@ -49,11 +53,12 @@ def max_pool3d_backward(
     ceil_mode: bool,
     indices: Tensor,
 ) -> Tensor:
+    """Add the gradient at the winners of max_pool3d."""
     return _add_at_winners(gradient, x, indices, 3)
 
 
 def _even_kernel(x: Tensor, pooled: Sequence[int]) -> list[int] | None:
-    """The kernel of the plain pool that an adaptive one is, where its size divides."""
+    """Return the kernel of the plain pool that equals an adaptive pool, or None if the sizes do not divide."""
     sizes = x.shape[-len(pooled) :]
     if any(size % wanted for size, wanted in zip(sizes, pooled, strict=True)):
         return None
@@ -61,15 +66,15 @@ def _even_kernel(x: Tensor, pooled: Sequence[int]) -> list[int] | None:
 
 
 def _adaptive_window(size: int, pooled: int, i: int) -> range:
-    """The elements that adaptive pooling gives to output i, along one dimension."""
+    """Return the elements that adaptive pooling combines in output i, along one dimension."""
     return range(i * size // pooled, -((-(i + 1) * size) // pooled))
 
 
 def adaptive_max_pool2d(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """A plain pool where the size divides, else the maximum over windows that are gathered.
+    """Compute a plain pool if the sizes divide, else the maximum over gathered windows.
 
     Returns:
-        Maxima and their flat places within each map; where several tie, the first in row-major order.
+        Maxima, and their flat indices within each map; of several equal ones the first in row-major order.
     """
     kernel = _even_kernel(x, output_size)
     if kernel is not None:
@@ -81,33 +86,34 @@ def adaptive_max_pool2d(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, 
     )
     windows = [[r * width + c for r in row for c in column] for row, column in itertools.product(rows, columns)]
     longest = max(len(window) for window in windows)
-    # Windows of one length: the last place stands several times, which changes no maximum, nor which comes first.
-    places = torch.tensor([w + w[-1:] * (longest - len(w)) for w in windows], device=x.device)
+    # Repeat the last index so that all windows have one length. This changes neither the maximum nor the first winner.
+    positions = torch.tensor([w + w[-1:] * (longest - len(w)) for w in windows], device=x.device)
     shape = [*x.shape[:-2], len(windows), longest]
-    values, winner = x.flatten(-2).index_select(-1, places.flatten()).reshape(shape).max(-1)
+    values, winner = x.flatten(-2).index_select(-1, positions.flatten()).reshape(shape).max(-1)
     offsets = torch.arange(len(windows), device=x.device) * longest
-    indices = places.flatten()[winner + offsets]
+    indices = positions.flatten()[winner + offsets]
     pooled = [*x.shape[:-2], *output_size]
     return values.reshape(pooled), indices.reshape(pooled)
 
 
 def adaptive_max_pool2d_backward(gradient: Tensor, x: Tensor, indices: Tensor) -> Tensor:
-    return blocked(_add_at_winners(gradient, x, indices, 2))
+    """Add the gradient at the winners of adaptive_max_pool2d."""
+    return to_blocked_layout(_add_at_winners(gradient, x, indices, 2))
 
 
 def _plain_avg_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Without padding, so that every window divides by the same number."""
+    """Return an average pool without padding, in which every window divides by the same number."""
     pool = {2: aten.avg_pool2d.default, 3: aten.avg_pool3d.default}[len(kernel)]
     pooled: Tensor = pool(x, kernel, stride)
     return pooled
 
 
 def _window_counts(size: int, pooled: int, kernel: int, stride: int, padding: int, include_padding: bool) -> list[int]:
-    """How many elements each window of an average pool divides by, along one dimension."""
+    """Return the number of elements by which each window of an average pool divides, along one dimension."""
     counts = []
     for i in range(pooled):
         start = i * stride - padding
-        # Padding counts, what ceil_mode adds beyond it does not.
+        # Padding counts, but elements that ceil_mode adds beyond it do not.
         end = min(start + kernel, size + padding)
         counts.append(end - start if include_padding else min(end, size) - max(start, 0))
     return counts
@@ -122,7 +128,7 @@ def _over_own_divisors(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """What was divided by the kernel's area, divided by each window's own count instead."""
+    """Convert means over the kernel's area to means over each window's own count."""
     if divisor_override is not None:
         return values * (math.prod(kernel) / divisor_override)
     pooled = values.shape[-len(kernel) :]
@@ -144,14 +150,14 @@ def _avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """An average pool without padding, over the padded map, corrected for uneven divisors.
+    """Return an average pool without padding over the padded map, corrected for uneven divisors.
 
-    ONNX has no divisor of one's own, and onnxruntime warns of shapes where windows start in the padding.
+    ONNX has no custom divisor, and onnxruntime warns about shapes in which windows start in the padding.
     """
     kernel, padding = expand(kernel_size, rank), expand(padding, rank)
     stride = expand(stride, rank) if len(stride) else kernel
     if x.dim() == rank + 2 and not (any(padding) or ceil_mode or divisor_override is not None):
-        return NotImplemented  # ONNX's own operator will do
+        return NotImplemented  # ONNX's own operator is enough.
     lead, sizes = list(x.shape[:-rank]), list(x.shape[-rank:])
     pooled = [_pooled_size(*window, ceil_mode) for window in zip(sizes, kernel, stride, padding, strict=True)]
     after = [
@@ -163,17 +169,20 @@ def _avg_pool(
 
 
 def _pooled_size(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """Return the number of windows along one dimension."""
     free = size + 2 * padding - kernel
     pooled = (-(-free // stride) if ceil_mode else free // stride) + 1
-    # A last window that would start behind the left padding and the map is left out.
+    # A last window that would start after the left padding and the map is dropped.
     return pooled - 1 if ceil_mode and (pooled - 1) * stride >= size + padding else pooled
 
 
 def avg_pool2d(x: Tensor, *arguments: Any, **options: Any) -> Any:
+    """Return an average pool in two dimensions, or NotImplemented if ONNX's own is enough."""
     return _avg_pool(2, x, *arguments, **options)
 
 
 def avg_pool3d(x: Tensor, *arguments: Any, **options: Any) -> Any:
+    """Return an average pool in three dimensions, or NotImplemented if ONNX's own is enough."""
     return _avg_pool(3, x, *arguments, **options)
 
 
@@ -188,7 +197,7 @@ def _avg_pool_backward(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """An average pool of stride 1 over the gradient, spread by the stride and corrected for uneven divisors."""
+    """Return an average pool of stride 1 over the gradient, spread by the stride and corrected for uneven divisors."""
     kernel, padding = expand(kernel_size, rank), expand(padding, rank)
     stride = expand(stride, rank) if len(stride) else kernel
     lead, sizes = list(x.shape[:-rank]), list(x.shape[-rank:])
@@ -205,21 +214,23 @@ def _avg_pool_backward(
 
 
 def avg_pool2d_backward(gradient: Tensor, x: Tensor, *window: Any) -> Tensor:
+    """Compute the gradient of avg_pool2d."""
     return _avg_pool_backward(2, gradient, x, *window)
 
 
 def avg_pool3d_backward(gradient: Tensor, x: Tensor, *window: Any) -> Tensor:
+    """Compute the gradient of avg_pool3d."""
     return _avg_pool_backward(3, gradient, x, *window)
 
 
 def _adaptive_matrix(size: int, pooled: int, like: Tensor) -> Tensor:
-    """(pooled, size): row i averages the elements that adaptive pooling gives to output i."""
+    """Return a matrix (pooled, size) whose row i averages the elements of output i of an adaptive pool."""
     windows = [_adaptive_window(size, pooled, i) for i in range(pooled)]
     return constant([[1.0 / len(window) if j in window else 0.0 for j in range(size)] for window in windows], like)
 
 
 def adaptive_avg_pool(x: Tensor, output_size: Sequence[int]) -> Tensor:
-    """A plain average pool where the size divides, else one constant matrix product for each dimension."""
+    """Compute a plain average pool if the sizes divide, else one constant matrix product for each dimension."""
     kernel = _even_kernel(x, output_size)
     if kernel is not None and all(k == 1 for k in kernel):
         return x.clone()
@@ -232,7 +243,7 @@ def adaptive_avg_pool(x: Tensor, output_size: Sequence[int]) -> Tensor:
 
 
 def adaptive_avg_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
-    """The transposes of the forward pass."""
+    """Compute the gradient of an adaptive average pool, by the transposes of the forward pass."""
     rank = x.dim() - 2
     kernel = _even_kernel(x, gradient.shape[2:])
     if kernel is not None and all(k == 1 for k in kernel):

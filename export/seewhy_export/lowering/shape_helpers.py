@@ -1,4 +1,4 @@
-"""Helpers of the lowerings for shapes: crop, pad, spread, and linear maps along one dimension."""
+"""Helpers for the lowerings: crop, pad, spread, and linear maps along one dimension."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ aten: Any = torch.ops.aten
 
 
 def expand(values: Sequence[int], count: int) -> list[int]:
-    """ATen lets one number stand for all spatial dimensions."""
+    """Return one value per spatial dimension, for which ATen accepts a single number."""
     return list(values) * count if len(values) == 1 else list(values)
 
 
 def pad(x: Tensor, padding: Sequence[int]) -> Tensor:
-    """Zeros at the ends of the trailing dimensions, last dimension first as in ATen; negative numbers cut."""
+    """Pad the trailing dimensions with zeros, last dimension first as in ATen; negative numbers cut."""
     padded: Tensor = aten.constant_pad_nd.default(x, padding, 0.0)
     return padded
 
 
 def pad_ends(x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
-    """The same with one number for each trailing dimension, first dimension first."""
+    """Pad with zeros, with one number before and after for each trailing dimension, first dimension first."""
     ends = list(zip(reversed(before), reversed(after), strict=True))
     return pad(x, [size for pair in ends for size in pair]) if any(before) or any(after) else x
 
 
 def fit(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Cut or zero-pad the trailing dimensions at their ends, to `sizes`."""
+    """Cut or zero-pad the trailing dimensions at their ends to `sizes`."""
     missing = [wanted - size for size, wanted in zip(x.shape[-len(sizes) :], sizes, strict=True)]
     return pad_ends(x, [0] * len(sizes), missing)
 
 
 def put_zeros_between(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """Spread the trailing dimensions: element i goes to i * stride, zeros between and behind."""
+    """Move element i of the trailing dimensions to i * stride, with zeros between and after."""
     if all(s == 1 for s in stride):
         return x
     lead = list(x.shape[: -len(stride)])
@@ -48,12 +48,12 @@ def put_zeros_between(x: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def constant(values: Any, like: Tensor) -> Tensor:
-    """Nested lists of numbers as a tensor of the same dtype and device."""
+    """Convert nested lists of numbers to a tensor with the dtype and device of `like`."""
     return torch.tensor(values, dtype=like.dtype, device=like.device)
 
 
 def apply_along(x: Tensor, matrix: Tensor, dimension: int) -> Tensor:
-    """A linear map (new, old) along one of the trailing dimensions, which is given as a negative number."""
+    """Apply a matrix (new size, old size) along a trailing dimension, given as a negative number."""
     if dimension == -1:
         return x @ matrix.t()
     shape = list(x.shape)

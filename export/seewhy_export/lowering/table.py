@@ -1,8 +1,8 @@
-"""Operators that ONNX cannot express, written in operators that it can.
+"""Table of lowerings: replacements of operators that ONNX cannot express.
 
-One table: ATen operator -> function of the same arguments. Most are backward operators. The trace of the joint graph
-takes it as its decomposition table, so the graph holds forward operators alone. Each function is exact algebra: in
-float64 it agrees with PyTorch's kernel to rounding.
+The table maps an ATen operator to a function of the same arguments. Most are backward operators. The trace of the joint
+graph uses it as its decomposition table, so the graph holds only forward operators. Each function is exact algebra: in
+float64 it agrees with PyTorch's kernel up to rounding.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ IN_PLACE_LEFTOVERS: dict[Any, Callable[..., Any]] = {
     aten.copy.default: padding_and_unfold.copy,
     aten.new_empty_strided.default: padding_and_unfold.new_empty_strided,
 }
-"""What becomes of writing into views, where it is taken out of a graph."""
+"""Lowerings of the operators by which functionalization replaces writes into views."""
 
 
-# Forward operators that have no ONNX form, and a decomposition by PyTorch; backward passes are full of `rsub`. Without
-# this, torch.onnx would trace the whole graph again to take them apart, which takes longer than all the rest.
+# Forward operators without an ONNX form that PyTorch can decompose; `rsub` is frequent in backward passes. Otherwise
+# torch.onnx would trace the whole graph again to decompose them, which takes longer than all other steps.
 _WITHOUT_ONNX_FORM = {
     f"aten::{name}"
     for name in (
@@ -79,14 +79,14 @@ _WITHOUT_ONNX_FORM = {
 
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
-    """Our lowerings, and PyTorch's own for every other backward operator that it has one for.
+    """Return our lowerings, and PyTorch's own decompositions of all other backward operators.
 
-    PyTorch's decompositions of what ONNX has as operators stay out: batch norm, GELU and the like.
+    PyTorch's decompositions of operators that ONNX has, such as batch norm and GELU, are left out.
     """
 
     def is_needed(target: Any) -> bool:
         name = target.name().partition(".")[0]
         return "backward" in name or name in _WITHOUT_ONNX_FORM
 
-    theirs = {target: f for target, f in core_aten_decompositions().items() if is_needed(target)}
-    return {**theirs, **LOWERINGS}
+    pytorchs = {target: f for target, f in core_aten_decompositions().items() if is_needed(target)}
+    return {**pytorchs, **LOWERINGS}

@@ -21,12 +21,12 @@ GRADCAM = ("logits", "activations", "gradients")
 GUIDED = ("logits", "guided_gradients")
 # Channels are multiples of 16 in these, so that the counts are the same with and without AVX-512.
 BOUNDS = {
-    # One way out of the blocks for each output that is a map, and the head's row into them.
+    # Each output that is a map leaves the blocks once, and the head's row enters them.
     ("resnet18", GRADCAM): {"ReorderInput": 1, "ReorderOutput": 2, "ConvTranspose": 0},
     # The stem's pool and gradient, the strided blocks' three residual paths, and four phases for each of their
     # convolutions.
     ("resnet18", GUIDED): {"ReorderInput": 13, "ReorderOutput": 23, "ConvTranspose": 7},
-    # In and out at each of the five pools, whose winners onnxruntime finds outside of the blocks only.
+    # Each of the five pools leaves and enters the blocks, since onnxruntime finds winners only outside of them.
     ("vgg11", GUIDED): {"ReorderInput": 9, "ReorderOutput": 10, "ConvTranspose": 0},
 }
 

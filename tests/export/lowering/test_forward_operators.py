@@ -19,7 +19,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def case(operator: Any, inputs: list[Tensor], *more: Any, name: str = "", **named: Any) -> Any:
-    """An operator; the tensors that gradients are taken of; and what follows them."""
+    """Return a test case: operator, tensors that gradients are taken of, further arguments."""
     return pytest.param(operator, inputs, more, named, id=f"{operator} {name}".strip())
 
 
@@ -111,13 +111,13 @@ def test_every_lowering_has_a_case() -> None:
 def value_and_gradients(operator: Callable[..., Tensor], inputs: list[Tensor], more: Any, named: Any) -> list[Tensor]:
     leaves = [x.clone().requires_grad_(True) for x in inputs]
     value = operator(*leaves, *more, **named)
-    # Not a sum, whose gradient is the same everywhere.
+    # The gradient of a plain sum would be the same everywhere.
     gradients = torch.autograd.grad((value * draw(*value.shape, seed=9)).sum(), leaves, allow_unused=True)
     return [value, *(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True))]
 
 
 @pytest.mark.parametrize(("operator", "inputs", "more", "named"), CASES)
-def test_as_pytorch_does(operator: Any, inputs: list[Tensor], more: Any, named: Any) -> None:
+def test_values_and_gradients_equal_pytorchs(operator: Any, inputs: list[Tensor], more: Any, named: Any) -> None:
     ours = value_and_gradients(FORWARD_LOWERINGS[operator], inputs, more, named)
     theirs = value_and_gradients(operator, inputs, more, named)
     for one, other in zip(ours, theirs, strict=True):
@@ -129,11 +129,11 @@ def test_as_pytorch_does(operator: Any, inputs: list[Tensor], more: Any, named: 
 @pytest.mark.parametrize(
     ("operator", "arguments", "words"),
     [
-        (aten.rrelu.default, [draw(3), 0.1, 0.3, True], "at random"),
+        (aten.rrelu.default, [draw(3), 0.1, 0.3, True], "random slopes"),
         (aten.index.Tensor, [draw(3), [draw(3) > 0]], "indexing by a mask"),
         (aten.grid_sampler.default, [draw(1, 1, 2, 2, 2), draw(1, 2, 2, 2, 3), 0, 0, True], "volumes"),
     ],
 )
-def test_what_there_is_no_graph_for(operator: Any, arguments: list[Any], words: str) -> None:
+def test_cases_without_a_graph_are_refused(operator: Any, arguments: list[Any], words: str) -> None:
     with pytest.raises(NotImplementedError, match=words):
         FORWARD_LOWERINGS[operator](*arguments)

@@ -1,8 +1,7 @@
-"""Tests of `seewhy_export.lowering.table`: each lowering against its operator and against mutants of itself.
+"""Tests of `seewhy_export.lowering.table`: each lowering equals its operator, and mutants of it do not.
 
-All compute in float64. The algebra is exact, so only the order of summation may differ: by at most
-1e-12 of the largest value. A mutant is the source of a rule with a sign, a tap or a bound changed. A property
-that does not fail for the mutant tests nothing.
+All compute in float64. The algebra is exact, so only the order of summation may differ, by at most 1e-12 of the largest
+value. A mutant is a lowering whose source has a changed sign, tap or bound. A test that no mutant fails tests nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, LOWERINGS
 aten = torch.ops.aten
 Draw = Callable[[st.SearchStrategy], Any]
 Arguments = Callable[[Draw], tuple]
-"""Draws an operator's arguments, with a dict of those that need names at the end."""
+"""Function that draws an operator's arguments; a dict at the end holds keyword arguments."""
 TABLE = {**LOWERINGS, aten.copy.default: IN_PLACE_LEFTOVERS[aten.copy.default]}
 
 quiet = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -40,7 +39,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
-    """Equal to rounding; of what is None in ours, nothing is asked."""
+    """Assert equality up to rounding, except for results that are None in ours."""
     if isinstance(ours, tuple):
         for one, other in zip(ours, theirs, strict=True):
             assert_same(one, other)
@@ -55,19 +54,19 @@ def numbers(draw: Draw, count: int, low: int, high: int) -> list[int]:
 
 
 def lead(draw: Draw) -> list[int]:
-    """A batch and channels, or channels alone."""
+    """Draw leading sizes: batch and channels, or channels alone."""
     return draw(st.sampled_from([[2, 3], [1, 1], [3]]))
 
 
 def computed(operator: Any, *arguments: Any, **options: Any) -> Any:
-    """What the operator gives; cases that PyTorch refuses, as where a window is larger than the map, are left out."""
+    """Return the operator's result, skipping cases that PyTorch refuses, such as windows larger than the map."""
     try:
         return operator(*arguments, **options)
     except RuntimeError:
         assume(False)
 
 
-# The arguments that each rule is tried on.
+# Arguments of each lowering.
 
 
 def convolution_backward(draw: Draw) -> tuple:
@@ -78,12 +77,12 @@ def convolution_backward(draw: Draw) -> tuple:
     padding = numbers(draw, rank, 0, 4)
     transposed = draw(st.booleans())
     size = numbers(draw, rank, 1, 12 if rank < 3 else 6)
-    # Some cases have ways of their own, and chance alone would hardly meet them.
+    # Some cases have strategies of their own, which chance alone would rarely draw.
     case = draw(st.sampled_from(["any", "any", "stride 1", "1x1", "depthwise", "phases"]))
     stride = [1] * rank if case == "stride 1" else stride
     if case == "1x1":
         kernel, padding, transposed = [1] * rank, [0] * rank, False
-        # Eight channels are brought back into blocks.
+        # Eight channels are returned to the blocked layout.
         groups, inside, outside = draw(st.sampled_from([(groups, inside, outside), (1, 8, 8), (2, 16, 8)]))
     if case in ("depthwise", "phases"):
         rank, transposed, dilation, inside = 2, False, [1, 1], 8
@@ -118,11 +117,11 @@ def max_pool_backward(rank: int) -> Arguments:
         padding = [draw(st.integers(0, k // 2)) for k in kernel]
         size = numbers(draw, rank, 1, 12 if rank == 2 else 6)
         assume(all(s + 2 * p >= d * (k - 1) + 1 for s, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
-        # Few values, so that ties are the rule.
+        # With few different values, ties are frequent.
         x = random(*lead(draw), *size).round()
         window = (kernel, stride, padding, dilation, draw(st.booleans()))
         out, indices = computed(forward, x, *window)
-        # A dilated window can miss the map altogether; PyTorch's backward then writes outside of its memory.
+        # A dilated window can miss the map entirely; PyTorch's backward pass then writes outside of its memory.
         assume(bool(out.isfinite().all()) and out.numel() > 0)
         return random(*out.shape, seed=1), x, *window, indices
 
@@ -247,8 +246,8 @@ ARGUMENTS: dict[Any, Arguments] = {
     aten.copy.default: copy,
 }
 
-# (what stands in the rule's source file, what stands in the mutant's).
 Mutation = tuple[str, str]
+"""Text in the lowering's source file, and the text that replaces it in the mutant's."""
 ADDED = ("empty.scatter_add(1", "empty.scatter(1")
 WINNERS = ("return empty.scatter_add", "return -empty.scatter_add")
 ONE_FEWER = ("end = min(start + kernel, size + padding)", "end = min(start + kernel - 1, size + padding)")
@@ -291,9 +290,9 @@ MUTATIONS: dict[Any, list[Mutation]] = {
         ("split.transpose(1, 2)", "split"),
         ("(g - 1) * s - 2 * p + r + 1", "(g - 1) * s - 2 * p + r"),
         ("return fit(direct, sizes), None, None", "return direct, None, None"),
-        ("way.gradient), way.stride, way.sizes", "way.gradient), way.stride[::-1], way.sizes"),
+        ("conv.gradient), conv.stride, conv.sizes", "conv.gradient), conv.stride[::-1], conv.sizes"),
         ("size - r + 2 * p for size", "size - r + p for size"),
-        ("way.gradient, way.stride, sizes", "way.gradient, way.stride[::-1], sizes"),
+        ("conv.gradient, conv.stride, sizes", "conv.gradient, conv.stride[::-1], sizes"),
         ("range(first, kernel, 2))[::-1]", "range(first, kernel, 2))"),
         ("(parity + padding) % 2, ", "parity, "),
         ("len(taps) - 1 - shift", "len(taps) - 1"),
@@ -302,7 +301,7 @@ MUTATIONS: dict[Any, list[Mutation]] = {
             "[row.before, row.after, column.before, column.after]",
         ),
         ("reshape([4, 1, 2, 2])", "reshape([4, 1, 2, 2]).transpose(2, 3)"),
-        ("way.dilation, True, missing, way.groups\n    )", "way.dilation, True, missing, way.groups\n    ) * -1"),
+        ("conv.dilation, True, missing, conv.groups\n    )", "conv.dilation, True, missing, conv.groups\n    ) * -1"),
     ],
     aten.native_batch_norm_backward.default: [
         ("torch.rsqrt(running_var + eps)", "torch.rsqrt(running_var)"),
@@ -316,7 +315,7 @@ MUTATIONS: dict[Any, list[Mutation]] = {
         *WINDOW,
         ("r * width + c", "c * width + r"),
         ("w + w[-1:] *", "w[::-1] + w[-1:] *"),
-        ("places.flatten()[winner + offsets]", "places.flatten()[winner]"),
+        ("positions.flatten()[winner + offsets]", "positions.flatten()[winner]"),
     ],
     aten.avg_pool2d.default: [*COUNTS, *POOLED],
     aten.avg_pool3d.default: [*COUNTS, *POOLED],
@@ -339,10 +338,10 @@ MUTATIONS: dict[Any, list[Mutation]] = {
 
 
 def mutant(function: Callable[..., Any], mutation: Mutation) -> Callable[..., Any]:
-    """The same function, from its module's source with a change."""
+    """Return the same function, compiled from its module's changed source."""
     original = sys.modules[function.__module__]
     source, (old, new) = inspect.getsource(original), mutation
-    assert old in source, f"{old!r} stands no longer in {original.__name__}"
+    assert old in source, f"{old!r} is not in the source of {original.__name__}"
     module = types.ModuleType(original.__name__)
     module.__package__ = original.__package__
     exec(compile(source.replace(old, new), f"<mutant of {original.__name__}>", "exec"), module.__dict__)
@@ -354,11 +353,11 @@ def check(function: Callable[..., Any], target: Any, data: st.DataObject) -> Non
     options = arguments[-1] if isinstance(arguments[-1], dict) else {}
     arguments = arguments[: len(arguments) - bool(options)]
     ours = function(*arguments, **options)
-    assume(ours is not NotImplemented)  # ONNX's own operator does
+    assume(ours is not NotImplemented)  # ONNX's own operator is enough
     assert_same(ours, computed(target, *arguments, **options))
 
 
-def test_every_rule_is_tested_and_has_mutants() -> None:
+def test_every_lowering_is_tested_and_has_mutants() -> None:
     assert set(ARGUMENTS) == set(MUTATIONS) == set(TABLE)
     assert all(MUTATIONS.values())
 
@@ -366,7 +365,7 @@ def test_every_rule_is_tested_and_has_mutants() -> None:
 @pytest.mark.parametrize("target", TABLE, ids=str)
 @many
 @given(data=st.data())
-def test_agrees_with_pytorch(target: Any, data: st.DataObject) -> None:
+def test_a_lowering_agrees_with_pytorch(target: Any, data: st.DataObject) -> None:
     check(TABLE[target], target, data)
 
 
@@ -383,7 +382,7 @@ def test_a_mutant_fails(target: Any, mutation: Mutation) -> None:
     def run(data: st.DataObject) -> None:
         check(wrong, target, data)
 
-    # A mutant may also ask PyTorch for what cannot be.
+    # A mutant may also pass invalid arguments to PyTorch.
     with pytest.raises((AssertionError, RuntimeError, ZeroDivisionError)):
         run()
 

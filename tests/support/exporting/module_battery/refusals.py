@@ -67,10 +67,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         part(lambda x: torch.cdist(x.flatten(2), x.flatten(2)[:, :3])),
         r"aten._cdist_forward.default in branches.0.part \(Function\) has no ONNX form",
     ),
-    "FFT": (part(lambda x: torch.fft.rfft2(x).abs()), r"aten._fft_r2c.default in branches.0.part .* gives complex"),
+    "FFT": (part(lambda x: torch.fft.rfft2(x).abs()), r"aten._fft_r2c.default in branches.0.part .* returns complex"),
     "complex numbers": (
         part(lambda x: torch.view_as_real(torch.complex(x, x * 2) ** 2)[..., 0]),
-        r"aten.complex.default in branches.0.part \(Function\) gives complex numbers",
+        r"aten.complex.default in branches.0.part \(Function\) returns complex numbers",
     ),
     "determinant": (
         part(lambda x: torch.linalg.det(x[:, :, :3, :3])[:, :, None]),
