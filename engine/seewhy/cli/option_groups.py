@@ -10,8 +10,8 @@ Use it as the `cls` of a command:
     @click.option("-o", "--output", ...)
     ...
 
-`seewhy explain --help` then prints a section for each group, in the order of the mapping, a last section with the
-options that no group names (at least `--help`), and the examples:
+`seewhy explain --help` then prints a section for each group, in the order of the mapping, and a last section with the
+options that no group names (at least `--help`):
 
     Input:
       --list FILE  ...
@@ -22,12 +22,8 @@ options that no group names (at least `--help`), and the examples:
     Other options:
       -h, --help  ...
 
-    Examples:
-      Explain every image in a folder:
-        seewhy explain model.onnx photos/ -o results
-
-A subclass can print more below the options, but above the examples: it overrides `format_epilog`, writes its own
-sections, and then calls `super().format_epilog`.
+The examples follow. A subclass can print more between the options and the examples: it overrides `format_epilog`, writes
+its own sections, and then calls `super().format_epilog`.
 """
 
 from __future__ import annotations

@@ -107,9 +107,8 @@ def eigencam(values: Values, context: RuleContext) -> Floats:
     """
     activations = values[ACTIVATIONS]
     maps = np.empty((len(activations), *activations.shape[2:]), np.float32)
-    for image, result in zip(
-        activations, maps, strict=True
-    ):  # one image at a time, because a float64 copy of a batch may be large
+    # Convert one image at a time, because a float64 copy of a batch may be large.
+    for image, result in zip(activations, maps, strict=True):
         result[...] = _first_component(image.reshape(len(image), -1).astype(np.float64)).reshape(result.shape)
     return maps
 

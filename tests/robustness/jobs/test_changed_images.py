@@ -126,7 +126,9 @@ def test_results_of_images_that_the_job_is_not_given_stay(
     if form == "png":
         assert said[-1] == "images that are explained again: 1" and len(lines(out)) == 6
     else:
-        assert said[-1] == ("images that are not explained again, because they or others of their shard are not given: 1")
+        assert said[-1] == (
+            "images that are not explained again, because they or others of their shard are not given: 1"
+        )
         assert {name: contents(out)[name] for name in before if name != "run.json"} == {
             name: content for name, content in before.items() if name != "run.json"
         }
