@@ -31,7 +31,7 @@ import onnxruntime
 from seewhy import Explainer, Settings, __version__, explain_folder
 from seewhy.bulk.commit import ShardWriter
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.ray.worker import Worker, input_tables, outcomes
+from seewhy.ray.worker import Worker, input_tables, read_outcomes
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.output_folder import Folder
 from seewhy.tables.shard_files import ShardInfo
@@ -67,7 +67,7 @@ def folder_rate(explainer: Explainer, place: Path, settings: Settings, images: i
 class _Direct(Worker):
     """Without the actor that counts how often workers died."""
 
-    def _counted(self, batch: Any) -> Any:
+    def _explain_counted(self, batch: Any) -> Any:
         return super(Worker, self).__call__(batch)
 
 
@@ -86,7 +86,7 @@ def driver_rate(model: Path, place: Path, method: str, images: int, rounds: int)
         shards = ShardWriter(folder, manifest, "parquet", 1000, about)
         for number in range(times):
             for answer in answers:
-                for _, outcome in outcomes(answer):
+                for _, outcome in read_outcomes(answer):
                     outcome.record["id"] = str(number)
                     shards.add(outcome)
         shards.flush()

@@ -99,7 +99,7 @@ def _run(
     from seewhy.ray import cluster_job
 
     cluster_job.check(settings)
-    workers = cluster_job.WorkerPlan(ray_workers, threads, cluster_job.asks_for_gpu(providers))
+    workers = cluster_job.WorkerPlan(ray_workers, threads, cluster_job.needs_gpu(providers))
     with cluster_job.connected(ray_address):
         request = cluster_job.resolve_ray_job(model, settings, verify=not no_verify)
         inputs = Inputs(paths, folder, lists)

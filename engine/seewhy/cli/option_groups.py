@@ -10,18 +10,18 @@ Use it as the `cls` of a command:
     @click.option("-o", "--output", ...)
     ...
 
-`--help` then prints a section for each group, in the order of the mapping, and a last section "Other options" with the
-options that no group names (at least `--help`). The examples follow:
+`seewhy explain --help` then prints a section for each group, in the order of the mapping, and a last section with the
+options that no group names (at least `--help`):
 
     Input:
       --list FILE  File that lists the images.
       --size SIZE  Input size in pixels.
 
     Other options:
-      -h, --help  Show this message and exit.
+      -h, --help  ...
 
-A subclass can print more below the options, but above the examples: it overrides `format_epilog`, writes its own
-sections, and then calls `super().format_epilog`.
+The examples follow. A subclass can print more between the options and the examples: it overrides `format_epilog`, writes
+its own sections, and then calls `super().format_epilog`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Lists of images: from files, folders, patterns, list files and archives."""
+"""Images of a job, from files, folders, patterns, lists and archives."""

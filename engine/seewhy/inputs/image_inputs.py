@@ -1,4 +1,4 @@
-"""List the images of files, folders, patterns, lists and tar archives, each once and in a fixed order."""
+"""Images of files, folders, patterns, lists and tar archives, each listed once and in a fixed order."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from seewhy.inputs.image_listing import ListedImage, check_encoding, match_patte
 from seewhy.inputs.image_lists import read_list
 from seewhy.targets.class_targets import Target, read_target
 
-# `place` sorts the images of one argument by the components of their paths. `real` is the resolved path, which finds
-# images that are named twice. `id` and `target` hold the bytes of the list, which need not be UTF-8.
+# `place` sorts the images of one argument by the components of their paths. `real` is the path with links resolved; it
+# identifies images that are given twice. `id` and `target` are bytes, because a list may not be UTF-8.
 _SCHEMA = """
 CREATE TABLE inputs (
     argument INTEGER, place BLOB, path BLOB, relative BLOB, real BLOB, id BLOB, target BLOB, is_tar INTEGER, error BLOB,
@@ -39,41 +39,48 @@ class ImageInput:
     """An image to explain."""
 
     path: str
-    """What it is called: a file's path, or TAR#MEMBER."""
+    """Name of the image: the path of the file, or TAR#MEMBER."""
     id: str | None = None
-    """The list's own name for it."""
+    """Identifier that the list gives for the image, or None."""
     target: Target | None = None
-    """The class that the list asks for."""
+    """Target that the list gives for the image, or None."""
     content: bytes | None = None
-    """Of a member of a tar archive."""
+    """Content of a member of a tar archive; None for a file."""
     error: SeewhyError | None = None
-    """Why it cannot be read, where that is known already."""
+    """Why the image cannot be read, if that is already known."""
     stamp: FileStamp | None = None
-    """Stamp of the file, or of the archive that it is a member of, from before it was read. None for a file that was
-    not read yet."""
+    """Stamp of the file, or of the archive of a member, taken before it was read; None for a file that was not read
+    yet."""
     archive: str | None = None
-    """Path of the archive that it is a member of."""
+    """Path of the archive of a member; None for a file."""
     relative_path: PurePath = _NO_PATH
-    """Path that its results are named after, below the folder or the archive that was given."""
+    """Path relative to the folder or archive that was given. Results are named after it."""
 
     @property
     def key(self) -> tuple[str, str | None, Target | None]:
-        """What tells it from all others."""
+        """Key that is unique among all images of a job."""
         return self.path, self.id, self.target
 
     @property
     def file_name(self) -> str:
-        """Its file's own name."""
+        """Name of the file without its folder."""
         return self.path.rpartition("/")[2]
 
     @property
     def image(self) -> Path | EncodedImage:
-        """What `Explainer.explain` takes."""
+        """Image as `Explainer.explain` takes it."""
         return Path(self.path) if self.content is None else EncodedImage(self.path, self.content)
 
 
 class Inputs:
-    """The images of all arguments. They are listed when this is made, and kept on disk."""
+    """The images of all arguments.
+
+    They are listed when the object is created, and kept in a temporary database on the disk, so that millions of images
+    need little memory.
+
+    Attributes:
+        relative: Whether some paths are relative to the current folder.
+    """
 
     def __init__(
         self,
@@ -84,16 +91,17 @@ class Inputs:
         """List all images.
 
         Args:
-            paths: image files, folders (all images below, sorted), patterns such as `photos/**/*.jpg`, and tar
-                archives. What lies in the output folder is left out where that is inside one of these.
-            folder: the output folder.
-            lists: text files of one path a line, or CSV files with a column `path` and, if need be, `target` and `id`;
-                `-` is standard input. Relative paths start at the current folder.
+            paths: Image files, folders (all images below them, sorted), patterns such as `photos/**/*.jpg`, and tar
+                archives. Files in the output folder are skipped.
+            folder: The output folder.
+            lists: Text files with one path per line, or CSV files with a column `path` and optional columns `target`
+                and `id`; `-` is standard input. Relative paths start at the current folder.
 
         Raises:
-            ImageError: a folder or a pattern holds no images, a folder cannot be listed, or a list cannot be read.
-            OutputError: the output folder is an input folder too, or results would lie in one, so that they would
-                become inputs; it is no name that a folder can have; or the list of images does not fit on the disk.
+            ImageError: If no images are given, a folder or pattern has no images, a folder cannot be listed, or a list
+                cannot be read.
+            OutputError: If the output folder is also an input folder, results would be written into an input folder,
+                the output folder has an impossible name, or the disk has no room for the list of images.
         """
         self._store = temporary(_SCHEMA)
         self._out = _resolved(folder)
@@ -106,8 +114,8 @@ class Inputs:
                 self._insert(argument, (read_entry(number, entry) for number, entry in enumerate(read_list(path))))
             self._store.execute("COMMIT")
             self._check_roots()
-            self._count, self._tars = self._one("SELECT count(*), ifnull(sum(is_tar), 0) FROM inputs")
-            self.relative = bool(self._one("SELECT count(*) FROM inputs WHERE substr(path, 1, 1) != X'2F'")[0])
+            self._count, self._tars = self._fetch_one("SELECT count(*), ifnull(sum(is_tar), 0) FROM inputs")
+            self.relative = bool(self._fetch_one("SELECT count(*) FROM inputs WHERE substr(path, 1, 1) != X'2F'")[0])
         except sqlite3.OperationalError as error:
             raise explained(error) from None
         if not self._count:
@@ -115,20 +123,23 @@ class Inputs:
 
     @property
     def total(self) -> int | None:
-        """How many images there are; None where archives are among them, which are not read ahead."""
+        """Number of images; None if there are archives, because their members are not counted in advance."""
         return None if self._tars else self._count
 
     def inside(self, folder: str | os.PathLike[str]) -> Iterator[Path]:
-        """The files among them that lie below a folder, links followed."""
+        """Yield the real paths of the image files that are below a folder, after links are resolved."""
         root = os.fsencode(os.path.realpath(folder)) + b"/"
         for (real,) in self._store.execute("SELECT real FROM inputs WHERE substr(real, 1, ?) = ?", (len(root), root)):
             yield Path(os.fsdecode(real))
 
     def __iter__(self) -> Iterator[ImageInput]:
-        """Read the images' names, and archives, in order. Threads may take turns; there is one iteration at a time."""
+        """Yield the images in order, and read the archives.
+
+        Several threads may take turns in one iteration, but only one iteration may run at a time.
+        """
         try:
             self._store.execute("DELETE FROM members")
-            # A file may be called as a member of an archive is here.
+            # A file may have the same name as a member of an archive, TAR#MEMBER.
             self._store.execute(
                 "INSERT INTO members SELECT DISTINCT path, 1 FROM inputs WHERE instr(path, X'23') AND NOT is_tar"
             )
@@ -142,7 +153,7 @@ class Inputs:
             raise explained(error) from None
 
     def files(self) -> Iterator[ImageInput]:
-        """Yield the images that are files of their own, without their relative paths."""
+        """Yield the images that are not members of archives, without their relative paths."""
         columns = "SELECT path, id, target FROM inputs WHERE NOT is_tar"
         for path, identity, target in self._store.execute(columns):
             yield _input(path, identity, target)
@@ -153,7 +164,7 @@ class Inputs:
             yield os.fsdecode(path)
 
     def relative_paths(self) -> Iterator[PurePath]:
-        """Yield the paths that results are named after, of images that are files of their own, in order."""
+        """Yield the relative paths of the images that are not members of archives, in order."""
         for (relative,) in self._store.execute("SELECT relative FROM inputs WHERE NOT is_tar ORDER BY argument, place"):
             yield PurePath(os.fsdecode(relative))
 
@@ -161,8 +172,8 @@ class Inputs:
         folder = PurePath(tar_archives.stem(archive))
         stamp = file_stamp(archive)
         for member in tar_archives.members(archive):
-            path = self._called(archive if member.name is None else f"{archive}#{member.name}")
-            # An absolute name would drop the archive's folder.
+            path = self._unique_path(archive if member.name is None else f"{archive}#{member.name}")
+            # Joining an absolute name would drop the folder of the archive.
             relative = folder / ((member.name or "").lstrip("/") or "archive")
             yield ImageInput(
                 path,
@@ -173,8 +184,8 @@ class Inputs:
                 relative_path=relative,
             )
 
-    def _called(self, path: str) -> str:
-        """The path, or PATH (2) and so on, which nothing before was called: an archive may hold a name twice."""
+    def _unique_path(self, path: str) -> str:
+        """Return the path of a member, or PATH (2), PATH (3) ... if it is taken: an archive may hold a name twice."""
         key = os.fsencode(path)
         found = self._store.execute("SELECT count FROM members WHERE path = ?", (key,)).fetchone()
         count, name = (1, path) if found is None else (found[0] + 1, "")
@@ -187,9 +198,7 @@ class Inputs:
         return name
 
     def _check_roots(self) -> None:
-        """Raises:
-        OutputError: results would lie in an input folder, where the next run would find them.
-        """
+        """Raise an OutputError if results would be written into an input folder and become inputs."""
         for root in self._roots:
             inside = os.fsencode(os.path.relpath(root, self._out)) + b"/"
             row = self._store.execute(
@@ -197,25 +206,26 @@ class Inputs:
             ).fetchone()
             if row is not None:
                 raise OutputError(
-                    f"{root}: results would lie in this input folder, below {self._out}; choose another output folder"
+                    f"{root}: results would be written into this input folder; choose another output folder than "
+                    f"{self._out}"
                 )
 
-    def _one(self, query: str) -> tuple[int, ...]:
+    def _fetch_one(self, query: str) -> tuple[int, ...]:
         row: tuple[int, ...] = self._store.execute(query).fetchone()
         return row
 
     def _add(self, argument: int, path: str) -> None:
         check_encoding(ListedImage(b"", path, "", ""))
         if not path:
-            raise ImageError("'' is not a name that a file can have")
+            raise ImageError("'' is not a valid file name")
         if len(os.fsencode(path)) > LONGEST_TEXT:
             size = len(os.fsencode(path))
-            raise ImageError(f"{short(path)}: this path has {size} bytes, and {LONGEST_TEXT} are the most")
+            raise ImageError(f"{short(path)}: the path has {size} bytes; the maximum is {LONGEST_TEXT}")
         if os.path.isdir(path):
             real = Path(os.path.realpath(path))
             if real == self._out:
                 raise OutputError(
-                    f"{self._out}: the output folder is an input folder too; choose another output folder"
+                    f"{self._out}: the output folder is also an input folder; choose another output folder"
                 )
             if real.is_relative_to(self._out):
                 self._roots.append(str(real))
@@ -227,12 +237,15 @@ class Inputs:
         else:
             self._insert(argument, [ListedImage(b"", path, os.path.basename(path), real_path(path))])
 
-    def _insert(self, argument: int, rows: Iterable[ListedImage], none: str | None = None) -> None:
-        """Add rows. Of those that name the same image the first stays: first in order, not in time."""
+    def _insert(self, argument: int, rows: Iterable[ListedImage], empty: str | None = None) -> None:
+        """Add rows; fail with the message `empty` if there are none.
+
+        If several rows name the same image, the one that comes first in the order of the arguments is kept.
+        """
         count = 0
         for count, row in enumerate(rows, 1):  # noqa: B007
             check_encoding(row)
-            # Different numbers may be the same class: 3 and 03.
+            # Different texts may mean the same class, such as 3 and 03.
             target = None if row.target is None else os.fsencode(str(read_target(row.target)))
             named = (None if row.id is None else os.fsencode(row.id), target)
             found = self._store.execute(
@@ -248,23 +261,25 @@ class Inputs:
             self._store.execute(
                 "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *named, row.is_tar, error)
             )
-        if none is not None and not count:
-            raise ImageError(none)
+        if empty is not None and not count:
+            raise ImageError(empty)
 
 
 def _input(path: bytes, identity: bytes | None, target: bytes | None, error: bytes | None = None) -> ImageInput:
-    """Return the input for a file's row of the table."""
-    asked = None if target is None else read_target(os.fsdecode(target))
-    failed = None if error is None else ImageError(os.fsdecode(error))
-    called = None if identity is None else os.fsdecode(identity)
-    return ImageInput(os.fsdecode(path), id=called, target=asked, error=failed)
+    """Return the input for a row of the table."""
+    return ImageInput(
+        os.fsdecode(path),
+        id=None if identity is None else os.fsdecode(identity),
+        target=None if target is None else read_target(os.fsdecode(target)),
+        error=None if error is None else ImageError(os.fsdecode(error)),
+    )
 
 
 def _resolved(folder: str | os.PathLike[str]) -> Path:
-    if not os.fspath(folder):  # the current folder, to `realpath`
-        raise OutputError("the name of the output folder is empty; name a folder (an unset variable is empty, too)")
+    if not os.fspath(folder):  # `realpath` would return the current folder
+        raise OutputError("the name of the output folder is empty; is a variable not set?")
     try:
         return Path(os.path.realpath(folder))
-    except (OSError, ValueError) as error:  # the current folder is gone; a zero in the name
+    except (OSError, ValueError) as error:  # the current folder was deleted, or the name has a null character
         reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(f"{short(os.fspath(folder))}: cannot be an output folder: {reason}") from None

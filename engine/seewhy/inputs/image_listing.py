@@ -1,4 +1,4 @@
-"""List the images of a folder, a pattern or a list as rows for the table of inputs."""
+"""List the images of a folder, a pattern or a list as rows of the table of inputs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,38 @@ from seewhy.inputs.image_lists import ListEntry
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image or a tar archive, as the table of inputs holds it."""
+    """An image or a tar archive, as a row of the table of inputs."""
 
     sort_key: bytes
     """Sort key among the images of one argument."""
     path: str
-    """Path of the file, as the manifest calls it."""
+    """Path of the file, as it is written to the manifest."""
     relative_path: str
-    """Path from which the names of the results are made."""
+    """Path that the results are named after."""
     real: str
-    """Path of the file itself, with links resolved. It tells whether two rows name the same image."""
+    """Path of the file with links resolved. Rows with the same one name the same image."""
     id: str | None = None
+    """Identifier that the list gives for the image."""
     target: str | None = None
+    """Target that the list gives for the image, as text."""
     is_tar: bool = False
+    """Whether the file is read as an archive."""
     error: str | None = None
-    """Why it cannot be read, where that is known already."""
+    """Why the file cannot be read, if that is already known."""
 
 
 def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
     """List every image below a folder, in no particular order.
 
-    Links to folders are not followed, since they could lead in circles. A folder whose path is too long for the system
-    is one row with an error.
+    Links to folders are not followed, because they could form a loop. A folder whose path is too long for the system
+    becomes one row with an error.
 
     Args:
         root: Path of the folder.
-        avoid: Real path of the output folder, which is left out.
+        avoid: Real path of the output folder, which is skipped.
+
+    Yields:
+        The images.
 
     Raises:
         ImageError: If a folder cannot be listed.
@@ -61,7 +67,7 @@ def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
                     if entry.is_dir(follow_symlinks=False):
                         if own != str(avoid):
                             waiting.append(relative)
-                    elif _is_image(entry.name) and not os.path.isdir(entry.path):  # False for a link in circles, too
+                    elif _is_image(entry.name) and not os.path.isdir(entry.path):  # a loop of links is no folder
                         path = os.path.join(root, relative)
                         yield ListedImage(
                             _place(relative), path, relative, real_path(own) if entry.is_symlink() else own
@@ -75,17 +81,20 @@ def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
 def match_pattern(pattern: str, avoid: Path) -> Iterator[ListedImage]:
     """List every image and tar archive that matches a pattern, in no particular order.
 
-    Names of results start behind the last folder of the pattern that has no wildcard. A folder whose path is too long
-    for the system is one row with an error.
+    Results are named after the path below the folders without wildcards at the start of the pattern. A folder whose
+    path is too long for the system becomes one row with an error.
 
     Args:
         pattern: A pattern such as `photos/**/*.jpg`.
-        avoid: Real path of the output folder, which is left out.
+        avoid: Real path of the output folder, which is skipped.
+
+    Yields:
+        The images and archives.
 
     Raises:
         ImageError: If a folder cannot be listed.
     """
-    base = glob_patterns.fixed_part(pattern)
+    base = glob_patterns.fixed_prefix(pattern)
     try:
         for match in glob_patterns.matches(pattern):
             path = match.path
@@ -104,7 +113,7 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[ListedImage]:
 
 
 def read_entry(number: int, entry: ListEntry) -> ListedImage:
-    """Return the row for the list entry with this number. Archives are read unless the entry has a target or an id."""
+    """Return the row for an entry of a list. An archive is read as an image if the entry has a target or an id."""
     named = entry.target is not None or entry.id is not None
     is_tar = not named and tar_archives.is_tar(entry.path)
     place = number.to_bytes(8, "big")
@@ -112,33 +121,36 @@ def read_entry(number: int, entry: ListEntry) -> ListedImage:
 
 
 def real_path(path: str) -> str:
-    """Return the path with links resolved, or the absolute path where that fails."""
+    """Return the path with links resolved, or the absolute path if that fails."""
     try:
         return os.path.realpath(path)
-    except (OSError, ValueError):  # links in circles, a path that no system takes: reading it says what is wrong
+    except (OSError, ValueError):  # links that form a loop, or an impossible path; reading the file reports the error
         return os.path.abspath(path)
 
 
 def check_encoding(row: ListedImage) -> None:
-    """Validate that this system can have such names: lists are UTF-8, and the system's names may not be.
+    """Validate that the system can encode the names. Lists are UTF-8, but the system's file names may not be.
+
+    Args:
+        row: The row to check.
 
     Raises:
-        ImageError: If it cannot.
+        ImageError: If the system cannot encode a name.
     """
     for text in (row.path, row.id or ""):
         try:
             os.fsencode(text)
         except UnicodeEncodeError:
             encoding = sys.getfilesystemencoding()
-            hint = "" if encoding == "utf-8" else f"; file names are {encoding} here, and UTF-8 with PYTHONUTF8=1"
-            raise ImageError(f"{short(text)!r} is not a name that a file can have{hint}") from None
+            hint = "" if encoding == "utf-8" else f"; file names are {encoding} here; set PYTHONUTF8=1 for UTF-8"
+            raise ImageError(f"{short(text)!r} is not a valid file name{hint}") from None
 
 
 def _too_long(place: bytes, path: str, relative: str, real: str) -> ListedImage:
     """Return the row for a folder that cannot be listed because its path is too long for the system."""
     reason = (
-        f"{path}: the path of this folder has {len(os.fsencode(path))} bytes, too many for this system, so its images "
-        f"are left out; to explain them, change into a folder further down and give a relative path"
+        f"{path}: the path of this folder has {len(os.fsencode(path))} bytes, which is too long for this system, so "
+        f"its images are skipped; to explain them, change into a folder further down and give a relative path"
     )
     return ListedImage(place, path, relative, real, error=reason)
 

@@ -1,4 +1,4 @@
-"""Lists of images in a file: one path a line, or CSV with a target and a name of its own for each."""
+"""Read lists of images: text with one path per line, or CSV with optional targets and identifiers."""
 
 from __future__ import annotations
 
@@ -19,30 +19,39 @@ from seewhy.errors import ImageError
 
 STANDARD_INPUT = "-"
 _PATH, _TARGET, _ID = "path", "target", "id"
-# Longer than any path; a binary file has lines of any length.
-_LONGEST_LINE = 65536
+# Longer than any path. Binary files have lines of any length.
+_MAX_LINE_LENGTH = 65536
 
 
 @dataclass(frozen=True)
 class ListEntry:
-    """One line."""
+    """One image of a list."""
 
     path: str
     target: str | None = None
-    """As it is written; None where there is none."""
+    """Target as it is written in the list, or None."""
     id: str | None = None
+    """Identifier, or None."""
 
 
 def read_list(path: str | os.PathLike[str]) -> Iterator[ListEntry]:
-    """Read a list: CSV where the name ends in .csv, or where the first line of standard input names columns.
+    """Read a list of images.
 
-    Empty lines are left out. File names that are not UTF-8 are taken as they are.
+    The list is CSV if its name ends in .csv, or if the first line of standard input names columns. Empty lines are
+    skipped. File names need not be UTF-8.
+
+    Args:
+        path: Path of the list; `-` is standard input.
+
+    Yields:
+        The images, in order.
 
     Raises:
-        ImageError: the list cannot be read, is a device, holds no image, has no column `path`, or a line without one.
+        ImageError: If the list cannot be read, is a device or holds no image, or if a CSV list has no column `path` or
+            a line without a path.
     """
     if not os.fspath(path):
-        raise ImageError("the name of a list is empty; name a file (an unset variable is empty, too)")
+        raise ImageError("the name of a list is empty; is a variable not set?")
     name = "standard input" if os.fspath(path) == STANDARD_INPUT else os.fspath(path)
     count = 0
     try:
@@ -52,39 +61,40 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[ListEntry]:
                 yield entry
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # a path that no system takes
+    except ValueError as error:  # a null character in the path
         raise ImageError(f"{short(name)}: cannot be read: {error}") from None
     if not count:
         raise ImageError(f"{name}: the list holds no images")
 
 
 def _check_length(entry: ListEntry, where: str) -> None:
-    """Raises:
-    ImageError: a text is longer than any path; every row of a shard would get as much room.
-    """
-    for what, text in ((_PATH, entry.path), (_TARGET, entry.target), (_ID, entry.id)):
+    """Raise an ImageError if a text is too long: every row of a shard would take as much room."""
+    for column, text in ((_PATH, entry.path), (_TARGET, entry.target), (_ID, entry.id)):
         size = len((text or "").encode(errors="surrogateescape"))
         if size > LONGEST_TEXT:
-            raise ImageError(f"{where}: its {what} has {size} bytes, and {LONGEST_TEXT} are the most")
+            raise ImageError(f"{where}: the {column} has {size} bytes; the maximum is {LONGEST_TEXT}")
 
 
 def _open(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[IO[str]]:
     if os.fspath(path) != STANDARD_INPUT:
-        # A list may be a pipe, as of a shell's process substitution. A device may have no end.
+        # A list may be a pipe, for example from a shell's process substitution. A device may be endless.
         mode = os.stat(path).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise ImageError(f"{os.fspath(path)}: a device, not a list; give a file, a pipe, or - for standard input")
+            raise ImageError(
+                f"{os.fspath(path)}: is a device, not a list; give a file, a pipe, or - for standard input"
+            )
         return Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     if sys.stdin is None:
-        raise ImageError("standard input: it is closed; give a list in a file, or pipe one in")
+        raise ImageError("standard input is closed; give a list as a file, or pipe one in")
     return contextlib.nullcontext(
         open(sys.stdin.fileno(), encoding="utf-8-sig", errors="surrogateescape", newline="", closefd=False)
-        if _is_real(sys.stdin)
+        if _has_descriptor(sys.stdin)
         else sys.stdin
     )
 
 
-def _is_real(stream: IO[str]) -> bool:
+def _has_descriptor(stream: IO[str]) -> bool:
+    """Return whether the stream is a real file. In tests and notebooks it is not."""
     try:
         stream.fileno()
     except (OSError, ValueError):
@@ -106,17 +116,17 @@ def _entries(file: IO[str], name: str, is_csv: bool) -> Iterator[ListEntry]:
 
 def _lines(file: IO[str], name: str) -> Iterator[str]:
     number = 0
-    while line := file.readline(_LONGEST_LINE):
+    while line := file.readline(_MAX_LINE_LENGTH):
         number += 1
-        if "\0" in line or (len(line) == _LONGEST_LINE and not line.endswith("\n")):
-            raise ImageError(f"{name}: line {number} is not text; a list holds one path a line")
+        if "\0" in line or (len(line) == _MAX_LINE_LENGTH and not line.endswith("\n")):
+            raise ImageError(f"{name}: line {number} is not text; a list has one path per line")
         yield line
 
 
 def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[ListEntry]:
     if header.count(_PATH) != 1 or header.count(_TARGET) > 1 or header.count(_ID) > 1:
         raise ImageError(
-            f"{name}: the first line must name the columns, one of them path, and perhaps target and id; it names "
+            f"{name}: the first line must name the columns: path, and optionally target and id, each once; it is "
             f"{brief(header)}"
         )
     reader = csv.reader(lines, strict=True)
@@ -128,7 +138,7 @@ def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[ListEn
             if len(row) > len(header) or _PATH not in values:
                 raise ImageError(
                     f"{name}: line {reader.line_num + 1} has {len(row)} values and "
-                    f"{'no path' if _PATH not in values else f'there are {len(header)} columns'}; quote commas"
+                    f"{'no path' if _PATH not in values else f'the header has {len(header)} columns'}; quote commas"
                 )
             for column in (_TARGET, _ID):
                 if not _is_text(values.get(column, "")):
@@ -139,5 +149,5 @@ def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[ListEn
 
 
 def _is_text(value: str) -> bool:
-    """Whether it is whole; a file's name need not be."""
+    """Return whether the text is valid Unicode. File names need not be."""
     return value.encode(errors="replace").decode() == value

@@ -1,1 +1,1 @@
-"""Explanation methods, one file a family, and the registry that lists them."""
+"""Explanation methods, with one module for each family, and their registry."""

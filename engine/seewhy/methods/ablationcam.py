@@ -12,20 +12,21 @@ from seewhy.runtime.sessions import Outputs
 
 
 def _run(batch: Batch, options: Options) -> Outputs:
-    """w_k = (y - y_k) / |y|, y_k being the logit where A_k is replaced by zeros.
+    """Return the weights w_k = (y - y_k) / |y|, where y_k is the logit after A_k has been replaced by zeros.
 
-    The paper divides by y. That turns every weight's sign round where y is negative, so that the map would show what
-    speaks against the class; with |y| a channel whose loss lowers the logit always counts for the class, and where y
-    is positive the two are the same. The division only scales a map, and is left out where y is 0. One run without a
-    channel serves all classes; a channel of zeros needs none, and has weight 0.
+    The paper divides by y, which is the same if y is positive. If y is negative, dividing by y would flip the sign of
+    every weight, and the map would show evidence against the class. With |y|, a channel whose removal lowers the logit
+    always counts as evidence for the class. The division only scales the map, and is skipped if y is 0.
+
+    One run without a channel serves all classes. A channel of zeros needs no run and has weight 0.
     """
     activations = batch.values[ACTIVATIONS]
     n, channels = activations.shape[:2]
     each = batch.targets.shape[1]
-    everything = np.arange(n)
-    # Differences of few units in the last place count here, so both logits come from the same graph.
-    whole = np.concatenate([batch.logits_behind(activations[part], everything[part]) for part in batch.run_slices(n)])
-    y = np.take_along_axis(whole, batch.targets, axis=1).astype(np.float64)  # (n,K)
+    all_images = np.arange(n)
+    # The weights are small differences of logits, so both logits must come from the same graph.
+    logits = [batch.logits_from_activations(activations[part], all_images[part]) for part in batch.run_slices(n)]
+    y = np.take_along_axis(np.concatenate(logits), batch.targets, axis=1).astype(np.float64)  # (n,K)
     active = np.flatnonzero(activations.reshape(n * channels, -1).any(axis=1))
     batch.counter.add(n * channels - len(active))
     weights = np.zeros((each, n, channels))
@@ -33,12 +34,12 @@ def _run(batch: Batch, options: Options) -> Outputs:
         images, removed = np.divmod(active[part], channels)
         ablated = activations[images]
         ablated[np.arange(len(images)), removed] = 0
-        logits = batch.logits_behind(ablated, images)
-        lost = y[images] - np.take_along_axis(logits, batch.targets[images], axis=1)
-        weights[:, images, removed] = lost.T
+        ablated_logits = batch.logits_from_activations(ablated, images)
+        loss = y[images] - np.take_along_axis(ablated_logits, batch.targets[images], axis=1)
+        weights[:, images, removed] = loss.T
         batch.counter.add(len(images))
     weights /= np.where(y == 0, 1, np.abs(y)).T[:, :, None]
     return {CHANNEL_WEIGHTS: weights.astype(np.float32)}
 
 
-PASSES = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))
+MULTI_PASS = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))

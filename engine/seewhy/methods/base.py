@@ -1,7 +1,7 @@
-"""Values that rules read, and what every rule is told besides them.
+"""Types of the arguments and results of rules.
 
-A rule combines the outputs of the graph into attributions. It receives a mapping of values by their names in the file
-contract, all float32 and finite, for a batch of N images. The preprocessed images are among them.
+A rule combines the outputs of the graph into attributions. It receives the values for a batch of N images as a mapping
+from their names in the file contract to float32 arrays that are finite. The preprocessed images are among them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMPLETENESS = "completeness"
 
 @dataclass(frozen=True)
 class RuleContext:
-    """What a rule needs to know besides the values."""
+    """Information for a rule besides the values."""
 
     height: int
     """Height of the model's input, in pixels."""

@@ -1,4 +1,4 @@
-"""The built-in methods, one row each."""
+"""Table of the built-in methods."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ BUILT_IN: tuple[Method, ...] = (
         "SmoothGrad",
         (INPUT_GRADIENTS,),
         False,
-        gradient_rules.finished,
+        gradient_rules.multi_pass_attributions,
         "Smilkov et al. 2017, SmoothGrad, section 2",
-        smoothgrad.PASSES,
+        smoothgrad.MULTI_PASS,
         options=BUILT_IN_OPTIONS["smoothgrad"],
     ),
     Method(
@@ -127,9 +127,9 @@ BUILT_IN: tuple[Method, ...] = (
         "Integrated gradients",
         (INPUT_GRADIENTS,),
         False,
-        gradient_rules.finished,
+        gradient_rules.multi_pass_attributions,
         "Sundararajan et al. 2017, Axiomatic attribution for deep networks, equations 1 and 3",
-        integrated_gradients.PASSES,
+        integrated_gradients.MULTI_PASS,
         options=BUILT_IN_OPTIONS["integrated-gradients"],
     ),
     Method(
@@ -139,7 +139,7 @@ BUILT_IN: tuple[Method, ...] = (
         True,
         cam_rules.channel_weighted,
         "Wang et al. 2020, Score-CAM, section 3 and algorithm 1",
-        scorecam.PASSES,
+        scorecam.MULTI_PASS,
     ),
     Method(
         "ablationcam",
@@ -148,7 +148,7 @@ BUILT_IN: tuple[Method, ...] = (
         True,
         cam_rules.channel_weighted,
         "Desai and Ramaswamy 2020, Ablation-CAM, equations 2 and 3",
-        ablationcam.PASSES,
+        ablationcam.MULTI_PASS,
     ),
 )
-"""In the order in which `seewhy.list_methods()` lists them."""
+"""All built-in methods, in the order of `seewhy.list_methods()`."""

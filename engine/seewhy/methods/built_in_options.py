@@ -1,11 +1,11 @@
-"""Options of the built-in methods. This module needs no NumPy, so that the command line can list them quickly."""
+"""Options of the built-in methods. This module imports no NumPy, so that the command line can list them quickly."""
 
 from __future__ import annotations
 
 from seewhy.methods.options import Option, choice, integer, number
 
 BASELINES: dict[str, float | None] = {"zero": None, "black": 0.0, "grey": 0.5, "white": 1.0}
-"""Baseline of integrated gradients -> pixel value before normalisation; None is zero after it."""
+"""Baseline of integrated gradients -> pixel value before normalization; None is zero after normalization."""
 
 QUADRATURES = ("gauss-legendre", "midpoint")
 """Quadrature rules of integrated gradients."""
@@ -18,10 +18,8 @@ BUILT_IN_OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "integrated-gradients": (
         Option("steps", 50, integer(1, 1000), "Number of points between baseline and image."),
-        Option(
-            "baseline", "zero", choice(BASELINES), "Baseline: zero (of the normalised pixels), black, grey or white."
-        ),
+        Option("baseline", "zero", choice(BASELINES), "Baseline: zero (in normalized pixels), black, grey or white."),
         Option("rule", "gauss-legendre", choice(QUADRATURES), "Quadrature rule: gauss-legendre or midpoint."),
     ),
 }
-"""Options by method."""
+"""Name of a method -> its options."""

@@ -1,7 +1,8 @@
-"""Rules of the CAM methods, each with its paper's equation.
+"""Rules of the CAM methods, each with the equation of its paper.
 
-Below, A is `activations` and G is `gradients`, both (N,C,h,w). Sums over k run over channels, and sums over i and j
-over the places of a map.
+In the equations, A is `activations` and G is `gradients`, both of shape (N, C, h, w). Sums over k run over the
+channels, and sums over i and j over the positions of a map. Rules of map methods return maps before the ReLU, float32
+of shape (N, h, w). The ReLU of an equation is applied when the maps are enlarged, by `seewhy.methods.base.full_size`.
 """
 
 from __future__ import annotations
@@ -29,99 +30,107 @@ from seewhy.contract.constants import (
 )
 from seewhy.methods.base import CHANNEL_WEIGHTS, RuleContext, Values, full_size
 
-# Sums of activations, each channel with one weight.
+# Rules with one weight for each channel.
 
 
 def cam(values: Values, context: RuleContext) -> Floats:
-    """sum_k w_k A_k, w being the target's row of the linear head (Zhou et al. 2016, equation 2); no ReLU."""
+    """Return sum_k w_k A_k, where w is the target's row of the linear head (Zhou et al. 2016, equation 2). No ReLU."""
     return _weighted(values, values[CLASS_WEIGHTS], context)
 
 
 def gradcam(values: Values, context: RuleContext) -> Floats:
-    """relu(sum_k w_k A_k), w_k = 1/(h w) sum_ij G_kij (Selvaraju et al. 2017, equations 1 and 2)."""
+    """Return relu(sum_k w_k A_k), where w_k = 1/(h w) sum_ij G_kij (Selvaraju et al. 2017, equations 1 and 2)."""
     return _weighted(values, channel_means(values[GRADIENTS], context.threads), context)
 
 
 def guided_gradcam(values: Values, context: RuleContext) -> Floats:
-    """Guided gradient x upsampled Grad-CAM scaled to [0,1] (Selvaraju et al. 2017, section 3.2)."""
+    """Return the guided gradient times the upsampled Grad-CAM, scaled to [0, 1] (Selvaraju et al. 2017, section 3.2).
+
+    The attributions have the shape (N, Cin, H, W).
+    """
     heat = minmax(full_size(gradcam(values, context), True, context), context.threads)
     return multiply_by_map(values[GUIDED_GRADIENTS], heat, context.threads)
 
 
 def gradcam_plus_plus(values: Values, context: RuleContext) -> Floats:
-    """relu(sum_k w_k A_k), w_k = sum_ij alpha_kij relu(G_kij) (Chattopadhay et al. 2018, equations 7 and 19).
+    """Return relu(sum_k w_k A_k), where w_k = sum_ij alpha_kij relu(G_kij) and alpha is defined below.
 
         alpha_kij = G_kij^2 / (2 G_kij^2 + G_kij^3 sum_ab A_kab)
 
-    The paper's factor e^y, the same for all weights, is left out: it overflows, and scaling takes it away again. Where
-    the denominator is zero alpha is 0. That is where G is zero, and where the sum of A is exactly -2/G. Close to the
-    latter weights are large, and beyond it negative, as the equation says; it cannot happen behind a ReLU, where no sum
-    of A is negative.
+    These are equations 7 and 19 of Chattopadhay et al. 2018, without the factor e^y. This factor is the same for all
+    weights, overflows, and disappears when the map is scaled.
+
+    If the denominator is zero, alpha is 0. This happens if G is zero, and if the sum of A is exactly -2/G. Near the
+    second case the weights are large, and beyond it negative, as the equation says. The second case cannot occur after
+    a ReLU, because no sum of A is negative there.
     """
     weights = gradcam_plus_plus_weights(values[ACTIVATIONS], values[GRADIENTS], context.threads)
     return _weighted(values, weights, context)
 
 
 def xgradcam(values: Values, context: RuleContext) -> Floats:
-    """relu(sum_k w_k A_k), w_k = sum_ij G_kij A_kij / sum_ij A_kij (Fu et al. 2020).
+    """Return relu(sum_k w_k A_k), where w_k = sum_ij G_kij A_kij / sum_ij A_kij (Fu et al. 2020).
 
-    A channel whose activations sum to zero has weight 0. Behind a ReLU they are then all zero, and the weight makes no
-    difference.
+    A channel whose activations sum to zero has weight 0. After a ReLU all its activations are then zero, so the weight
+    makes no difference.
     """
     weights = xgradcam_weights(values[ACTIVATIONS], values[GRADIENTS], context.threads)
     return _weighted(values, weights, context)
 
 
 def channel_weighted(values: Values, context: RuleContext) -> Floats:
-    """relu(sum_k w_k A_k) with the weights that a method of many passes found."""
+    """Return relu(sum_k w_k A_k), where the weights w_k come from a multi-pass method."""
     return _weighted(values, values[CHANNEL_WEIGHTS], context)
 
 
-# Sums in which each place has its own weight, or which need no gradient.
+# Rules with one weight for each position, or without gradients.
 
 
 def hirescam(values: Values, context: RuleContext) -> Floats:
-    """relu(sum_k G_k * A_k), the product being taken place by place (Draelos and Carin 2020)."""
+    """Return relu(sum_k G_k * A_k), where * is elementwise (Draelos and Carin 2020)."""
     return product_sum(values[ACTIVATIONS], values[GRADIENTS], False, context.threads)
 
 
 def layercam(values: Values, context: RuleContext) -> Floats:
-    """relu(sum_k relu(G_k) * A_k), place by place (Jiang et al. 2021, equations 7 and 8)."""
+    """Return relu(sum_k relu(G_k) * A_k), where * is elementwise (Jiang et al. 2021, equations 7 and 8)."""
     return product_sum(values[ACTIVATIONS], values[GRADIENTS], True, context.threads)
 
 
 def eigencam(values: Values, context: RuleContext) -> Floats:
-    """relu(A v), A being one image's (h*w,C) matrix and v its first right singular vector (Muhammad and Yeasin 2020).
+    """Return relu(A v), where v is the first right singular vector of A (Muhammad and Yeasin 2020).
 
-    A is not centred. A singular vector has no sign of its own: v's is such that sum_ij of the map times sum_k A_k is
-    positive, so the map is positive where activations are. Where that sum is zero, the map's value of the largest
-    magnitude is positive. The class makes no difference. Computed in float64.
+    A is the (h*w, C) matrix of the activations of one image. It is not centered. The sign of a singular vector is
+    arbitrary. It is chosen such that sum_ij of the map times sum_k A_k is positive, so the map is positive where the
+    activations are. If that sum is zero, the value of the largest magnitude in the map is positive.
+
+    The map does not depend on the class. It is computed in float64.
     """
     activations = values[ACTIVATIONS]
     maps = np.empty((len(activations), *activations.shape[2:]), np.float32)
-    for image, result in zip(activations, maps, strict=True):  # one by one: a float64 copy of a batch may be large
+    # Convert one image at a time, because a float64 copy of a batch may be large.
+    for image, result in zip(activations, maps, strict=True):
         result[...] = _first_component(image.reshape(len(image), -1).astype(np.float64)).reshape(result.shape)
     return maps
 
 
 _NEARLY_ZERO = 1e-9
-"""Of the largest value that the sum which decides the sign can have: rounding is far below that."""
+"""Share of its maximum below which the sum that decides the sign counts as zero. Rounding errors are much smaller."""
 
 
 def _first_component(channels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C,P) -> (P,): the projection of each place's C activations on the first right singular vector of the (P,C)."""
-    count, places = channels.shape
-    # From the smaller of the two products of the matrix with itself: its eigenvectors are the singular vectors. The
-    # squares cost precision only for singular values that are small beside the first, and those are not used.
-    if places <= count:
+    """Project the activations (C,P) of P positions on the first right singular vector of the (P,C) matrix."""
+    count, positions = channels.shape
+    # The singular vectors are the eigenvectors of the matrix times its transpose. Use the smaller of the two products.
+    # Squaring loses precision only for singular values much smaller than the first, which are not used.
+    if positions <= count:
         squares, vectors = np.linalg.eigh(channels.T @ channels)
         component = vectors[:, -1] * math.sqrt(max(float(squares[-1]), 0.0))
     else:
         component = np.linalg.eigh(channels @ channels.T)[1][:, -1] @ channels
-    lean = float(component @ channels.sum(axis=0))
-    if abs(lean) <= _NEARLY_ZERO * math.sqrt(count) * float(component @ component):
-        lean = float(component[np.abs(component).argmax()])
-    signed: NDArray[np.float64] = -component if lean < 0 else component
+    sign = float(component @ channels.sum(axis=0))
+    if abs(sign) <= _NEARLY_ZERO * math.sqrt(count) * float(component @ component):
+        sign = float(component[np.abs(component).argmax()])
+    signed: NDArray[np.float64] = -component if sign < 0 else component
     return signed
 
 

@@ -1,4 +1,7 @@
-"""Rules of the gradient methods, each with its paper's equation."""
+"""Rules of the gradient methods, each with the equation of its paper.
+
+Each rule returns attributions, float32 of shape (N, Cin, H, W).
+"""
 
 from __future__ import annotations
 
@@ -15,31 +18,32 @@ from seewhy.methods.base import ATTRIBUTIONS, RuleContext, Values
 
 
 def backprop(values: Values, context: RuleContext) -> Floats:
-    """dy/dx, x being the preprocessed pixels (Simonyan et al. 2013, section 3)."""
+    """Return dy/dx, where x are the preprocessed pixels (Simonyan et al. 2013, section 3)."""
     return values[INPUT_GRADIENTS]
 
 
 def guided_backprop(values: Values, context: RuleContext) -> Floats:
-    """dy/dx where a rectifier passes relu(g) f'(x) back (Springenberg et al. 2014, section 3.4)."""
+    """Return dy/dx, where each rectifier f passes relu(g) f'(x) back (Springenberg et al. 2014, section 3.4)."""
     return values[GUIDED_GRADIENTS]
 
 
 def deconvnet(values: Values, context: RuleContext) -> Floats:
-    """dy/dx where a rectifier is applied to the gradient, relu(g) for a ReLU, whatever its own input was (Zeiler and
-    Fergus 2013, section 2.1).
+    """Return dy/dx, where each rectifier is applied to the gradient (Zeiler and Fergus 2013, section 2.1).
+
+    A ReLU passes relu(g) back, independent of its input.
     """
     return values[DECONVNET_GRADIENTS]
 
 
 def input_x_gradient(values: Values, context: RuleContext) -> Floats:
-    """X * dy/dx, place by place and channel by channel (Shrikumar et al. 2016).
+    """Return x * dy/dx for each position and channel, where x are the preprocessed pixels (Shrikumar et al. 2016).
 
-    x are the preprocessed pixels, so a channel that has the mean of the preprocessing counts nothing.
+    A value that equals the mean of the preprocessing becomes x = 0 and has attribution 0.
     """
-    with np.errstate(over="ignore"):  # what overflows is found below
+    with np.errstate(over="ignore"):  # `apply_rule` reports values that overflow
         return values[IMAGES] * values[INPUT_GRADIENTS]
 
 
-def finished(values: Values, context: RuleContext) -> Floats:
-    """What a method of many passes found."""
+def multi_pass_attributions(values: Values, context: RuleContext) -> Floats:
+    """Return the attributions that a multi-pass method computed."""
     return values[ATTRIBUTIONS]

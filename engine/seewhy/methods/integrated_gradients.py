@@ -17,59 +17,61 @@ from seewhy.methods.multi_pass import Batch, MultiPass, sum_gradients
 from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
-_Rule: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
+_Quadrature: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
 
 
 def _run(batch: Batch, options: Options) -> Outputs:
-    """(x - x') * integral over a from 0 to 1 of dy/dx(x' + a (x - x')), x' being the baseline.
+    """Return (x - x') times the integral over a from 0 to 1 of dy/dx(x' + a (x - x')), where x' is the baseline.
 
-    The integral is a weighted sum over `steps` places. `completeness` is |sum of the attributions - (y(x) - y(x'))|, in
-    logits: the paper's completeness axiom says that it is zero for the exact integral.
+    The integral is a weighted sum over `steps` points. The completeness error is |sum of the attributions - (y(x) -
+    y(x'))|, in units of the logits. By the completeness axiom of the paper, it is zero for the exact integral.
     """
-    places, weights = _RULES[options["rule"]](options["steps"])
+    points, weights = _QUADRATURES[options["rule"]](options["steps"])
     baseline = _baseline(batch, options["baseline"])
     n, each = batch.targets.shape
     change = batch.pixels - baseline
 
-    def between(image: int, step: int) -> Floats:
-        result: Floats = baseline + np.float32(places[step]) * change[image]
+    def point(image: int, step: int) -> Floats:
+        result: Floats = baseline + np.float32(points[step]) * change[image]
         return result
 
-    attributions = sum_gradients(batch, weights, between)
+    attributions = sum_gradients(batch, weights, point)
     attributions *= change
     at_baseline = batch.logits(baseline[None], np.zeros(1, np.int64))[0].astype(np.float64)
     images = np.arange(n)[:, None]
-    gained = batch.values[LOGITS][images, batch.targets] - at_baseline[batch.targets]
-    found = attributions.reshape(each, n, -1).sum(axis=2, dtype=np.float64)
-    return {ATTRIBUTIONS: attributions, COMPLETENESS: np.abs(found - gained.T).astype(np.float32)}
+    expected = batch.values[LOGITS][images, batch.targets] - at_baseline[batch.targets]
+    sums = attributions.reshape(each, n, -1).sum(axis=2, dtype=np.float64)
+    return {ATTRIBUTIONS: attributions, COMPLETENESS: np.abs(sums - expected.T).astype(np.float32)}
 
 
 def _baseline(batch: Batch, name: str) -> Floats:
-    """(Cin,H,W) pixels as the model takes them."""
+    """Return the baseline as preprocessed pixels (Cin,H,W)."""
     result = np.zeros(batch.pixels.shape[1:], np.float32)
     value = BASELINES[name]
     if value is not None:
         how = batch.preprocessing
         if how is None:
             raise MethodError(
-                f"{batch.runs.model.path}: the file does not say how pixels are normalised, so it is unknown what "
-                f"{name} is; use baseline=zero"
+                f"{batch.runs.model.path}: the file does not record how pixels are normalized, so the baseline {name} "
+                f"is unknown; use baseline=zero"
             )
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
         result[...] = (np.float32(value) - mean) / std
     return result
 
 
-def _gauss_legendre(steps: int) -> _Rule:
-    places, weights = np.polynomial.legendre.leggauss(steps)
-    return (places + 1) / 2, weights / 2
+def _gauss_legendre(steps: int) -> _Quadrature:
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    return (points + 1) / 2, weights / 2
 
 
-def _midpoint(steps: int) -> _Rule:
+def _midpoint(steps: int) -> _Quadrature:
     return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
 
 
-_RULES: dict[str, Callable[[int], _Rule]] = dict(zip(QUADRATURES, (_gauss_legendre, _midpoint), strict=True))
+_QUADRATURES: dict[str, Callable[[int], _Quadrature]] = dict(
+    zip(QUADRATURES, (_gauss_legendre, _midpoint), strict=True)
+)
 """Functions that return points in [0, 1] and weights with sum 1 for a number of steps."""
 
-PASSES = MultiPass(_run, lambda batch, options: batch.targets.shape[1] * int(options["steps"]))
+MULTI_PASS = MultiPass(_run, lambda batch, options: batch.targets.shape[1] * int(options["steps"]))

@@ -1,4 +1,4 @@
-"""A method: the outputs of the graph that it needs and the rule that combines them."""
+"""Methods: the outputs of the graph that they need, and the rules that combine these outputs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Method:
     outputs: tuple[str, ...]
     """Outputs of the graph that the rule reads besides `images` and `logits`."""
     is_map: bool
-    """True: the rule returns one low-resolution map for each image, which is drawn as an overlay. False: it returns one
-    value for each pixel and channel, which are drawn as an RGB image."""
+    """Whether the rule returns one low-resolution map for each image, which is drawn as an overlay. Otherwise it
+    returns one value for each pixel and channel, and these are drawn as an RGB image."""
     rule: Rule = field(repr=False)
-    """Combines the values into one float32 array; see `seewhy.methods.base.Rule`."""
+    """Function that combines the values into one float32 array; see `seewhy.methods.base.Rule`."""
     reference: str = ""
     """Paper and equation."""
     multi_pass: MultiPass | None = field(default=None, repr=False)
@@ -57,6 +57,7 @@ class MethodRequest:
 
     method: Method
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the options by name."""
 
     @property
     def name(self) -> str:
@@ -67,11 +68,11 @@ class MethodRequest:
 def apply_rule(request: MethodRequest, values: Values, context: RuleContext) -> Floats:
     """Run a method's rule and validate the array that it returns.
 
-    The rule sees the values read-only, because other methods of the same call read them, too.
+    The rule gets read-only arrays, because other methods of the same call read the same values.
 
     Args:
         request: The method and its options.
-        values: Values for N images by name, `images` among them.
+        values: Values for N images by name, including `images`.
         context: Size of the input and number of threads; the options are filled in here.
 
     Returns:
@@ -90,16 +91,18 @@ def apply_rule(request: MethodRequest, values: Values, context: RuleContext) -> 
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise MethodError(f"the rule of method {method.name} failed with {reason}") from error
-    wanted = f"(N,h,w) with N = {len(values[IMAGES])}" if method.is_map else str(values[IMAGES].shape)
+    expected = f"(N,h,w) with N = {len(values[IMAGES])}" if method.is_map else str(values[IMAGES].shape)
     if not isinstance(result, np.ndarray) or result.dtype != np.float32:
         found = f"one of {result.dtype}" if isinstance(result, np.ndarray) else type(result).__name__
-        raise MethodError(f"the rule of method {method.name} must return a float32 array {wanted}, not {found}")
+        raise MethodError(f"the rule of method {method.name} must return a float32 array {expected}, not {found}")
     if method.is_map:
         fits = result.ndim == 3 and len(result) == len(values[IMAGES]) and result.size > 0
     else:
         fits = result.shape == values[IMAGES].shape
     if not fits:
-        raise MethodError(f"the rule of method {method.name} must return a float32 array {wanted}, not {result.shape}")
+        raise MethodError(
+            f"the rule of method {method.name} must return a float32 array {expected}, not {result.shape}"
+        )
     if first_not_finite(result) is not None:
         raise NonFiniteError(
             f"{method.name}: the result holds NaN or infinity, because values overflow float32 or the rule divides by "

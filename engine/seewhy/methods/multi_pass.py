@@ -1,8 +1,8 @@
-"""Common parts of multi-pass methods: a batch of images and classes, and ways to run the graph for it again.
+"""Batches of images and classes, and runs of the graph for multi-pass methods.
 
-A multi-pass method plans runs of the graph in its own module, and combines their results with a rule of
-`cam_rules.py` or `gradient_rules.py`. For n images with K classes each, results have the shape (K,n,...), so that the
-part of one class is contiguous in memory.
+Each multi-pass method plans its runs of the graph in its own module, and combines their results with a rule of
+`cam_rules.py` or `gradient_rules.py`. For n images with K classes each, results have the shape (K, n, ...), so that
+the results of one class are contiguous in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from seewhy.runtime.sessions import Outputs
 
 
 class PassCounter:
-    """Counter of passes, which calls a user's function with (passes done, total) after every run."""
+    """Counter of passes that calls a function with (passes done, total) after every run."""
 
     def __init__(self, images: int, callback: Callable[[int, int], object] | None = None) -> None:
         self._images = images
@@ -45,7 +45,7 @@ class PassCounter:
 
 @dataclass(frozen=True)
 class Batch:
-    """Batch of n images with K classes each: the results of the plain run, and ways to run the graph again."""
+    """A batch of n images with K classes each, the results of the plain run, and methods for further runs."""
 
     runs: GraphRunner
     pixels: Floats
@@ -68,7 +68,7 @@ class Batch:
         return self.runs.model.metadata.preprocessing
 
     def run_slices(self, rows: int) -> Iterator[slice]:
-        """Split `rows` rows into runs of at most `batch_size`."""
+        """Yield slices of at most `batch_size` rows, one for each run, that together make up `rows` rows."""
         return row_slices(rows, self.batch_size)
 
     def gradients(self, pixels: Floats, targets: Integers, images: Integers) -> Floats:
@@ -83,10 +83,10 @@ class Batch:
         """Return the logits (m,classes) at `pixels` (m,Cin,H,W); `images` as in `gradients`."""
         return self.runs(frozenset({LOGITS}), {IMAGES: pixels}, images + self.first)[LOGITS]
 
-    def logits_behind(self, activations: Floats, images: Integers) -> Floats:
+    def logits_from_activations(self, activations: Floats, images: Integers) -> Floats:
         """Return the logits (m,classes) for `activations` (m,C,h,w) in place of the target layer's output.
 
-        If other paths lead around that layer, the rest of the network sees the images as they are.
+        If other paths of the network bypass that layer, they get the unchanged images.
         """
         feeds: dict[str, Floats] = {ACTIVATIONS: activations}
         if repeat_reason(self.runs.model) is not None:
@@ -115,7 +115,13 @@ def row_slices(rows: int, size: int) -> Iterator[slice]:
 def sum_gradients(batch: Batch, weights: NDArray[np.float64], make: Callable[[int, int], Floats]) -> Floats:
     """Return the sum over s of weights[s] * dy/dx at the pixels `make(image, s)`, for each image and class.
 
-    The sums are float64, one image and class after the other, so that memory does not grow with the number of passes.
+    The sums are computed in float64 for one image and class at a time, so that memory does not grow with the number of
+    passes.
+
+    Args:
+        batch: The batch.
+        weights: Weight of each sample, float64 of shape (samples,).
+        make: Function that returns the preprocessed pixels (Cin, H, W) of an image for a sample.
 
     Returns:
         Sums, float32 of shape (K, n, Cin, H, W).

@@ -1,4 +1,4 @@
-"""Options of methods, and how values for them are read and validated."""
+"""Options of methods: parse and validate their values."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Option:
     default: Any
     """Value if the user gives none."""
     validate: Callable[[Any], Any]
-    """Function that returns the value as the method takes it, or raises a ValueError that says what is allowed; see
-    `integer`, `number` and `choice`."""
+    """Function that returns the value in the method's type, or raises a ValueError whose text names the allowed values;
+    see `integer`, `number` and `choice`."""
     meaning: str
     """One sentence for the help."""
 
 
 def integer(low: int, high: int) -> Callable[[Any], int]:
-    """Return a validator of integers from `low` to `high`."""
+    """Return a function that validates integers from `low` to `high`."""
 
     def validate(value: Any) -> int:
         if not is_integer(value) or not low <= value <= high:
@@ -44,10 +44,10 @@ def integer(low: int, high: int) -> Callable[[Any], int]:
 
 
 def number(low: float, high: float) -> Callable[[Any], float]:
-    """Return a validator of numbers from `low` to `high`."""
+    """Return a function that validates numbers from `low` to `high`."""
 
     def validate(value: Any) -> float:
-        # NaN fails the comparison.
+        # The comparison is false for NaN.
         if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:
             raise ValueError(f"a number from {low:g} to {high:g}")
         return float(value)
@@ -56,7 +56,7 @@ def number(low: float, high: float) -> Callable[[Any], float]:
 
 
 def choice(names: Iterable[str]) -> Callable[[Any], str]:
-    """Return a validator of some names."""
+    """Return a function that validates one of some names."""
     known = tuple(names)
 
     def validate(value: Any) -> str:
@@ -97,7 +97,13 @@ def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[st
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Parse `METHOD.OPTION=VALUE` texts into values by method and option. A value that reads as a number is one.
+    """Parse texts of the form `METHOD.NAME=VALUE`.
+
+    Args:
+        texts: The texts. A value that looks like a number becomes one.
+
+    Returns:
+        Values by method and option.
 
     Raises:
         MethodError: If a text has another form, or gives an option twice.
@@ -127,7 +133,7 @@ def _value(text: str) -> int | float | str:
 
 
 class _WrittenNumber(float):
-    """A number that messages show as the user wrote it."""
+    """A number that messages show in the user's spelling."""
 
     def __init__(self, text: str) -> None:
         self._text = text

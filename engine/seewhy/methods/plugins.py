@@ -1,4 +1,4 @@
-"""Plugins: Python files of a user that register methods."""
+"""Plugins: Python files that register methods of a user."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from seewhy._shared import checks
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import first_line, short
 from seewhy.errors import MethodError, OutputError, SeewhyError
-from seewhy.methods.registry import METHODS, forget, origins
+from seewhy.methods.registry import METHODS, origins, unregister_methods
 
-_LARGEST = 16 * 2**20
+_MAX_BYTES = 16 * 2**20
 """Maximum size of a plugin, in bytes."""
 
 
@@ -24,7 +24,7 @@ class Plugin:
     """A Python file that registers methods."""
 
     name: str
-    """Name of the file, without folders."""
+    """Name of the file without its folder."""
     content: bytes
     """The file's bytes."""
 
@@ -34,7 +34,9 @@ class Plugin:
         return hashlib.sha256(self.content).hexdigest()
 
     def load(self) -> None:
-        """Run the file, unless the same bytes ran in this process before; what it registered before is replaced.
+        """Run the file, unless the same content has run in this process before.
+
+        Methods that an earlier version of the file registered are replaced.
 
         Raises:
             MethodError: If the file fails, or registers no method.
@@ -44,12 +46,12 @@ class Plugin:
             return
         known = dict(METHODS)
         replaced = [name for name, other in origins.items() if other.get("plugin") == self.name]
-        forget(replaced)
+        unregister_methods(replaced)
         module = ModuleType(f"seewhy_plugin_{Path(self.name).stem}")
         try:
             exec(compile(self.content, self.name, "exec"), module.__dict__)
         except BaseException as error:
-            forget(set(METHODS) - set(known))
+            unregister_methods(set(METHODS) - set(known))
             if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)) and not isinstance(error, SystemExit):
                 raise
             raise MethodError(f"plugin {short(self.name)}{_line(error, self.name)}: {_reason(error)}") from error
@@ -65,6 +67,9 @@ class Plugin:
 def read_plugin(path: str | os.PathLike[str]) -> Plugin:
     """Read a plugin without running it.
 
+    Args:
+        path: Path of the file.
+
     Raises:
         ArgumentError: If the path is not a path.
         OutputError: If the file cannot be read, or is larger than 16 MiB.
@@ -72,11 +77,11 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
     path = checks.path("a plugin", path)
     try:
         with open_regular(path) as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise OutputError(f"{short(path)}: the plugin cannot be read: {error.strerror or error}") from None
-    if len(content) > _LARGEST:
-        raise OutputError(f"{short(path)}: the plugin is larger than {_LARGEST} bytes")
+    if len(content) > _MAX_BYTES:
+        raise OutputError(f"{short(path)}: the plugin has more than {_MAX_BYTES} bytes, the maximum")
     return Plugin(Path(path).name, content)
 
 

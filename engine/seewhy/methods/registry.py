@@ -1,7 +1,7 @@
-"""The registry of methods: the door that built-in methods, plugins and entry points use.
+"""Registry of all methods: built-in ones, those of plugins and those of installed packages.
 
 A user's own method is one file that calls `seewhy.register_method`, or a package that names `Method` objects as entry
-points of the group `seewhy.methods`. Entry points are loaded when a name is unknown or when all methods are listed.
+points of the group `seewhy.methods`. Entry points are loaded if a name is unknown or if all methods are listed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ METHODS: dict[str, Method] = {}
 """All methods that are registered in this process, by name."""
 
 origins: dict[str, Mapping[str, Any]] = {}
-"""Where each method that is not built in comes from, as `run.json` records it."""
+"""Origin of each method that is not built in, as `run.json` records it."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9+-]{0,38}[a-z0-9+])?")
-# Names of results that are not methods: NAME.sheet.png.
+# Names of results that are not of a method, such as NAME.sheet.png.
 _RESERVED = frozenset({"sheet"})
 _loaded: set[tuple[str, str]] = set()
 
@@ -48,7 +48,7 @@ def register_method(method: Method, *, replace: bool = False) -> Method:
         The same method, so that a module can keep it.
 
     Raises:
-        ArgumentError: If the method's name, outputs, rule or options are not what a method needs, or the name is taken.
+        ArgumentError: If the name, outputs, rule or options of the method are not valid, or the name is taken.
     """
     return _register(method, {"module": getattr(getattr(method, "rule", None), "__module__", None)}, replace)
 
@@ -98,8 +98,8 @@ for _method in BUILT_IN:
     _register(_method, None)
 
 
-def forget(names: Iterable[str]) -> None:
-    """Remove methods that are not built in."""
+def unregister_methods(names: Iterable[str]) -> None:
+    """Remove methods from the registry, except built-in ones."""
     for name in names:
         if name in origins:
             del METHODS[name], origins[name]
@@ -121,8 +121,8 @@ def available_methods(outputs: Iterable[str]) -> tuple[str, ...]:
     Raises:
         MethodError: If an installed package's methods cannot be loaded.
     """
-    held = set(outputs)
-    return tuple(name for name in list_methods() if held.issuperset(METHODS[name].outputs))
+    available = set(outputs)
+    return tuple(name for name in list_methods() if available.issuperset(METHODS[name].outputs))
 
 
 def find_method(name: str, outputs: Collection[str], file: str) -> Method:
@@ -134,7 +134,7 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
         file: Path of the file, for messages.
 
     Raises:
-        MethodError: If there is no such method, or the file lacks an output that it needs.
+        MethodError: If no method has this name, or the file lacks an output that the method needs.
     """
     method = METHODS.get(name) if isinstance(name, str) else None
     if method is None:
@@ -151,7 +151,7 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
     if missing:
         wanted = {*outputs, *method.outputs} - {LOGITS}
         listed = ",".join(output for output in OUTPUTS if output in wanted)
-        # The exporter writes optional outputs only where they are named.
+        # The exporter writes optional outputs only if they are named.
         remedy = "with" if any(output in OPTIONAL_OUTPUTS for output in missing) else "without --outputs, or with"
         raise MethodError(
             f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold; export it again {remedy} "
@@ -163,7 +163,7 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
 def resolve_methods(
     methods: str | Sequence[str], options: Mapping[str, Mapping[str, Any]] | None, outputs: Collection[str], file: str
 ) -> tuple[MethodRequest, ...]:
-    """Resolve names of methods and their options into requests, each method once and in the order given.
+    """Resolve names of methods and their options into requests. Each method is kept once, in the given order.
 
     Args:
         methods: One name, or a list of names.
@@ -195,7 +195,7 @@ def resolve_methods(
 
 
 def _unknown(name: Any, known: Collection[str]) -> str:
-    """Return the message about a name that no method has."""
+    """Return the message about an unknown name."""
     if isinstance(name, str) and "," in name and all(part.strip() in known for part in name.split(",")):
         return f"Unknown method {brief(name)}: give each method by itself, as a list or with --method once for each"
     hint = did_you_mean(name, known)
@@ -217,7 +217,7 @@ def _load(point: EntryPoint) -> None:
         loaded = point.load()
         methods = loaded if isinstance(loaded, (list, tuple)) else [loaded]
         for method in methods:
-            # A module that registers its methods itself has done so while it was imported.
+            # A module that registers its methods itself has already done so during its import.
             if not isinstance(method, Method) or METHODS.get(method.name) is not method:
                 _register(method, {"package": package})
             else:
@@ -225,5 +225,5 @@ def _load(point: EntryPoint) -> None:
     except Exception as error:
         raise MethodError(
             f"the methods of the installed package {package} (entry point {point.name}) cannot be loaded: "
-            f"{type(error).__name__}: {first_line(error)}; mend or uninstall it"
+            f"{type(error).__name__}: {first_line(error)}; repair or uninstall the package"
         ) from error

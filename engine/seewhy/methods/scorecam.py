@@ -14,11 +14,13 @@ from seewhy.runtime.sessions import Outputs
 
 
 def _run(batch: Batch, options: Options) -> Outputs:
-    """w_k = softmax over k of y(x * H_k), H_k being A_k upsampled to the image and then scaled to [0,1].
+    """Return the weights w_k = softmax over k of y(x * H_k), where H_k is A_k upsampled and then scaled to [0, 1].
 
-    The paper's score is the increase y(x * H_k) - y(x') over a baseline x'. What is the same for all channels drops out
-    of the softmax, so no baseline is needed. A constant A_k masks nothing in particular: it has no run, no part in the
-    softmax, and weight 0. One run of a masked image serves all classes.
+    The paper's score is the increase y(x * H_k) - y(x') over a baseline x'. The softmax cancels terms that are the same
+    for all channels, so no baseline is needed.
+
+    A constant A_k cannot mask a part of the image. It needs no run, does not enter the softmax, and has weight 0. One
+    run of a masked image serves all classes.
     """
     activations = batch.values[ACTIVATIONS]
     n, channels = activations.shape[:2]
@@ -39,4 +41,4 @@ def _run(batch: Batch, options: Options) -> Outputs:
     return {CHANNEL_WEIGHTS: softmax(scores.reshape(each, n, channels)).astype(np.float32)}
 
 
-PASSES = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))
+MULTI_PASS = MultiPass(_run, lambda batch, options: batch.values[ACTIVATIONS].shape[1], outputs=(ACTIVATIONS,))

@@ -1,1 +1,1 @@
-"""Targets: from a label or a class index to what is explained."""
+"""Targets: resolve class indices and labels to the classes that are explained."""

@@ -1,4 +1,4 @@
-"""Resolve targets: from class indices and labels as a user writes them to class indices."""
+"""Resolve targets, which a user gives as class indices or labels, to class indices."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from seewhy.errors import TargetError
 Target: TypeAlias = int | str
 """A class index or a label."""
 
-_SHOWN = 5
-"""Largest number of classes in one message."""
+_MAX_SHOWN = 5
+"""Maximum number of classes in one message."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TargetRequest:
     """The classes to explain for N images."""
 
     indices: Integers | None
-    """Class indices, int64 of shape (N, K); `constants.PREDICTED` stands for the predicted class. None asks for the K
+    """Class indices, int64 of shape (N, K); `constants.PREDICTED` stands for the predicted class. None means the K
     classes with the highest logits, best first."""
     per_image: int
     """K, the number of classes for each image."""
@@ -51,7 +51,7 @@ def resolve_request(
         labels: Labels of all classes, or None.
 
     Raises:
-        TargetError: If both are given, or one of them is not valid.
+        TargetError: If both `target` and `top` are given, or one of them is not valid.
     """
     if top is not None:
         if target is not None:
@@ -63,7 +63,7 @@ def resolve_request(
 
 
 def read_target(text: str) -> Target:
-    """Return the target that a text means: digits are a class index, everything else is a label."""
+    """Return the target that a text stands for: digits are a class index, everything else is a label."""
     digits = text.removeprefix("-")
     # Python refuses to read integers of thousands of digits. No label or index is that long.
     return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else text
@@ -85,8 +85,8 @@ def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence
     Raises:
         TargetError: If an index is out of range, a label is unknown or ambiguous, or the number of targets is wrong.
     """
-    each = target if isinstance(target, (list, tuple)) else [target]
-    if any(isinstance(one, np.ma.MaskedArray) for one in each):
+    values = target if isinstance(target, (list, tuple)) else [target]
+    if any(isinstance(value, np.ma.MaskedArray) for value in values):
         raise TargetError("targets must not be a masked array; call its filled() method first")
     if isinstance(target, np.ndarray):
         target = target.tolist()
@@ -98,11 +98,11 @@ def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence
             f"for several classes of each image"
         )
     target = [row.tolist() if isinstance(row, np.ndarray) else row for row in target]
-    rows = [isinstance(row, (list, tuple)) for row in target]
-    if not any(rows):
+    is_nested = [isinstance(row, (list, tuple)) for row in target]
+    if not any(is_nested):
         return np.array([_index(value, class_count, labels) for value in target], np.int64)
-    lengths = [len(row) if nested else 1 for row, nested in zip(target, rows, strict=True)]
-    if not all(rows) or len(set(lengths)) > 1:
+    lengths = [len(row) if nested else 1 for row, nested in zip(target, is_nested, strict=True)]
+    if not all(is_nested) or len(set(lengths)) > 1:
         raise TargetError(f"every image needs the same number of targets, not {_list(lengths)}")
     if lengths[0] == 0:
         raise TargetError("the lists of targets are empty; give at least one class for each image")
@@ -149,46 +149,50 @@ def _index(value: Any, class_count: int, labels: Sequence[str] | None) -> int:
 
 
 def find_label(text: str, labels: Sequence[str] | None) -> int:
-    """Return the index of the class called `text`.
+    """Return the index of the class with a label.
 
-    The label is compared as written, then without regard to case, then with the comma-separated synonyms of each label
-    ("tabby" for "tabby, tabby cat"). The first of these comparisons that finds a class decides.
+    Labels are compared exactly, then ignoring case, then with each of their comma-separated synonyms ("tabby" matches
+    "tabby, tabby cat"). The first of these comparisons that matches a class decides.
+
+    Args:
+        text: The label.
+        labels: Labels of all classes, or None.
 
     Raises:
-        TargetError: If no class or more than one class is called so, or the model file holds no labels.
+        TargetError: If no class or several classes match, or the model file holds no labels.
     """
     if labels is None:
         raise TargetError(f"target {text!r} is a label, but the model file holds no labels; give a class index")
-    wanted = text.strip().casefold()
-    tests = (
+    plain = text.strip().casefold()
+    comparisons = (
         lambda label: label == text,
-        lambda label: label.strip().casefold() == wanted,
-        lambda label: wanted in _synonyms(label),
+        lambda label: label.strip().casefold() == plain,
+        lambda label: plain in _synonyms(label),
     )
-    for test in tests:
-        found = [index for index, label in enumerate(labels) if test(label)]
+    for matches in comparisons:
+        found = [index for index, label in enumerate(labels) if matches(label)]
         if len(found) == 1:
             return found[0]
         if found:
             raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
     raise TargetError(
-        f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(wanted, labels))}"
+        f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(plain, labels))}"
     )
 
 
-def _close_labels(wanted: str, labels: Sequence[str]) -> list[str]:
-    """Return labels close to `wanted`: those that contain it as a word first, then as a part, then similar ones."""
-    if not wanted:
+def _close_labels(text: str, labels: Sequence[str]) -> list[str]:
+    """Return labels close to a text: first those that contain it as a word, then as a substring, then similar ones."""
+    if not text:
         return []
-    word = re.compile(rf"\b{re.escape(wanted)}\b")
+    word = re.compile(rf"\b{re.escape(text)}\b")
     names = {name: label for label in labels for name in (*_synonyms(label), label.casefold())}
-    similar = difflib.get_close_matches(wanted, names, n=_SHOWN, cutoff=0.6)
+    similar = difflib.get_close_matches(text, names, n=_MAX_SHOWN, cutoff=0.6)
     found = [
         *(label for label in labels if word.search(label.casefold())),
-        *(label for label in labels if wanted in label.casefold()),
+        *(label for label in labels if text in label.casefold()),
         *(names[name] for name in similar),
     ]
-    return list(dict.fromkeys(found))[:_SHOWN]
+    return list(dict.fromkeys(found))[:_MAX_SHOWN]
 
 
 def _synonyms(label: str) -> list[str]:
@@ -196,5 +200,5 @@ def _synonyms(label: str) -> list[str]:
 
 
 def _list(values: Sequence[int]) -> str:
-    shown = ", ".join(map(str, values[:_SHOWN]))
-    return shown + (", ..." if len(values) > _SHOWN else "")
+    shown = ", ".join(map(str, values[:_MAX_SHOWN]))
+    return shown + (", ..." if len(values) > _MAX_SHOWN else "")

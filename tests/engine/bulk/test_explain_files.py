@@ -97,7 +97,7 @@ def test_an_output_folder_below_an_input_is_skipped(images: Path, explainer: Exp
 
 
 def test_output_folder_must_not_be_an_input(images: Path) -> None:
-    with pytest.raises(OutputError, match="the output folder is an input folder too"):
+    with pytest.raises(OutputError, match="the output folder is also an input folder"):
         find_images([images], images / "deep" / "..")
 
 

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.Explainer.explain`: batches, targets, several methods at once, and threads."""
+"""Tests of `seewhy.Explainer.explain`: batches, targets, several methods, and threads."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ONE_RUN = [name for name, method in METHODS.items() if method.multi_pass is None
 FAST = {"smoothgrad": {"samples": 3}, "integrated-gradients": {"steps": 4}}
 
 
-def few(names: Any) -> dict[str, Any]:
-    """Options that make the methods among `names` quick."""
+def fast_options(names: Any) -> dict[str, Any]:
+    """Return options that make these methods fast."""
     return {name: FAST[name] for name in names if name in FAST}
 
 
@@ -55,7 +55,7 @@ def test_results_may_be_written_to(explainer: Explainer, target: Any) -> None:
 def test_shapes_and_dtypes(explainer: Explainer) -> None:
     for name, method in METHODS.items():
         for target, shape in [(None, (4,)), ([[0, 1, 2]] * 4, (4, 3))]:
-            result = explainer.explain(pixels(4), method=name, target=target, options=few([name]))
+            result = explainer.explain(pixels(4), method=name, target=target, options=fast_options([name]))
             assert result.logits.shape == (4, 6) and result.logits.dtype == np.float32
             assert result.probabilities is not None
             assert result.probabilities.shape == (4, 6) and result.probabilities.dtype == np.float32
@@ -74,32 +74,34 @@ def test_shapes_and_dtypes(explainer: Explainer) -> None:
 def test_batch_size_does_not_matter(explainer: Explainer, batch_size: int) -> None:
     images, targets = pixels(7), [[i % 6, 3, -(i % 2) % 6] for i in range(7)]
     for name in METHODS:
-        whole = explainer.explain(images, method=name, target=targets, batch_size=21, options=few([name]))
-        parts = explainer.explain(images, method=name, target=targets, batch_size=batch_size, options=few([name]))
+        options = fast_options([name])
+        whole = explainer.explain(images, method=name, target=targets, batch_size=21, options=options)
+        parts = explainer.explain(images, method=name, target=targets, batch_size=batch_size, options=options)
         assert_close(parts, whole)
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
-    """Every run of the graph: outputs, values fed, rows."""
+    """Record every run of the graph: its outputs, its inputs, and its number of rows."""
     return record_runs(monkeypatch)
 
 
 IMAGE, HEAD = {"images", "targets"}, {"activations", "targets"}
 
 
-def test_batches_are_never_larger_than_asked(explainer: Explainer, runs: list[Any]) -> None:
+def test_batches_never_exceed_the_batch_size(explainer: Explainer, runs: list[Any]) -> None:
     explainer.explain(pixels(7), batch_size=3)
     assert [rows for _, _, rows in runs] == [3, 3, 1]
     for names in [[name] for name in METHODS]:
         runs.clear()
-        explainer.explain(pixels(3), method=names, target=[[0, 1, 2, 3, 4]] * 3, batch_size=4, options=few(names))
+        options = fast_options(names)
+        explainer.explain(pixels(3), method=names, target=[[0, 1, 2, 3, 4]] * 3, batch_size=4, options=options)
         assert max(rows for _, _, rows in runs) <= 4
 
 
 @pytest.mark.parametrize("batch_size", [4, 8, 100])
 def test_further_classes_run_the_head_alone(explainer: Explainer, runs: list[Any], batch_size: int) -> None:
-    """Methods that need no gradient of the image: the backbone runs once for each image, however many classes."""
+    """For methods without a gradient of the image, the backbone runs once for each image and all its classes."""
     names = [name for name in ONE_RUN if not any("_gradients" in output for output in METHODS[name].outputs)]
     assert {"cam", "gradcam", "hirescam", "eigencam"} <= set(names)
     explainer.explain(pixels(4), method=names, top=5, batch_size=batch_size)
@@ -109,19 +111,19 @@ def test_further_classes_run_the_head_alone(explainer: Explainer, runs: list[Any
     assert len(runs) == 1 + -(-16 // batch_size)
 
 
-def test_gradients_of_the_image_repeat_it(explainer: Explainer, runs: list[Any]) -> None:
-    """The run that they need computes everything else as well, so that nothing runs besides it."""
+def test_methods_with_gradients_of_the_image_repeat_it(explainer: Explainer, runs: list[Any]) -> None:
+    """Their run computes the outputs of the other methods, too, so no other run is needed."""
     explainer.explain(pixels(3), method=["gradcam", "backprop", "eigencam"], top=4)
     outputs = {"logits", "activations", "gradients", "input_gradients"}
     assert runs == [(outputs, IMAGE, 3), (outputs, IMAGE, 3 * 3)]
 
 
-def test_what_is_the_same_for_every_class_runs_once(explainer: Explainer, runs: list[Any]) -> None:
+def test_methods_that_ignore_the_class_run_once(explainer: Explainer, runs: list[Any]) -> None:
     result = explainer.explain(pixels(3), method="eigencam", top=4)
     assert runs == [({"logits", "activations"}, IMAGE, 3)]
     assert result.heatmaps.shape == (3, 4, 12, 16)
     assert np.array_equal(result.heatmaps[:, 0], result.heatmaps[:, 3])
-    result.heatmaps[0, 0] = 7  # each class has values of its own
+    result.heatmaps[0, 0] = 7  # the classes do not share memory
     assert (result.heatmaps[0, 1] <= 1).all()
 
 
@@ -129,7 +131,7 @@ def test_what_is_the_same_for_every_class_runs_once(explainer: Explainer, runs: 
 def test_layers_that_do_not_separate_repeat_the_image(
     tmp_path: Path, explainer: Explainer, runs: list[Any], separates: bool, cut: str | None
 ) -> None:
-    """What the metadata does not promise is not made use of, and the numbers are the same."""
+    """The head runs alone only if the metadata allows it. The numbers are the same."""
     layer = {"name": "features.4", "chosen": "automatic", "separates": separates, "cut": cut}
     other = Explainer(write(tmp_path / "m.onnx", set_property(Tiny().proto(), "layer", layer)), threads=1)
     result = other.explain(pixels(3), method="gradcam", top=3)
@@ -146,8 +148,8 @@ def test_a_path_around_the_layer(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.heatmaps, main.heatmaps, rtol=2e-5, atol=2e-6)
 
 
-def test_metadata_that_promises_too_much(tmp_path: Path) -> None:
-    """Said to separate, though a path leads around it: an error, not wrong numbers."""
+def test_metadata_that_is_wrong_about_the_layer(tmp_path: Path) -> None:
+    """The layer does not separate input from logits, although the metadata says so: an error, not wrong numbers."""
     explainer = Explainer(tiny_model_with_skip.save(tmp_path / "m.onnx", separates=True))
     assert explainer.explain(pixels(2)).heatmaps.shape == (2, 12, 16)
     with pytest.raises(ModelFileError, match=r"m\.onnx: computing gradients needs images besides") as raised:
@@ -155,12 +157,12 @@ def test_metadata_that_promises_too_much(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_each_pair_equals_its_own_run(explainer: Explainer) -> None:
+def test_several_classes_equal_separate_calls(explainer: Explainer) -> None:
     images, targets = pixels(3), np.array([[0, 5], [2, 2], [4, 1]])
     for name in METHODS:
-        together = explainer.explain(images, method=name, target=targets, options=few([name]))
+        together = explainer.explain(images, method=name, target=targets, options=fast_options([name]))
         for k in range(2):
-            alone = explainer.explain(images, method=name, target=targets[:, k], options=few([name]))
+            alone = explainer.explain(images, method=name, target=targets[:, k], options=fast_options([name]))
             np.testing.assert_allclose(together.attributions[:, k], alone.attributions, rtol=2e-5, atol=2e-6)
             np.testing.assert_allclose(together.heatmaps[:, k], alone.heatmaps, rtol=2e-5, atol=2e-6)
 
@@ -195,7 +197,7 @@ def test_top(explainer: Explainer) -> None:
     np.testing.assert_allclose(one.heatmaps[:, 0], explainer.explain(pixels(5)).heatmaps, rtol=2e-5, atol=2e-6)
 
 
-def test_predicted_class_among_named_ones(explainer: Explainer) -> None:
+def test_the_predicted_class_among_given_ones(explainer: Explainer) -> None:
     images = pixels(3)
     predicted = explainer.explain(images).logits.argmax(axis=1)
     result = explainer.explain(images, target=[[None, 0]] * 3)
@@ -287,7 +289,7 @@ def test_probabilities_of_huge_logits(tmp_path: Path, score: str) -> None:
 
 
 def test_with_threads(model_path: Path) -> None:
-    """The same answers from runs of another number of threads, made once, also where threads ask at the same time."""
+    """Another number of threads gives the same results. Threads that call at the same time get one explainer."""
     explainer = Explainer(model_path)
     with ThreadPoolExecutor(4) as pool:
         others = list(pool.map(lambda _: explainer.with_threads(1), range(8)))
@@ -306,7 +308,7 @@ def test_threads_share_one_explainer(model_path: Path) -> None:
 
     def work(job: tuple[int, str]) -> Explanation:
         seed, name = job
-        return explainer.explain(pixels(3, seed), method=name, target=[seed % 6, None, 1], options=few([name]))
+        return explainer.explain(pixels(3, seed), method=name, target=[seed % 6, None, 1], options=fast_options([name]))
 
     with ThreadPoolExecutor(8) as pool:
         parallel = list(pool.map(work, jobs))
@@ -318,16 +320,16 @@ def test_threads_share_one_explainer(model_path: Path) -> None:
 
 
 def leaves(tree: Any) -> list[Any]:
-    """The values of nested dicts."""
+    """Return the values of nested dicts."""
     return [leaf for value in tree.values() for leaf in leaves(value)] if isinstance(tree, dict) else [tree]
 
 
 def state(value: Any) -> Any:
-    """The graph of a model as bytes, the attributes of our own objects, and all else by identity."""
+    """Return a graph as bytes, our own objects as dicts of their attributes, and all other objects by identity."""
     if isinstance(value, onnx.ModelProto):
         return value.SerializeToString()
     if type(value).__module__.startswith("seewhy.") and hasattr(value, "__dict__"):
-        return {name: state(held) for name, held in vars(value).items()}
+        return {name: state(attribute) for name, attribute in vars(value).items()}
     return id(value)
 
 
@@ -365,7 +367,7 @@ def test_an_explanation_is_a_sequence_of_images(explainer: Explainer, photo: Pho
     assert np.array_equal(alone.attributions, result.attributions[1:2])
 
 
-def test_what_it_says_of_itself(explainer: Explainer, tiny: Tiny) -> None:
+def test_metadata_and_repr(explainer: Explainer, tiny: Tiny) -> None:
     assert explainer.metadata == tiny.metadata()
     assert "tiny.onnx" in repr(explainer) and "CPUExecutionProvider" in repr(explainer)
 
@@ -378,13 +380,13 @@ def test_package_exports() -> None:
         _ = seewhy.nothing
 
 
-@pytest.mark.parametrize("given", ["photograph", "photographs", "pixels", "target", "targets"])
+@pytest.mark.parametrize("given", ["image", "images", "pixels", "target", "targets"])
 def test_masked_arrays_are_refused(explainer: Explainer, given: str) -> None:
-    """What a mask hides would be explained like everything else, or stand for the predicted class."""
-    photograph = np.ma.masked_less(np.zeros((12, 16, 3), np.uint8), 1)
+    """Masked values would otherwise be explained like others, or stand for the predicted class."""
+    image = np.ma.masked_less(np.zeros((12, 16, 3), np.uint8), 1)
     images: Any = {
-        "photograph": photograph,
-        "photographs": [photograph],
+        "image": image,
+        "images": [image],
         "pixels": np.ma.masked_less(np.zeros((1, 3, 12, 16), np.float32), 1),
     }.get(given, np.zeros((1, 3, 12, 16), np.float32))
     masked = np.ma.masked_less(np.zeros(1, np.int64), 1)

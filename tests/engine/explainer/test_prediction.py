@@ -1,4 +1,4 @@
-"""Tests of `Explainer.predict`, `preprocess` and `warm_up`, and of what explanations and predictions print."""
+"""Tests of `Explainer.predict`, `preprocess` and `warm_up`, and of the repr of explanations and predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.tiny_model_files import pixels
 Photo = Callable[..., Image.Image]
 
 
-def test_a_prediction_is_the_forward_pass(explainer: Explainer, photo: Photo) -> None:
+def test_a_prediction_equals_the_forward_pass(explainer: Explainer, photo: Photo) -> None:
     images = [photo(seed=i) for i in range(3)]
     prediction, explanation = explainer.predict(images, batch_size=2), explainer.explain(images, top=3)
     assert len(prediction) == 3
@@ -30,10 +30,10 @@ def test_a_prediction_is_the_forward_pass(explainer: Explainer, photo: Photo) ->
 
 def test_preprocessed_images_give_the_same_numbers(explainer: Explainer, photo: Photo) -> None:
     images = [photo(seed=i) for i in range(2)]
-    ready = explainer.preprocess(images)
-    assert ready.dtype == np.float32 and ready.shape == (2, 3, 12, 16)
-    assert np.array_equal(explainer.predict(ready).logits, explainer.predict(images).logits)
-    assert np.array_equal(explainer.explain(ready).heatmaps, explainer.explain(images).heatmaps)
+    preprocessed = explainer.preprocess(images)
+    assert preprocessed.dtype == np.float32 and preprocessed.shape == (2, 3, 12, 16)
+    assert np.array_equal(explainer.predict(preprocessed).logits, explainer.predict(images).logits)
+    assert np.array_equal(explainer.explain(preprocessed).heatmaps, explainer.explain(images).heatmaps)
 
 
 def test_a_warm_explainer_starts_no_session(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_members_are_named_after_their_archive(tmp_path: Path) -> None:
     assert [each.content for each in inputs] == [b"1", b"2", b"3", b"4", b"5"]
 
 
-def test_members_with_absolute_names_lie_in_their_archives_folder(tmp_path: Path) -> None:
+def test_members_with_absolute_names_stay_in_their_archives_folder(tmp_path: Path) -> None:
     members = ["/etc/x.jpg", "etc/x.jpg", "//etc//x.jpg", "///../y.jpg", "/.jpg.jpg", "/manifest.jsonl/z.jpg"]
     for archive in ("s.tar", "t.tar"):
         (tmp_path / archive).write_bytes(tar(*((name, b"1") for name in members)))
@@ -37,8 +37,8 @@ def test_members_with_absolute_names_lie_in_their_archives_folder(tmp_path: Path
     assert [each.name.as_posix() for each in inputs] == [f"{stem}/{name}" for stem in "st" for name in below]
 
 
-def test_members_called_like_files(tmp_path: Path) -> None:
-    """Each has a key of its own, or one would count as done when the other is."""
+def test_members_with_names_of_files(tmp_path: Path) -> None:
+    """Each has its own key. Otherwise one would count as done when the other is."""
     (tmp_path / "s.tar").write_bytes(tar(("a.jpg", b"1"), ("b.jpg", b"2")))
     put(tmp_path, "s.tar#a.jpg")
     inputs = found(tmp_path / "s.tar", tmp_path)
@@ -50,8 +50,8 @@ def test_members_called_like_files(tmp_path: Path) -> None:
     ]
 
 
-def test_members_called_as_others_are_told_apart(tmp_path: Path) -> None:
-    """The number that tells two members apart may make a name that is in use, too."""
+def test_members_with_equal_names_get_numbers(tmp_path: Path) -> None:
+    """The name with a number may be taken, too."""
     (tmp_path / "s.tar").write_bytes(tar(*((name, b"") for name in ("a.jpg", "a.jpg", "a.jpg (2).jpg", "a.jpg"))))
     listed = written(tmp_path, f"{tmp_path}/s.tar#a.jpg (2)\n{tmp_path}/s.tar#a.jpg (4)\n", "list.txt")
     inputs = found(tmp_path / "s.tar", lists=(listed,))
@@ -71,7 +71,7 @@ def test_archives_of_the_same_name(tmp_path: Path) -> None:
     assert [(each.content, each.name.as_posix()) for each in inputs] == [(b"x", "s/a"), (b"y", "s/a.jpg")]
 
 
-def test_a_damaged_archive_is_a_failure_of_its_own(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_one_failure(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     photo().save(buffer, "PNG")
     files = [(f"{number}.png", buffer.getvalue()) for number in range(4)]
@@ -82,4 +82,4 @@ def test_a_damaged_archive_is_a_failure_of_its_own(explainer: Explainer, photo: 
     records = [json.loads(line) for line in summary.manifest.read_text().splitlines()]
     statuses = [record["status"] for record in records]
     assert statuses == ["done"] * (len(records) - 2) + ["failed", "done"] and 3 < len(records) < 6
-    assert records[-2]["path"] == f"{tmp_path}/s.tar" and "what follows is lost" in records[-2]["error"]
+    assert records[-2]["path"] == f"{tmp_path}/s.tar" and "the members after it are lost" in records[-2]["error"]

@@ -1,4 +1,4 @@
-"""Tests of patterns as inputs (`seewhy.inputs.glob_patterns`): they match what `glob` matches."""
+"""Tests of `seewhy.inputs.glob_patterns`: patterns match the same files as Python's `glob`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PATTERNS = (
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_patterns_match_what_glob_matches(tmp_path: Path, pattern: str) -> None:
+def test_patterns_match_the_same_files_as_glob(tmp_path: Path, pattern: str) -> None:
     put(
         tmp_path,
         "x.jpg",
@@ -78,7 +78,7 @@ def test_patterns_match_what_glob_matches(tmp_path: Path, pattern: str) -> None:
     assert {os.path.realpath(each.path) for each in inputs} == real and len(inputs) == len(real)
 
 
-def test_relative_patterns_name_results_behind_what_is_fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_named_below_the_fixed_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(put(tmp_path, "p/q/a.jpg", "p/r/s/b.jpg", "c.jpg"))
     assert [(each.path, each.name.as_posix()) for each in found("p/**/*.jpg")] == [
         ("p/q/a.jpg", "q/a"),
@@ -90,7 +90,7 @@ def test_relative_patterns_name_results_behind_what_is_fixed(tmp_path: Path, mon
 
 
 def test_patterns_and_links(tmp_path: Path) -> None:
-    """`*` follows a link to a folder; `**` does not, or two that lead back would take for ever."""
+    """`*` follows links to folders. `**` does not, because links that lead back would never end."""
     put(tmp_path, "in/a/x.jpg", "far/y.jpg")
     for name in ("one", "two", "three"):
         (tmp_path / "in" / "a" / name).symlink_to(tmp_path / "in")
@@ -101,7 +101,7 @@ def test_patterns_and_links(tmp_path: Path) -> None:
     assert matched(tmp_path, "in/*.jpg") == ["in/circle.jpg"]
 
 
-def test_patterns_leave_results_out(tmp_path: Path) -> None:
+def test_patterns_skip_results(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "out/a.gradcam.jpg", "x.tar", "out/y.tar")
     inputs = Inputs([f"{tmp_path}/**/*"], tmp_path / "out")
     assert inputs.total is None and names(tmp_path, list(inputs))[0] == "a.jpg" and len(list(inputs)) == 2

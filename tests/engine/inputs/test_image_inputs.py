@@ -50,18 +50,18 @@ def test_any_folder(tmp_path_factory: pytest.TempPathFactory, tree: list[str]) -
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
-        except (FileExistsError, NotADirectoryError, IsADirectoryError):  # a file where a folder has to be
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):  # a file has the name of the folder
             continue
     files = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-    there = in_order([name for name in files if os.path.splitext(name)[1] == ".jpg"])
-    if not there:
+    expected = in_order([name for name in files if os.path.splitext(name)[1] == ".jpg"])
+    if not expected:
         return
     inputs = found(root)
-    assert names(root, inputs) == there
+    assert names(root, inputs) == expected
     assert len({str(each.name).casefold() for each in inputs}) == len(inputs)
 
 
-def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_skipped(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "notes.txt", "jpg", ".jpg", "x.jpg.txt", "shard.tar", ".hidden.png", ".git/a.png", "B.JPEG")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "link.jpg").symlink_to(tmp_path / "folder.jpg")
@@ -69,7 +69,7 @@ def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    """To a file: once, under its first name in order. In circles, or to nothing: an image that cannot be read."""
+    """A linked file is listed once, under the first name. A loop or a dangling link is an image that cannot be read."""
     put(tmp_path / "in", "m/b.jpg")
     put(tmp_path, "elsewhere.png")
     folder = tmp_path / "in"
@@ -105,7 +105,7 @@ def test_links_to_folders_as_arguments(tmp_path: Path) -> None:
     assert names(tmp_path, found(tmp_path / "link")) == ["link/a.jpg", "link/out/r.png"]
     assert names(tmp_path, found(tmp_path / "link", out=tmp_path / "real" / "out")) == ["link/a.jpg"]
     assert names(tmp_path, found(tmp_path / "real", out=tmp_path / "link" / "out")) == ["real/a.jpg"]
-    with pytest.raises(OutputError, match="the output folder is an input folder too"):
+    with pytest.raises(OutputError, match="the output folder is also an input folder"):
         found(tmp_path / "link", out=tmp_path / "real")
     assert names(tmp_path, found(tmp_path / "link", tmp_path / "real")) == ["link/a.jpg", "link/out/r.png"]
 
@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("pattern", ["*/in/*.jpg", "locked/*/*.jpg", "**/in/*.jpg", "*/*/*.jpg"])
 def test_folders_that_cannot_be_entered(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They look as if nothing were there, unless one asks why."""
+    """A folder that may not be searched must not pass for an empty one."""
     put(tmp_path, "free/in/a.jpg", "locked/in/b.jpg")
     locked = str(tmp_path / "locked")
     stat, scandir = os.stat, os.scandir
@@ -153,7 +153,7 @@ def test_folders_that_cannot_be_entered(pattern: str, tmp_path: Path, monkeypatc
 def test_deep_folders(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     try:
-        for _ in range(1200):  # beyond what recursion could do
+        for _ in range(1200):  # deeper than Python's recursion limit
             os.mkdir("d", dir_fd=here)
             inner = os.open("d", os.O_RDONLY, dir_fd=here)
             os.close(here)
@@ -165,13 +165,13 @@ def test_deep_folders(tmp_path: Path) -> None:
         [deep] = found(tmp_path)
         assert deep.path.count("/d") >= 1200 and found(tmp_path / "**" / "x.jpg")[0].path == deep.path
     finally:
-        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # which Python's own tools do not do
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # shutil.rmtree cannot
 
 
 # Arguments.
 
 
-def test_arguments_come_in_their_order(tmp_path: Path) -> None:
+def test_arguments_keep_their_order(tmp_path: Path) -> None:
     put(tmp_path, "b.jpg", "a.jpg", "in/z.jpg", "in/c.jpg")
     paths = ["b.jpg", "in", "a.jpg", "b.jpg", "./b.jpg", "in/../a.jpg", "in/z.jpg"]
     assert names(tmp_path, found(*(f"{tmp_path}/{path}" for path in paths))) == [
@@ -185,7 +185,7 @@ def test_arguments_come_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["none.jpg", "none/", "none/none.tar", "x[1].jpg", "a\0b.jpg", "caf\udce9.jpg", "-", "notes.txt"]
 )
-def test_files_named_are_inputs_whatever_they_are(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_given_by_name_is_always_an_input(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     put(tmp_path, "x[1].jpg")
     [one] = found(path)
@@ -193,7 +193,7 @@ def test_files_named_are_inputs_whatever_they_are(tmp_path: Path, path: str, mon
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/x", "a\0b"])
-def test_names_that_no_output_folder_can_have(
+def test_impossible_names_of_the_output_folder(
     name: str, explainer: Explainer, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -203,40 +203,40 @@ def test_names_that_no_output_folder_can_have(
         explain_folder(explainer, "a.png", name)
 
 
-def test_the_output_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unset variable must not stand for the current folder."""
+def test_an_empty_name_of_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unset variable must not mean the current folder."""
     monkeypatch.chdir(put(tmp_path, "a.jpg"))
-    with pytest.raises(OutputError, match=r"^the name of the output folder is empty; name a folder \(an unset"):
+    with pytest.raises(OutputError, match=r"^the name of the output folder is empty; is a variable not set"):
         Inputs(["a.jpg"], folder="")
 
 
 def test_results_do_not_become_inputs(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    """An input folder may lie in the output folder, but not where results will."""
+    """An input folder may be inside the output folder, but not where results will be written."""
     for folder in ("out/x/x", "out/y"):
         (tmp_path / folder).mkdir(parents=True)
         photo().save(tmp_path / folder / "a.png")
     assert explain_folder(explainer, tmp_path / "out" / "y", tmp_path / "out").done == 1
-    with pytest.raises(OutputError, match=r"out/x: results would lie in this input folder, below .*out; choose anot"):
+    with pytest.raises(OutputError, match=r"out/x: results would be written into this input folder; choose another"):
         explain_folder(explainer, tmp_path / "out" / "x", tmp_path / "out")
     assert explain_folder(explainer, tmp_path / "out" / "x", tmp_path / "other").done == 1
 
 
-def test_a_system_whose_names_are_not_utf_8(model_path: Path, tmp_path: Path) -> None:
+def test_a_system_with_ascii_file_names(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("caf\u00e9.jpg\n", encoding="utf-8")
     words = [sys.executable, "-m", "seewhy", "explain", model_path, "--list", tmp_path / "list.txt", "-o", tmp_path]
     plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=60, env=plain)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    assert "is not a name that a file can have; file names are ascii here" in done.stderr
+    assert "is not a valid file name; file names are ascii here" in done.stderr
 
 
 @pytest.mark.parametrize("path", ["", "a\ud800.jpg"])
-def test_names_that_no_file_can_have(path: str) -> None:
-    with pytest.raises(ImageError, match="is not a name that a file can have"):
+def test_impossible_file_names(path: str) -> None:
+    with pytest.raises(ImageError, match="is not a valid file name"):
         found(path)
 
 
-def test_nothing_given(tmp_path: Path) -> None:
+def test_no_images(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no images given"):
         found()
     with pytest.raises(ImageError, match="the folder holds no images"):
@@ -245,7 +245,7 @@ def test_nothing_given(tmp_path: Path) -> None:
         found(f"{tmp_path}/*.jpg")
 
 
-def test_totals_and_what_lies_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_and_files_below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     put(tmp_path, "in/a.jpg", "in/b.jpg", "other/c.jpg", "x.tar")
     (tmp_path / "other" / "d.jpg").symlink_to("../in/b.jpg")
@@ -257,7 +257,7 @@ def test_totals_and_what_lies_below(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not Inputs([tmp_path / "in"], "out").relative
 
 
-def test_twice_over_gives_the_same(tmp_path: Path) -> None:
+def test_a_second_iteration_gives_the_same(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "a.png", "b/a.jpg")
     (tmp_path / "x.tar").write_bytes(tar(("a.jpg", b"1"), ("a.jpg", b"2")))
     inputs = Inputs([tmp_path, tmp_path / "x.tar"], "out")
@@ -265,7 +265,7 @@ def test_twice_over_gives_the_same(tmp_path: Path) -> None:
     assert list(pending_images(inputs)) == list(pending_images(inputs)) and len({each.key for each in inputs}) == 5
 
 
-# A great many.
+# Many images.
 
 
 def list_many(case: dict[str, Any]) -> int:
@@ -275,7 +275,7 @@ def list_many(case: dict[str, Any]) -> int:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_names(tmp_path: Path) -> None:
-    """Names of 200,000 images take 30 MB and more as Python objects."""
+    """As Python objects, the names of 200,000 images would take at least 30 MB."""
     cases = []
     for count in (2_000, 200_000):
         path = tmp_path / f"{count}.txt"

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.inputs.image_listing`: a path that is too long gives one error, and the rest is explained."""
+"""Tests of `seewhy.inputs.image_listing`: a path that is too long gives one error, and other images are explained."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from support.files.input_files import with_name
 
 Photo = Callable[..., Image.Image]
 
-# Linux takes paths of 4095 bytes.
+# The maximum length of a path on Linux is 4095 bytes.
 LAST = 4090
 
 
 def found(*paths: object) -> dict[str, Any]:
-    """The inputs by their paths, each of which must be there once."""
+    """Return the inputs by their paths, and assert that paths and names are unique."""
     tasks = pending_images(Inputs([str(path) for path in paths], "/nowhere/out"))
     inputs = [with_name(task) for task in tasks]
     assert len({each.path for each in inputs}) == len({each.name for each in inputs}) == len(inputs)
@@ -33,10 +33,10 @@ def found(*paths: object) -> dict[str, Any]:
 
 @pytest.fixture
 def tree(tmp_path: Path, photo: Photo) -> Iterator[Path]:
-    """A folder with an image, in which folders lie within each other until their paths are too long.
+    """Make a folder with images, and folders nested in it until their paths are too long.
 
-    The last folder that can be listed has a path of 4090 bytes. It holds an image, a text, links and a folder whose
-    own paths are too long. That folder holds an image and a folder, too.
+    The last folder that can be listed has a path of 4090 bytes. It holds an image, a text file, links, and a folder in
+    which all paths are too long. That folder holds an image and another folder.
     """
     root = tmp_path / "in"
     root.mkdir()
@@ -45,7 +45,7 @@ def tree(tmp_path: Path, photo: Photo) -> Iterator[Path]:
     here, length = os.open(root, os.O_RDONLY), len(os.fsencode(root))
     try:
         while length < LAST:
-            # At least two bytes must be left for the last folder: a slash and one more.
+            # Leave at least two bytes for the last folder: a slash and one letter.
             name = "d" * min(200, LAST - length - 1 if LAST - length < 202 else LAST - length - 3)
             here, length = down(here, name), length + 1 + len(name)
         put(here, root, "image.png", "notes.txt")
@@ -58,7 +58,7 @@ def tree(tmp_path: Path, photo: Photo) -> Iterator[Path]:
     finally:
         os.close(here)
     yield root
-    subprocess.run(["rm", "-r", root], check=True)  # Python's own tools stop at long paths
+    subprocess.run(["rm", "-r", root], check=True)  # shutil.rmtree fails on long paths
 
 
 def down(here: int, name: str) -> int:
@@ -75,7 +75,7 @@ def put(here: int, root: Path, *names: str) -> None:
 
 
 def last_folder(root: Path) -> str:
-    """Path of the last folder that can be listed."""
+    """Return the path of the last folder that can be listed."""
     [last] = [folder for folder, _, files in os.walk(root) if "notes.txt" in files]
     assert len(os.fsencode(last)) == LAST
     return last
@@ -135,7 +135,7 @@ def test_patterns_in_the_last_folder(tree: Path) -> None:
         found(f"{last}/nothing/*.png")
 
 
-def test_everything_else_is_explained(tree: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_other_images_are_explained(tree: Path, explainer: Explainer, tmp_path: Path) -> None:
     last = last_folder(tree)
     summary = explain_folder(explainer, tree, tmp_path / "out")
     assert (summary.done, summary.failed) == (2, 3)
@@ -154,7 +154,7 @@ def test_everything_else_is_explained(tree: Path, explainer: Explainer, tmp_path
 
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])
-def test_everything_else_is_explained_into_shards(form: str, tree: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_other_images_are_explained_into_shards(form: str, tree: Path, explainer: Explainer, tmp_path: Path) -> None:
     from seewhy import Settings
 
     if form == "parquet":
@@ -171,9 +171,7 @@ def test_a_path_that_is_too_long_is_a_failed_image(name: str, explainer: Explain
 
 
 @pytest.mark.parametrize("name", ["x/" * 5000 + "a.png", "x/" * 5000 + "*.png", "x/" * 5000])
-def test_a_path_that_no_manifest_should_hold(name: str) -> None:
-    with pytest.raises(
-        ImageError, match=r"^x/x.*\.\.\..*: this path has 1000\d bytes, and 8192 are the most$"
-    ) as raised:
+def test_a_path_that_is_too_long_for_the_manifest(name: str) -> None:
+    with pytest.raises(ImageError, match=r"^x/x.*\.\.\..*: the path has 1000\d bytes; the maximum is 8192$") as raised:
         found(name)
     assert len(str(raised.value)) < 200

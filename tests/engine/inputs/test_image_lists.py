@@ -39,7 +39,7 @@ def paths(path: Path, content: str | bytes, name: str = "list.txt") -> list[str]
         ("\ufeffa.jpg\n\ufeffb.jpg\n", ["a.jpg", "\ufeffb.jpg"]),
         ("with space.jpg\n a.jpg \n", ["with space.jpg", " a.jpg "]),
         ('a,b.jpg\n"quoted".jpg\n# no comment\n', ["a,b.jpg", '"quoted".jpg', "# no comment"]),
-        ("path,target\na.jpg,3\n", ["path,target", "a.jpg,3"]),  # the name says whether it is CSV
+        ("path,target\na.jpg,3\n", ["path,target", "a.jpg,3"]),  # the name decides whether it is CSV
         ("ü/犬.jpg\n\u2028.jpg\n", ["ü/犬.jpg", "\u2028.jpg"]),
         ("a\tb.jpg\n\x1b[2J.jpg\n", ["a\tb.jpg", "\x1b[2J.jpg"]),
         ("../a.jpg\n/b.jpg\n.\n", ["../a.jpg", "/b.jpg", "."]),
@@ -69,10 +69,10 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
         ("path,note,target\na.jpg,nice,-1\n", [("a.jpg", "-1", None)]),
         ("path,target\na.jpg\nb.jpg,\n", [("a.jpg", None, None), ("b.jpg", None, None)]),
         ("\npath\na.jpg\n", "the first line must name the columns"),
-        ("file,target\na.jpg,3\n", "the first line must name the columns, one of them path"),
+        ("file,target\na.jpg,3\n", "the first line must name the columns: path, and optionally"),
         ("path,path\na.jpg,b.jpg\n", "the first line must name the columns"),
         ("path,target,target\na.jpg,1,2\n", "the first line must name the columns"),
-        ("path,target\na.jpg,3\nb,c.jpg,3\n", "line 3 has 3 values and there are 2 columns; quote commas"),
+        ("path,target\na.jpg,3\nb,c.jpg,3\n", "line 3 has 3 values and the header has 2 columns; quote commas"),
         ("path,target\n,3\n", "line 2 has 2 values and no path"),
         ("path,id\n\n\na.jpg,1\n,2\n", "line 5 has 2 values and no path"),
         ('path,id\na.jpg,1\n"b.jpg,2\n', "line 3 is not CSV: unexpected end of data"),
@@ -104,7 +104,7 @@ def test_targets_and_ids_are_text(tmp_path: Path, column: str) -> None:
         ("a.jpg\nb.jpg\n".encode("utf-16"), "line 1 is not text"),
         (b"x" * 70_000, "line 1 is not text"),
         (b"a.jpg\n" + b"x" * 65_536 + b"\n", "line 2 is not text"),
-        (b"a.jpg\n" + b"x" * 8193, "image 2: its path has 8193 bytes, and 8192 are the most"),
+        (b"a.jpg\n" + b"x" * 8193, "image 2: the path has 8193 bytes; the maximum is 8192"),
         (b"", "the list holds no images"),
         (b"\n\r\n\n", "the list holds no images"),
     ],
@@ -116,7 +116,7 @@ def test_not_a_list(tmp_path: Path, content: bytes, words: str, name: str) -> No
 
 
 def test_lines_before_a_bad_one_are_read_first(tmp_path: Path) -> None:
-    """A list is read line by line, however long it is."""
+    """A list is read line by line, so that it may be of any length."""
     path = tmp_path / "list.txt"
     path.write_bytes(b"a.jpg\n" * 10 + b"\0\n")
     entries = read_list(path)
@@ -136,24 +136,24 @@ def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["zero", "urandom", "null"])
 @pytest.mark.parametrize("name", ["", "link.csv"])
-def test_devices_are_no_lists(tmp_path: Path, device: str, name: str) -> None:
+def test_devices_are_refused(tmp_path: Path, device: str, name: str) -> None:
     path = Path("/dev", device)
     if name:
         (tmp_path / name).symlink_to(path)
         path = tmp_path / name
     with pytest.raises(ImageError) as raised:
         next(read_list(path))
-    assert str(raised.value) == f"{path}: a device, not a list; give a file, a pipe, or - for standard input"
+    assert str(raised.value) == f"{path}: is a device, not a list; give a file, a pipe, or - for standard input"
 
 
-def test_an_empty_name_is_no_list() -> None:
+def test_an_empty_name_is_refused() -> None:
     with pytest.raises(ImageError, match="the name of a list is empty"):
         list(read_list(""))
 
 
 @pytest.mark.parametrize("name", ["list", "list.csv"])
-def test_a_pipe_is_a_list(tmp_path: Path, name: str) -> None:
-    """As from a shell's process substitution."""
+def test_a_list_may_be_a_pipe(tmp_path: Path, name: str) -> None:
+    """The shell's process substitution makes such pipes."""
     os.mkfifo(tmp_path / name)
     program = "import sys; print('path', 'a.jpg', sep='\\n', file=open(sys.argv[1], 'w'))"
     with subprocess.Popen([sys.executable, "-c", program, tmp_path / name]):
@@ -172,7 +172,7 @@ def test_any_names_in_text(tmp_path_factory: pytest.TempPathFactory, names: list
 
 @pytest.mark.parametrize("name", ["list.txt", "list.csv"])
 def test_damaged_lists(tmp_path: Path, name: str) -> None:
-    """Whatever a list holds, it is a list, or an ImageError of one line."""
+    """Any content is either read as a list, or gives an ImageError of one line."""
     whole = b"".join(
         b'path,target,id\n"photos/%d.jpg",%d,"image, %d"\n'[0 if i == 0 else 15 :] % ((i,) * 3) for i in range(40)
     )
@@ -195,7 +195,7 @@ def test_damaged_lists(tmp_path: Path, name: str) -> None:
 
 
 class Terminal(io.StringIO):
-    """What a test or a notebook puts in the place of standard input."""
+    """A replacement of standard input, as tests and notebooks use it."""
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ class Terminal(io.StringIO):
         ("a.jpg\nb.jpg\n", [ListEntry("a.jpg"), ListEntry("b.jpg")]),
         ("path,target\na.jpg,3\n", [ListEntry("a.jpg", "3")]),
         ("Id,Path\n1,a.jpg\n", [ListEntry("a.jpg", None, "1")]),
-        ("path\nb.jpg\n", [ListEntry("path"), ListEntry("b.jpg")]),  # one column may as well be a name
+        ("path\nb.jpg\n", [ListEntry("path"), ListEntry("b.jpg")]),  # a single column may as well be a file name
         ("a,b.jpg\n", [ListEntry("a,b.jpg")]),
     ],
 )
@@ -215,7 +215,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, content: str, expected:
 
 
 def piped(content: bytes | None) -> str:
-    """What a process of its own reads; None: its standard input is closed."""
+    """Read standard input in another process, and return its output. None closes standard input."""
     program = (
         "from seewhy import SeewhyError; from seewhy.inputs.image_lists import read_list\n"
         "try: print(*map(repr, read_list('-')), sep='\\n')\nexcept SeewhyError as error: print('error:', error)\n"
@@ -233,12 +233,12 @@ def test_standard_input_of_bytes() -> None:
     ]
     assert piped(b"") == "error: standard input: the list holds no images\n"
     assert piped(b"\x89PNG\r\n\x1a\n\0\0") == (
-        "error: standard input: line 3 is not text; a list holds one path a line\n"
+        "error: standard input: line 3 is not text; a list has one path per line\n"
     )
-    assert piped(None) == "error: standard input: it is closed; give a list in a file, or pipe one in\n"
+    assert piped(None) == "error: standard input is closed; give a list as a file, or pipe one in\n"
 
 
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(ImageError, match="standard input: it is closed"):
+    with pytest.raises(ImageError, match="standard input is closed"):
         list(read_list("-"))

@@ -18,7 +18,7 @@ from support.files.input_files import found, put, tar, written
 Photo = Callable[..., Image.Image]
 
 
-def test_lists_come_behind_paths_and_in_their_order(tmp_path: Path) -> None:
+def test_lists_come_after_paths_in_their_order(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     listing = written(
         tmp_path,
@@ -39,8 +39,8 @@ def test_a_path_in_two_lists_counts_once(tmp_path: Path) -> None:
     assert [each.path for each in found("a.jpg", lists=(one, two))] == ["a.jpg", "b.jpg"]
 
 
-def test_what_lists_may_name(tmp_path: Path) -> None:
-    """A folder, a pattern or a device in a list is a name like others, and fails as an image; an archive is read."""
+def test_entries_of_lists_that_are_not_images(tmp_path: Path) -> None:
+    """A folder, a pattern or a device in a list is taken for an image, which fails. An archive is read."""
     put(tmp_path, "in/a.jpg")
     (tmp_path / "x.tar").write_bytes(tar(("m.jpg", b"1")))
     lines = [f"{tmp_path}/in", f"{tmp_path}/*.jpg", "/dev/zero", ".", "/", "..", "caf\udce9.jpg", f"{tmp_path}/x.tar"]
@@ -68,8 +68,8 @@ def test_what_lists_may_name(tmp_path: Path) -> None:
     ],
 )
 def test_targets_as_they_are_written(text: str, expected: int | str) -> None:
-    found_ = read_target(text)
-    assert found_ == expected and type(found_) is type(expected)
+    target = read_target(text)
+    assert target == expected and type(target) is type(expected)
 
 
 def test_targets_of_a_list(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def archive(*files: tuple[str, bytes] | tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar of regular files, and of other members as they come."""
+    """Return a tar archive of regular files, given as (name, content), and of other members."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
         for file in files:
@@ -61,7 +61,7 @@ def held(found: list[Member]) -> list[tuple[str | None, bytes | None]]:
 
 
 def damaged(found: list[Member], folder: Path) -> str:
-    """The error of an archive, which comes last and once."""
+    """Return the error of an archive, which is the last and only one."""
     assert found[-1].name is None and found[-1].content is None
     assert all(member.name is not None for member in found[:-1])
     text = str(found[-1].error)
@@ -77,7 +77,7 @@ IMAGES = [("b.jpg", b"B" * 700), ("a/c.PNG", b"C"), ("a/b.webp", b""), ("ü/犬 
 def test_images_in_the_archives_order(tmp_path: Path, ending: str, form: int) -> None:
     content = archive(("a.json", b"{}"), *IMAGES, ("notes.txt", b"hello"), form=form)
     assert held(read(tmp_path, PACK[ending](content), f"x{ending}")) == IMAGES
-    # What is inside counts, not the name.
+    # The content decides about the compression, not the name.
     assert held(read(tmp_path, PACK[ending](content), "y.tar")) == IMAGES
 
 
@@ -95,7 +95,7 @@ def test_a_name_twice(tmp_path: Path) -> None:
     assert held(read(tmp_path, archive(*files))) == files
 
 
-def test_names_are_left_as_they_are(tmp_path: Path) -> None:
+def test_names_are_not_changed(tmp_path: Path) -> None:
     files = [
         (name, b"x")
         for name in ("../../up.jpg", "/etc/passwd.jpg", "a/./b/../c.jpg", "\x1b[2J.jpg", "x" * 3000 + ".jpg")
@@ -105,8 +105,8 @@ def test_names_are_left_as_they_are(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "x.tar"]
 
 
-def test_what_is_no_file_is_a_failure(tmp_path: Path) -> None:
-    """Or there would be a gap; but folders are no images."""
+def test_members_that_are_not_files_are_failures(tmp_path: Path) -> None:
+    """Links and devices are reported rather than skipped, so that no image is missed. Folders are skipped."""
     kinds = {
         tarfile.SYMTYPE: "/etc/passwd",
         tarfile.LNKTYPE: "b.jpg",
@@ -121,13 +121,13 @@ def test_what_is_no_file_is_a_failure(tmp_path: Path) -> None:
     assert held([found[0], found[-1]]) == IMAGES[:2]
     assert [member.name for member in found[1:-1]] == [f"{number}.jpg" for number in range(5)]
     for member in found[1:-1]:
-        assert member.content is None and "a link or a device; put the image itself there" in str(member.error)
+        assert member.content is None and "is a link or a device, not a file; add the image itself" in str(member.error)
     contiguous = archive(("a.jpg", b"x"))
     assert held(read(tmp_path, contiguous[:156] + b"0" + contiguous[157:])) == [("a.jpg", b"x")]
 
 
 def test_members_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar_archives, "MOST_BYTES", 1000)
+    monkeypatch.setattr(tar_archives, "MAX_MEMBER_BYTES", 1000)
     found = read(
         tmp_path, archive(("a.jpg", bytes(1000)), ("b.jpg", bytes(1001)), ("b.txt", bytes(5000)), ("c.jpg", b"c"))
     )
@@ -136,7 +136,7 @@ def test_members_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("b.jpg", None),
         ("c.jpg", b"c"),
     ]
-    assert str(found[1].error) == f"{tmp_path}/x.tar#b.jpg: 1001 bytes, and 1000 are the most"
+    assert str(found[1].error) == f"{tmp_path}/x.tar#b.jpg: has 1001 bytes; the maximum is 1000"
 
 
 def test_names_that_are_too_long(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_names_that_are_too_long(tmp_path: Path) -> None:
     assert len({member.name for member in found}) == 3
     for member in found[:2]:
         assert member.content is None and len(member.name or "") < 200
-        assert "a name of 9004 bytes, and 8192 are the most" in str(member.error)
+        assert "the name has 9004 bytes; the maximum is 8192" in str(member.error)
 
 
 @pytest.mark.parametrize("ending", PACK)
@@ -162,15 +162,15 @@ def test_empty_archives(tmp_path: Path, ending: str) -> None:
         (b"not a tar archive", "truncated header"),
         (b"\x89PNG\r\n\x1a\n" * 200, "invalid header|bad checksum"),
         (bytes(100), "truncated header"),
-        (b"\x1f\x8b" + bytes(100), "damaged archive"),
-        (b"BZh9" + bytes(100), "damaged archive"),
-        (b"\xfd7zXZ\0" + bytes(100), "damaged archive"),
+        (b"\x1f\x8b" + bytes(100), "the archive is damaged"),
+        (b"BZh9" + bytes(100), "the archive is damaged"),
+        (b"\xfd7zXZ\0" + bytes(100), "the archive is damaged"),
     ],
 )
 def test_not_an_archive(tmp_path: Path, content: bytes, words: str) -> None:
     found = read(tmp_path, content)
     text = damaged(found, tmp_path)
-    assert len(found) == 1 and "damaged archive behind its beginning: " in text
+    assert len(found) == 1 and "the archive is damaged after its start: " in text
     assert any(word in text for word in words.split("|"))
 
 
@@ -186,8 +186,8 @@ def test_archives_that_cannot_be_read(tmp_path: Path) -> None:
     assert str(found.error) == "/dev/zero: cannot be read: it is a device, not a regular file"
 
 
-def test_an_archive_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody may put a pipe in its place after it was looked at."""
+def test_an_archive_that_becomes_a_pipe_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe may replace the archive between its check and its opening."""
     path = tmp_path / "x.tar"
     path.write_bytes(archive(*IMAGES))
     real = os.stat
@@ -216,26 +216,24 @@ def test_no_descriptor_is_left_open(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", PACK)
 def test_truncated_anywhere(tmp_path: Path, ending: str) -> None:
-    """Also between two members, where a tar that was cut off looks whole."""
+    """A tar that ends between two members could pass for a complete one."""
     whole = PACK[ending](archive(*IMAGES))
     cuts = {*range(0, len(whole), 97), *range(0, len(whole), BLOCK), len(whole) - 1}
     for cut in sorted(cuts):
         found = read(tmp_path, whole[:cut], f"x{ending}")
-        if ending == ".tar" and cut >= end_of(whole) + BLOCK:  # of the two empty blocks at its end one is enough
+        if ending == ".tar" and cut >= end_of(whole) + BLOCK:  # one of the two empty blocks at the end is enough
             assert held(found) == IMAGES
             continue
-        assert "what follows is lost" in damaged(found, tmp_path), cut
+        assert "the members after it are lost" in damaged(found, tmp_path), cut
         assert held(found[:-1]) == IMAGES[: len(found) - 1]
 
 
 def end_of(content: bytes) -> int:
-    """Where the last member ends, which does not end in zeros."""
+    """Return where the last member ends. Its content does not end in zeros."""
     return -(-len(content.rstrip(b"\0")) // BLOCK) * BLOCK
 
 
-def test_a_system_without_files_left_is_no_fault_of_the_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_open_files_are_not_the_archives_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar").write_bytes(archive(("a.png", b"x")))
 
     def full(*_: object, **__: object) -> None:
@@ -248,24 +246,22 @@ def test_a_system_without_files_left_is_no_fault_of_the_archive(
 
 def test_a_damaged_header(tmp_path: Path) -> None:
     content = bytearray(archive(*(IMAGES[:2] * 2)))
-    second = 2 * BLOCK + BLOCK  # behind a header and two blocks
+    second = 2 * BLOCK + BLOCK  # after a header and two blocks
     assert content[second : second + 5] == b"a/c.P"
     content[second + 124] ^= 1
     found = read(tmp_path, bytes(content))
     assert held(found[:-1]) == IMAGES[:1]
-    assert "damaged archive behind b.jpg: the end mark is missing (bad checksum); what follows" in damaged(
-        found, tmp_path
-    )
+    assert "damaged after b.jpg: the end mark is missing (bad checksum); the members" in damaged(found, tmp_path)
 
 
 def test_two_archives_in_one_file(tmp_path: Path) -> None:
     found = read(tmp_path, archive(*IMAGES[:2]) + archive(*IMAGES[2:]))
     assert held(found[:-1]) == IMAGES[:2]
-    assert "it goes on behind its end mark" in damaged(found, tmp_path)
+    assert "it has data after its end mark" in damaged(found, tmp_path)
 
 
 def test_a_wrong_checksum_of_gzip(tmp_path: Path) -> None:
-    """gzip's checksum stands at the end, and is all that tells of a pixel that was changed."""
+    """Only gzip's checksum, at the end of the file, reveals that a pixel has changed."""
     pixels = random.Random(0).randbytes(5000)
     content = bytearray(gzip.compress(archive(("a.jpg", pixels)), compresslevel=0))
     content[bytes(content).index(pixels[2000:2050])] ^= 1
@@ -275,13 +271,13 @@ def test_a_wrong_checksum_of_gzip(tmp_path: Path) -> None:
 
 
 def long_headers(count: int, size: int = 100) -> bytes:
-    """Headers of long names, one behind the other."""
+    """Return consecutive headers of long names."""
     header = other("././@LongLink", tarfile.GNUTYPE_LONGNAME)
     header.size = size
     return (header.tobuf(tarfile.GNU_FORMAT) + b"x" * size + bytes(-size % BLOCK)) * count
 
 
-def test_headers_without_end(tmp_path: Path) -> None:
+def test_too_many_headers(tmp_path: Path) -> None:
     assert "recursion" in damaged(read(tmp_path, long_headers(5000) + archive(IMAGES[0])), tmp_path)
 
 
@@ -305,16 +301,16 @@ def test_headers_of_gigabytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", PACK)
 def test_damaged_archives(tmp_path: Path, ending: str) -> None:
-    """Either all that was damaged is inside a member of a plain tar, or the archive says that it is damaged."""
+    """Damage is reported, unless it lies inside a member of an uncompressed tar."""
     whole = PACK[ending](archive(*IMAGES, form=tarfile.GNU_FORMAT))
     chance = random.Random(0)
-    noticed = 0
+    reported = 0
     for _ in range(250):
         content = DAMAGES[chance.choice(sorted(DAMAGES))](whole, chance)
         found = read(tmp_path, content, f"x{ending}")
         if found and found[-1].error is not None:
             damaged(found, tmp_path)
-            noticed += 1
+            reported += 1
         elif ending != ".tar":
             assert held(found) == IMAGES
-    assert noticed > (60 if ending == ".tar" else 150)
+    assert reported > (60 if ending == ".tar" else 150)

@@ -1,4 +1,4 @@
-"""Tests of the multi-pass methods against literal float64 references, and of how often they run the graph."""
+"""Tests of the multi-pass methods against literal float64 references, and of the number of their runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from seewhy import Explainer, MethodError
 from seewhy.methods.registry import METHODS
-from seewhy.methods.smoothgrad import draw
+from seewhy.methods.smoothgrad import draw_noise
 from support import tiny_model_with_skip
 from support.references import multi_pass, relative_error
 from support.references.methods import Reference, minmax
@@ -26,23 +26,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scorecam": {},
     "ablationcam": {},
 }
-# float32 sums as in test_registry.py, averaged over passes. Weights of Ablation-CAM are differences of logits that are
-# up to a hundred times as large.
+# Tolerances for float32 sums as in test_registry.py, averaged over passes. Weights of Ablation-CAM are differences of
+# logits, which are up to a hundred times larger.
 TOLERANCE = {"smoothgrad": 5e-6, "integrated-gradients": 5e-6, "scorecam": 2e-5, "ablationcam": 1e-4}
 
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """Every run of the graph: its outputs, what it starts at, and rows."""
-    made = []
+    """Record every run of the graph: its outputs, its inputs without the targets, and its number of rows."""
+    recorded = []
 
     def counted(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
         start = ",".join(name for name in feeds if name != "targets")
-        made.append((",".join(sorted(outputs)), start, len(next(iter(feeds.values())))))
+        recorded.append((",".join(sorted(outputs)), start, len(next(iter(feeds.values())))))
         return run(outputs, feeds)
 
     replace_runs(monkeypatch, counted)
-    return made
+    return recorded
 
 
 @pytest.mark.parametrize("method", PASSES)
@@ -74,7 +74,7 @@ def test_an_image_does_not_depend_on_its_batch(explainer: Explainer, method: str
 
 
 @pytest.mark.parametrize("method", PASSES)
-def test_the_class_is_the_one_predicted_for_the_plain_image(explainer: Explainer, method: str) -> None:
+def test_the_target_is_predicted_from_the_plain_image(explainer: Explainer, method: str) -> None:
     options = {method: OPTIONS[method]}
     plain = explainer.explain(pixels(), method=method, options=options)
     assert plain.targets.tolist() == plain.logits.argmax(axis=1).tolist()
@@ -103,13 +103,13 @@ def test_smoothgrad_seed(explainer: Explainer) -> None:
 
 
 def test_smoothgrad_samples_are_never_shared_by_seeds() -> None:
-    """Not even by seeds of more than 32 bits."""
-    drawn = {draw(high * 2**32 + 5, sample, (4,)).tobytes() for high in range(4) for sample in range(4)}
+    """This includes seeds of more than 32 bits."""
+    drawn = {draw_noise(high * 2**32 + 5, sample, (4,)).tobytes() for high in range(4) for sample in range(4)}
     assert len(drawn) == 16
 
 
 def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deviation of what the network sees, measured, for images of different ranges."""
+    """Measure the standard deviation of the noise for images of different ranges."""
     batch = pixels(2) * np.array([1, 10], np.float32)[:, None, None, None]
     seen: list[np.ndarray] = []
 
@@ -123,11 +123,11 @@ def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypa
     noise = np.concatenate(seen).reshape(2, 200, *batch.shape[1:]) - batch[:, None]
     for drawn, image in zip(noise, batch, strict=True):
         expected = 0.1 * np.ptp(image)
-        # 115,200 draws: the standard error of the deviation is 0.2 %, that of the mean 0.3 % of the deviation.
+        # With 115,200 draws, the standard error is 0.2 % for the deviation, and 0.3 % of the deviation for the mean.
         assert drawn.std() == pytest.approx(expected, rel=0.015)
         assert abs(drawn.mean()) < 0.015 * expected
         correlation = np.corrcoef(drawn.reshape(200, -1)[:20])
-        assert np.abs(correlation - np.eye(20)).max() < 0.3  # no two samples alike; 576 values each
+        assert np.abs(correlation - np.eye(20)).max() < 0.3  # no two samples are equal; each has 576 values
     assert np.allclose(noise[0] / np.ptp(batch[0]), noise[1] / np.ptp(batch[1]), atol=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypa
 
 
 def test_integrated_gradients_add_up(explainer: Explainer) -> None:
-    """Completeness: to rounding where there are many steps, and the reported error is the one that there is."""
+    """With many steps, completeness holds up to rounding. The reported error equals the measured one."""
     batch = pixels()
     errors = []
     for steps in (2, 20, 1000):
@@ -146,8 +146,8 @@ def test_integrated_gradients_add_up(explainer: Explainer) -> None:
             options={"integrated-gradients": {"steps": steps}},
         )
         assert result.completeness is not None and result.completeness.dtype == np.float32
-        nothing = explainer.explain(np.zeros_like(batch), target=[[0, 4]] * 3).logits
-        gained = (result.logits - nothing)[:, [0, 4]].astype(np.float64)
+        baseline = explainer.explain(np.zeros_like(batch), target=[[0, 4]] * 3).logits
+        gained = (result.logits - baseline)[:, [0, 4]].astype(np.float64)
         found = result.attributions.astype(np.float64).sum(axis=(2, 3, 4))
         np.testing.assert_allclose(result.completeness, np.abs(found - gained), atol=2e-6)
         errors.append(result.completeness.max())
@@ -156,31 +156,31 @@ def test_integrated_gradients_add_up(explainer: Explainer) -> None:
 
 
 def test_integrated_gradients_of_a_straight_line(tmp_path: Path) -> None:
-    """Where no rectifier closes between baseline and image one step is exact, and the answer weight times change."""
+    """If no rectifier changes its state between baseline and image, one step is exact: gradient times change."""
     tiny = Tiny()
     weights = {name: np.abs(value) for name, value in tiny.weights().items()}
     weights["conv1.bias"][...] = weights["conv2.bias"][...] = 50
     path = write(tmp_path / "open.onnx", tiny.proto(weights))
-    flat = np.full((1, 3, 12, 16), 0.25, np.float32)  # constant, so that max pooling has the same winners all along
+    flat = np.full((1, 3, 12, 16), 0.25, np.float32)  # constant, so that max pooling always selects the same positions
     explainer = Explainer(path)
     options = {"integrated-gradients": {"steps": 1, "rule": "midpoint"}}
     results = explainer.explain(flat, method=["integrated-gradients", "backprop"], target=0, options=options)
     expected = results["backprop"].attributions * flat
     np.testing.assert_allclose(results["integrated-gradients"].attributions, expected, rtol=1e-5)
     assert results["integrated-gradients"].completeness is not None
-    # Logits of several hundred, so that float32 gives them to some 1e-5.
+    # The logits are several hundred, so float32 resolves about 1e-5.
     assert results["integrated-gradients"].completeness.max() < 1e-3
 
 
 @pytest.mark.parametrize(("name", "value"), [("zero", None), ("black", 0.0), ("grey", 0.5), ("white", 1.0)])
 def test_baselines(explainer: Explainer, name: str, value: float | None) -> None:
-    """A picture of the baseline's colour has nothing to attribute, and no error."""
+    """An image in the color of the baseline has attributions and an error of zero."""
     how = explainer.metadata.preprocessing
     assert how is not None
-    colour = np.zeros(3) if value is None else (value - np.array(how.mean)) / np.array(how.std)
-    picture = np.broadcast_to(colour.astype(np.float32)[:, None, None], (1, 3, 12, 16)).copy()
+    color = np.zeros(3) if value is None else (value - np.array(how.mean)) / np.array(how.std)
+    image = np.broadcast_to(color.astype(np.float32)[:, None, None], (1, 3, 12, 16)).copy()
     options = {"integrated-gradients": {"steps": 2, "baseline": name}}
-    result = explainer.explain(picture, method="integrated-gradients", options=options)
+    result = explainer.explain(image, method="integrated-gradients", options=options)
     assert np.abs(result.attributions).max() < 1e-5
     assert result.completeness is not None and result.completeness.max() < 1e-5
     if value is not None:
@@ -193,7 +193,7 @@ def test_baselines(explainer: Explainer, name: str, value: float | None) -> None
 def test_baseline_without_preprocessing(tmp_path: Path) -> None:
     explainer = Explainer(Tiny(preprocessing=None).save(tmp_path / "m.onnx"))
     options = {"integrated-gradients": {"baseline": "black", "steps": 2}}
-    with pytest.raises(MethodError, match=r"m\.onnx: .* unknown what black is; use baseline=zero") as raised:
+    with pytest.raises(MethodError, match=r"m\.onnx: .* the baseline black is unknown; use baseline=zero") as raised:
         explainer.explain(pixels(), method="integrated-gradients", options=options)
     assert "\n" not in str(raised.value)
     zero = {"integrated-gradients": {"steps": 2}}
@@ -212,7 +212,7 @@ def test_only_integrated_gradients_have_a_completeness_error(explainer: Explaine
 
 
 def with_weights(path: Path, **changes: Any) -> Explainer:
-    """The tiny model with parts of its weights set to other values: name -> (index, value)."""
+    """Return an explainer of the tiny model with changed weights, given as name=(index, value)."""
     weights = Tiny().weights()
     for name, (index, value) in changes.items():
         weights[name.replace("_", ".")][index] = value
@@ -220,8 +220,8 @@ def with_weights(path: Path, **changes: Any) -> Explainer:
 
 
 @pytest.mark.parametrize("bias", [-1e3, 1e3])
-def test_constant_maps_have_no_part_in_scorecam(tmp_path: Path, bias: float) -> None:
-    """Channel 2 is zero or a constant everywhere: no pass, and the map is that of the other channels."""
+def test_constant_maps_do_not_enter_scorecam(tmp_path: Path, bias: float) -> None:
+    """Channel 2 is zero or a constant everywhere. It takes no pass, and the map is that of the other channels."""
     explainer = with_weights(
         tmp_path / "m.onnx", conv2_weight=(2, 0), conv2_bias=(2, bias), fc_weight=((slice(None), 2), 0)
     )
@@ -238,19 +238,19 @@ def test_constant_maps_have_no_part_in_scorecam(tmp_path: Path, bias: float) -> 
         assert relative_error(result.maps[i], raw) < TOLERANCE["scorecam"]
         constant += sum(channel.min() == channel.max() for channel in reference.forward(image).activations)
     assert constant >= 3
-    assert calls == [(constant, 15), (15, 15)]  # those are done without a pass
+    assert calls == [(constant, 15), (15, 15)]  # the constant maps need no pass
 
 
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
 def test_a_dead_layer(tmp_path: Path, method: str) -> None:
-    """No channel says anything: no map, and no division by zero."""
+    """All activations are zero, so the map is zero, and nothing is divided by zero."""
     explainer = with_weights(tmp_path / "m.onnx", conv2_bias=(slice(None), -1e6))
     result = explainer.explain(pixels(), method=method, top=2)
     assert not result.attributions.any() and not result.heatmaps.any()
 
 
 def test_ablationcam_of_a_linear_head(explainer: Explainer, tiny: Tiny) -> None:
-    """Without channel k a pooled linear head loses w_k mean(A_k), so the weight is that over |y|."""
+    """Removing channel k lowers the logit of a pooled linear head by w_k mean(A_k), so the weight is that over |y|."""
     results = explainer.explain(pixels(), method=["ablationcam", "gradcam"], target=3)
     activations = np.array([Reference(tiny).forward(image).activations for image in pixels()])
     y = results["gradcam"].logits[:, 3].astype(np.float64)
@@ -261,7 +261,7 @@ def test_ablationcam_of_a_linear_head(explainer: Explainer, tiny: Tiny) -> None:
 
 
 def test_ablationcam_of_a_negative_logit(tmp_path: Path) -> None:
-    """A constant subtracted from the logit changes its sign, and none of the losses: the map keeps its shape."""
+    """Subtracting a constant from the logit changes its sign, but no loss, so the heatmap stays the same."""
     results = []
     for bias in (300, -300):
         explainer = with_weights(tmp_path / f"{bias}.onnx", fc_bias=(1, bias))
@@ -269,19 +269,19 @@ def test_ablationcam_of_a_negative_logit(tmp_path: Path) -> None:
         assert (np.sign(result.logits[:, 1]) == np.sign(bias)).all()
         results.append(result.heatmaps)
     assert results[0].any()
-    # Logits of 300 have units of 3e-5 in the last place, and losses of about 0.1 are their differences.
+    # The losses are about 0.1, and differences of logits of 300, whose last digit is about 3e-5.
     np.testing.assert_allclose(results[0], results[1], atol=0.02)
 
 
 def test_ablationcam_of_a_logit_that_is_zero(tmp_path: Path) -> None:
-    """No class has a weight, so every logit is 0, and so is every loss."""
+    """The head has zero weights, so every logit and every loss is 0."""
     explainer = with_weights(tmp_path / "m.onnx", fc_weight=(slice(None), 0), fc_bias=(slice(None), 0))
     result = explainer.explain(pixels(), method="ablationcam", target=1)
     assert not result.logits.any() and not result.heatmaps.any()
 
 
 def test_ablationcam_with_a_path_around_the_layer(tmp_path: Path, explainer: Explainer) -> None:
-    """The rest of the network sees the image as it is: the losses are the same, the logit is not."""
+    """Only the layer's output is changed. The other path adds to the logit, but not to the losses."""
     other = Explainer(tiny_model_with_skip.save(tmp_path / "m.onnx"))
     found = other.explain(pixels(), method="ablationcam", target=[[0, 3]] * 3)
     main = explainer.explain(pixels(), method="ablationcam", target=[[0, 3]] * 3)
@@ -291,7 +291,7 @@ def test_ablationcam_with_a_path_around_the_layer(tmp_path: Path, explainer: Exp
     assert relative_error(found.maps, main.maps.astype(np.float64) * scale) < TOLERANCE["ablationcam"]
 
 
-# How often the graph runs.
+# Runs of the graph.
 
 
 def test_smoothgrad_runs(explainer: Explainer, rows: list[Any]) -> None:
@@ -312,7 +312,7 @@ def test_ablationcam_runs_the_head_alone(explainer: Explainer, rows: list[Any]) 
     assert rows[1:] == [("logits", "activations", 2), ("logits", "activations", 6), ("logits", "activations", 4)]
 
 
-def test_together_with_methods_of_one_run(explainer: Explainer, rows: list[Any]) -> None:
+def test_together_with_methods_of_a_single_run(explainer: Explainer, rows: list[Any]) -> None:
     """One plain run serves them all."""
     results = explainer.explain(pixels(2), method=["ablationcam", "gradcam", "scorecam"], top=2)
     assert list(results) == ["ablationcam", "gradcam", "scorecam"]
@@ -324,7 +324,7 @@ def test_together_with_methods_of_one_run(explainer: Explainer, rows: list[Any])
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 def test_progress(explainer: Explainer, batch_size: int) -> None:
-    """It never goes back, ends at the total, and the total is the same from the first call on."""
+    """Progress increases to the total, and the total never changes."""
     calls: list[tuple[int, int]] = []
     explainer.explain(
         pixels(3),
@@ -340,14 +340,14 @@ def test_progress(explainer: Explainer, batch_size: int) -> None:
     assert done == sorted(set(done)) and done[-1] == total
 
 
-def test_no_progress_of_methods_of_one_run(explainer: Explainer) -> None:
+def test_methods_of_a_single_run_report_no_progress(explainer: Explainer) -> None:
     def fail(done: int, total: int) -> None:
         raise AssertionError((done, total))
 
     explainer.explain(pixels(3), method="gradcam", top=2, progress=fail)
 
 
-# What is not there.
+# Missing outputs.
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_file_without_an_output(tmp_path: Path, held: tuple[str, ...], method: s
         explainer.explain(pixels(), method=method)
 
 
-def test_files_of_the_least_outputs(tmp_path: Path) -> None:
+def test_files_with_few_outputs(tmp_path: Path) -> None:
     """Score-CAM and Ablation-CAM need no backward pass in the file."""
     explainer = Explainer(replace(Tiny(), outputs=("logits", "activations")).save(tmp_path / "m.onnx"))
     assert explainer.methods == ("eigencam", "scorecam", "ablationcam")

@@ -33,13 +33,13 @@ def test_defaults() -> None:
 
 
 def test_every_option_is_in_the_documents() -> None:
-    """With its default; `table` finds the only table of options in the file."""
+    """The document has the same options and defaults; `table` finds its only table of options."""
     documented = {row[0].strip("`"): row[1].strip("`") for row in table("docs/concepts/semantics.md", "option")}
     options = [(method, option) for method in METHODS.values() for option in method.options]
     assert documented == {f"{method.name}.{option.name}": str(option.default) for method, option in options}
 
 
-def test_values_are_taken_as_the_method_wants_them() -> None:
+def test_values_are_converted_to_the_methods_types() -> None:
     found = resolve_options("m", KNOWN, {"samples": np.int32(7), "noise": 1, "rule": "b"})
     assert found == {"samples": 7, "noise": 1.0, "rule": "b"}
     assert [type(value) for value in found.values()] == [int, float, str]
@@ -81,12 +81,12 @@ def test_options_are_parsed_from_text() -> None:
         "a": {"b": 1000.0, "c": ""},
     }
     assert type(parse_options(["a.b=-7"])["a"]["b"]) is int
-    assert parse_options([f"a.b={'9' * 5000}"])["a"]["b"] == math.inf  # refused later, as a number that is not finite
+    assert parse_options([f"a.b={'9' * 5000}"])["a"]["b"] == math.inf  # refused later, because it is not finite
     assert parse_options([]) == {}
 
 
 @pytest.mark.parametrize("text", ["", "samples=3", "smoothgrad.samples", "smoothgrad.=3", ".samples=3", "=", "a.b\n"])
-def test_texts_of_another_form(text: str) -> None:
+def test_malformed_options_are_refused(text: str) -> None:
     with pytest.raises(
         MethodError, match=r"an option must have the form METHOD\.NAME=VALUE, such as smoothgrad\.samples=50, not "
     ):
@@ -94,7 +94,7 @@ def test_texts_of_another_form(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["5e0", "1_0", "inf", " 7.50", "-0.0"])
-def test_numbers_are_shown_as_they_were_written(text: str) -> None:
+def test_messages_show_numbers_in_the_users_spelling(text: str) -> None:
     given = parse_options([f"m.samples={text}"])["m"]
     assert given["samples"] == float(text)
     with pytest.raises(MethodError) as raised:
@@ -102,7 +102,7 @@ def test_numbers_are_shown_as_they_were_written(text: str) -> None:
     assert str(raised.value) == f"m: samples must be an integer from 1 to 100, not {text}"
 
 
-def test_an_option_twice() -> None:
+def test_an_option_given_twice_is_refused() -> None:
     with pytest.raises(MethodError, match=r"the option a\.b is given twice"):
         parse_options(["a.b=1", "a.c=1", "a.b=2"])
 
@@ -124,7 +124,7 @@ def test_an_option_twice() -> None:
         ("smoothgrad", ["smoothgrad.samples=3"], "options must be a dict of methods and their options"),
     ],
 )
-def test_through_the_explainer(explainer: Explainer, method: str, options: Any, words: str) -> None:
+def test_errors_of_the_explainer(explainer: Explainer, method: str, options: Any, words: str) -> None:
     with pytest.raises(MethodError, match=words) as raised:
         explainer.explain(np.zeros((1, 3, 12, 16), np.float32), method=method, options=options)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Tests of methods of one's own: `seewhy.register_method`, plugins and entry points."""
+"""Tests of a user's own methods: `seewhy.register_method`, plugins and entry points."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ seewhy.register_method(seewhy.Method(
 @pytest.fixture(autouse=True)
 def only_built_in() -> Iterator[None]:
     yield
-    registry.forget(list(registry.origins))
+    registry.unregister_methods(list(registry.origins))
 
 
 def energy(values: Any, context: RuleContext) -> np.ndarray:
@@ -61,7 +61,7 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_registered_method_is_like_a_built_in_one(explainer: Explainer) -> None:
+def test_a_registered_method_works_like_a_built_in_one(explainer: Explainer) -> None:
     assert seewhy.register_method(own()).name == "energy"
     assert "energy" in seewhy.list_methods() and "energy" in explainer.methods
     result = explainer.explain(pixels(), ["gradcam", "energy"], top=2)["energy"]
@@ -72,7 +72,7 @@ def test_a_registered_method_is_like_a_built_in_one(explainer: Explainer) -> Non
     assert result.heatmaps.max() == 1 and len(result.overlays()) == 6
 
 
-def test_a_gradient_method_of_ones_own(explainer: Explainer) -> None:
+def test_a_registered_gradient_method(explainer: Explainer) -> None:
     seewhy.register_method(own(lambda v, c: v["images"] * v["input_gradients"], "mine", ("input_gradients",), False))
     results = explainer.explain(pixels(), ["mine", "inputxgradient"])
     assert np.array_equal(results["mine"].attributions, results["inputxgradient"].attributions)
@@ -99,7 +99,7 @@ def test_options_reach_the_rule(explainer: Explainer) -> None:
         (lambda v, c: v["activations"].__imul__(2), "failed with ValueError: output array is read-only"),
     ],
 )
-def test_a_wrong_rule_ends_in_one_line(rule: Any, words: str, explainer: Explainer) -> None:
+def test_a_wrong_rule_gives_one_line(rule: Any, words: str, explainer: Explainer) -> None:
     seewhy.register_method(own(rule))
     with pytest.raises(MethodError, match=words) as raised:
         explainer.explain(pixels(), ["gradcam", "energy"])
@@ -131,14 +131,14 @@ def test_attributions_of_the_wrong_shape(explainer: Explainer) -> None:
         (own(options=["scale"]), "the options of method energy must be a tuple of seewhy.Option"),
     ],
 )
-def test_what_cannot_be_registered(method: Any, words: str) -> None:
+def test_wrong_methods_are_not_registered(method: Any, words: str) -> None:
     before = dict(registry.METHODS)
     with pytest.raises(ArgumentError, match=words) as raised:
         seewhy.register_method(method)
     assert "\n" not in str(raised.value) and before == registry.METHODS
 
 
-def test_a_name_can_be_replaced_on_demand(explainer: Explainer) -> None:
+def test_a_name_is_replaced_only_on_request(explainer: Explainer) -> None:
     seewhy.register_method(own())
     with pytest.raises(ArgumentError, match="exists already; choose another name, or register with replace=True"):
         seewhy.register_method(own())
@@ -190,7 +190,7 @@ def test_a_plugin_on_the_command_line(plugin: Path, photo: Photo, model_path: Pa
         ("\0", "plugin mine.py"),
     ],
 )
-def test_a_wrong_plugin_ends_in_one_line(text: str, words: str, plugin: Path, model_path: Path, tmp_path: Path) -> None:
+def test_a_wrong_plugin_gives_one_line(text: str, words: str, plugin: Path, model_path: Path, tmp_path: Path) -> None:
     plugin.write_text(text)
     before = dict(registry.METHODS)
     with pytest.raises(MethodError, match=words) as raised:

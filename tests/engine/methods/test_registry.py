@@ -16,26 +16,26 @@ from support.references.methods import MAPS, WEIGHTS, Reference, minmax, upsampl
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
 from support.tiny_model_files import pixels, write
 
-# float32 sums of about 200 products of size one: eps 1.2e-7 times the square root of that, with room.
+# Tolerance for float32 sums of about 200 products of size one: about 3 * 1.2e-7 * sqrt(200).
 RELATIVE = 5e-6
-# Heatmaps lie in [0,1], and dividing by a small range can enlarge the error.
+# Heatmaps are in [0, 1]. Dividing by a small range can enlarge the error.
 HEATMAP = 2e-5
 
 
 def test_reference_gradient_is_the_slope(tiny: Tiny) -> None:
-    """The reference itself, against central differences of its forward pass."""
+    """Compare the reference with central differences of its forward pass."""
     reference, image = Reference(tiny), pixels(1)[0].astype(np.float64)
     gradient = reference.backprop(reference.forward(image), target=2)
     step = 1e-6
-    for place in [(0, 0, 0), (1, 5, 7), (2, 11, 15), (0, 3, 12)]:
+    for position in [(0, 0, 0), (1, 5, 7), (2, 11, 15), (0, 3, 12)]:
         moved = [image.copy(), image.copy()]
-        moved[0][place] -= step
-        moved[1][place] += step
+        moved[0][position] -= step
+        moved[1][position] += step
         low, high = (reference.logits(m)[2] for m in moved)
-        assert (high - low) / (2 * step) == pytest.approx(gradient[place], abs=1e-8)
+        assert (high - low) / (2 * step) == pytest.approx(gradient[position], abs=1e-8)
 
 
-# Multi-pass methods have a reference and tests of their own, in test_multi_pass.py.
+# Multi-pass methods have another reference; see test_multi_pass.py.
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].multi_pass is None])
 def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
     batch, reference = pixels(), Reference(tiny)
@@ -70,7 +70,7 @@ def test_cam_is_area_times_gradcam_before_its_relu(explainer: Explainer, tiny: T
     area = tiny.size[0] // 2 * (tiny.size[1] // 2)
     cam, gradcam = results["cam"].maps, results["gradcam"].maps
     assert cam is not None and gradcam is not None
-    assert (gradcam < 0).any(), "the test needs values that a ReLU would change"
+    assert (gradcam < 0).any(), "the test needs negative values"
     assert relative_error(cam, gradcam.astype(np.float64) * area) < RELATIVE
 
 
@@ -85,8 +85,8 @@ def test_heatmaps_are_minmax_of_the_attributions(explainer: Explainer, tiny: Tin
         assert result.heatmaps.min() == 0 and result.heatmaps.max() == 1
 
 
-# The CAM family's rules on activations and gradients of any kind. In the tiny model gradients are the same all over a
-# map, and activations never negative.
+# Rules of CAM methods on activations and gradients of all kinds. In the tiny model, gradients are constant over a map,
+# and activations are never negative.
 
 EPSILON = float(np.finfo(np.float32).eps)
 RULES = sorted(MAPS)
@@ -95,7 +95,7 @@ ACTIVATION_KINDS = {
     "rectified": lambda random, shape: np.maximum(random.standard_normal(shape), 0),
     "zeros": lambda random, shape: np.zeros(shape),
     "constant": lambda random, shape: np.full(shape, random.standard_normal()),
-    # Sums of zero and, with quarters as gradients, zero denominators are frequent, and exact in every order.
+    # Sums of zero are frequent, and with quarters as gradients also zero denominators. All sums are exact.
     "integers": lambda random, shape: random.integers(-3, 4, shape),
 }
 GRADIENT_KINDS = {
@@ -113,30 +113,30 @@ def apply(method: str, activations: np.ndarray, gradients: np.ndarray) -> np.nda
 
 
 def one(method: str, activations: object, gradients: object) -> np.ndarray:
-    """The map that it makes for one image of (C,h,w)."""
+    """Return the map for one image with activations and gradients (C,h,w)."""
     batch = [np.array(values, np.float32)[None] for values in (activations, gradients)]
     return apply(method, *batch)[0]
 
 
 def terms(method: str, activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """(C,h,w): the size of what a map is summed from."""
+    """Return the absolute values (C,h,w) of the terms that a map is summed from."""
     if method in WEIGHTS:
         return np.abs(WEIGHTS[method](activations, gradients)[:, None, None] * activations)
     return np.abs(gradients * activations)
 
 
 def assert_first_component(found: np.ndarray, activations: np.ndarray) -> None:
-    """Eigen-CAM by what defines it, and by the reference where the first component is a single one."""
-    places = activations.reshape(len(activations), -1).T
-    singular = np.linalg.svd(places, compute_uv=False)
+    """Assert the definition of Eigen-CAM, and equality with the reference if the first component is unique."""
+    matrix = activations.reshape(len(activations), -1).T
+    singular = np.linalg.svd(matrix, compute_uv=False)
     largest, second = singular[0], singular[1] if len(singular) > 1 else 0.0
     component = found.astype(np.float64).ravel()
     assert np.linalg.norm(component) == pytest.approx(largest, rel=2 * EPSILON)
-    turned = places @ (places.T @ component)
-    assert np.linalg.norm(turned - largest**2 * component) <= 4 * EPSILON * largest**3
-    lean = (component * places.sum(axis=1)).sum() / (largest**2 or 1)
-    assert lean >= -4 * EPSILON * places.shape[1]
-    if largest - second > 1e-3 * largest and lean > 1e-3:
+    product = matrix @ (matrix.T @ component)
+    assert np.linalg.norm(product - largest**2 * component) <= 4 * EPSILON * largest**3
+    sign = (component * matrix.sum(axis=1)).sum() / (largest**2 or 1)
+    assert sign >= -4 * EPSILON * matrix.shape[1]
+    if largest - second > 1e-3 * largest and sign > 1e-3:
         expected = MAPS["eigencam"](activations, activations)
         assert np.abs(found - expected).max() <= 4 * EPSILON * largest
 
@@ -163,7 +163,7 @@ def test_rules_against_the_reference(
         if method == "eigencam":
             assert_first_component(found[n], exact[0])
         else:
-            # Weights and sums are taken in float64 and rounded once each: two roundings of the terms.
+            # Weights and sums are computed in float64 and rounded once each, so each term is rounded twice.
             bound = EPSILON * terms(method, *exact).sum(axis=0) + 1e-37
             assert (np.abs(found[n] - MAPS[method](*exact)) <= bound).all()
         rectified = np.maximum(found[n].astype(np.float64), 0)
@@ -171,8 +171,8 @@ def test_rules_against_the_reference(
 
 
 @pytest.mark.parametrize("method", sorted(set(RULES) - {"eigencam"}))
-def test_gradients_that_are_the_same_all_over_a_map(method: str) -> None:
-    """Then each weight is the gradient itself, and the family is one method but for its rectified members."""
+def test_gradients_that_are_constant_over_a_map(method: str) -> None:
+    """Each weight is then the gradient itself, so the methods without rectified gradients are equal."""
     random = np.random.default_rng(3)
     activations = random.random((4, 3, 5)).astype(np.float32)
     gradients = np.broadcast_to(random.standard_normal((4, 1, 1)), (4, 3, 5)).astype(np.float32)
@@ -187,20 +187,20 @@ def test_gradients_that_are_the_same_all_over_a_map(method: str) -> None:
 
 
 def test_gradcam_plus_plus_by_hand() -> None:
-    """The map sums to 10, so the weight is 1/12 + 0.5/7; negative and zero gradients add nothing."""
+    """The map sums to 10, so the weight is 1/12 + 0.5/7. Negative and zero gradients add nothing."""
     found = one("gradcam++", [[[1, 2], [3, 4]]], [[[1, -1], [0.5, 0]]])
     assert found == pytest.approx((1 / 12 + 0.5 / 7) * np.array([[1, 2], [3, 4]]), rel=1e-6)
 
 
 def test_gradcam_plus_plus_at_a_zero_denominator() -> None:
-    """The map sums to -4: 2 - 4 g is zero for g = 0.5, which then adds nothing, and negative for g = 1."""
+    """The map sums to -4, so 2 - 4 g is zero for g = 0.5, which then adds nothing, and negative for g = 1."""
     assert one("gradcam++", [[[-3, -1]]], [[[0.5, 0]]]).tolist() == [[0, 0]]
     assert one("gradcam++", [[[-3, -1]]], [[[0.5, 1]]]).tolist() == [[1.5, 0.5]]
     assert one("gradcam++", [[[-3, -1]]], [[[0.5, 0.25]]]).tolist() == [[-0.75, -0.25]]
 
 
 def test_xgradcam_by_hand() -> None:
-    """Weights (1*1 + 3*2) / 4 and, for a channel that sums to zero, 0."""
+    """The weights are (1*1 + 3*2) / 4, and 0 for the channel that sums to zero."""
     found = one("xgradcam", [[[1, 3]], [[5, -5]]], [[[1, 2]], [[7, 8]]])
     assert found.tolist() == [[1.75, 5.25]]
 
@@ -212,24 +212,24 @@ def test_hirescam_and_layercam_by_hand() -> None:
 
 
 def test_eigencam_by_hand() -> None:
-    """Rows 3 and 4 times the direction (0.6, 0.8): a matrix of rank one."""
+    """The matrix has rank one: its rows are 3 and 4 times the direction (0.6, 0.8)."""
     assert one("eigencam", [[[1.8, 2.4]], [[2.4, 3.2]]], np.zeros((2, 1, 2))) == pytest.approx(np.array([[3, 4]]))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (40, 2, 3)])
 def test_eigencam_is_positive_where_activations_are(shape: tuple[int, int, int]) -> None:
-    """Without negative activations the first component has one sign (Perron and Frobenius): never negative here."""
+    """Without negative activations, the first component has one sign (Perron-Frobenius), here never negative."""
     for seed in range(20):
         activations = np.random.default_rng(seed).random(shape).astype(np.float32)
         assert one("eigencam", activations, activations).min() > 0
-        # Of activations that are all negative, the map is all negative.
+        # If all activations are negative, so is the map.
         assert one("eigencam", -activations, activations).max() < 0
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("values", [[2.0], [1.0, -3.0, 0.5]])
 def test_eigencam_where_channels_cancel(sign: int, values: list[float]) -> None:
-    """Opposite channels sum to zero everywhere; then the value of the largest magnitude is positive."""
+    """Opposite channels sum to zero everywhere. The value of the largest magnitude is then positive."""
     channel = sign * np.array([values])
     found = one("eigencam", [channel, -channel], [channel, channel])
     expected = np.sqrt(2) * np.array([values]) * np.sign(max(values, key=abs))
@@ -250,7 +250,7 @@ def test_inputxgradient_is_the_product(explainer: Explainer, tiny: Tiny) -> None
 
 
 def test_constant_map_becomes_zeros(tiny: Tiny, tmp_path) -> None:
-    """A target whose every Grad-CAM weight is negative has nothing left after the ReLU."""
+    """All Grad-CAM weights of the target are negative, so the map is zero after the ReLU."""
     weights = tiny.weights()
     weights["fc.weight"][1] = -np.abs(weights["fc.weight"][1])
     path = write(tmp_path / "negative.onnx", tiny.proto(weights))

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.ray.cluster_job` on a cluster of two workers: the rows equal those of one machine, whatever dies."""
+"""Tests of `seewhy.ray.cluster_job` on two workers: the rows equal those of one machine, even if processes die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support.ray_rows import PHOTOS, one_machine, pa, parquet, read, write_photo
 from support.tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)
-# Of runs that are killed.
+# Settings of jobs that are killed.
 SLOW = Settings(
     ("smoothgrad",), options={"smoothgrad": {"samples": 15}}, format="parquet", shard_images=10, full_size=True
 )
@@ -54,19 +54,19 @@ def on_a_cluster(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two CPUs, and memory for few results."""
+    """Start a cluster with two CPUs, and memory for few results."""
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # it would leave a token in the home folder
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # otherwise Ray leaves a token in the home folder
         start(ray)
         yield ray
         ray.shutdown()
 
 
 def start(ray: Any) -> None:
-    """A cluster of this test's own. Ray gives its processes some seconds, too few for a busy machine at times."""
+    """Start a cluster for this test. Repeat if it times out, because a busy machine may need longer than Ray allows."""
     for tries_left in reversed(range(5)):
         try:
             ray.init(
@@ -85,7 +85,7 @@ def start(ray: Any) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Image]) -> Path:
-    """A folder of images and a list of the same with targets and ids; some images are damaged, one name is strange."""
+    """Make a folder of images. Some are damaged, and one name is not UTF-8."""
     folder = tmp_path_factory.mktemp("many") / "photos"
     folder.mkdir()
     for number in range(MANY):
@@ -104,7 +104,7 @@ def job_of(model: Path, inputs: Sequence[object], out: Path, **settings: Any) ->
 
 
 def assert_same(out: Path, expected: Path) -> None:
-    """Shard by shard and line by line; `run.json` but for its times."""
+    """Assert that shards and manifests are equal, and `run.json` except for its times."""
     for name in ["manifest.jsonl", *(f"shards/{shard.name}" for shard in (expected / "shards").iterdir())]:
         assert (out / name).read_bytes() == (expected / name).read_bytes(), name
     assert len(list((out / "shards").iterdir())) == len(list((expected / "shards").iterdir()))
@@ -114,7 +114,7 @@ def assert_same(out: Path, expected: Path) -> None:
 
 @on_a_cluster
 def test_the_command_on_two_workers(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
-    """Paths, ids and targets of a list, also relative ones: the same bytes as from one machine."""
+    """A folder and a list with relative paths, ids and targets give the same bytes as on one machine."""
     listed = tmp_path / "list.csv"
     with listed.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -149,7 +149,7 @@ def test_a_worker_is_killed(cluster: Any, model_path: Path, many: Path, tmp_path
 
 
 def workers() -> list[int]:
-    """Processes of Ray Data's actors that this process has started."""
+    """Return the processes of Ray Data's actors that this process has started."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -162,8 +162,8 @@ def workers() -> list[int]:
 
 
 @on_a_cluster
-def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
-    """By an error in its consumer; another run on the cluster goes on, and one on this machine finds nothing to do."""
+def test_a_job_that_was_interrupted(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """The consumer stops early. A job on the cluster resumes, and one on this machine then finds nothing to do."""
     out = tmp_path / "there"
     broken = job_of(model_path, [many], out)
     for count, _ in enumerate(broken):  # noqa: B007
@@ -171,10 +171,10 @@ def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, t
             break
     assert count == 69
     del broken
-    settled = len(lines(out))
-    assert 64 <= settled <= 70
+    recorded = len(lines(out))
+    assert 64 <= recorded <= 70
     job = job_of(model_path, [many], out)
-    assert len(list(job)) == MANY - settled and job.already_recorded == settled
+    assert len(list(job)) == MANY - recorded and job.already_recorded == recorded
     explain_folder(model_path, many, tmp_path / "here", Settings(format="parquet", shard_images=64))
     assert read(out).equals(read(tmp_path / "here"))
     assert explain_folder(model_path, many, out, Settings(format="parquet", shard_images=64)).already_recorded == MANY
@@ -182,13 +182,13 @@ def test_a_run_that_was_broken_off(cluster: Any, model_path: Path, many: Path, t
 
 @on_a_cluster
 def test_the_driver_is_killed(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
-    """One machine goes on where it was."""
+    """A job on one machine resumes from there."""
     out = tmp_path / "there"
     address = cluster.get_runtime_context().gcs_address
     with begun(model_path, many, out, address) as process:
         process.kill()
         process.communicate()
-    assert process.returncode == -signal.SIGKILL  # not at its end yet
+    assert process.returncode == -signal.SIGKILL  # it was killed before its end
     while processes(process.pid):  # the driver, whose supervisor was killed
         time.sleep(0.01)
     assert 10 <= len(lines(out)) < MANY
@@ -204,7 +204,7 @@ def test_the_driver_is_killed(cluster: Any, model_path: Path, many: Path, tmp_pa
 def test_a_process_of_the_cluster_is_killed(
     name: str, cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray then ends the driver. The command says so, and leaves no process."""
+    """Ray then ends the driver. The command reports this, and leaves no process behind."""
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     out = tmp_path / "there"
     with begun(model_path, many, out, "local") as process:
@@ -223,7 +223,7 @@ def test_a_process_of_the_cluster_is_killed(
 
 
 def begun(model: Path, images: Path, out: Path, address: str) -> subprocess.Popen[str]:
-    """The command with the settings SLOW, in a session of its own, when it has recorded images."""
+    """Start the command with the settings SLOW in a session of its own, and wait until it has recorded images."""
     words = [sys.executable, "-m", "seewhy", "explain", model, images, "-o", out, "-q", "--method", "smoothgrad"]
     words += ["--option", "smoothgrad.samples=15", "--format", "parquet", "--shard-size", 10, "--full-size"]
     words += ["--ray", "--ray-workers", 1, "--ray-address", address]
@@ -236,7 +236,7 @@ def begun(model: Path, images: Path, out: Path, address: str) -> subprocess.Pope
 
 
 def processes(session: int) -> dict[int, list[bytes]]:
-    """The processes of a session that have not ended, with their command lines."""
+    """Return the running processes of a session, with their command lines."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -247,8 +247,8 @@ def processes(session: int) -> dict[int, list[bytes]]:
 
 
 @on_a_cluster
-def test_the_cluster_goes_on(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
-    """With what one machine has begun."""
+def test_the_cluster_resumes_a_job(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """One machine has started the job."""
     out, settings = tmp_path / "there", Settings(format="parquet", shard_images=64)
     stop = threading.Event()
     begun = explain_folder(model_path, many, out, settings, stop=stop, progress=lambda done, _: stop.set())
@@ -260,11 +260,11 @@ def test_the_cluster_goes_on(cluster: Any, model_path: Path, many: Path, tmp_pat
 
 
 @on_a_cluster
-def test_more_images_than_are_handed_out_at_once(
+def test_more_images_than_one_wave(
     cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New workers start when those of the images before have ended."""
-    monkeypatch.setattr("seewhy.ray.cluster_job.WAVE", 3 * MANY // 4)
+    """New workers start for each wave."""
+    monkeypatch.setattr("seewhy.ray.cluster_job.IMAGES_PER_WAVE", 3 * MANY // 4)
     job = job_of(model_path, [many], tmp_path / "there", full_size=True)
     assert len(list(job)) == MANY
     here = Settings(format="parquet", shard_images=64, full_size=True)
@@ -274,14 +274,14 @@ def test_more_images_than_are_handed_out_at_once(
 
 @on_a_cluster
 def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
-    """In one line each, by the name that they have on one machine."""
+    """Errors are one line, and of the same class as on one machine."""
     replaced = tmp_path / "replaced.onnx"
     replaced.write_bytes(model_path.read_bytes())
     job = job_of(replaced, [many], tmp_path / "out")
     other = Tiny().save(tmp_path / "other.onnx", seed=1)
     os.replace(shutil.copy(other, tmp_path / "new.onnx"), replaced)
     here, there = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (model_path, other))
-    with pytest.raises(ClusterError, match=f"a Ray worker has sha256 {there} where {here} is expected"):
+    with pytest.raises(ClusterError, match=f"a Ray worker has sha256 {there} instead of {here}"):
         list(job)
     assert lines(tmp_path / "out") == []
     list(job_of(model_path, sorted(many.iterdir())[:2], tmp_path / "out"))
@@ -294,7 +294,7 @@ def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path:
 def test_the_examples_run_as_printed(
     cluster: Any, block: Any, model_path: Path, photo: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
-    """With files of this test's in the place of those on a shared disk."""
+    """Files of this test replace those on a shared disk."""
     (tmp_path / "photos").mkdir()
     folder = str(Path(write_photos(tmp_path / "photos", photo)[0]).parent)
     code = block.code

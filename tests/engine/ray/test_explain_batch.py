@@ -28,7 +28,7 @@ from support.ray_rows import DAMAGED, PHOTOS, one_machine, pa, write_photos
 
 
 def texts(*values: object) -> np.ndarray:
-    """A column as Ray Data hands it over."""
+    """Return a column of objects, in the form of Ray Data."""
     column = np.empty(len(values), object)
     column[:] = values
     return column
@@ -54,7 +54,7 @@ def explain(model_path: Path) -> ExplainBatch:
         {"method": "smoothgrad", "options": {"smoothgrad": {"samples": 2}}, "full_size": True},
     ],
 )
-def test_rows_are_those_of_one_machine(
+def test_rows_equal_those_of_one_machine(
     model_path: Path, photos: list[str], tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
     found = ExplainBatch(model_path, **chosen)({"path": texts(*photos)})
@@ -73,7 +73,9 @@ def test_rows_are_those_of_one_machine(
     assert len(found) >= PHOTOS and found["heatmap"].null_count == found["error"].length() - found["error"].null_count
 
 
-def test_small_maps_are_the_explainers(explainer: Explainer, explain: ExplainBatch, photos: list[str]) -> None:
+def test_low_resolution_maps_equal_those_of_the_explainer(
+    explainer: Explainer, explain: ExplainBatch, photos: list[str]
+) -> None:
     good = [path for number, path in enumerate(photos) if number not in DAMAGED]
     result = explainer.explain(good)
     table = explain({"path": texts(*good)})
@@ -84,8 +86,8 @@ def test_small_maps_are_the_explainers(explainer: Explainer, explain: ExplainBat
     assert set(table["model_sha256"].to_pylist()) == {explainer.sha256}
 
 
-def test_bytes_and_pixels_are_taken_too(explain: ExplainBatch, photos: list[str]) -> None:
-    """The pictures are PNG, so pixels say the same as files."""
+def test_bytes_and_pixels_are_accepted(explain: ExplainBatch, photos: list[str]) -> None:
+    """The images are PNG, so their pixels give the same rows as the files."""
     expected = explain({"path": texts(*photos[:3])})
     content = texts(*(Path(path).read_bytes() for path in photos[:3]))
     pixels = np.stack([np.asarray(Image.open(path)) for path in photos[:3]])
@@ -103,18 +105,18 @@ def test_bytes_and_pixels_are_taken_too(explain: ExplainBatch, photos: list[str]
         ({"path": texts(None)}, "image 0 of a batch: a path must be text, not None"),
         ({"path": texts(None), "id": texts("a7")}, "a7: a path must be text, not None"),
         ({"bytes": texts(b"")}, "the file is empty"),
-        ({"bytes": texts("text"), "path": texts("x.png")}, "x.png: no bytes, but 'text'"),
-        ({"image": texts("x.png")}, "no pixels, but 'x.png'"),
+        ({"bytes": texts("text"), "path": texts("x.png")}, "x.png: the column bytes must hold bytes, not 'text'"),
+        ({"image": texts("x.png")}, "the column image must hold arrays, not 'x.png'"),
         ({"image": np.zeros((1, 4, 4, 4), np.uint8)}, r"must be uint8 HxWx3 or HxW, not uint8 \(4, 4, 4\)"),
         ({"image": np.zeros((1, 4, 4, 3)), "path": texts("x.png")}, "x.png: an image array must be uint8"),
-        ({"path": texts("PHOTO"), "target": texts("wombat")}, "no label 'wombat' among the model's 6 classes"),
+        ({"path": texts("PHOTO"), "target": texts("wombat")}, "Unknown label 'wombat' among 6 classes"),
         ({"path": texts("PHOTO"), "target": np.array([6])}, "target 6 is out of range"),
-        ({"path": texts("PHOTO"), "target": np.array([1.5])}, "a target is a class index or a label, not 1.5"),
-        ({"path": texts("PHOTO"), "target": np.array([[1, 2]])}, "a target is a class index or a label, not"),
+        ({"path": texts("PHOTO"), "target": np.array([1.5])}, "a target must be a class index or a label, not 1.5"),
+        ({"path": texts("PHOTO"), "target": np.array([[1, 2]])}, "a target must be a class index or a label, not"),
     ],
 )
 def test_a_bad_image_is_a_row(explain: ExplainBatch, photos: list[str], batch: dict[str, Any], error: str) -> None:
-    """Beside a good one, which it does not harm."""
+    """A good image in the same batch is not affected."""
     bad = {name: texts(photos[0]) if str(column[0]) == "PHOTO" else column for name, column in batch.items()}
     (row,) = explain(bad).to_pylist()
     assert row["heatmap"] is None and row["predicted"] is None and row["postprocessing"] is None
@@ -126,7 +128,7 @@ def test_a_bad_image_is_a_row(explain: ExplainBatch, photos: list[str], batch: d
 
 
 def test_targets_of_rows(explain: ExplainBatch, photos: list[str]) -> None:
-    """Text is read as in lists, and integers beside nothing arrive as floats."""
+    """Text is read as in lists of images, and integers with nulls arrive as floats."""
     texts_and_numbers = texts(1, None, "moped"), texts("1", None, "3"), texts(b"espresso", None, 3)
     for column in (np.array([1, np.nan, 3]), *texts_and_numbers):
         table = explain({"path": texts(*photos[:3]), "target": column})
@@ -135,8 +137,8 @@ def test_targets_of_rows(explain: ExplainBatch, photos: list[str]) -> None:
     assert explain({"path": texts(photos[0]), "target": np.array([4])})["target"].to_pylist() == [4]
 
 
-def test_other_columns_pass(model_path: Path, photos: list[str]) -> None:
-    """Also where an image has several rows, and one that failed a row for each method."""
+def test_other_columns_are_copied(model_path: Path, photos: list[str]) -> None:
+    """An image may have several rows; one that failed has a row for each method."""
     batch = {
         "path": texts(*photos[2:4]),
         "id": np.array([20, 30]),
@@ -203,7 +205,7 @@ def test_no_column_of_images(explain: ExplainBatch, batch: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"path", "id", "target"}))
 def test_columns_are_not_replaced(explain: ExplainBatch, name: str) -> None:
-    with pytest.raises(ImageError, match=f"has a column '{name}' already"):
+    with pytest.raises(ImageError, match=f"column '{name}' of the dataset is also a column"):
         explain({"path": texts("a"), name: texts("b")})
 
 
@@ -211,15 +213,15 @@ def test_columns_are_not_replaced(explain: ExplainBatch, name: str) -> None:
     ("chosen", "error", "message"),
     [
         ({"method": "gradcamm"}, MethodError, "gradcamm"),
-        ({"method": "backprop"}, MethodError, "backprop has no small map"),
+        ({"method": "backprop"}, MethodError, "backprop has no low-resolution map"),
         ({"target": 6}, TargetError, "out of range"),
         ({"target": 1, "top": 2}, TargetError, "target or top, not both"),
         ({"top": 7}, TargetError, "from 1 to 6"),
         ({"dtype": "float64"}, ArgumentError, "dtype must be one of float32, float16, uint8, not 'float64'"),
-        ({"batch_size": 0}, ImageError, "batch_size must be a positive integer"),
+        ({"batch_size": 0}, ArgumentError, "batch_size must be a positive integer"),
     ],
 )
-def test_settings_are_checked_at_once(
+def test_arguments_are_validated_first(
     model_path: Path, chosen: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -227,25 +229,28 @@ def test_settings_are_checked_at_once(
 
 
 def test_targets_of_rows_and_of_all(model_path: Path, photos: list[str]) -> None:
-    with pytest.raises(TargetError, match="the list asks for 1, and the run for several classes"):
+    with pytest.raises(TargetError, match="gives the target 1, and the job explains several"):
         ExplainBatch(model_path, top=2)({"path": texts(photos[0]), "target": np.array([1])})
 
 
-def test_a_piece_that_kills_workers_is_given_up(
+def test_a_chunk_that_kills_workers_ends_the_job(
     model_path: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the fifth try the worker sends an error instead, by name and text."""
-    tries = ray_worker.AttemptCounter()
-    remote = SimpleNamespace(begin=SimpleNamespace(remote=tries.begin), end=SimpleNamespace(remote=lambda first: None))
+    """At the fifth attempt, the worker returns an error, with its class and text."""
+    counter = ray_worker.AttemptCounter()
+    begin, end = SimpleNamespace(remote=counter.begin), SimpleNamespace(remote=lambda first: None)
+    remote = SimpleNamespace(begin=begin, end=end)
     monkeypatch.setattr(ray_worker, "ray", lambda: SimpleNamespace(get=lambda value: value))
     worker = ray_worker.Worker(remote, {}, None, model=model_path, records=True)
-    (piece,) = ray_worker.input_tables(iter(Inputs(photos, tmp_path)), 100, iter(range(100)))
-    batch = {name: piece[name].to_numpy() for name in piece.column_names}
+    (chunk,) = ray_worker.input_tables(iter(Inputs(photos, tmp_path)), 100, iter(range(100)))
+    batch = {name: chunk[name].to_numpy() for name in chunk.column_names}
     for _ in range(4):
-        found = list(ray_worker.outcomes(worker(batch)))
+        found = list(ray_worker.read_outcomes(worker(batch)))
         assert [number for number, _ in found] == list(range(PHOTOS))
-    with pytest.raises(ClusterError, match="4 workers died at work on the 12 images from .*000.png to .*011.png"):
-        list(ray_worker.outcomes(worker(batch)))
+    with pytest.raises(
+        ClusterError, match="4 workers died while they explained the 12 images from .*000.png to .*011.png"
+    ):
+        list(ray_worker.read_outcomes(worker(batch)))
 
 
 def test_without_ray(model_path: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +264,7 @@ def test_without_ray(model_path: Path, photos: list[str], tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ray"], "workers of a Ray cluster make Parquet shards, not png; add --format parquet"),
+        (["--ray"], "jobs on a Ray cluster write Parquet shards, not png; add --format parquet"),
         (["--ray", "--format", "npz"], "not npz; add --format parquet"),
         (["--ray-workers", "2"], "add --ray"),
         (["--ray-address", "auto"], "add --ray"),
@@ -277,11 +282,11 @@ def test_options_that_do_not_go_together(
     [([], False), (["cpu"], False), (["cuda"], True), (["CUDAExecutionProvider", "cpu"], True), ([("cuda", {})], True)],
 )
 def test_providers_that_need_a_gpu(providers: list[Any], expected: bool) -> None:
-    assert cluster_job.asks_for_gpu(providers) == expected
+    assert cluster_job.needs_gpu(providers) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "there", "expected"),
+    ("plan", "resources", "expected"),
     [
         (cluster_job.WorkerPlan(), {"CPU": 7.0}, (7, 1)),
         (cluster_job.WorkerPlan(threads=2), {"CPU": 7.0}, (3, 2)),
@@ -291,32 +296,34 @@ def test_providers_that_need_a_gpu(providers: list[Any], expected: bool) -> None
         (
             cluster_job.WorkerPlan(gpu=True),
             {"CPU": 64.0},
-            "a worker needs 64 CPUs and a GPU, and the Ray cluster has 64 CPUs",
+            "a worker needs 64 CPUs and a GPU, but the Ray cluster has 64 CPUs",
         ),
         (
             cluster_job.WorkerPlan(threads=8),
             {"CPU": 4.0},
-            "a worker needs 8 CPUs, and the Ray cluster has 4 CPUs and 0 GPUs",
+            "a worker needs 8 CPUs, but the Ray cluster has 4 CPUs and 0 GPUs",
         ),
     ],
 )
-def test_room_for_workers(asked: Any, there: dict[str, float], expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_job, "ray", lambda: SimpleNamespace(cluster_resources=lambda: there))
+def test_number_of_workers(
+    plan: Any, resources: dict[str, float], expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_job, "ray", lambda: SimpleNamespace(cluster_resources=lambda: resources))
     if isinstance(expected, tuple):
-        assert cluster_job.room_for(asked) == expected
+        assert cluster_job.resolve_workers(plan) == expected
     else:
         with pytest.raises(ClusterError, match=expected):
-            cluster_job.room_for(asked)
+            cluster_job.resolve_workers(plan)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
 @pytest.mark.parametrize("given", [True, False])
-def test_an_address_where_no_cluster_is(
+def test_an_address_without_a_cluster(
     given: bool, address: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray.data")
-    with socket.socket() as taken:  # bound, and nobody listens
+    with socket.socket() as taken:  # bound, but not listening
         taken.bind(("127.0.0.1", 0))
         address = address.format(taken.getsockname()[1])
         if not given:
@@ -330,7 +337,7 @@ def test_an_address_where_no_cluster_is(
 
 @pytest.mark.parametrize("during", [False, True])
 def test_sigterm_while_a_cluster_is_connected(during: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's handler, which exits with status 15, does not stay, nor does its exit status."""
+    """Ray's handler, which exits with status 15, is replaced by the handler before it."""
     pytest.importorskip("ray.data")
 
     def init(**_: object) -> None:

@@ -19,7 +19,7 @@ from seewhy.ray import supervisor
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the supervisor needs Linux")
 
 START = "import os, signal, sys, time; from seewhy.ray.supervisor import run_in_child; run_in_child(); "
-# Counts signals until one byte comes on standard input.
+# Collects signals until standard input is closed.
 COUNT = """
 got = []
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,13 +48,13 @@ def start(code: str) -> subprocess.Popen[str]:
 
 
 def child_of(process: subprocess.Popen[str]) -> int:
-    """The child's process id, which it prints when it is ready."""
+    """Return the process id of the child, which it prints when it is ready."""
     assert process.stdout is not None
     return int(process.stdout.readline())
 
 
 def ended(process: int) -> bool:
-    """Whether a process ends within some seconds. One that nobody waits for counts as ended."""
+    """Return whether a process ends within five seconds. A zombie counts as ended."""
     for _ in range(500):
         try:
             state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -67,7 +67,7 @@ def ended(process: int) -> bool:
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 130, 143])
-def test_an_orderly_end(status: int) -> None:
+def test_a_normal_end(status: int) -> None:
     assert run(f"print('out'); print('err', file=sys.stderr); sys.exit({status})") == (status, "out\n", "err\n")
 
 
@@ -78,7 +78,7 @@ def test_an_error_in_python() -> None:
 
 @pytest.mark.parametrize("status", [0, 1, 2])
 def test_an_end_without_python(status: int) -> None:
-    """As Ray's C++ core ends its driver."""
+    """Ray's C++ core ends its driver so."""
     assert run(f"os._exit({status})") == (2, "", ENDED.format(status, ""))
     assert run(f"os._exit({status})", "--restart") == (2, "", ENDED.format(status, "without --restart "))
 
@@ -105,7 +105,7 @@ def test_a_signal_that_the_child_does_not_handle() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("to", ["supervisor", "child", "group", "one after the other"])
 def test_the_child_gets_each_signal_once(to: str, times: int, number: signal.Signals) -> None:
-    """Whether a person sends it to the command, or a terminal or a job manager to all processes."""
+    """A person signals the command; a terminal or a job manager signals all processes."""
     with start(COUNT) as process:
         child = child_of(process)
         for _ in range(times):
@@ -131,7 +131,7 @@ def test_two_signals_in_quick_succession() -> None:
     assert printed == f"{[int(signal.SIGINT)] * 2}\n"
 
 
-def test_a_killed_supervisor_takes_the_child_with_it() -> None:
+def test_the_child_is_killed_with_the_supervisor() -> None:
     with start(COUNT) as process:
         child = child_of(process)
         process.kill()
@@ -140,7 +140,7 @@ def test_a_killed_supervisor_takes_the_child_with_it() -> None:
 
 @pytest.mark.parametrize("end", ["os._exit(1)", "sys.exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_no_process_is_left(end: str) -> None:
-    """Not even one whose parents have ended, in a session of its own, that ignores signals."""
+    """This holds even for an orphan in its own session that ignores signals."""
     code = f"""
 if not os.fork():
     os.setsid()
@@ -167,13 +167,13 @@ def test_standard_input() -> None:
 @pytest.mark.parametrize("closed", ["<&-", "1>&-", "2>&-", "<&- 1>&- 2>&-"])
 @pytest.mark.parametrize(("end", "status"), [("sys.exit(1)", 1), ("os._exit(1)", 2)])
 def test_closed_standard_streams(end: str, status: int, closed: str) -> None:
-    """What C++ code writes there goes nowhere."""
+    """Output of C++ code to closed streams is discarded."""
     code = START + "os.write(1, b'x' * 300); os.write(2, bytes(300)); " + end
     done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], **PIPED)
     assert done.returncode == status
 
 
-def test_where_there_are_no_such_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_are_not_supervised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "fork", None)
     supervisor.run_in_child()
@@ -188,7 +188,7 @@ def test_only_the_command_with_ray_is_supervised(
     monkeypatch.setattr(sys, "argv", ["seewhy", "explain", str(tmp_path / "no.onnx"), "-o", str(tmp_path), *words])
     with pytest.raises(SystemExit):
         main()
-    with pytest.raises(SystemExit):  # in a process that does other things as well
+    with pytest.raises(SystemExit):  # a call from a program with other work
         main(sys.argv[1:])
     assert len(calls) == expected
 
@@ -196,5 +196,5 @@ def test_only_the_command_with_ray_is_supervised(
 def test_an_error_of_the_command(model_path: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "seewhy", "explain", str(model_path), "x.png", "-o", str(tmp_path / "out"), "--ray"]
     done = subprocess.run(words, **PIPED)
-    expected = "seewhy: error: workers of a Ray cluster make Parquet shards, not png; add --format parquet\n"
+    expected = "seewhy: error: jobs on a Ray cluster write Parquet shards, not png; add --format parquet\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)

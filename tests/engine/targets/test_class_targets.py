@@ -1,4 +1,4 @@
-"""Tests of `seewhy.targets.class_targets`: indices, labels, one or several for each image, and refusals."""
+"""Tests of `seewhy.targets.class_targets`: indices and labels, one or several for each image, and errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_forms_of_targets_are_resolved(target: Any, expected: list[Any]) -> None
         (np.zeros((2, 1, 1), int), "a class index or a label"),
     ],
 )
-def test_refused(target: Any, words: str) -> None:
+def test_wrong_targets_are_refused(target: Any, words: str) -> None:
     with pytest.raises(TargetError, match=words) as raised:
         resolve_targets(target, 2, 6, LABELS)
     assert "\n" not in str(raised.value)
@@ -87,14 +87,14 @@ def test_labels(text: str, index: int) -> None:
     assert find_label(text, LABELS) == index
 
 
-def test_exact_label_comes_first() -> None:
+def test_an_exact_label_comes_first() -> None:
     labels = ("Crane", "crane", "crane, bird")
     assert [find_label(text, labels) for text in ("Crane", "crane", "bird")] == [0, 1, 2]
     with pytest.raises(TargetError, match="label 'CRANE' is ambiguous: classes 0, 1 have it; give the class index"):
         find_label("CRANE", labels)
 
 
-def test_unknown_label_lists_close_ones() -> None:
+def test_an_unknown_label_lists_similar_ones() -> None:
     with pytest.raises(TargetError, match="Unknown label 'expresso' among 6 classes. Did you mean 'espresso'.$"):
         find_label("expresso", LABELS)
     with pytest.raises(TargetError, match="Did you mean 'tabby, tabby cat'.*'Tiger cat'"):
@@ -117,14 +117,14 @@ def test_no_labels() -> None:
         resolve_targets("cat", 1, 6, None)
 
 
-def test_highest_classes_come_in_order() -> None:
+def test_top_classes_come_in_order() -> None:
     logits = np.array([[1, 3, 2], [5, 5, 5], [-1, -3, 0]], np.float32)
     assert top_classes(logits, 2).tolist() == [[1, 2], [0, 1], [2, 0]]
 
 
 @pytest.mark.parametrize("values", [1, 2, 7])
-def test_highest_of_many_that_tie(values: int) -> None:
-    """Far more than the few that a sort leaves in their order by chance."""
+def test_ties_among_many_classes(values: int) -> None:
+    """An unstable sort keeps the order of few equal values by chance, but not of a thousand."""
     logits = np.random.default_rng(0).integers(0, values, (2, 1000)).astype(np.float32)
     for row, found in zip(logits.tolist(), top_classes(logits, 1000).tolist(), strict=True):
         assert found == sorted(range(1000), key=lambda index: (-row[index], index))

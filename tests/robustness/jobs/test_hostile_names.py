@@ -187,7 +187,7 @@ def test_hostile_members_of_archives(explainer: Explainer, sandbox: Path, png: b
             tar.addfile(entry)
     found = explain_and_check(explainer, path, sandbox)
     assert [line["status"] for line in found] == ["done"] * len(names) + ["failed"] * 4
-    assert all("a link or a device" in line["error"] for line in found[-4:])
+    assert all("is a link or a device" in line["error"] for line in found[-4:])
     assert len({line["path"] for line in found}) == len(found)
     again = explain_folder(explainer, path, sandbox / "out")
     assert again.already_recorded == len(found) == again.done + again.failed
