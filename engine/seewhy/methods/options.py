@@ -75,6 +75,9 @@ def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[st
         known: Options that the method has.
         given: Mapping of names to values, or None.
 
+    Returns:
+        Values by name, one for each option that the method has.
+
     Raises:
         MethodError: If the method does not have an option, or a value is not allowed.
     """

@@ -70,6 +70,9 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
     Args:
         path: Path of the file.
 
+    Returns:
+        The plugin.
+
     Raises:
         ArgumentError: If the path is not a path.
         OutputError: If the file cannot be read, or is larger than 16 MiB.

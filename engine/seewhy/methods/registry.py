@@ -108,6 +108,9 @@ def unregister_methods(names: Iterable[str]) -> None:
 def list_methods() -> list[str]:
     """Return the names of all methods: the built-in ones, those of entry points and those registered so far.
 
+    Returns:
+        Names in the order of the table, then in the order of registration.
+
     Raises:
         MethodError: If an installed package's methods cannot be loaded.
     """
@@ -117,6 +120,12 @@ def list_methods() -> list[str]:
 
 def available_methods(outputs: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the methods that a model file with these outputs can serve.
+
+    Args:
+        outputs: Outputs that the model file holds.
+
+    Returns:
+        Names of the methods.
 
     Raises:
         MethodError: If an installed package's methods cannot be loaded.
@@ -132,6 +141,9 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
         name: Name of the method.
         outputs: Outputs that the file holds.
         file: Path of the file, for messages.
+
+    Returns:
+        The method.
 
     Raises:
         MethodError: If no method has this name, or the file lacks an output that the method needs.
@@ -170,6 +182,9 @@ def resolve_methods(
         options: Options by method and name; None leaves all at their defaults.
         outputs: Outputs that the model file holds.
         file: Path of the file, for messages.
+
+    Returns:
+        A request for each method.
 
     Raises:
         MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.

@@ -151,6 +151,9 @@ def _own_sigterm_handler() -> Iterator[None]:
 def _check_reachable(address: str) -> None:
     """Connect to HOST:PORT or ray://HOST:PORT, because Ray itself would try for many minutes.
 
+    Args:
+        address: Address of the cluster.
+
     Raises:
         OSError: If no process listens there.
     """
@@ -181,6 +184,9 @@ def resolve_ray_job(model: str | os.PathLike[str], settings: Settings, verify: b
         model: Path of the model file.
         settings: Settings of the job.
         verify: Whether to verify the SHA-256 of the model file.
+
+    Returns:
+        The resolved settings.
 
     Raises:
         ArgumentError: If the format is not Parquet, or a method is registered in this process only.
@@ -271,6 +277,9 @@ class RayJob(FolderJob):
 
     def _check_worker(self) -> dict[str, Any]:
         """Return the facts about a worker that determine the results.
+
+        Returns:
+            Facts about the worker.
 
         Raises:
             SeewhyError: If the worker cannot do the work, or its model file or versions differ from the driver's.

@@ -37,6 +37,9 @@ _FAILURE = -1
 def ray() -> Any:
     """Import and return the module `ray`, with `ray.data`.
 
+    Returns:
+        The module.
+
     Raises:
         MissingExtraError: If Ray is not installed.
     """
@@ -53,6 +56,9 @@ def worker_facts(job: Mapping[str, Any], working_folder: str | None) -> dict[str
     Args:
         job: The arguments `model`, `providers`, `threads` and `verify` of an `Explainer`.
         working_folder: Folder that relative paths start from, or None.
+
+    Returns:
+        Facts by name, or `failure` with the class and the text of an error.
     """
     try:
         _change_folder(working_folder)
@@ -186,6 +192,9 @@ def input_tables(source: Iterator[ImageInput], size: int, numbers: Iterator[int]
         source: The images.
         size: Number of images in a chunk; the last chunk may have fewer.
         numbers: Numbers of the images.
+
+    Returns:
+        Tables with one row for each image.
     """
     pa = table_columns.pyarrow()
     tables = []

@@ -50,6 +50,9 @@ def resolve_request(
         class_count: Number of classes of the model.
         labels: Labels of all classes, or None.
 
+    Returns:
+        The resolved targets.
+
     Raises:
         TargetError: If both `target` and `top` are given, or one of them is not valid.
     """
@@ -126,6 +129,13 @@ def top_classes(logits: Floats, count: int) -> Integers:
 def validate_top(top: Any, class_count: int) -> int:
     """Return `top` as an int.
 
+    Args:
+        top: Number of classes to explain.
+        class_count: Number of classes of the model.
+
+    Returns:
+        The number.
+
     Raises:
         TargetError: If it is not an integer from 1 to `class_count`.
     """
@@ -157,6 +167,9 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
     Args:
         text: The label.
         labels: Labels of all classes, or None.
+
+    Returns:
+        Index of the class.
 
     Raises:
         TargetError: If no class or several classes match, or the model file holds no labels.

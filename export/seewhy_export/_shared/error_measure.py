@@ -40,6 +40,9 @@ def error_bound(float32_error: float | None, tolerance: float = TOLERANCE) -> fl
     Args:
         float32_error: PyTorch's own float32 error on the same input; None if it is not known.
         tolerance: Error that is always allowed.
+
+    Returns:
+        Bound of the relative error.
     """
     if float32_error is None or not math.isfinite(float32_error):
         return tolerance

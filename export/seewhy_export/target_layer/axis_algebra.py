@@ -73,6 +73,9 @@ def merge_factors(factors: Sequence[AxisFactor]) -> Dimension:
 
     Args:
         factors: Factors, the slowest first.
+
+    Returns:
+        The dimension.
     """
     joined: list[AxisFactor] = []
     for factor in factors:
@@ -318,6 +321,9 @@ def broadcast(all_axes: Sequence[Axes], shape: Sequence[int]) -> Axes | None:
     Args:
         all_axes: Axes of the tensors.
         shape: Shape of the result; BATCH stands for the number of images.
+
+    Returns:
+        Axes of the result, or None.
     """
     dimensions = []
     for index, size in enumerate(shape):

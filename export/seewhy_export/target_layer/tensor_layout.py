@@ -62,6 +62,9 @@ class Layout:
         Args:
             activations: Map of shape (N, C, h, w).
             value: Tensor of this layout, from which the tokens that belong to no position are taken.
+
+        Returns:
+            Tensor of this layout.
         """
         activations = self._upright(activations)
         if POSITIONS not in self.axes:
