@@ -41,7 +41,7 @@ from benchmarks.shared import markdown_tables
 from benchmarks.shared.forward_pass import export_forward
 from benchmarks.shared.machine_facts import processor_name
 from benchmarks.shared.round_statistics import ratio
-from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+from benchmarks.shared.timing_in_turns import in_turns, seconds_after_pause
 
 FORWARD = "onnxruntime forward"
 AIMS = {"gradcam": 1.05, "guided-backprop": 2.2}
@@ -205,7 +205,7 @@ def measure(
     """Seconds: for each contender one of each round."""
     for one in found:
         one.run()  # compiles, and looks for the ways to convolve
-    measured = {number: partial(rested_seconds, one.run, 0, clock) for number, one in enumerate(found)}
+    measured = {number: partial(seconds_after_pause, one.run, 0, clock) for number, one in enumerate(found)}
     return list(in_turns(measured, rounds).values())
 
 

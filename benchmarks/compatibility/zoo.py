@@ -30,7 +30,7 @@ from benchmarks.compatibility.zoo_page import table
 from benchmarks.shared import json_files
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.machine_facts import versions
-from benchmarks.shared.random_networks import settled_network
+from benchmarks.shared.random_networks import calibrated_network
 
 FILE = RESULTS / "zoo.json"
 TABLE = ROOT / "docs" / "reference" / "models.md"
@@ -69,7 +69,7 @@ def export_one(spec: str) -> dict[str, Any]:
     from seewhy_export import export
 
     torch.set_num_threads(1)
-    module, image_size = settled_network(spec)
+    module, image_size = calibrated_network(spec)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     record: dict[str, Any] = {"parameters": parameters, "image_size": image_size, "versions": versions(*PACKAGES)}
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from seewhy.runtime.sessions import SessionCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+from benchmarks.shared.timing_in_turns import in_turns, seconds_after_pause
 
 METHODS = ("gradcam", "guided-backprop")
 FORWARD = "forward"
@@ -78,7 +78,7 @@ def times(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, f
     """The least milliseconds of each, in turns."""
     for call in calls.values():
         call()
-    taken = in_turns({name: partial(rested_seconds, call) for name, call in calls.items()}, rounds)
+    taken = in_turns({name: partial(seconds_after_pause, call) for name, call in calls.items()}, rounds)
     return {name: 1e3 * min(values) for name, values in taken.items()}
 
 

@@ -26,7 +26,7 @@ from seewhy import Explainer, __version__
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.round_statistics import ratios
-from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+from benchmarks.shared.timing_in_turns import in_turns, seconds_after_pause
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         return lambda: explainer.explain(images, chosen.method, top=count, batch_size=chosen.batch).heatmaps
 
     counts = (1, chosen.classes)
-    times = in_turns({count: partial(rested_seconds, classes(count)) for count in counts}, chosen.rounds)
+    times = in_turns({count: partial(seconds_after_pause, classes(count)) for count in counts}, chosen.rounds)
     one, several = (times[count] for count in counts)
     found = ratios(several, one)
     figures = {

@@ -47,10 +47,10 @@ from seewhy.runtime.providers import CPU
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.forward_pass import cpu_session, export_forward
-from benchmarks.shared.images import write_photographs
+from benchmarks.shared.images import write_sample_images
 from benchmarks.shared.markdown_tables import table
 from benchmarks.shared.round_statistics import ratio, ratios
-from benchmarks.shared.timing_in_turns import REST, clock_and_processor_seconds, in_turns
+from benchmarks.shared.timing_in_turns import REST, elapsed_and_cpu_seconds, in_turns
 
 _OVERLAYS = {
     "jpg": Settings(format="jpg", quality=90),
@@ -104,7 +104,7 @@ class Forward:
 def measure(run: Callable[[], object]) -> tuple[float, float]:
     """Return the seconds of one run on the clock and of all processors, after a rest."""
     time.sleep(REST)
-    return clock_and_processor_seconds(run)
+    return elapsed_and_cpu_seconds(run)
 
 
 def explain(explainer: Explainer, photos: Path, out: Path, settings: Settings) -> None:
@@ -140,7 +140,7 @@ def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
         process.join()
         if process.exitcode:
             raise SystemExit(f"{chosen.source} could not be exported")
-    write_photographs(place / "photographs", chosen.images)
+    write_sample_images(place / "photographs", chosen.images)
 
     explainer = Explainer(model)
     paths = sorted((place / "photographs").iterdir())

@@ -38,9 +38,9 @@ from seewhy.tables.shard_files import ShardInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.shared.images import write_photographs
+from benchmarks.shared.images import write_sample_images
 from benchmarks.shared.markdown_tables import table
-from benchmarks.shared.timing_in_turns import clock_and_processor_seconds
+from benchmarks.shared.timing_in_turns import elapsed_and_cpu_seconds
 
 _FORMATS = {"parquet": {"format": "parquet"}, "jpg": {"format": "jpg", "quality": 90}}
 
@@ -48,7 +48,7 @@ _FORMATS = {"parquet": {"format": "parquet"}, "jpg": {"format": "jpg", "quality"
 def best(run: Callable[[], object], rounds: int) -> float:
     """Seconds of the quickest round but the first."""
     run()
-    return min(clock_and_processor_seconds(run)[0] for _ in range(rounds))
+    return min(elapsed_and_cpu_seconds(run)[0] for _ in range(rounds))
 
 
 def folder_rate(explainer: Explainer, place: Path, settings: Settings, images: int, rounds: int) -> float:
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def measure(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
-    write_photographs(place / "photographs", chosen.images)
+    write_sample_images(place / "photographs", chosen.images)
     rows = []
     for threads in chosen.threads:
         explainer = Explainer(chosen.model, ["cpu"], threads)

@@ -36,7 +36,7 @@ from seewhy.visualization.colormaps import palette
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.machine_facts import describe
-from benchmarks.shared.timing_in_turns import clock_and_processor_seconds, in_turns
+from benchmarks.shared.timing_in_turns import elapsed_and_cpu_seconds, in_turns
 
 Run = Callable[[], Any]
 _SHORTEST = 2e-3
@@ -51,9 +51,9 @@ def rounds(candidates: dict[str, Run], count: int) -> dict[str, dict[str, float]
     repeats = {}
     for name, run in candidates.items():
         run()
-        shortest = min(clock_and_processor_seconds(run)[0] for _ in range(3))
+        shortest = min(elapsed_and_cpu_seconds(run)[0] for _ in range(3))
         repeats[name] = max(1, round(_SHORTEST / shortest))
-    measured = {name: partial(clock_and_processor_seconds, run, repeats[name]) for name, run in candidates.items()}
+    measured = {name: partial(elapsed_and_cpu_seconds, run, repeats[name]) for name, run in candidates.items()}
     return {name: _summary(times) for name, times in in_turns(measured, count).items()}
 
 

@@ -38,7 +38,7 @@ from benchmarks.shared.forward_pass import cpu_session
 from benchmarks.shared.markdown_tables import table
 from benchmarks.shared.random_networks import live_network
 from benchmarks.shared.round_statistics import order
-from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+from benchmarks.shared.timing_in_turns import in_turns, seconds_after_pause
 
 OUTPUTS = ("logits", "guided_gradients")
 aten: Any = torch.ops.aten
@@ -120,7 +120,7 @@ def measure(network: str, rounds: int) -> list[dict[str, Any]]:
     rows = [{"without": name, "reorders": reorders} for name, (_, reorders) in made.items()]
     for threads in sorted({1, usable_cores()}):
         runs = {name: partial(cpu_session(model, threads).run, None, feeds) for name, (model, _) in made.items()}
-        times = in_turns({name: partial(rested_seconds, run) for name, run in runs.items()}, rounds, order)
+        times = in_turns({name: partial(seconds_after_pause, run) for name, run in runs.items()}, rounds, order)
         for row in rows:
             of_each = np.array(times[str(row["without"])]) / np.array(times["everything"])
             row[f"ratio, {threads} threads"] = round(float(np.median(of_each)), 3)
