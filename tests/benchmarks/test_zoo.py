@@ -112,7 +112,7 @@ def test_the_page_is_written_even_after_an_error(tmp_path: Path, monkeypatch: py
     def stop(*_: object) -> None:
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr(zoo, "export_wanted", stop)
+    monkeypatch.setattr(zoo, "export_selected", stop)
     monkeypatch.setattr(zoo, "TABLE", tmp_path / "models.md")
     monkeypatch.setattr(sys, "argv", ["zoo.py"])
     with pytest.raises(RuntimeError, match="the disk is full"):
