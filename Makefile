@@ -34,7 +34,7 @@ help:
 	@echo 'make test-all  run both'
 	@echo 'make zoo       export all networks of docs/reference/models.md and write that page; takes hours'
 	@echo 'make bench     compare SeeWhy with other tools and write docs/performance/benchmarks.md; takes over an hour'
-	@echo 'make lint      run ruff, mypy, import-linter and codespell'
+	@echo 'make lint      run ruff, mypy, import-linter, codespell and pydoclint'
 	@echo 'make wheel     build a wheel and an sdist into dist/'
 	@echo 'make clean     remove everything that these commands created, $(VENV) included'
 
@@ -62,6 +62,7 @@ lint: $(DEV)
 	$(VENV)/bin/mypy
 	PYTHONPATH=engine:export $(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/codespell
+	$(VENV)/bin/pydoclint engine/seewhy export/seewhy_export
 
 wheel: $(DEV)
 	$(VENV)/bin/python -m build --outdir dist

@@ -35,7 +35,7 @@ import onnxruntime
 
 from seewhy import Explainer, __version__
 from seewhy.runtime.device_binding import DeviceBinding
-from seewhy.runtime.providers import CPU, CUDA, _parse
+from seewhy.runtime.providers import CPU, CUDA, parse_provider
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -160,7 +160,7 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
 
     provider = {"cuda": CUDA, "cpu": CPU}[device]
     explainer = Explainer(ours, [provider])
-    session = onnxruntime.InferenceSession(plain, providers=[_parse(provider, [provider])])
+    session = onnxruntime.InferenceSession(plain, providers=[parse_provider(provider, [provider])])
     if session.get_providers()[0] != provider:
         raise SystemExit(f"cuda.py: error: onnxruntime could not start {provider} for {plain.name}")
     bound = DeviceBinding(session, device, 0)

@@ -1,4 +1,4 @@
-// The block loop: maps cut into blocks that fit into a cache, shared out among threads.
+// Loop over blocks of maps. A block fits into a cache, and the blocks are distributed among threads.
 #pragma once
 
 #include <algorithm>
@@ -10,11 +10,11 @@ namespace seewhy {
 
 // Consecutive values of one map in a batch.
 struct Block {
-    Index index;   // of the block in the batch
-    Index map;
-    Index start;   // of its first value in the map
-    Index length;
-    Index offset;  // of its first value in the batch
+    Index index;   // index of the block in the batch
+    Index map;     // index of its map in the batch
+    Index start;   // index of its first value in the map
+    Index length;  // number of values
+    Index offset;  // index of its first value in the batch
 };
 
 // Number of blocks of at most `length` values in a map of `size` values.

@@ -24,7 +24,7 @@ struct Isa {
 // Expands the name of the baseline before SEEWHY_LOOPS makes it a string.
 #define SEEWHY_BASELINE_LOOPS(isa) SEEWHY_LOOPS(isa)
 
-// The baseline first, the best last.
+// Ordered from the baseline to the best.
 const Isa kIsas[] = {
     {SEEWHY_BASELINE_LOOPS(SEEWHY_BASELINE), [] { return true; }},
 #ifdef SEEWHY_HAS_AVX2
@@ -55,7 +55,8 @@ std::string listed(const std::vector<std::string>& names) {
     return result;
 }
 
-// Replaces what is not printable: an environment variable may hold any bytes, and the message goes to a terminal.
+// Replaces characters that are not printable, because an environment variable may hold any bytes and the message is
+// shown on a terminal.
 std::string quoted(const std::string& text) {
     std::string result = "'";
     for (const char c : text) result += c >= ' ' && c <= '~' ? c : '?';

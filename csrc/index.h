@@ -1,4 +1,4 @@
-// Definitions that every file may use, including those compiled for one instruction set.
+// Definitions for all files, including those that are compiled for one instruction set.
 #pragma once
 
 #include <cstdint>

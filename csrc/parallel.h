@@ -1,4 +1,4 @@
-// Threads: the only way in which kernels use more than one.
+// Parallel loop. Kernels start threads only here.
 #pragma once
 
 #include <functional>
@@ -7,10 +7,10 @@
 
 namespace seewhy {
 
-// Number of items, at about one nanosecond each, that justify starting a thread.
+// Smallest number of items, at about one nanosecond each, for which starting a thread is worthwhile.
 constexpr Index kGrain = 1 << 16;
 
-// Grain for items that each touch `cost` elements.
+// Smallest number of items for one thread if each item touches `cost` elements.
 inline Index grain_for(Index cost) { return cost >= kGrain ? 1 : (kGrain + cost - 1) / (cost > 0 ? cost : 1); }
 
 // Number of processors that this process may use, at least 1.

@@ -206,9 +206,9 @@ def write_page() -> None:
     sys.path[:0] = [str(ROOT / "export"), str(ROOT / "engine")]
     from seewhy_export.sources.onnx_import.file_reading import OLDEST_OPSET
     from seewhy_export.sources.onnx_import.graph_module import OPERATORS
-    from seewhy_export.sources.onnx_import.shape_arithmetic import KNOWN
+    from seewhy_export.sources.onnx_import.shape_arithmetic import KNOWN_OPERATORS
 
-    names = sorted({*OPERATORS, *KNOWN, "Constant"} - {"Linear"})
+    names = sorted({*OPERATORS, *KNOWN_OPERATORS, "Constant"} - {"Linear"})
     PAGE.write_text(page(json_files.read(FILE), OLDEST_OPSET, names), encoding="utf-8")
 
 

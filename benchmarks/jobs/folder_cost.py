@@ -173,7 +173,7 @@ def compare(options: argparse.Namespace, work_folder: Path) -> dict[str, Any]:
         "batch": options.batch,
         "layout": vars(
             plan_parallelism(
-                options.images, None, options.batch, on_cpu=explainer.providers[0] == CPU, many_passes=False
+                options.images, None, options.batch, on_cpu=explainer.providers[0] == CPU, multi_pass=False
             )
         ),
         "cores": usable_cores(),

@@ -96,8 +96,8 @@ def arguments(batch: int, size: int) -> dict[str, dict[str, Any]]:
         "max_abs": {"gradients": gradients},
         "gradient_rgb": {"gradients": gradients},
         "multiply_by_map": {"gradients": gradients, "maps": heat},
-        "overlay": {"photographs": images, "heatmaps": heat, **style},
-        "overlay_maps": {"photographs": images, "maps": maps, **style, "relu": True},
+        "overlay": {"images": images, "heatmaps": heat, **style},
+        "overlay_maps": {"images": images, "maps": maps, **style, "relu": True},
     }
 
 

@@ -64,7 +64,9 @@ _COMPARISONS = {
 # Rule that is left out -> replacements, as pairs of a module or table and its new values.
 VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
     "everything": [],
-    "norms folded into the weights, for the gradient too": [(joint_graph, {"foldable": lambda nodes, kept: {}})],
+    "norms folded into the weights, for the gradient too": [
+        (joint_graph, {"find_foldable_norms": lambda nodes, kept: {}})
+    ],
     "constants computed at export": [(joint_graph, {"compute_constants": lambda graph, weights: None})],
     "start from the head's row": [(joint_graph, {"_head": lambda logits: None})],
     "global means spread in blocks": [

@@ -1,4 +1,4 @@
-// Checks of arguments from Python. Every message names the argument and says what it must be and what it is.
+// Checks of arguments from Python. Each message gives the name of the argument, the allowed value and the actual value.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -28,7 +28,7 @@ inline std::string text(const Shape& shape) {
 
 inline std::string text(double value) { return py::str(py::float_(value)); }
 
-// A checked argument: T is its dtype, and its memory is C-contiguous and aligned.
+// Argument that was checked: its dtype is T, and its memory is C-contiguous and aligned.
 template <typename T>
 struct Array {
     py::array array;
@@ -108,7 +108,7 @@ inline void check_alpha(double alpha) {
     if (!(alpha >= 0.0 && alpha <= 1.0)) throw py::value_error("alpha must be in [0, 1], not " + text(alpha));
 }
 
-// Raises if a kernel has found a map that it cannot process. `holds` says what the map holds.
+// Raises if a kernel has found a map that it cannot process. `holds` describes the invalid values.
 inline void raise_if_found(const Array<float>& array, const std::optional<Index>& found, const std::string& holds) {
     if (found) throw py::value_error(array.name + "[" + std::to_string(*found) + "] holds " + holds);
 }

@@ -39,7 +39,7 @@ py::array normalize(const py::object& pixels_, const py::object& mean_, const py
     const Images images = images_of(pixels);
     const auto mean = take_exactly<float>(mean_, "mean", {images.channels});
     const auto std = take_exactly<float>(std_, "std", {images.channels});
-    check_threads(threads);  // reported before values that are not allowed
+    check_threads(threads);  // check before the values of mean and std
     for (Index c = 0; c < images.channels; ++c) {
         const float m = mean.data()[c], s = std.data()[c];
         const std::string where = " for channel " + std::to_string(c);
@@ -153,36 +153,36 @@ py::array multiply_by_map(const py::object& gradients_, const py::object& maps_,
     });
 }
 
-Array<std::uint8_t> take_photographs(const py::object& value) {
-    const auto photographs = take<std::uint8_t>(value, "photographs", 4, "(N, H, W, 3)");
-    if (photographs.shape[3] != 3) {
-        throw py::value_error("photographs must have shape (N, H, W, 3), not " + text(photographs.shape));
+Array<std::uint8_t> take_images(const py::object& value) {
+    const auto images = take<std::uint8_t>(value, "images", 4, "(N, H, W, 3)");
+    if (images.shape[3] != 3) {
+        throw py::value_error("images must have shape (N, H, W, 3), not " + text(images.shape));
     }
-    return photographs;
+    return images;
 }
 
-py::array overlay(const py::object& photographs_, const py::object& heatmaps_, const py::object& palette_, double alpha,
+py::array overlay(const py::object& images_, const py::object& heatmaps_, const py::object& palette_, double alpha,
                   int threads) {
-    const auto photographs = take_photographs(photographs_);
-    const Shape& shape = photographs.shape;
+    const auto images = take_images(images_);
+    const Shape& shape = images.shape;
     const auto heatmaps = take_exactly<float>(heatmaps_, "heatmaps", {shape[0], shape[1], shape[2]});
     const auto palette = take_exactly<std::uint8_t>(palette_, "palette", {256, 3});
     check_alpha(alpha);
     FirstNan nan;
     auto result = compute<std::uint8_t>(shape, threads, [&](std::uint8_t* data) {
-        nan = seewhy::overlay(images_of(photographs), maps_of(heatmaps), {palette.data(), alpha}, threads, data);
+        nan = seewhy::overlay(images_of(images), maps_of(heatmaps), {palette.data(), alpha}, threads, data);
     });
     raise_if_found(heatmaps, nan, "NaN");
     return result;
 }
 
-py::array overlay_maps(const py::object& photographs_, const py::object& maps_, const py::object& palette_,
+py::array overlay_maps(const py::object& images_, const py::object& maps_, const py::object& palette_,
                        double alpha, bool relu, int threads) {
-    const auto photographs = take_photographs(photographs_);
-    const Shape& shape = photographs.shape;
+    const auto images = take_images(images_);
+    const Shape& shape = images.shape;
     const auto maps = take<float>(maps_, "maps", 3, "(N, h, w)");
     if (maps.shape[0] != shape[0]) {
-        throw py::value_error("maps must be as many as photographs, " + std::to_string(shape[0]) + ", not " +
+        throw py::value_error("maps must be as many as images, " + std::to_string(shape[0]) + ", not " +
                               std::to_string(maps.shape[0]));
     }
     const auto palette = take_exactly<std::uint8_t>(palette_, "palette", {256, 3});
@@ -190,7 +190,7 @@ py::array overlay_maps(const py::object& photographs_, const py::object& maps_, 
     FirstNotFinite not_finite;
     auto result = compute<std::uint8_t>(shape, threads, [&](std::uint8_t* data) {
         const Style style = {palette.data(), alpha};
-        not_finite = seewhy::overlay_maps(images_of(photographs), maps_of(maps), style, relu, threads, data);
+        not_finite = seewhy::overlay_maps(images_of(images), maps_of(maps), style, relu, threads, data);
     });
     raise_if_found(maps, not_finite, "NaN or infinity");
     return result;
@@ -233,7 +233,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("max_abs", &max_abs, "gradients"_a, threads);
     module.def("gradient_rgb", &gradient_rgb, "gradients"_a, threads);
     module.def("multiply_by_map", &multiply_by_map, "gradients"_a, "maps"_a, threads);
-    module.def("overlay", &overlay, "photographs"_a, "heatmaps"_a, "palette"_a, "alpha"_a, threads);
-    module.def("overlay_maps", &overlay_maps, "photographs"_a, "maps"_a, "palette"_a, "alpha"_a, "relu"_a = false,
+    module.def("overlay", &overlay, "images"_a, "heatmaps"_a, "palette"_a, "alpha"_a, threads);
+    module.def("overlay_maps", &overlay_maps, "images"_a, "maps"_a, "palette"_a, "alpha"_a, "relu"_a = false,
                threads);
 }

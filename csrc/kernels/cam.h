@@ -1,4 +1,4 @@
-// Sums of the CAM family. They accumulate in double, in an order that depends only on the sizes of one image.
+// Sums for CAM methods. They accumulate in double, in an order that depends only on the size of one image.
 #pragma once
 
 #include "kernels/views.h"

@@ -1,4 +1,4 @@
-// Pixels to network input.
+// Normalisation of pixels.
 #pragma once
 
 #include "kernels/views.h"

@@ -28,11 +28,11 @@ Blend blend_of(const Style& style) {
     return blend;
 }
 
-// Returns the rows of the result that hold the extremes of every column: the first and the last row between each two
-// rows of the map. Interpolation is made of steps that are monotone in the share, and rounding is monotone too, so a
-// column rises or falls all the way between them. If two map rows differ by more than a float can hold, or one is not
-// finite, then no row between them is finite. If only the last addition overflows, it does so in the last row. Within a
-// row all columns must be searched: interpolation is not monotone in the two ends.
+// Returns the rows of the result that contain the extremes of all columns: the first and the last row between each pair
+// of map rows. The steps of the interpolation and their rounding are monotone in the share, so a column only rises or
+// only falls between two map rows. If two map rows differ by more than a float can represent, or one is not finite,
+// then no row between them is finite. If only the last addition overflows, it overflows in the last row. Within a row,
+// all columns must be searched, because interpolation is not monotone in its two end points.
 std::vector<Sample> outermost(const std::vector<Sample>& rows) {
     std::vector<Sample> result;
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -43,7 +43,7 @@ std::vector<Sample> outermost(const std::vector<Sample>& rows) {
     return result;
 }
 
-// Returns the span that each map has once it is upsampled.
+// Returns the span of each upsampled map.
 std::vector<Span> upsampled_spans(const Maps& maps, const Grid& grid, int threads) {
     const std::vector<Sample> rows = outermost(grid.rows);
     const auto blend = loops().upsample.blend;
@@ -90,7 +90,7 @@ FirstNotFinite overlay_maps(const Images& images, const Maps& given, const Style
     std::vector<float> rectified;
     if (relu) {
         rectified.assign(maps.data, maps.data + maps.count * maps.size());
-        for (float& value : rectified) value = value < 0.0f ? 0.0f : value;  // NaN passes
+        for (float& value : rectified) value = value < 0.0f ? 0.0f : value;  // keeps NaN
         maps.data = rectified.data();
     }
     const Grid grid(maps, images.height, images.width);
@@ -101,7 +101,7 @@ FirstNotFinite overlay_maps(const Images& images, const Maps& given, const Style
     const auto paint = loops().overlay.paint;
     const auto entries_between = loops().overlay.entries_between;
     const Index height = images.height, width = images.width;
-    const Index together = std::max<Index>(1, kBlock / width);  // rows that are painted at once
+    const Index together = std::max<Index>(1, kBlock / width);  // rows that are painted together
     parallel_for(0, images.count * height, grain_for(width), threads, [&](Index first, Index last) {
         RowPair pair(maps, grid.columns);
         std::vector<std::uint8_t> entries(together * width);

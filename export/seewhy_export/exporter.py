@@ -1,4 +1,4 @@
-"""From a PyTorch module to a model file: the steps in order, nothing else."""
+"""Export of a PyTorch module to a model file: the steps in their order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from seewhy._shared.suggestions import did_you_mean
 from seewhy.contract import constants as contract
 from seewhy.contract import json_values
 from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers, check_preprocessing
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy.runtime.model_file import ModelFile
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
@@ -27,29 +28,50 @@ from seewhy_export.capture.module_preparation import find_output, prepare, retur
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
-from seewhy_export.verification.parity import Parity, check_graph, measure, redrawn, untested
+from seewhy_export.verification.parity import (
+    Parity,
+    check_traced_graph,
+    measure_parity,
+    redrawn_kinds,
+    untested_outputs,
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExportReport:
-    """What an export did."""
+    """Result of an export."""
 
     path: Path
+    """The model file that was written."""
     layer: str | None
-    """The target layer's name; None where no output needs one."""
+    """Module path of the target layer. None if no output needs one."""
     activations: tuple[int, int, int] | None
-    """(C, h, w) of the target layer."""
+    """Shape (C, h, w) of the target layer's activations for one image. None if no output needs the layer."""
     form: str | None
-    """What the layer itself gives: `map`, `channels-last` or `tokens`; see the file contract."""
+    """Layout of the target layer's own output: `map`, `channels-last` or `tokens`, as in the file contract."""
     outputs: tuple[str, ...]
+    """Names of the outputs in the file, in the order of the file contract."""
     rectifiers: Rectifiers
+    """Kinds and counts of the rectifiers, and the number of those that follow the guided rule."""
     parity: Parity
-    """output -> input kind -> `error` and `torch_float32`; empty where verification was skipped."""
+    """Output name -> kind of test input -> `error` and `torch_float32`, relative L2 errors against float64 autograd.
+
+    `error` is that of the file and `torch_float32` that of PyTorch in float32. Empty if verification was skipped.
+    """
     messages: tuple[str, ...]
-    """What the user should know: a final softmax taken off, an output that no input could test, and the like."""
+    """Facts that the user should know, for example that a final softmax was removed or an output was not tested."""
     seconds: float
+    """Duration of the export in seconds."""
     size: int
-    """Bytes of the model file and its weights file together."""
+    """Size in bytes of the model file and its weights file together."""
+
+    def __repr__(self) -> str:
+        """Return the facts that matter most on one line."""
+        megabytes = self.size / 1e6
+        return (
+            f"ExportReport(path={str(self.path)!r}, layer={self.layer!r}, outputs={self.outputs!r}, "
+            f"verified={bool(self.parity)}, {megabytes:.1f} MB)"
+        )
 
 
 def export(
@@ -65,77 +87,94 @@ def export(
     name: str | None = None,
     verify: bool = True,
     source: str | None = None,
-    output: str | int | None = None,
+    head: str | int | None = None,
     channels: int | None = None,
 ) -> ExportReport:
-    """Write a classifier's forward and backward pass to one ONNX file.
+    """Write the forward and the backward pass of an image classifier to one ONNX file.
 
-    The module is copied first; it keeps its mode, gradients, hooks, in-place flags and device. The copy is exported in
-    evaluation mode and float32; forward hooks run while it is traced and checked, as in any forward pass.
+    The function works on a copy of the module, so the module keeps its mode, gradients, hooks, in-place flags and
+    device. The copy runs in evaluation mode and float32. Forward hooks run while it is traced and verified, as in any
+    forward pass.
 
     Args:
-        module: takes images (N, C, H, W), returns logits (N, classes), perhaps among other things; `torch.compile`d
-            and TorchScript modules too.
-        path: the file to write, whole or not at all.
-        image_size: (H, W) in pixels, fixed in the file; the batch size is not.
-        layer: module path of the target layer; a module called several times means its last call. None chooses the
-            last map before pooling, or where there are class tokens the first norm of the last block.
-        outputs: names from the file contract; None is all but the optional ones. Logits are always there.
-        guided_scope: module path prefixes inside which rectifiers follow the guided rule; None is everywhere.
-        labels: one for each class.
-        preprocessing: how a photograph becomes the network's input, for the engine.
-        score: `softmax`, `sigmoid` or `none`: what makes probabilities of the logits.
-        name: the model's name in the file; None is the class of the module.
-        verify: compare the written file with PyTorch autograd in float64, and keep nothing that disagrees.
-        source: where the module came from, for the record.
-        output: which tensor holds the logits, where the module returns several: an index, or a key, attribute or path
-            of these ("head.0"). None takes the one called `logits`.
-        channels: of the images; None is as many as the preprocessing normalises, else as the first convolution takes.
+        module: Classifier that takes images (N, C, H, W), float32, and returns logits (N, class count). It may return
+            other tensors too; see `head`. Compiled modules (`torch.compile`) and TorchScript modules are accepted.
+        path: Model file to write. A failed export leaves it unchanged. Weights of more than 1.8 GiB go to a second
+            file next to it, whose name ends in `.onnx.data`.
+        image_size: (H, W) of the images in pixels. The file fixes it; the batch size stays dynamic.
+        layer: Module path of the target layer, such as `layer4`. If the module is called several times, its last call
+            counts. None chooses the last feature map before pooling, or the first norm of the last block if the
+            network has class tokens.
+        outputs: Names of outputs from the file contract. None writes all that the network supports, except the
+            optional ones. Logits are always written.
+        guided_scope: Prefixes of module paths. Only rectifiers in these modules follow the rule of guided
+            backpropagation. None applies it to all rectifiers.
+        labels: One label for each class, in the order of the logits.
+        preprocessing: Preprocessing that turns an image file into the network's input. The engine applies it.
+        score: Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`. A softmax or sigmoid at
+            the end of the network takes precedence: its input becomes the logits.
+        name: Name of the model in the file. None uses the class name of the module.
+        verify: Compare the outputs of the written file with PyTorch autograd in float64. If they disagree, nothing is
+            written.
+        source: Text that records in the file where the module came from.
+        head: Output that holds the logits, if the module returns several tensors: an index, or a key, an attribute
+            or a path of these ("head.0"). None uses the only tensor, or the one called `logits`.
+        channels: Number of image channels. None uses the number of means in `preprocessing`, or else the number of
+            input channels of the first convolution.
+
+    Returns:
+        What was written, and how well it agrees with PyTorch.
 
     Raises:
-        ExportError: the module cannot be exported, the file disagrees with PyTorch, or it cannot be written.
+        ExportError: If an argument is invalid, the module cannot be exported, the file disagrees with PyTorch, or it
+            cannot be written.
+
+    Example:
+        >>> report = export(model, "model.onnx", image_size=(224, 224), layer="layer4")  # doctest: +SKIP
+        >>> report.layer, report.activations  # doctest: +SKIP
+        ('layer4', (2048, 7, 7))
     """
     started = time.perf_counter()
     if not os.fspath(path):
-        raise ExportError("the path of the file to write is empty; give one, for example 'model.onnx'")
+        raise ExportArgumentError("path must not be empty; give the file to write, for example 'model.onnx'")
     destination = Path(path)
     _check_arguments(module, image_size, outputs, score, preprocessing)
     _check_texts({"name": name, "layer": layer, "source": source}, labels, guided_scope)
     model_file.check_destination(destination)
     messages: list[str] = []
     prepared = prepare(module)
-    guessed = channels is None and preprocessing is None
+    channels_guessed = channels is None and preprocessing is None
     channels = channels or _channels(prepared, preprocessing)
     example = example_images(image_size, channels)
     try:
-        chosen = find_output(prepared, example, output)
+        logits_path = find_output(prepared, example, head)
     except ExportError as error:
-        if not guessed or error.__cause__ is None:  # the module ran, and what it returned is the matter
+        if not channels_guessed or error.__cause__ is None:  # the module ran, so the channels are right
             raise
-        hint = f"{channels} channels are a guess; `channels` (--channels) says how many there are"
+        hint = f"{channels} channels are a guess; set the number with `channels` (--channels)"
         raise ExportError(f"{error}; {hint}") from error
-    if chosen is not None:
-        messages.append(f"of what the network returns, {chosen} is taken as its logits")
+    if logits_path is not None:
+        messages.append(f"the network returns several values; {logits_path} is used as its logits")
     converted = traceable(prepared, example)
-    prepared = returning(prepared, chosen)
+    prepared = returning(prepared, logits_path)
     forward = trace_forward(
-        prepared if converted is prepared else returning(converted, chosen), image_size, channels, layer
+        prepared if converted is prepared else returning(converted, logits_path), image_size, channels, layer
     )
     if forward.mutated:
         messages.append(
-            f"the forward pass changes {', '.join(forward.mutated)}; the file starts from the value at export each time"
+            f"the forward pass changes {', '.join(forward.mutated)}; the file uses the value at export in every call"
         )
     if forward.stripped is not None:
         score = forward.stripped
         messages.append(f"the network ends in {score}; its input is exported as logits")
     if labels is not None and len(labels) != forward.class_count:
-        raise ExportError(f"{len(labels)} labels for {forward.class_count} classes")
+        raise ExportArgumentError(f"{len(labels)} labels for {forward.class_count} classes; give one label per class")
     target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
     if target is not None:
         check_text("the target layer's name", target.name)
     names = _choose_outputs(outputs, target)
     if verify:
-        check_graph(prepared, forward)
+        check_traced_graph(prepared, forward)
     scope = None if guided_scope is None else _check_scope(guided_scope, forward)
     model = to_onnx(build_joint(forward, target, names, scope))
     metadata = Metadata(
@@ -156,16 +195,19 @@ def export(
         model_file.write(model, metadata, staged)
         if verify:
             mean, std = ((0.5,), (0.25,)) if preprocessing is None else (preprocessing.mean, preprocessing.std)
-            parity = measure(staged, forward, target, names, scope, mean, std)
+            parity = measure_parity(staged, forward, target, names, scope, mean, std)
             messages += [
-                f"{kind}: agrees on a later draw; rounding flipped a rectifier before" for kind in redrawn(parity)
+                f"{kind}: agrees on a later random input; rounding switched a rectifier on an earlier one"
+                for kind in redrawn_kinds(parity)
             ]
-            messages += [f"{output}: zero on every test input, so not tested" for output in untested(parity)]
+            messages += [
+                f"{output}: not tested, because it is zero on every test input" for output in untested_outputs(parity)
+            ]
             metadata = model_file.write(model, replace(metadata, parity=parity), staged)
-        # The engine's own reader has the last word on what is published.
-        held = ModelFile.read(staged).outputs
-        if held != names:
-            raise ExportError(f"the file holds the outputs {', '.join(held)} instead of {', '.join(names)}")
+        # Publish the file only if the engine can read it.
+        written = ModelFile.read(staged).outputs
+        if written != names:
+            raise ExportError(f"the file holds the outputs {', '.join(written)} instead of {', '.join(names)}")
         size = sum(file.stat().st_size for file in folder.iterdir())
         model_file.publish(staged, destination)
     return ExportReport(
@@ -183,23 +225,31 @@ def export(
 
 
 def check_text(what: str, text: Any) -> None:
-    """Check a string that the file will hold, before any work is done.
+    """Check a string that the file will hold, before any work starts.
 
     Args:
         what: Name of the string in error messages.
         text: The string.
 
     Raises:
-        ExportError: The file contract does not allow it.
+        ExportError: If the file contract does not allow the string.
     """
     try:
         json_values.text(text)
     except ValueError as error:
-        raise ExportError(f"{what}: {error}") from None
+        raise ExportArgumentError(f"{what}: {error}") from None
 
 
 def count_rectifiers(forward: ForwardGraph, scope: tuple[str, ...] | None) -> Rectifiers:
-    """What the guided rule meets in this network."""
+    """Count the rectifiers and the smooth activations of a network.
+
+    Args:
+        forward: Traced forward pass.
+        scope: Module path prefixes that restrict the guided rule. None means all modules.
+
+    Returns:
+        Kinds and counts for the metadata of the file.
+    """
     nodes = forward.from_images_to_logits()
     rectifiers = [(node, found) for node in nodes if (found := rectifier_of(node)) is not None]
     smooth = [SMOOTH_ACTIVATIONS[node.target] for node in nodes if node.target in SMOOTH_ACTIVATIONS]
@@ -218,26 +268,29 @@ def _check_arguments(
     score: str,
     preprocessing: Preprocessing | None,
 ) -> None:
+    """Refuse invalid arguments before any work starts."""
     if not isinstance(module, nn.Module):
-        raise ExportError(f"export takes a torch.nn.Module, not {type(module).__name__}")
+        raise ExportArgumentError(f"module must be a torch.nn.Module, not {type(module).__name__}")
     pair = isinstance(image_size, (tuple, list)) and len(image_size) == 2
     if not pair or not all(isinstance(size, int) and size > 0 for size in image_size):
-        raise ExportError(f"image_size must be (height, width) in pixels, not {image_size!r}")
+        raise ExportArgumentError(f"image_size must be (height, width) in pixels, not {image_size!r}")
     if score not in contract.SCORES:
-        raise ExportError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
+        raise ExportArgumentError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
     if preprocessing is not None:
         try:
             check_preprocessing(preprocessing)
         except ValueError as error:
-            raise ExportError(f"preprocessing is not valid: {error}") from error
+            raise ExportArgumentError(f"preprocessing is not valid: {error}") from error
     unknown = [name for name in outputs or () if name not in contract.OUTPUTS]
     if unknown:
-        raise ExportError(f"unknown output {unknown[0]!r}; there are {', '.join(contract.OUTPUTS)}")
+        hint = did_you_mean(unknown[0], contract.OUTPUTS) if isinstance(unknown[0], str) else ""
+        raise ExportArgumentError(f"Unknown output {unknown[0]!r}.{hint} Outputs are {', '.join(contract.OUTPUTS)}")
 
 
 def _check_texts(
     texts: Mapping[str, str | None], labels: Sequence[str] | None, guided_scope: Sequence[str] | None
 ) -> None:
+    """Check all strings that the file will hold."""
     for what, text in texts.items():
         if text is not None:
             check_text(what, text)
@@ -247,51 +300,54 @@ def _check_texts(
         check_text(f"prefix {index} of guided_scope", prefix)
 
 
-_OF_THE_LAYER = {contract.ACTIVATIONS, contract.GRADIENTS, contract.CLASS_WEIGHTS, contract.GRADCAM_MAP}
+_OUTPUTS_OF_LAYER = {contract.ACTIVATIONS, contract.GRADIENTS, contract.CLASS_WEIGHTS, contract.GRADCAM_MAP}
 
 
 def _needs_layer(outputs: Sequence[str] | None) -> bool:
-    return outputs is None or bool(_OF_THE_LAYER.intersection(outputs))
+    """Return True if an output belongs to the target layer."""
+    return outputs is None or bool(_OUTPUTS_OF_LAYER.intersection(outputs))
 
 
 def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer | None) -> tuple[str, ...]:
-    """The outputs asked for, in the contract's order; logits always, class weights where CAM applies."""
+    """Return the outputs to write, with logits, in the order of the contract."""
     if outputs is None:
-        wanted = set(contract.OUTPUTS) - set(contract.OPTIONAL_OUTPUTS)
+        chosen = set(contract.OUTPUTS) - set(contract.OPTIONAL_OUTPUTS)
         if target is None or target.class_weights is None:
-            wanted.discard(contract.CLASS_WEIGHTS)
+            chosen.discard(contract.CLASS_WEIGHTS)
     else:
-        wanted = {contract.LOGITS, *outputs}
-        if contract.CLASS_WEIGHTS in wanted and target is not None and target.class_weights is None:
-            raise ExportError(
-                f"class_weights: CAM needs global average pooling and one linear layer right behind {target.name!r}; "
-                f"export gradients instead, for gradcam"
+        chosen = {contract.LOGITS, *outputs}
+        if contract.CLASS_WEIGHTS in chosen and target is not None and target.class_weights is None:
+            raise ExportArgumentError(
+                f"class_weights: CAM requires global average pooling and one linear layer directly after "
+                f"{target.name!r}; export activations and gradients instead, and use gradcam"
             )
-    return tuple(name for name in contract.OUTPUTS if name in wanted)
+    return tuple(name for name in contract.OUTPUTS if name in chosen)
 
 
 def _check_scope(scope: Sequence[str], forward: ForwardGraph) -> tuple[str, ...]:
+    """Return the prefixes if each of them names modules of the forward pass."""
     if isinstance(scope, str):
-        raise ExportError(f"guided_scope takes a list of module prefixes, not the string {scope!r}")
+        raise ExportArgumentError(f"guided_scope must be a list of module path prefixes, not the string {scope!r}")
     for prefix in scope:
         if not any(in_scope(node, (prefix,)) for node in forward.nodes):
-            raise ExportError(f"guided_scope: no module is named {prefix!r}, or it does nothing in the forward pass")
+            raise ExportArgumentError(f"guided_scope: no module in the forward pass has the path prefix {prefix!r}")
     return tuple(scope)
 
 
 def _layer_entry(target: TargetLayer) -> Layer:
+    """Return the target layer as the metadata of the file describes it."""
     return Layer(
         name=target.name,
         chosen=target.chosen,
         separates=target.separates,
         cut=contract.ACTIVATIONS if target.separates else None,
         form=target.layout.form,
-        dropped_tokens=target.layout.others,
+        dropped_tokens=target.layout.extra_tokens,
     )
 
 
 def _channels(module: nn.Module, preprocessing: Preprocessing | None) -> int:
-    """As many as the preprocessing normalises; else as the first convolution takes; else three."""
+    """Return the channels that the preprocessing normalises, or those of the first convolution, or three."""
     if preprocessing is not None:
         return len(preprocessing.mean)
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
@@ -299,11 +355,13 @@ def _channels(module: nn.Module, preprocessing: Preprocessing | None) -> int:
 
 
 def _versions() -> dict[str, str]:
+    """Return the versions of Python and the packages that wrote the file."""
     packages = ("seewhy", "torch", "onnxscript", "onnx", "onnxruntime")
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str:
+    """Return the version of a package."""
     if package == "torch":
         return str(torch.__version__)
     return importlib.metadata.version(package)

@@ -19,7 +19,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 import seewhy
-from seewhy_export.verification.parity import relative_error
+from seewhy_export._shared.error_measure import relative_error
 from support.exporting.module_hooks import activations_and_gradients, gradient, guided_gradient
 from support.exporting.networks import torchvision_network
 
@@ -29,14 +29,14 @@ Compute = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def assert_agrees(
     ours: Callable[[Tensor], Tensor], theirs: Compute, module: nn.Module, targets: Tensor, size: int
 ) -> None:
-    """Hold `ours(images)` to `theirs(module, images, targets)` in float64."""
+    """Assert that `ours(images)` agrees with `theirs(module, images, targets)` in float64."""
     found = []
     for seed in range(5):
         images = torch.randn(len(targets), 3, size, size, generator=torch.Generator().manual_seed(seed))
         exact = theirs(module.double(), images.double(), targets)
         own = relative_error(theirs(module.float(), images, targets), exact)
         error = relative_error(ours(images), exact)
-        assert error is not None and own is not None, "a zero reference tests nothing"
+        assert error is not None and own is not None, "the reference is zero"
         found.append((error, own))
         if error <= max(1e-4, 4 * own):
             return
@@ -105,7 +105,10 @@ def test_gradcam_is_captums_before_its_relu(network: tuple[nn.Module, seewhy.Exp
 
 
 def test_gradcam_heatmaps_are_pytorch_grad_cams(network: tuple[nn.Module, seewhy.Explainer]) -> None:
-    """To 2e-3 on [0,1]: it divides by max + 1e-7 twice, and resizes with OpenCV's fixed-point weights."""
+    """Heatmaps in [0, 1] agree to 2e-3.
+
+    pytorch-grad-cam divides by max + 1e-7 twice, and resizes with the fixed-point weights of OpenCV.
+    """
     module, explainer = network
     layer = module.get_submodule(explainer.metadata.layer.name)
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(3))
@@ -117,18 +120,18 @@ def test_gradcam_heatmaps_are_pytorch_grad_cams(network: tuple[nn.Module, seewhy
 
 
 def test_cam_is_gradcam_times_the_area_on_a_pooled_linear_head(network: tuple[nn.Module, seewhy.Explainer]) -> None:
-    """From class_weights, against Grad-CAM's weighted sum before its ReLU: G is w / (h w) everywhere."""
+    """CAM from class_weights equals Grad-CAM's sum before its ReLU times h w, because G is w / (h w) everywhere."""
     module, explainer = network
     if "cam" not in explainer.methods:
         assert isinstance(module, type(torchvision_network("alexnet")))
         return
     images = np.random.default_rng(0).standard_normal((2, 3, 96, 96), np.float32)
-    # The least likely class, so that much of its map is negative.
+    # Use the least likely class, whose map has many negative values.
     unlikely = explainer.explain(images).logits.argmin(1).tolist()
     results = explainer.explain(images, method=["cam", "gradcam"], target=unlikely)
     cam, gradcam = results["cam"].maps, results["gradcam"].maps
     assert (cam < 0).any()
-    # Sums over up to 1280 float32 products: an error of a few hundred roundings of the largest term.
+    # The maps sum up to 1280 float32 products. Allow a few hundred roundings of the largest term.
     np.testing.assert_allclose(cam, gradcam * gradcam[0].size, rtol=0, atol=1e-5 * np.abs(cam).max())
 
 
@@ -139,15 +142,15 @@ def test_any_batch_size_and_the_predicted_class(exported: Callable[..., Path]) -
     whole = explainer.explain(images.numpy(), method="backprop", batch_size=5)
     assert whole.targets.tolist() == module(images).argmax(1).tolist()
     for size in (1, 2, 3):
-        parts = explainer.explain(images.numpy(), method="backprop", batch_size=size)
-        assert parts.targets.tolist() == whole.targets.tolist()
-        np.testing.assert_allclose(parts.logits, whole.logits, rtol=0, atol=1e-5 * np.abs(whole.logits).max())
+        batches = explainer.explain(images.numpy(), method="backprop", batch_size=size)
+        assert batches.targets.tolist() == whole.targets.tolist()
+        np.testing.assert_allclose(batches.logits, whole.logits, rtol=0, atol=1e-5 * np.abs(whole.logits).max())
 
 
 def test_alexnet_at_512_with_the_rule_in_features_only(exported: Callable[..., Path]) -> None:
-    """The report that the project started from: 512x512, targets 56, 243, 751, 734, ReLUs of `features` guided.
+    """Reproduce the report that the project started from: 512x512, targets 56, 243, 751, 734, guided in `features`.
 
-    The last maps are 31x31, max pooling leaves 15x15, and adaptive pooling makes 6x6 of those.
+    The last maps are 31x31. Max pooling reduces them to 15x15, and adaptive pooling to 6x6.
     """
     module = torchvision_network("alexnet")
     path = exported("alexnet512", module, image_size=(512, 512), guided_scope=["features"])
@@ -180,5 +183,5 @@ def test_activations_and_gradients_are_the_hooked_layers(exported: Callable[...,
     values = session.run(names, {"images": images.numpy(), "targets": TARGETS.numpy()})
     expected = activations_and_gradients(module.double(), module.layer4, images.double(), TARGETS)
     for value, exact in zip(values, expected, strict=True):
-        # Behind the last rectifier nothing can flip, so float32's rounding is all there is.
+        # After the last rectifier nothing can flip, so only float32 rounding remains.
         assert relative_error(torch.from_numpy(value), exact) <= 1e-5

@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.export`: what stays unchanged, what is written, and what is refused."""
+"""Tests of `seewhy_export.export`: the module stays unchanged, the file is complete, invalid arguments are refused."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from support.exporting.networks import branches, live_weights
 
 
 def hooks(module: nn.Module) -> dict[str, list[int]]:
-    """The ids of all registered hooks, by the attributes of the modules that hold them."""
+    """Return the ids of all registered hooks, by the module attributes that hold them."""
     attributes = [
         (f"{path}.{name}", value) for path, part in module.named_modules() for name, value in vars(part).items()
     ]
     found = {name: list(value) for name, value in attributes if name.endswith("_hooks") and value}
-    assert found, "no attribute that holds hooks"
+    assert found, "no module has hooks"
     return found
 
 
-def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
+def test_the_module_stays_unchanged(tmp_path: Path) -> None:
     module = branches()
     module.train()
     module.norm.eval()
@@ -51,7 +51,7 @@ def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
     assert module.left[2].inplace
 
 
-def test_what_the_file_holds(tmp_path: Path) -> None:
+def test_contents_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     preprocessing = Preprocessing("shorter-side", 46, "bicubic", True, (0.5,) * 3, (0.25,) * 3)
     labels = [f"class {i}" for i in range(7)]
@@ -92,6 +92,16 @@ def test_what_the_file_holds(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_the_report_is_short_in_a_console(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    report = export(branches(), path, image_size=(40, 40), outputs=["input_gradients"], verify=False)
+    megabytes = path.stat().st_size / 1e6
+    assert repr(report) == (
+        f"ExportReport(path={str(path)!r}, layer=None, outputs=('logits', 'input_gradients'), verified=False, "
+        f"{megabytes:.1f} MB)"
+    )
+
+
 def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         export(branches(), tmp_path / name, image_size=(40, 40))
@@ -130,13 +140,13 @@ def test_gradcam_map_is_the_explainers_gradcam(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("final", "score"), [(nn.Softmax(1), "softmax"), (nn.Sigmoid(), "sigmoid"), (nn.LogSoftmax(1), "softmax")]
 )
-def test_a_final_score_is_taken_off_and_said(final: nn.Module, score: str, tmp_path: Path) -> None:
+def test_a_final_score_is_removed_with_a_message(final: nn.Module, score: str, tmp_path: Path) -> None:
     inner = branches()
     report = export(nn.Sequential(inner, final).eval(), tmp_path / "model.onnx", image_size=(40, 40), score="none")
     assert any(f"ends in {score}; its input is exported as logits" in message for message in report.messages)
     images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     result = seewhy.Explainer(tmp_path / "model.onnx").explain(images.numpy())
-    # A few hundred float32 roundings.
+    # Allow a few hundred float32 roundings.
     np.testing.assert_allclose(result.logits, inner(images).detach().numpy(), rtol=0, atol=1e-4)
     assert seewhy.Explainer(tmp_path / "model.onnx").metadata.score_kind == score
 
@@ -206,7 +216,7 @@ def test_large_weights_go_to_the_sibling_file(tmp_path: Path, monkeypatch: pytes
         seewhy.Explainer(split)
 
 
-def test_a_smaller_export_takes_the_old_weights_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_export_removes_the_old_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
         export(branches(), tmp_path / "model.onnx", image_size=(40, 40), verify=False)
@@ -219,7 +229,7 @@ class Fails(nn.Module):
         raise AssertionError("the work has begun")
 
 
-def test_a_failed_export_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_export_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
     with pytest.raises(ExportError):
@@ -237,7 +247,7 @@ class Returns(nn.Module):
 
 
 def bag(y: Tensor) -> Tensor:
-    """Sums of embeddings, for which the converter writes a Loop."""
+    """Return sums of embeddings, which the converter writes as a Loop."""
     return functional.embedding_bag(torch.arange(4)[None], torch.ones(4, y.shape[1]))
 
 
@@ -253,7 +263,7 @@ class BatchDependent(nn.Module):
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
-        ("resnet18", {}, "takes a torch.nn.Module, not str"),
+        ("resnet18", {}, "module must be a torch.nn.Module, not str"),
         (branches(), {"image_size": 224}, "image_size must be .height, width. in pixels, not 224"),
         (branches(), {"image_size": (0, 5)}, r"not \(0, 5\)"),
         (branches(), {"preprocessing": Preprocessing(interpolation="cubic")}, "preprocessing is not valid: .*bicubic"),
@@ -263,14 +273,26 @@ class BatchDependent(nn.Module):
             "preprocessing is not valid: .*positive std",
         ),
         (branches(), {"score": "argmax"}, "score must be one of softmax, sigmoid, none, not 'argmax'"),
-        (branches(), {"outputs": ["gradient"]}, "unknown output 'gradient'; there are logits, "),
+        (
+            branches(),
+            {"outputs": ["gradient"]},
+            r"Unknown output 'gradient'\. Did you mean 'gradients'\? Outputs are logits, ",
+        ),
         (branches(), {"labels": ["a", "b"]}, "2 labels for 7 classes"),
-        (branches(), {"guided_scope": "left"}, "takes a list of module prefixes, not the string 'left'"),
-        (branches(), {"guided_scope": ["nowhere"]}, "no module is named 'nowhere'"),
+        (
+            branches(),
+            {"guided_scope": "left"},
+            "guided_scope must be a list of module path prefixes, not the string 'left'",
+        ),
+        (
+            branches(),
+            {"guided_scope": ["nowhere"]},
+            "guided_scope: no module in the forward pass has the path prefix 'nowhere'",
+        ),
         (
             branches(),
             {"layer": "left", "outputs": ["class_weights"]},
-            "class_weights: CAM needs global average pooling",
+            "class_weights: CAM requires global average pooling",
         ),
         (Returns(lambda y: (y, y)), {}, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose"),
         (Returns(lambda y: y[:, 0]), {}, r"not 1 of shape \(N\)"),
@@ -311,7 +333,7 @@ def test_strings_are_checked_before_any_work(options: dict, message: str, tmp_pa
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
 
 
-def test_a_target_layer_of_a_name_that_no_file_may_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_layer_whose_name_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_late(*_: object) -> None:
         raise AssertionError("the work has begun")
 
@@ -325,7 +347,7 @@ def test_a_target_layer_of_a_name_that_no_file_may_hold(tmp_path: Path, monkeypa
 
 
 class TwoStreams(nn.Module):
-    """Six channels, of which each convolution takes three."""
+    """Network for six channels, three for each convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -336,23 +358,23 @@ class TwoStreams(nn.Module):
         return self.head(y.mean((2, 3)))
 
 
-def test_a_wrong_guess_of_the_channels_says_how_to_name_them(tmp_path: Path) -> None:
-    hint = "; 3 channels are a guess; `channels` .--channels. says how many there are$"
+def test_a_wrong_guess_of_the_channels_names_the_argument(tmp_path: Path) -> None:
+    hint = "; 3 channels are a guess; set the number with `channels` .--channels.$"
     module = live_weights(TwoStreams()).eval()
     with pytest.raises(ExportError, match=hint) as caught:
         export(module, tmp_path / "model.onnx", image_size=(8, 8))
     assert "\n" not in str(caught.value)
     export(module, tmp_path / "model.onnx", image_size=(8, 8), channels=6, verify=False)
     assert seewhy.Explainer(tmp_path / "model.onnx").metadata.channels == 6
-    # Where the number is said, or the network runs, something else is wrong.
-    for options in ({"channels": 3}, {"channels": 6, "output": "head"}):
+    # If the number is given, or the network runs, the guess is not the reason for the error.
+    for options in ({"channels": 3}, {"channels": 6, "head": "head"}):
         with pytest.raises(ExportError) as caught:
             export(module, tmp_path / "other.onnx", image_size=(8, 8), **options)
         assert "guess" not in str(caught.value)
 
 
-class Parts(nn.Module):
-    """Chunks of its weights, of which one alone is used, and a number out of them."""
+class ChunkedWeights(nn.Module):
+    """Network that splits a parameter into chunks and does not use all of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,9 +389,9 @@ class Parts(nn.Module):
 def test_nothing_is_printed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    export(live_weights(Parts()).eval(), tmp_path / "model.onnx", image_size=(8, 8))
+    export(live_weights(ChunkedWeights()).eval(), tmp_path / "model.onnx", image_size=(8, 8))
     assert capfd.readouterr() == ("", "")
-    # Below that nobody sees it unless they ask.
+    # Lower levels are hidden by default.
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -378,8 +400,8 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
         export(branches(), tmp_path / "no" / "model.onnx", image_size=(40, 40))
 
 
-def test_an_output_that_nothing_tests_is_named(tmp_path: Path) -> None:
-    """Every guided gradient is zero where all weights behind the rectifier are negative."""
+def test_an_untested_output_is_named(tmp_path: Path) -> None:
+    """All guided gradients are zero if all weights after the rectifier are negative."""
 
     class Negative(nn.Module):
         def __init__(self) -> None:
@@ -392,5 +414,5 @@ def test_an_output_that_nothing_tests_is_named(tmp_path: Path) -> None:
             return self.head(self.conv(x).relu().mean((2, 3)))
 
     report = export(Negative().eval(), tmp_path / "model.onnx", image_size=(8, 8))
-    assert "guided_gradients: zero on every test input, so not tested" in report.messages
+    assert "guided_gradients: not tested, because it is zero on every test input" in report.messages
     assert report.parity["guided_gradients"]["noise"]["error"] is None

@@ -1,7 +1,7 @@
 """Tests of exports of the networks in `support.exporting.module_battery`.
 
-Each network is exported and agrees with PyTorch, or is refused with one line that gives the reason. Every export checks
-itself; here the file is also compared with the module run eagerly in float64, without any graph.
+Each network is exported and agrees with PyTorch, or is refused with one line that gives the reason. Every export
+verifies itself. These tests also compare the file with the module run eagerly in float64, without any graph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.exporting.agreement import check
 
 ALL = {f"{table}: {name}": make for table, parts in module_battery.TABLES.items() for name, make in parts.items()}
 QUICK = [name for name in ALL if name.partition(": ")[2] not in module_battery.HEAVY]
-TOGETHER = 12
+BATCH = 12
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
@@ -28,10 +28,10 @@ def expected(names: list[str]) -> Counter[str]:
     return sum((Counter(module_battery.RECTIFIERS.get(part, {})) for part in parts), Counter())
 
 
-@pytest.mark.parametrize("start", range(0, len(QUICK), TOGETHER))
+@pytest.mark.parametrize("start", range(0, len(QUICK), BATCH))
 def test_parts_together_export_and_agree(start: int, tmp_path: Path) -> None:
-    """A dozen in one network, since most of the time goes into what each export does once."""
-    names = QUICK[start : start + TOGETHER]
+    """A dozen modules share one network, because most of the time of an export does not depend on its size."""
+    names = QUICK[start : start + BATCH]
     kinds = check(module_battery.network(*(ALL[name]() for name in names)), tmp_path / "model.onnx")
     assert kinds == expected(names)
 

@@ -1,6 +1,6 @@
 """Tests of exports of well-known networks at their own sizes, with live random weights.
 
-Each export checks itself in float64.
+Each export verifies itself in float64.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 import seewhy
 from seewhy_export import export
-from seewhy_export.verification.parity import agrees, untested
+from seewhy_export.verification.parity import agrees, untested_outputs
 from support.exporting.networks import torchvision_network
 
 slow = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_exports_and_agrees(name: str, size: int, rectifiers: dict[str, int], tm
     assert dict(report.rectifiers.kinds) == rectifiers
     assert report.rectifiers.guided == sum(rectifiers.values())
     assert all(agrees(errors) for kinds in report.parity.values() for errors in kinds.values())
-    assert untested(report.parity) == []
+    assert untested_outputs(report.parity) == []
     explainer = seewhy.Explainer(report.path)
     has_cam = "class_weights" in report.outputs
     assert ("cam" in explainer.methods) is has_cam
@@ -54,15 +54,15 @@ def test_efficientnet_lite0_with_its_real_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     report = export(source.module, path, source.image_size, labels=source.labels, preprocessing=source.preprocessing)
     assert dict(report.rectifiers.kinds) == {"relu6": 33} and report.rectifiers.guided == 33
-    assert untested(report.parity) == []
+    assert untested_outputs(report.parity) == []
     explainer = seewhy.Explainer(path)
     folder = Path(data.__file__).parent
-    photographs = [str(folder / name) for name in ("chelsea.png", "coffee.png", "motorcycle_left.png")]
-    result = explainer.explain(photographs)
+    paths = [str(folder / name) for name in ("chelsea.png", "coffee.png", "motorcycle_left.png")]
+    result = explainer.explain(paths)
     assert 281 <= result.targets[0] <= 285, "a cat"
     assert explainer.labels[result.targets[1]] == "espresso"
     assert explainer.labels[result.targets[2]] in ("moped", "motor scooter")
-    # Where the cat's face, the cup and the motorcycle are in the network's 224x224 view: (top, bottom, left, right).
+    # Boxes (top, bottom, left, right) of the cat's face, the cup and the motorcycle in the 224x224 input.
     for heat, (top, bottom, left, right) in zip(
         result.heatmaps, [(40, 224, 20, 210), (10, 145, 30, 190), (55, 180, 10, 200)], strict=True
     ):

@@ -24,7 +24,7 @@ from support.exporting import module_hooks
 pytestmark = pytest.mark.slow
 # The authors' sizes: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 NETWORKS = {"lite1": 240, "lite2": 260}
-PHOTOGRAPHS = {"chelsea.png": range(281, 286), "coffee.png": [967], "motorcycle_left.png": [665, 670]}
+IMAGE_CLASSES = {"chelsea.png": range(281, 286), "coffee.png": [967], "motorcycle_left.png": [665, 670]}
 
 
 def network(name: str) -> nn.Module:
@@ -52,30 +52,30 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
 
     size = NETWORKS[name]
     module = network(name)
-    # The share of the photograph that the authors show.
-    how = Preprocessing("shorter-side", round(size / 0.875), "bicubic", True, (0.498,) * 3, (0.502,) * 3)
-    report = export(module, tmp_path / "model.onnx", (size, size), preprocessing=how)
+    # The authors crop this share of the shorter side.
+    authors = Preprocessing("shorter-side", round(size / 0.875), "bicubic", True, (0.498,) * 3, (0.502,) * 3)
+    report = export(module, tmp_path / "model.onnx", (size, size), preprocessing=authors)
     assert set(report.rectifiers.kinds) == {"relu6"} and report.rectifiers.guided > 40
     folder = Path(data.__file__).parent
     explainer = seewhy.Explainer(report.path)
-    photographs = [str(folder / photograph) for photograph in PHOTOGRAPHS]
-    results = explainer.explain(photographs, ["gradcam", "backprop", "guided-backprop"])
-    for target, classes in zip(results["gradcam"].targets, PHOTOGRAPHS.values(), strict=True):
+    paths = [str(folder / name) for name in IMAGE_CLASSES]
+    results = explainer.explain(paths, ["gradcam", "backprop", "guided-backprop"])
+    for target, classes in zip(results["gradcam"].targets, IMAGE_CLASSES.values(), strict=True):
         assert target in classes
 
     from seewhy.images import preprocessing
 
-    _, pixels = preprocessing.image_batch(photographs, explainer.metadata).load(0, len(photographs), 1)
+    _, pixels = preprocessing.image_batch(paths, explainer.metadata).load(0, len(paths), 1)
     images = torch.from_numpy(pixels).double()
     targets = torch.from_numpy(results["gradcam"].targets)
     double = module.double()
     layer = double.get_submodule(report.layer)
 
     maps = captum.LayerGradCam(double, layer).attribute(images, targets)[:, 0].detach().numpy()
-    # Rounding only: the maps lie one linear layer before the logits.
+    # Only rounding differs, because the maps are one linear layer before the logits.
     assert relative(results["gradcam"].maps, maps) <= 1e-4
-    apart = one_activation_a_call(double)
-    theirs = gradcam.GradCAM(apart, [apart._bn1])(images, [targets_of(int(target)) for target in targets])
+    separated = one_activation_a_call(double)
+    theirs = gradcam.GradCAM(separated, [separated._bn1])(images, [targets_of(int(target)) for target in targets])
     # pytorch-grad-cam adds 1e-7 to denominators, and resizes with OpenCV.
     assert np.abs(results["gradcam"].heatmaps - theirs).max() <= 1e-4
 
@@ -87,12 +87,16 @@ def test_agrees_with_captum_and_pytorch_grad_cam(name: str, tmp_path: Path) -> N
 
 
 def one_activation_a_call(module: nn.Module) -> nn.Module:
-    """The same network for pytorch-grad-cam: it takes a module's first call, and stem and head share one ReLU6."""
-    apart = copy.deepcopy(module)
-    # The package gives its layers no public names.
-    apart._bn0, apart._bn1 = nn.Sequential(apart._bn0, nn.ReLU6()), nn.Sequential(apart._bn1, nn.ReLU6())
-    apart._swish = nn.Identity()
-    return apart
+    """Return the network with separate ReLU6 modules in stem and head.
+
+    pytorch-grad-cam uses the first call of a module, and the original stem and head share one ReLU6.
+    """
+    separated = copy.deepcopy(module)
+    # The package has only private names for its layers.
+    separated._bn0 = nn.Sequential(separated._bn0, nn.ReLU6())
+    separated._bn1 = nn.Sequential(separated._bn1, nn.ReLU6())
+    separated._swish = nn.Identity()
+    return separated
 
 
 def _is_relu6(_name: str, part: nn.Module) -> bool:
@@ -100,5 +104,5 @@ def _is_relu6(_name: str, part: nn.Module) -> bool:
 
 
 def _bound(kinds: dict[str, dict[str, float | None]]) -> float:
-    """What the export's own check allowed on this network: PyTorch's float32 is off by as much."""
+    """Return the error that the export allows on this network, from the error of PyTorch's own float32."""
     return max(1e-2, *(4 * (errors["torch_float32"] or 0) for errors in kinds.values()))

@@ -1,4 +1,4 @@
-"""Tests of exported networks that start at their target layer: several classes, and Ablation-CAM."""
+"""Tests of methods that run an exported network from its target layer on: several classes, and Ablation-CAM."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
 Exported = Callable[..., Path]
 
 
-class Around(nn.Module):
-    """A path from the image to the logits that does not pass through the target layer."""
+class WithBypass(nn.Module):
+    """Network with a path from the image to the logits that bypasses the target layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class Around(nn.Module):
         self.colours = nn.Linear(3, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Not a sum, so that the gradient at the layer depends on the image.
+        # A product, so that the gradient at the layer depends on the image.
         return self.head(self.features(x).mean((2, 3))) * self.colours(x.mean((2, 3)))
 
 
 def layered() -> nn.Module:
-    """A head of pooling, layers and a rectifier, as VGG has it."""
+    """Return a network whose head has pooling, linear layers and a rectifier, like VGG."""
     return nn.Sequential(
         *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(3), nn.Flatten()),
         *(nn.Linear(54, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5)),
@@ -43,7 +43,7 @@ def layered() -> nn.Module:
 NETWORKS = {
     "branches": (branches, None, True),
     "layered": (lambda: live_weights(layered()).eval(), "1", True),
-    "around": (lambda: live_weights(Around()).eval(), "features", False),
+    "bypass": (lambda: live_weights(WithBypass()).eval(), "features", False),
     "tokens": (lambda: live_weights(Transformer(0)).eval(), "norm", True),
     "class-token": (lambda: live_weights(Transformer(2)).eval(), "blocks.1.norm1", False),
     "channels-last": (lambda: live_weights(ChannelsLast()).eval(), "norm", True),
@@ -51,15 +51,15 @@ NETWORKS = {
 SIZE = (16, 24)
 
 
-def pictures() -> Tensor:
+def random_images() -> Tensor:
     return torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_each_class_gets_its_own_answer(exported: Exported, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_class_gets_its_own_result(exported: Exported, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, layer, separates = NETWORKS[name]
     explainer = seewhy.Explainer(exported(f"classes-{name}", make(), image_size=SIZE, layer=layer))
-    images = pictures().numpy()
+    images = random_images().numpy()
     runs = record_runs(monkeypatch)
     together = explainer.explain(images, METHODS, top=4)
     assert [fed for _, fed, _ in runs] == [{"images", "targets"}, {"activations" if separates else "images", "targets"}]
@@ -67,22 +67,25 @@ def test_each_class_gets_its_own_answer(exported: Exported, name: str, monkeypat
         assert len({result.maps[0, k].tobytes() for k in range(4)}) == 4
         for k in range(4):
             alone = explainer.explain(images, method, target=result.targets[:, k])
-            # Sums of float32 may be taken in another order for another number of rows.
+            # The order of float32 sums may depend on the batch size.
             np.testing.assert_allclose(result.attributions[:, k], alone.attributions, rtol=1e-4, atol=1e-6)
 
 
-# Where the layer gives its channels, and how many tokens in front are no places.
-CHANNELS = {"around": (1, 0), "layered": (1, 0), "tokens": (2, 0), "class-token": (2, 2), "channels-last": (3, 0)}
+# Axis of the channels in the layer's output, and number of leading tokens without a position in the image.
+CHANNELS = {"bypass": (1, 0), "layered": (1, 0), "tokens": (2, 0), "class-token": (2, 2), "channels-last": (3, 0)}
 
 
 @pytest.mark.parametrize("name", CHANNELS)
 def test_ablationcam_with_hooks(exported: Exported, name: str) -> None:
-    """Each channel zeroed in PyTorch, in float64: class tokens and paths around the layer go on as they were."""
+    """Ablation-CAM agrees with PyTorch in float64, where a hook zeroes one channel at a time.
+
+    Class tokens and paths that bypass the layer keep their values.
+    """
     make, layer, _ = NETWORKS[name]
     axis, dropped = CHANNELS[name]
     module = make()
     result = seewhy.Explainer(exported(f"classes-{name}", module, image_size=SIZE, layer=layer)).explain(
-        pictures().numpy(), ["ablationcam", "gradcam"], top=3
+        random_images().numpy(), ["ablationcam", "gradcam"], top=3
     )["ablationcam"]
     module.double()
     removed: list[int] = []
@@ -98,15 +101,15 @@ def test_ablationcam_with_hooks(exported: Exported, name: str) -> None:
     module.get_submodule(layer).register_forward_hook(remove)
     classes = torch.from_numpy(result.targets)
     with torch.no_grad():
-        y = module(pictures().double()).gather(1, classes)
+        y = module(random_images().double()).gather(1, classes)
         assert result.maps is not None
         places = result.maps.shape[-2:]
-        # (N,C,h,w), whatever the layer gives.
+        # Bring the layer's output into the layout (N, C, h, w).
         activations = kept[0][:, dropped:].movedim(axis, 1).reshape(3, -1, *places)
         expected = torch.zeros(result.maps.shape, dtype=torch.float64)
         for channel in range(activations.shape[1]):
             removed[:] = [channel]
-            lost = (y - module(pictures().double()).gather(1, classes)) / y.abs()
-            expected += lost[:, :, None, None] * activations[:, None, channel]
+            drop = (y - module(random_images().double()).gather(1, classes)) / y.abs()
+            expected += drop[:, :, None, None] * activations[:, None, channel]
     error = float((torch.from_numpy(result.maps).double() - expected).norm() / expected.norm())
-    assert error < 1e-4  # losses are differences of float32 logits, some of them a hundred times as large
+    assert error < 1e-4  # a drop is the difference of float32 logits that may be a hundred times as large

@@ -1,4 +1,4 @@
-"""Tests of networks whose way of writing once ended in a wrong file, a traceback or an untrue refusal."""
+"""Tests of networks that are written in ways which once gave a wrong file, a traceback or a wrong error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.exporting.networks import live_weights
 
 
 class Written(nn.Module):
-    """Two convolutions, then `end` makes (N, 5) logits of (N, 5, h, w)."""
+    """Two convolutions with `middle` between them, and `end`, which turns (N, 5, h, w) into logits (N, 5)."""
 
     def __init__(self, middle: Callable[[Tensor], Tensor], end: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def copied(x: Tensor) -> Tensor:
 
 
 MIDDLES: dict[str, Callable[[Tensor], Tensor]] = {
-    # The gradient of a root is infinite at zero, and a rectifier passes nothing of it.
+    # The gradient of a root is infinite at zero, where the rectifier passes no gradient.
     "root of a ReLU": lambda x: torch.sqrt(F.relu(x)),
     "power of a ReLU": lambda x: F.relu(x).pow(0.5) * 2,
     "lp_pool of zeros": lambda x: F.lp_pool2d(torch.cat([F.relu(x) * 0, x], 1), 2, 2)[:, 3:9],
@@ -65,7 +65,7 @@ def test_middles_export_and_agree(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["root of a ReLU", "power of a ReLU"])
-def test_no_gradient_is_infinite_behind_a_root(name: str, tmp_path: Path) -> None:
+def test_no_gradient_is_infinite_before_a_root(name: str, tmp_path: Path) -> None:
     module = Written(MIDDLES[name], mean).eval()
     path = export(module, tmp_path / "model.onnx", image_size=SIZE, verify=False).path
     (gradients,) = onnxruntime.InferenceSession(path).run(
@@ -87,7 +87,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_ends_keep_their_score_and_batch(name: str, tmp_path: Path) -> None:
-    """A final score is taken off whatever reshapes it; a squeeze() keeps the batch of a single image."""
+    """A final score is removed whatever reshapes it, and a squeeze() keeps the batch dimension of a single image."""
     end, score = ENDS[name]
     module = live_weights(Written(F.relu, end)).eval()
     path = export(module, tmp_path / "model.onnx", image_size=SIZE, score="none").path
@@ -117,7 +117,7 @@ def test_one_of_several_outputs_of_torchscript(tmp_path: Path) -> None:
     module = live_weights(Several()).eval()
     with pytest.warns(DeprecationWarning):
         script = torch.jit.script(module)
-    report = export(script, tmp_path / "model.onnx", image_size=SIZE, output=1)
+    report = export(script, tmp_path / "model.onnx", image_size=SIZE, head=1)
     images = torch.randn(2, 3, *SIZE)
     logits = seewhy.Explainer(report.path).explain(images.numpy()).logits
     torch.testing.assert_close(torch.from_numpy(logits), module(images)[1].detach(), rtol=1e-4, atol=1e-5)
@@ -125,7 +125,7 @@ def test_one_of_several_outputs_of_torchscript(tmp_path: Path) -> None:
 
 def test_a_network_without_a_map_still_has_gradients(tmp_path: Path) -> None:
     module = live_weights(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 8), nn.ReLU(), nn.Linear(8, 5)))
-    with pytest.raises(ExportError, match="ask only for the outputs logits, input_gradients and guided_gradients"):
+    with pytest.raises(ExportError, match="export only the outputs logits, input_gradients and guided_gradients"):
         export(module.eval(), tmp_path / "model.onnx", image_size=SIZE, channels=3)
     outputs = ("logits", "input_gradients", "guided_gradients")
     report = export(module.eval(), tmp_path / "model.onnx", image_size=SIZE, channels=3, outputs=outputs)
@@ -135,17 +135,17 @@ def test_a_network_without_a_map_still_has_gradients(tmp_path: Path) -> None:
     exact = images.double().requires_grad_(True)
     (gradient,) = torch.autograd.grad(module.double()(exact)[[0, 1], [1, 2]].sum(), exact)
     error = np.linalg.norm(found.attributions - gradient.numpy()) / np.linalg.norm(gradient.numpy())
-    assert error <= 1e-4  # the export's own measure
+    assert error <= 1e-4  # the tolerance of the export
 
 
-def test_nan_is_said_to_be_nan(tmp_path: Path) -> None:
+def test_nan_is_reported_as_nan(tmp_path: Path) -> None:
     module = Written(lambda x: torch.sqrt(x), mean).eval()
     with pytest.raises(ExportError, match="the network itself computes NaN or infinity"):
         export(module, tmp_path / "model.onnx", image_size=SIZE)
 
 
 def test_weights_are_not_copied_for_each_token(tmp_path: Path) -> None:
-    """For tokens in front, (T, N, D), as nn.MultiheadAttention has them inside."""
+    """Tokens may be the first dimension, (T, N, D), as inside nn.MultiheadAttention."""
 
     class Transposed(nn.Module):
         def __init__(self) -> None:
@@ -163,9 +163,9 @@ def test_weights_are_not_copied_for_each_token(tmp_path: Path) -> None:
         assert not (len(sizes) == 3 and sizes[1] * sizes[2] == weight), value.name
 
 
-def test_only_what_is_steep_is_selected(tmp_path: Path) -> None:
-    """A Hardswish written out divides by a constant, and keeps the masks that stay in onnxruntime's layout."""
+def test_only_steep_operators_use_where(tmp_path: Path) -> None:
+    """A Hardswish written as separate operators keeps the masks that stay in the blocked layout of onnxruntime."""
     module = live_weights(Written(lambda x: x * F.relu6(x + 3) / 6 + F.relu(x).pow(2), mean)).eval()
     path = export(module, tmp_path / "model.onnx", image_size=SIZE).path
     chosen = [node for node in onnx.load(path).graph.node if node.op_type == "Where"]
-    assert len(chosen) == 1, "the choice of the target, and no gradient"
+    assert len(chosen) == 1, "only the choice of the target uses Where"

@@ -1,4 +1,4 @@
-"""Tests of the arguments that the kernels refuse: the message names the values."""
+"""Tests of wrong arguments of the kernels: the message contains the values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def array(kernel: str, name: str) -> np.ndarray:
 
 
 def test_the_table_of_kernels_is_complete() -> None:
-    others = {"isa", "isas", "use_isa", "first_not_finite"}  # these have tests of their own
+    others = {"isa", "isas", "use_isa", "first_not_finite"}  # tested in other files
     assert [name for name in dir(_core) if not name.startswith("_") and name not in others] == KERNELS
 
 
@@ -43,7 +43,7 @@ def test_any_other_dtype_is_a_type_error(kernel: str, name: str, dtype: Any) -> 
 
 @pytest.mark.parametrize(("kernel", "name"), ARRAYS)
 @pytest.mark.parametrize("value", [None, [[1.0]], 3, "text", memoryview(b"1234")])
-def test_what_is_not_an_array_is_a_type_error(kernel: str, name: str, value: Any) -> None:
+def test_other_objects_than_arrays_are_type_errors(kernel: str, name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be a numpy.ndarray, not {type(value).__name__}$"):
         call(kernel, with_argument(kernel, name, value))
 
@@ -59,7 +59,7 @@ def test_any_other_memory_order_is_a_type_error(kernel: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "name"), [case for case in ARRAYS if array(*case).dtype == np.float32])
-def test_memory_that_is_not_aligned_is_a_type_error(kernel: str, name: str) -> None:
+def test_unaligned_memory_is_a_type_error(kernel: str, name: str) -> None:
     good = array(kernel, name)
     moved = np.frombuffer(b"\0" + good.tobytes(), np.uint8)[1:].view(np.float32).reshape(good.shape)
     assert not moved.flags.aligned
@@ -115,16 +115,16 @@ def test_an_empty_batch_gives_an_empty_result(kernel: str) -> None:
         ("multiply_by_map", "maps", (1, 4, 6), "maps must have shape (2, 4, 6), not (1, 4, 6)"),
         ("gradient_rgb", "gradients", (2, 2, 4, 6), "gradients must have 1 or 3 channels, not shape (2, 2, 4, 6)"),
         ("gradient_rgb", "gradients", (2, 4, 4, 6), "gradients must have 1 or 3 channels, not shape (2, 4, 4, 6)"),
-        ("overlay", "photographs", (2, 4, 6, 4), "photographs must have shape (N, H, W, 3), not (2, 4, 6, 4)"),
+        ("overlay", "images", (2, 4, 6, 4), "images must have shape (N, H, W, 3), not (2, 4, 6, 4)"),
         ("overlay", "heatmaps", (2, 4, 7), "heatmaps must have shape (2, 4, 6), not (2, 4, 7)"),
         ("overlay", "palette", (255, 3), "palette must have shape (256, 3), not (255, 3)"),
         ("overlay", "palette", (256, 4), "palette must have shape (256, 3), not (256, 4)"),
-        ("overlay_maps", "photographs", (2, 4, 6, 1), "photographs must have shape (N, H, W, 3), not (2, 4, 6, 1)"),
-        ("overlay_maps", "maps", (3, 7, 6), "maps must be as many as photographs, 2, not 3"),
+        ("overlay_maps", "images", (2, 4, 6, 1), "images must have shape (N, H, W, 3), not (2, 4, 6, 1)"),
+        ("overlay_maps", "maps", (3, 7, 6), "maps must be as many as images, 2, not 3"),
         ("overlay_maps", "palette", (3, 256), "palette must have shape (256, 3), not (3, 256)"),
     ],
 )
-def test_sizes_that_do_not_fit_are_value_errors(kernel: str, name: str, shape: tuple[int, ...], message: str) -> None:
+def test_wrong_sizes_are_value_errors(kernel: str, name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError) as error:
         call(kernel, with_argument(kernel, name, np.ones(shape, array(kernel, name).dtype)))
     assert str(error.value) == message
@@ -156,7 +156,7 @@ def test_alpha_outside_0_to_1_is_a_value_error(kernel: str, alpha: float) -> Non
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_std_that_cannot_divide_is_a_value_error(value: float) -> None:
+def test_a_std_that_is_not_finite_and_positive_is_a_value_error(value: float) -> None:
     std = np.array([1.0, value, 1.0], np.float32)
     with pytest.raises(ValueError, match=f"^std must be finite and above 0, not {value} for channel 1$"):
         call("normalize", with_argument("normalize", "std", std))

@@ -15,8 +15,8 @@ from seewhy import _core
 from support.kernel_calls import call, floats
 
 SIZES = st.integers(1, 12)
-# Summed in float64 and rounded once: one unit in the last place of float32, unless the terms cancel nearly to zero,
-# where what is left of the float64 roundings counts.
+# The sums are computed in float64 and rounded once, so the error is one unit in the last place of float32. If the terms
+# nearly cancel, the rounding errors of float64 remain.
 CANCELLED = 1e-13
 
 
@@ -54,7 +54,7 @@ def test_means_are_exact_but_for_one_rounding(count: int, channels: int, height:
 def test_means_of_large_maps_are_accurate() -> None:
     gradients = floats(1, 2, 512, 512) + np.float32(1000)
     assert_one_rounding(_core.channel_means(gradients), literal_means(gradients))
-    # float32 sums would end far from this mean: one in 2**24 values is lost at a time.
+    # Sums in float32 would be far from this mean, because adding 0.1 to 1e7 changes nothing in float32.
     gradients = np.full((1, 1, 512, 512), 0.1, np.float32)
     gradients[0, 0, 0, 0] = 1e7
     assert_one_rounding(_core.channel_means(gradients), literal_means(gradients))
@@ -87,7 +87,7 @@ def test_a_map_summed_by_hand() -> None:
     np.testing.assert_array_equal(_core.weighted_sum(activations, weights), [[[7, -6], [21, 12]]])
 
 
-# Weights made of activations and gradients, in exact fractions.
+# Weights from activations and gradients, in exact fractions.
 
 
 def literal_plus_plus(activations: NDArray[np.float32], gradients: NDArray[np.float32]) -> Fraction:
@@ -126,12 +126,12 @@ def test_weights_are_exact_but_for_one_rounding(
         for image, slopes in zip(activations, gradients, strict=True)
     ]
     found = call(kernel, {"activations": activations, "gradients": gradients})
-    # Without the offset, sums of activations may come close to zero or denominators to it; float64 then leaves 1e-10.
+    # Without the offset, sums of activations or denominators may be close to zero; float64 then has errors of 1e-10.
     np.testing.assert_allclose(found, exact, rtol=np.finfo(np.float32).eps, atol=1e-10)
 
 
 @pytest.mark.parametrize("kernel", WEIGHTS)
-def test_a_denominator_of_zero_counts_nothing(kernel: str) -> None:
+def test_a_term_with_a_denominator_of_zero_counts_as_zero(kernel: str) -> None:
     activations = np.array([[[[-3, -1, 0]], [[0, 0, 0]], [[2, -2, 0]]]], np.float32)
     gradients = np.array([[[[0.5, 0.5, 0.5]], [[0, 1, 2]], [[0, -1, 1]]]], np.float32)
     expected = {"gradcam_plus_plus_weights": [0, 1.5, 0.5], "xgradcam_weights": [0.5, 0, 0]}[kernel]
@@ -166,8 +166,8 @@ def test_sums_of_products_in_maps_of_several_blocks(size: tuple[int, int]) -> No
 @pytest.mark.parametrize("argument", ["activations", "gradients"])
 @pytest.mark.parametrize("rest", [0.0, 1.0])
 @pytest.mark.parametrize("kernel", [*WEIGHTS, "product_sum", "positive product_sum"])
-def test_what_is_not_finite_stays_so(kernel: str, argument: str, bad: float, rest: float) -> None:
-    """Wherever the other values are zero or not; but a rectified gradient of -infinity is zero."""
+def test_non_finite_values_stay_non_finite(kernel: str, argument: str, bad: float, rest: float) -> None:
+    """This holds whether the other values are zero or not; only a rectified gradient of -infinity becomes zero."""
     arguments = {name: np.full((2, 3, 4, 5), rest, np.float32) for name in ("activations", "gradients")}
     arguments[argument][1, 2, 3, 4] = bad
     kernel, rectified = kernel.removeprefix("positive "), kernel != "product_sum" and kernel != "xgradcam_weights"
@@ -182,7 +182,7 @@ def test_what_is_not_finite_stays_so(kernel: str, argument: str, bad: float, res
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_never_hidden(bad: float) -> None:
+def test_non_finite_values_are_never_hidden(bad: float) -> None:
     gradients = floats(2, 9, 5, 5)
     gradients[1, 4, 2, 3] = bad
     means = _core.channel_means(gradients)

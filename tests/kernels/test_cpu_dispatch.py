@@ -1,4 +1,4 @@
-"""Tests of the choice of instruction set: all give the same bits, and the environment may override it at load."""
+"""Tests of instruction sets: all give the same bits, and an environment variable chooses one at load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def every_isa() -> None:
 
 
 def load(name: str | None) -> subprocess.CompletedProcess[str]:
-    """Load the module in a process of its own."""
+    """Load the module in its own process."""
     environment = {key: value for key, value in os.environ.items() if key != "SEEWHY_ISA"}
     if name is not None:
         environment["SEEWHY_ISA"] = name
@@ -54,13 +54,13 @@ def test_the_bits_do_not_depend_on_the_instruction_set(kernel: str, size: tuple[
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it may be built for several processors")
-def test_the_plainest_comes_first() -> None:
+def test_the_baseline_comes_first() -> None:
     assert _core.isas()[0] == ("sse2" if platform.machine() == "x86_64" else "plain")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux says of the processor")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86-64")
-def test_what_the_processor_can_run_is_what_the_system_says() -> None:
+def test_supported_instruction_sets_agree_with_the_system() -> None:
     with open("/proc/cpuinfo") as file:
         flags = next(line for line in file if line.startswith("flags")).split()
     assert ("avx2" in _core.isas()) == ("avx2" in flags)

@@ -20,7 +20,7 @@ def test_finite(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("bad", BAD, ids=str)
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (2, 70_000), (5,), (4, 33)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_place_is_looked_at(shape: tuple[int, ...], bad: float, threads: int) -> None:
+def test_every_position_is_checked(shape: tuple[int, ...], bad: float, threads: int) -> None:
     values = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
     flat = values.reshape(-1)
     for place in {0, 1, flat.size // 2, flat.size - 2, flat.size - 1, *range(0, flat.size, max(1, flat.size // 40))}:

@@ -27,7 +27,7 @@ def literal_max_abs(gradients: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def literal_rgb(image: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Before rounding, (C,H,W) -> (H,W,3)."""
+    """Return the RGB values of one image, (H,W,3), before rounding."""
     values = image.astype(np.float64)
     low, high = values.min(), values.max()
     scaled = np.zeros_like(values) if low == high else (values - low) / (high - low) * 255
@@ -56,7 +56,7 @@ def test_nan_is_larger_than_everything(channels: int, sign: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @settings(deadline=None, max_examples=60)
 @given(size=st.tuples(st.integers(1, 3), st.integers(1, 11), st.integers(1, 11)), seed=st.integers(0, 2**32))
-def test_pictures_are_rounded_exactly(channels: int, size: tuple[int, int, int], seed: int) -> None:
+def test_images_are_rounded_exactly(channels: int, size: tuple[int, int, int], seed: int) -> None:
     count, height, width = size
     gradients = floats(count, channels, height, width, seed=seed)
     result = _core.gradient_rgb(gradients)
@@ -66,12 +66,12 @@ def test_pictures_are_rounded_exactly(channels: int, size: tuple[int, int, int],
         scaled = np.zeros_like(image) if low == high else (image - low) / (high - low)
         expected = np.rint(scaled * np.float32(255)).astype(np.uint8)
         np.testing.assert_array_equal(picture, expected.repeat(3 // channels, axis=0).transpose(1, 2, 0))
-        # And within half a step of the real number; 1e-4 is room for four float32 roundings of values up to 255.
+        # The error is at most half a step; 1e-4 allows for four float32 roundings of values up to 255.
         assert np.abs(picture - literal_rgb(image)).max() <= 0.5 + 1e-4
 
 
-def test_halves_go_to_the_even_neighbour() -> None:
-    # With a range of exactly 255 * 2**k the scaled values are these, halves included.
+def test_halves_are_rounded_to_even() -> None:
+    # With a range of exactly 255 * 2**k, scaling is exact, including halves.
     values = np.array([0, 0.5, 1.5, 2.5, 3.5, 126.5, 127.5, 253.5, 254.5, 255, 0.25, 0.75], np.float32)
     scaled = values / np.float32(255) * np.float32(255)
     result = _core.gradient_rgb(values.reshape(1, 1, 1, -1))[0, 0, :, 0]
@@ -100,7 +100,7 @@ def test_gradients_that_fill_the_range_of_float32() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_not_finite_is_an_error_that_names_the_image(bad: float, channels: int) -> None:
+def test_non_finite_values_are_an_error_that_names_the_image(bad: float, channels: int) -> None:
     for channel in range(channels):
         gradients = floats(3, channels, 9, 7)
         gradients[1:, channel, 8, 6] = bad

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from seewhy import _core
 from support.kernel_calls import floats
 
-FINITE = st.floats(-(2.0**126), 2.0**126, width=32)  # no difference of two overflows
+FINITE = st.floats(-(2.0**126), 2.0**126, width=32)  # the difference of two such values does not overflow
 
 
 def literal(one: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -29,7 +29,7 @@ def test_it_has_the_bits_of_float32_arithmetic(maps: NDArray[np.float32]) -> Non
         low, high = one.min(), one.max()
         expected = np.zeros_like(one) if low == high else (one - low) / (high - low)
         np.testing.assert_array_equal(scaled, expected)
-        # One rounding each of the two differences and of the quotient, of values up to 1.
+        # The two differences and the quotient are rounded once each, for values up to 1.
         np.testing.assert_allclose(scaled, literal(one), rtol=0, atol=2 * np.finfo(np.float32).eps)
 
 
@@ -39,7 +39,7 @@ def test_it_reaches_exactly_0_and_1() -> None:
     np.testing.assert_array_equal(result.max(axis=(1, 2)), np.ones(5))
 
 
-def test_maps_are_scaled_each_by_itself() -> None:
+def test_each_map_is_scaled_separately() -> None:
     maps = np.array([[[0, 1]], [[10, 30]], [[-5, -9]]], np.float32)
     np.testing.assert_array_equal(_core.minmax(maps), [[[0, 1]], [[0, 1]], [[1, 0]]])
 
@@ -70,7 +70,7 @@ def test_values_that_differ_by_the_smallest_float() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (300, 300)])
-def test_what_is_not_finite_is_an_error_that_names_the_map(bad: float, size: tuple[int, int]) -> None:
+def test_non_finite_values_are_an_error_that_names_the_map(bad: float, size: tuple[int, int]) -> None:
     for place in (0, size[0] * size[1] // 2, size[0] * size[1] - 1):
         maps = floats(4, *size)
         maps[2].flat[place] = maps[3].flat[place] = np.float32(bad)
@@ -78,6 +78,6 @@ def test_what_is_not_finite_is_an_error_that_names_the_map(bad: float, size: tup
             _core.minmax(maps)
 
 
-def test_a_map_of_nothing_but_nan_is_not_constant() -> None:
+def test_a_map_of_nan_is_not_constant() -> None:
     with pytest.raises(ValueError, match=r"^maps\[0\] holds NaN or infinity$"):
         _core.minmax(np.full((1, 2, 2), np.nan, np.float32))

@@ -36,7 +36,7 @@ def test_it_follows_the_formula(shape: tuple[int, int, int, int], reverse: bool,
     mean = random.random(shape[3], np.float32)
     std = random.uniform(0.1, 1, shape[3]).astype(np.float32)
     exact = literal(image, mean, std, reverse)
-    # Three roundings, the first two of values up to 1 and then divided by std.
+    # There are three roundings; the errors of the first two, of values up to 1, are divided by std.
     tolerance = 3 * np.finfo(np.float32).eps / float(std.min())
     np.testing.assert_allclose(_core.normalize(image, mean, std, reverse), exact, rtol=1e-6, atol=tolerance)
 
@@ -51,14 +51,14 @@ def test_every_byte_has_the_bits_of_float32_arithmetic() -> None:
 def test_it_has_the_bits_of_torchvision() -> None:
     torch = pytest.importorskip("torch")
     image, mean, std = pixels(2, 5, 7, 3), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    # What ToTensor and Normalize do, without importing torchvision.
+    # The steps of ToTensor and Normalize, without torchvision.
     expected = torch.from_numpy(image).permute(0, 3, 1, 2).to(torch.float32).div(255)
     expected = expected.sub(torch.tensor(mean).view(-1, 1, 1)).div(torch.tensor(std).view(-1, 1, 1))
     result = _core.normalize(image, np.array(mean, np.float32), np.array(std, np.float32))
     np.testing.assert_array_equal(result, expected.numpy())
 
 
-def test_reversing_channels_takes_the_pixels_backwards_and_the_statistics_as_they_are() -> None:
+def test_reversing_channels_reverses_the_pixels_but_not_mean_and_std() -> None:
     image, mean, std = pixels(2, 3, 4, 3), floats(3), np.array([0.5, 1.0, 2.0], np.float32)
     backwards = np.ascontiguousarray(image[..., ::-1])
     np.testing.assert_array_equal(_core.normalize(image, mean, std, True), _core.normalize(backwards, mean, std))

@@ -16,24 +16,24 @@ from support.kernel_calls import floats, pixels
 
 ALPHAS = st.sampled_from([0.5, 0.0, 1.0, 0.3, 0.4]) | st.floats(0, 1)
 SIZES = st.integers(1, 9)
-# Of any magnitude, so that differences round, vanish and overflow.
+# Values of any magnitude, so that differences are rounded, vanish or overflow.
 ANY = st.floats(width=32)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 CLOSE = st.floats(1, 1 + 2**-20, width=32)
 
 
 def separately(
-    photographs: NDArray[np.uint8], maps: NDArray[np.float32], palette: NDArray[np.uint8], alpha: float, relu: bool
+    images: NDArray[np.uint8], maps: NDArray[np.float32], palette: NDArray[np.uint8], alpha: float, relu: bool
 ) -> NDArray[np.uint8]:
     positive = np.maximum(maps, np.float32(0)) if relu else maps
-    heat = _core.minmax(_core.upsample(positive, *photographs.shape[1:3]))
-    return _core.overlay(photographs, heat, palette, alpha)
+    heat = _core.minmax(_core.upsample(positive, *images.shape[1:3]))
+    return _core.overlay(images, heat, palette, alpha)
 
 
 def same(maps: NDArray[np.float32], height: int, width: int, alpha: float, relu: bool) -> None:
-    """The same bytes, or the same complaint."""
-    photographs, palette = pixels(len(maps), height, width, 3), pixels(256, 3, seed=1)
-    arguments: Any = (photographs, maps, palette, alpha, relu)
+    """Compare the bytes, or the error messages."""
+    images, palette = pixels(len(maps), height, width, 3), pixels(256, 3, seed=1)
+    arguments: Any = (images, maps, palette, alpha, relu)
     try:
         expected = separately(*arguments)
     except ValueError as error:
@@ -45,7 +45,7 @@ def same(maps: NDArray[np.float32], height: int, width: int, alpha: float, relu:
 
 
 @pytest.mark.parametrize("elements", [ANY, FINITE, CLOSE], ids=["any", "finite", "close"])
-def test_any_map_gives_what_the_kernels_give_separately(elements: st.SearchStrategy[float]) -> None:
+def test_any_map_gives_the_same_as_the_single_kernels(elements: st.SearchStrategy[float]) -> None:
     @settings(deadline=None, max_examples=150)
     @given(
         maps=arrays(np.float32, st.tuples(st.integers(1, 3), SIZES, SIZES), elements=elements),
@@ -73,10 +73,10 @@ def test_usual_and_odd_sizes(sizes: tuple[int, int, int, int], alpha: float) -> 
         same(floats(3, h, w), height, width, alpha, relu)
 
 
-def test_lines_in_between_hold_no_extreme() -> None:
-    """The search for extremes leaves out most lines: of maps whose values differ by roundings only, it must not matter.
+def test_skipped_lines_have_no_extremes() -> None:
+    """The search for extremes skips most lines. It must find them even if values differ only by rounding.
 
-    Such maps take few values once upsampled, so that one missed extreme would change many entries.
+    Such maps have few different values after upsampling, so a missed extreme would change many entries.
     """
     random = np.random.default_rng(0)
     for exponent in range(-6, 25, 2):
@@ -91,14 +91,14 @@ def test_the_lowest_value_gets_the_first_colour_and_the_highest_the_last() -> No
 
 
 def test_a_constant_map_gets_the_first_colour() -> None:
-    photographs, palette = pixels(2, 5, 6, 3), pixels(256, 3, seed=1)
+    images, palette = pixels(2, 5, 6, 3), pixels(256, 3, seed=1)
     maps = np.array([[[-1, -2]], [[3, 3]]], np.float32)
-    drawn = _core.overlay_maps(photographs, maps, palette, 1.0, relu=True)
+    drawn = _core.overlay_maps(images, maps, palette, 1.0, relu=True)
     assert (drawn == palette[0]).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_an_error_that_names_the_map(bad: float) -> None:
+def test_non_finite_values_are_an_error_that_names_the_map(bad: float) -> None:
     maps = floats(4, 7, 7)
     maps[2, 3, 3] = maps[3, 0, 0] = bad
     with pytest.raises(ValueError, match=r"^maps\[2\] holds NaN or infinity$"):

@@ -1,4 +1,4 @@
-"""Tests of kernels on several threads: the same bits, all threads used, and none started for small work."""
+"""Tests of threads: results have the same bits, all threads work, and none is started for small work."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from seewhy import _core
 from support.kernel_calls import ARGUMENTS, KERNELS, Arguments, call, floats, image, pixels
 
-BIG = (5, 211, 307)  # over five times the work that one more thread is started for
-BIGGER = (5, 422, 614)  # work that takes far longer than it takes to start threads, in the fastest kernel too
+BIG = (5, 211, 307)  # more than five times the work for which a thread is started
+BIGGER = (5, 422, 614)  # takes far longer than starting threads, even in the fastest kernel
 
 
 @pytest.fixture(scope="module", params=KERNELS)
@@ -47,7 +47,7 @@ def test_many_python_threads_may_call_at_once() -> None:
         np.testing.assert_array_equal(result.result(), expected[kernel])
 
 
-def test_errors_come_from_every_part_and_name_the_first_map() -> None:
+def test_errors_of_all_threads_name_the_first_map() -> None:
     maps = floats(*BIG)
     maps[1:, 3, 4] = np.nan
     for threads in (1, 2, 5):
@@ -58,7 +58,7 @@ def test_errors_come_from_every_part_and_name_the_first_map() -> None:
 
 
 def shares(work: Callable[[], object]) -> tuple[float, float]:
-    """Processor seconds that the calling thread spent on the work, and those that others spent meanwhile."""
+    """Return the processor time of the calling thread and that of all other threads during the work, in seconds."""
     process, thread = time.process_time(), time.thread_time()
     for _ in range(30):
         work()
@@ -66,7 +66,7 @@ def shares(work: Callable[[], object]) -> tuple[float, float]:
     return own, time.process_time() - process - own
 
 
-# These compare processor time, not time that passes, so the load of the machine does not matter.
+# These tests compare processor time instead of elapsed time, so the load of the machine does not matter.
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -86,7 +86,7 @@ def test_small_work_stays_on_the_calling_thread(kernel: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")
-def test_zero_threads_means_the_processors_that_are_allowed() -> None:
+def test_zero_threads_means_the_allowed_processors() -> None:
     allowed = os.sched_getaffinity(0)
     arguments = ARGUMENTS["minmax"](*BIGGER)
     try:
@@ -112,8 +112,8 @@ def test_a_forked_process_can_use_threads_too() -> None:
 
 
 def test_the_interpreter_lock_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    # With this interval no thread gives the lock up unless it waits or releases it. So the main thread, woken just
-    # before the kernel runs, sees it running only if the kernel released the lock.
+    # With this interval, a thread keeps the lock until it waits or releases it. The main thread is woken just before
+    # the kernel runs, so it can see the kernel running only if the kernel has released the lock.
     image, zero, one = pixels(1, 3000, 3000, 3), np.zeros(3, np.float32), np.ones(3, np.float32)
 
     def caught_running() -> bool:

@@ -14,8 +14,8 @@ from seewhy import _core
 from support.kernel_calls import floats
 
 SIZES = st.integers(1, 13)
-# Three roundings of a difference of at most twice the largest value, in each of two directions, with room for the
-# rounded share.
+# Each of the two directions has three roundings of a difference of at most twice the largest value. The tolerance also
+# allows for the rounded share.
 TOLERANCE = 10 * float(np.finfo(np.float32).eps)
 
 
@@ -74,16 +74,16 @@ def test_the_same_size_changes_nothing() -> None:
     np.testing.assert_array_equal(_core.upsample(maps, 9, 11), maps)
 
 
-def test_one_pixel_fills_the_picture() -> None:
+def test_one_pixel_fills_the_result() -> None:
     np.testing.assert_array_equal(_core.upsample(np.array([[[2.5]], [[-1]]], np.float32), 3, 4)[:, 2, 3], [2.5, -1])
 
 
 def test_two_pixels_by_hand() -> None:
-    # Centres at -0.25, 0.25, 0.75, 1.25 of the source; the outer two are clamped.
+    # The centres are at -0.25, 0.25, 0.75 and 1.25 of the source; the outer two are clamped.
     np.testing.assert_array_equal(_core.upsample(np.array([[[0, 4]]], np.float32), 1, 4), [[[0, 1, 3, 4]]])
 
 
-def test_maps_of_a_batch_do_not_bleed_into_each_other() -> None:
+def test_maps_of_a_batch_do_not_affect_each_other() -> None:
     maps = np.zeros((3, 4, 4), np.float32)
     maps[1] = 1
     result = _core.upsample(maps, 11, 7)
@@ -91,7 +91,7 @@ def test_maps_of_a_batch_do_not_bleed_into_each_other() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_never_hidden(bad: float) -> None:
+def test_non_finite_values_are_never_hidden(bad: float) -> None:
     maps = floats(2, 3, 3)
     maps[1, 1, 1] = bad
     result = _core.upsample(maps, 12, 12)

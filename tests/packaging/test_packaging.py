@@ -98,7 +98,7 @@ def test_results_without_pytorch_are_identical(dist: Path, tmp_path: Path) -> No
     options = [argument for name in methods for argument in ("--method", name)]
     options += ["--option", "smoothgrad.samples=2", "--option", "integrated-gradients.steps=2"]
     for name, interpreter in (("with", sys.executable), ("without", python)):
-        arguments = [model, tmp_path / "demo/photographs", "-o", tmp_path / name, "--save-raw", *options]
+        arguments = [model, tmp_path / "demo/images", "-o", tmp_path / name, "--save-raw", *options]
         run_checked(interpreter, "-m", "seewhy", "explain", *arguments)
     files = {path.name for path in (tmp_path / "with").iterdir()}
     assert files == {path.name for path in (tmp_path / "without").iterdir()}

@@ -97,12 +97,12 @@ def test_the_documented_export_output(clone: Path) -> None:
 def test_the_method_of_the_page_works_as_a_plugin(clone: Path) -> None:
     plugin, use, *_ = blocks(PLUGIN_PAGE, "python")
     (clone / "mine.py").write_text(plugin.code)
-    arguments = ["demo/efficientnet_lite0.onnx", "demo/photographs/chelsea.png", "-o", "out-plugin"]
+    arguments = ["demo/efficientnet_lite0.onnx", "demo/images/chelsea.png", "-o", "out-plugin"]
     method = ["--plugin", "mine.py", "--method", "power-gradcam", "--option", "power-gradcam.power=2"]
     run([sys.executable, "-m", "seewhy", "explain", *arguments, *method], clone)
     assert (clone / "out-plugin" / "chelsea.power-gradcam.png").is_file()
     shutil.copy(clone / "demo" / "efficientnet_lite0.onnx", clone / "model.onnx")
-    shutil.copy(clone / "demo" / "photographs" / "chelsea.png", clone / "cat.png")
+    shutil.copy(clone / "demo" / "images" / "chelsea.png", clone / "cat.png")
     run([sys.executable, "-c", use.code], clone)
 
 

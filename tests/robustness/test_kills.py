@@ -162,7 +162,7 @@ def test_signals(
     process.send_signal(number)
     assert process.stderr is not None
     line = ""
-    while "finishing the images" not in line:
+    while "finishing the images in progress" not in line:
         line = process.stderr.readline()
         assert line or process.poll() is None
     if times == 2:

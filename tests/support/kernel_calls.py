@@ -49,13 +49,13 @@ ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
     "gradient_rgb": lambda n, h, w: {"gradients": floats(n, 3, h, w)},
     "multiply_by_map": lambda n, h, w: {"gradients": floats(n, 3, h, w), "maps": heat(n, h, w)},
     "overlay": lambda n, h, w: {
-        "photographs": pixels(n, h, w, 3),
+        "images": pixels(n, h, w, 3),
         "heatmaps": heat(n, h, w),
         "palette": pixels(256, 3, seed=1),
         "alpha": 0.4,
     },
     "overlay_maps": lambda n, h, w: {
-        "photographs": pixels(n, h, w, 3),
+        "images": pixels(n, h, w, 3),
         "maps": floats(n, 7, 6),
         "palette": pixels(256, 3, seed=1),
         "alpha": 0.4,

@@ -38,7 +38,7 @@ import sys
 from seewhy_export import demo, export
 
 folder = pathlib.Path(sys.argv[1])
-demo.copy_photographs(folder / "photographs")
+demo.copy_sample_images(folder / "images")
 source = demo.efficientnet_lite0()
 export(
     source.module,

@@ -1,4 +1,4 @@
-"""Types of arrays, and what several modules ask of them."""
+"""Array types, and functions on arrays that several modules use."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 
 
 def first_not_finite(values: Floats) -> int | None:
-    """The first row of `values` that holds NaN or infinity."""
-    # A second thread would take longer to start.
+    """Return the first row of an array that holds NaN or infinity, or None if there is none."""
+    # Starting a second thread takes longer than the whole check.
     return first_row_not_finite(np.ascontiguousarray(values), threads=1)
 
 
 def softmax(values: NDArray[_Float]) -> NDArray[_Float]:
-    """Over the last axis; -infinity becomes 0, and so does everything where nothing else is there."""
+    """Return the softmax over the last axis.
+
+    -infinity becomes 0, also if all values are -infinity.
+    """
     highest = values.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # a difference that overflows is -infinity, which is right
+    with np.errstate(over="ignore"):  # a difference that overflows is -infinity, which is correct here
         powers: NDArray[_Float] = np.exp(values - np.where(np.isfinite(highest), highest, 0))
     total = powers.sum(axis=-1, keepdims=True)
     powers /= np.where(total > 0, total, 1)
@@ -32,6 +35,7 @@ def softmax(values: NDArray[_Float]) -> NDArray[_Float]:
 
 
 def sigmoid(values: Floats) -> Floats:
+    """Return the logistic function of each value."""
     small = np.exp(-np.abs(values))  # never overflows
     result: Floats = np.where(values >= 0, 1, small) / (1 + small)
     return result

@@ -1,7 +1,7 @@
-"""Number of threads worth having: the cores that this process may really use.
+"""Count the cores that this process may use.
 
-onnxruntime's own default counts the machine's cores, whatever `taskset`, a container's set of processors or its CPU
-quota leave of them, and it nails each thread to a core of its own, even to one that the process may not use.
+onnxruntime's default counts all cores of the machine. It ignores limits by `taskset`, by a container's set of
+processors and by CPU quotas, and pins each thread to its own core, even to one that the process must not use.
 """
 
 from __future__ import annotations
@@ -13,35 +13,40 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Physical cores that this process may run on, at most as many as its CPU quota pays for; at least 1.
+    """Count the physical cores that this process may use.
 
-    Two hardware threads of one core count once: they share the arithmetic units that convolutions keep busy. `root` is
-    where /proc and /sys are looked for.
+    Two hardware threads of one core count once, because they share the arithmetic units that convolutions use.
+
+    Args:
+        root: Folder that contains /proc and /sys, for tests.
+
+    Returns:
+        Number of cores, limited by the CPU quota of the process and at least 1.
     """
     try:
         allowed = os.sched_getaffinity(0)
-    except AttributeError:  # systems without affinity
+    except AttributeError:  # a system without CPU affinity
         return max(1, os.cpu_count() or 1)
     cores = {_core(root, cpu) for cpu in allowed}
     return max(1, min([len(cores), *map(math.ceil, _quotas(root))]))
 
 
 def most_threads() -> int:
-    """Return the largest number of threads that one call may be given: four for each usable core, and at least 16.
+    """Return the maximum number of threads for one call: four per usable core, but at least 16.
 
-    More threads are never quicker, and some thousand of them bring a machine to a halt.
+    More threads are never faster, and thousands of threads can freeze a machine.
     """
     return max(16, 4 * usable_cores())
 
 
 def _core(root: Path, cpu: int) -> str:
-    """What the hardware threads of one core have in common: their list. Unknown ones are cores of their own."""
+    """Return the list of hardware threads of a core, which identifies the core, or a unique name if it is unknown."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
     return _read(topology / "core_cpus_list") or _read(topology / "thread_siblings_list") or f"cpu{cpu}"
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Processors' worth of time that this process's control groups, and those above them, may take."""
+    """Yield the CPU quotas of this process's control groups and their parents, in numbers of processors."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -55,19 +60,20 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(mount: Path, path: str) -> Iterator[Path]:
-    """The folders of a control group and of those above it. In a container only the last, the mount, may be there."""
+    """Yield the folders of a control group and its parents. In a container, only the last one, the mount, may exist."""
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     for depth in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:depth])
 
 
 def _ratio(texts: list[str]) -> Iterator[float]:
-    """Quota and period, in microseconds; "max", -1 and what is not there are no quota."""
+    """Yield the quotient of quota and period in microseconds, unless they are "max", -1 or missing."""
     if len(texts) == 2 and all(text.isascii() and text.isdecimal() for text in texts) and int(texts[1]) > 0:
         yield int(texts[0]) / int(texts[1])
 
 
 def _read(path: Path) -> str:
+    """Return the text of a file, or an empty string if it cannot be read."""
     try:
         return path.read_bytes().decode("ascii", "replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Names that a package offers without importing their modules before they are used."""
+"""Import the public names of a package only when they are used."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that imports names from their modules when they are first used.
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a `__getattr__` for a package that imports names from their modules when they are used.
 
     Args:
-        package: Full name of the package, for errors.
-        homes: Full name of the module that defines each name.
+        package: Full name of the package in error messages.
+        modules: Full name of the module that defines each name.
+
+    Returns:
+        The function `__getattr__`.
     """
 
     def find(name: str) -> Any:
-        if name not in homes:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(homes[name]), name)
+        return getattr(importlib.import_module(modules[name]), name)
 
     return find

@@ -1,4 +1,4 @@
-"""Open regular files only, refuse pipes and devices, and detect changes of files."""
+"""Open regular files, refuse pipes and devices, and detect changes of files."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class FileStamp:
     """Size and times of a file, to detect changes."""
 
     size: int
-    """In bytes."""
+    """Size in bytes."""
     mtime_ns: int
     """Time of the last modification, in nanoseconds since 1970."""
     ctime_ns: int
-    """Time of the last change of any kind. Unlike the time of modification it cannot be set back."""
+    """Time of the last change of any kind, in nanoseconds since 1970. Unlike `mtime_ns`, it cannot be set back."""
 
     @classmethod
     def of(cls, found: os.stat_result) -> FileStamp:
-        """Return the stamp of a file from what `os.stat` returns for it."""
+        """Return the stamp of a file from its `os.stat_result`."""
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 MISSING = FileStamp(-1, -1, -1)
-"""Stands for the stamp of a file that does not exist."""
+"""Stamp of a file that does not exist."""
 
 
 def file_stamp(path: str | os.PathLike[str]) -> FileStamp:
-    """Return the stamp of a file, or MISSING if it does not exist or cannot be found out about."""
+    """Return the stamp of a file, or MISSING if it does not exist or cannot be accessed."""
     try:
         return FileStamp.of(os.stat(path))
     except (OSError, ValueError):
@@ -48,7 +48,7 @@ def file_stamp(path: str | os.PathLike[str]) -> FileStamp:
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a regular file for reading. Symbolic links are followed.
+    """Open a regular file for reading, following symbolic links.
 
     Args:
         path: Path of the file.
@@ -60,8 +60,9 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         OSError: If the file cannot be opened, or is a folder, a pipe, a socket or a device; `strerror` says which.
         ValueError: If the path holds a null character.
     """
-    # Opening a device can have effects of its own, so the file is tested before it is opened, and once more afterwards,
-    # because something else may have taken its place. O_NONBLOCK keeps a pipe from waiting for another program.
+    # Opening a device can have side effects, so the file is checked before it is opened. It is checked again
+    # afterwards, because it may have been replaced in between. With O_NONBLOCK, opening a pipe does not wait for
+    # another program.
     _require_regular(os.stat(path).st_mode, path)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -73,7 +74,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def _require_regular(mode: int, path: str | os.PathLike[str]) -> None:
-    """Raise an OSError if `mode`, a file's `st_mode`, is not that of a regular file."""
+    """Raise an OSError if `mode`, the `st_mode` of a file, is not that of a regular file."""
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", os.fspath(path))
     if not stat.S_ISREG(mode):
@@ -82,7 +83,7 @@ def _require_regular(mode: int, path: str | os.PathLike[str]) -> None:
 
 
 def sha256_of(file: IO[bytes]) -> str:
-    """Return the SHA-256 of what is left to read in an open file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of the rest of an open file, as 64 hexadecimal digits."""
     hasher = hashlib.sha256()
     while block := file.read(_BLOCK):
         hasher.update(block)

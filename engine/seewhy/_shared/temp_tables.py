@@ -1,4 +1,4 @@
-"""A table on disk that goes with the program: what would otherwise grow in memory with the number of images."""
+"""Temporary SQLite tables on disk, for data that would grow in memory with the number of images."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import sqlite3
 
 from seewhy.errors import OutputError
 
-# SQLite's error codes of a disk that is full or does not work: SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
-_DISK = (10, 13, 14)
+# SQLite's error codes for a disk that is full or does not work: SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN.
+_DISK_ERRORS = (10, 13, 14)
 _CACHE_KIB = 2048
 
 
 def temporary(schema: str) -> sqlite3.Connection:
-    """An empty database in a file without a name, in the system's folder for temporary files.
+    """Create an empty database in an unnamed file in the system's temporary folder.
 
-    SQLite keeps 2 MiB of it in memory. Threads may use it in turns.
+    The file disappears when the connection is closed. SQLite keeps at most 2 MiB of it in memory. Several threads may
+    use the connection, but only one at a time.
+
+    Args:
+        schema: SQL statements that create the tables.
+
+    Returns:
+        The connection.
     """
     store = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     store.executescript(
@@ -25,7 +32,16 @@ def temporary(schema: str) -> sqlite3.Connection:
 
 
 def explained(error: sqlite3.OperationalError) -> OutputError:
-    """What became of a temporary table, in a user's terms."""
-    full = getattr(error, "sqlite_errorcode", 13) & 0xFF in _DISK
-    remedy = "make room in the folder for temporary files, or set SQLITE_TMPDIR" if full else "report this as a bug"
-    return OutputError(f"the list of images cannot be kept on disk: {error}; {remedy}")
+    """Build the error that tells a user about a failure of a temporary table.
+
+    Args:
+        error: SQLite's error.
+
+    Returns:
+        The error to raise. Its message says what the user can do.
+    """
+    disk_error = getattr(error, "sqlite_errorcode", 13) & 0xFF in _DISK_ERRORS
+    remedy = (
+        "make room in the folder for temporary files, or set SQLITE_TMPDIR" if disk_error else "report this as a bug"
+    )
+    return OutputError(f"the list of images cannot be stored on disk: {error}; {remedy}")

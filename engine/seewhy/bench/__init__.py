@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 __all__ = ["Advice", "Measurement", "Operator", "Report", "measure"]
 
-# The worker processes run a module of this package, which must not be imported before it runs.
+# A worker process runs a module of this package as its main program, so importing the package must not import it.
 __getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "seewhy.bench.measurement"))

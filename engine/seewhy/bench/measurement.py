@@ -1,7 +1,7 @@
-"""Speed of a model file on this machine: its forward pass and its methods, by provider, batch size and threads.
+"""Measure the speed of a model file: its forward pass and its methods, by provider, batch size and threads.
 
-Every batch size of every provider gets a process of its own (`worker.py`), so that memory which runs out there
-ends that process and not the benchmark.
+Each batch size of each provider is measured in its own process (`worker.py`), so that running out of memory ends only
+that process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from seewhy._shared.text import brief
 from seewhy._version import __version__
 from seewhy.bench import worker
 from seewhy.bench.protocol import FORWARD, BenchCase, WorkerTask
-from seewhy.errors import MethodError
+from seewhy.errors import ArgumentError
 from seewhy.methods import registry as methods
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.providers import CPU, Provider
@@ -37,81 +37,98 @@ __all__ = ["FORWARD", "Advice", "Measurement", "Operator", "Report", "measure"]
 BATCHES = (1, 8, 32)
 METHODS = ("gradcam", "guided-backprop")
 SECONDS, ROUNDS = 2.0, 5
-MOST_IMAGES = 1_000_000
-"""Largest batch size that is measured, in images."""
-# A smaller batch that is nearly as quick leaves more memory and answers sooner.
-_NEARLY = 0.97
+MAX_BATCH = 1_000_000
+"""Maximum batch size."""
+# Share of the highest throughput at which a smaller batch is recommended: it needs less memory and has lower latency.
+_NEAR_BEST = 0.97
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one way to run costs. Times are of one batch."""
+    """Speed of a method with one combination of settings."""
 
     provider: str
+    """Name of the execution provider."""
     workers: int
-    """How many callers run batches at the same time."""
+    """Number of callers that run batches in parallel."""
     threads: int | None
-    """Most threads of one run; None where the provider decides."""
+    """Maximum number of threads of one run, or None if the provider decides."""
     batch: int
-    what: str
-    """A method, array in and heatmaps out; or `forward`, the same file cut to its logits."""
+    """Batch size."""
+    method: str
+    """Name of a method, measured from arrays to heatmaps, or `forward` for the graph pruned to its logits."""
     runs: int = 0
+    """Number of measured runs."""
     p50: float | None = None
-    """Milliseconds, as the other two."""
+    """Median time of a batch, in milliseconds."""
     p90: float | None = None
+    """90th percentile of the time of a batch, in milliseconds."""
     p99: float | None = None
+    """99th percentile of the time of a batch, in milliseconds."""
     images_per_second: float | None = None
-    """Of all workers together."""
+    """Throughput of all workers together."""
     ratio: float | None = None
-    """`p50`, divided by that of `forward` run the same way in the same rounds."""
+    """`p50` divided by that of `forward` with the same settings, measured in the same rounds."""
     error: str | None = None
-    """Why there are no figures."""
+    """Reason why the method could not be measured, or None."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Which way to run a method, as measured."""
+    """Best measured settings for a method."""
 
     provider: str
+    """Name of the execution provider."""
     method: str
-    quickest: Measurement
-    """The shortest time to an answer for a single caller, of the smallest batch size."""
-    most: Measurement
-    """The most images a second, or nearly so with a smaller batch."""
+    """Name of the method."""
+    lowest_latency: Measurement
+    """Measurement with the lowest median time for a single caller, with the smallest batch size."""
+    highest_throughput: Measurement
+    """Measurement with the smallest batch size whose throughput is at least 97 % of the highest."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """All operators of one type in one part of the graph, in runs on one thread."""
+    """All operators of one type in one part of the graph, measured on one thread."""
 
     provider: str
-    what: str
+    """Name of the execution provider."""
+    method: str
+    """Name of a method, or `forward`."""
     batch: int
+    """Batch size."""
     part: str
-    """`forward` where the logits need it, else `backward`; `unknown` where onnxruntime does not say."""
+    """`forward` if the logits need the operators, `backward` if not, `unknown` if onnxruntime does not tell."""
     type: str
+    """Type of the operators, as onnxruntime names it."""
     count: int
-    """Operators, in one run."""
+    """Number of these operators in one run."""
     milliseconds: float
-    """Of one run."""
+    """Total time of these operators in one run, in milliseconds."""
     share: float
-    """Of the time of all operators, 0 to 1."""
+    """Share of these operators in the time of all operators, from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `measure` found."""
+    """Result of `measure`."""
 
     file: str
+    """Path of the model file."""
     model: str
+    """Name of the model."""
     machine: Mapping[str, Any]
+    """Processor, cores and software of the machine."""
     rows: Sequence[Measurement]
+    """All measurements."""
     advice: Sequence[Advice]
+    """Best settings for each provider and method."""
     operators: Sequence[Operator] = field(default_factory=tuple)
+    """Operators of each method, if a profile was requested."""
 
-    def facts(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as a dict of values that JSON can represent."""
         return asdict(self)
 
 
@@ -131,55 +148,59 @@ def measure(
     """Measure a model file.
 
     Args:
-        path: a file that `seewhy export` wrote.
-        methods: their names; None takes gradcam and guided-backprop, as far as the file serves them.
-        batches: batch sizes.
-        threads: most threads of one run; None is one for each usable core. For each, that many callers of one thread
-            are measured too, and what lies between. On other providers than the CPU there is one caller, and
-            the provider decides on threads.
-        providers: names, or (name, options) pairs, each measured by itself; None takes CUDA if usable, else the CPU.
-        seconds: how long each row is timed, in all its rounds; at least three runs are made all the same.
-        rounds: into how many turns that time is split. In each round everything of one batch size has its turn.
-        profile: also say which operators take the time, for each method and the largest batch size.
-        verify: check the file's SHA-256.
-        progress: called as progress(done, total) with the number of processes.
+        path: Path of the model file.
+        methods: Names of methods. None means gradcam and guided-backprop, as far as the file supports them.
+        batches: Batch sizes.
+        threads: Maximum numbers of threads of one run. None means one per usable core. For N threads, N callers with
+            one thread each are measured too, and combinations in between. On other providers than the CPU, there is
+            one caller, and the provider decides the number of threads.
+        providers: Names or (name, options) pairs, each measured separately. None means CUDA if it is usable, or else
+            the CPU.
+        seconds: Time to measure each case in seconds, over all rounds together. At least three runs are measured.
+        rounds: Number of rounds into which that time is split. Each round measures all cases of a batch size.
+        profile: True to measure also the operators of each method, with the largest batch size.
+        verify: True to check the SHA-256 of the model file.
+        progress: Function that is called as progress(done, total) with numbers of worker processes.
+
+    Returns:
+        The measurements and recommendations.
 
     Raises:
-        ModelFileError: as `Explainer` raises it.
-        MethodError: an unknown method, or one that the file cannot serve; a number that makes no sense.
-        ProviderError: a provider is unknown, not installed, or does not start.
+        ArgumentError: If a number is out of range.
+        MethodError: If a method is unknown, or the model file lacks the outputs for it.
+        ModelFileError: If the model file cannot be read or is damaged.
+        ProviderError: If a provider is not available, or does not start.
     """
     model = ModelFile.read(path, verify)
-    whats = (FORWARD, *_methods(methods, model))
-    sizes = _numbers("batch", batches, MOST_IMAGES)
+    names = (FORWARD, *_methods(methods, model))
+    sizes = _numbers("batch", batches, MAX_BATCH)
     counts = [usable_cores()] if threads is None else _numbers("threads", threads, most_threads())
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds <= 3600:
-        raise MethodError(f"seconds must be a number above 0, at most 3600, not {brief(seconds)}")
-    [turns] = _numbers("rounds", [rounds], 1000)
-    asked = [None] if providers is None else [[provider] for provider in _list(providers)]
-    found = [(provider, SessionCache(model, provider, 1).providers[0]) for provider in asked]
+        raise ArgumentError(f"seconds must be a number above 0 and at most 3600, not {brief(seconds)}")
+    [round_count] = _numbers("rounds", [rounds], 1000)
+    requested = [None] if providers is None else [[provider] for provider in _list(providers)]
+    resolved = [(provider, SessionCache(model, provider, 1).providers[0]) for provider in requested]
 
     sha256 = [model.sha256, model.external_data_sha256]
-    orders = [
-        WorkerTask(os.fspath(model.path), provider, size, [], float(seconds), turns, sha256=sha256)
-        for provider, _ in found
+    tasks = [
+        WorkerTask(os.fspath(model.path), provider, size, [], float(seconds), round_count, sha256=sha256)
+        for provider, _ in resolved
         for size in sizes
     ]
-    names = [name for _, name in found for _ in sizes]
-    total = len(orders) + (len(found) if profile else 0)
+    provider_names = [name for _, name in resolved for _ in sizes]
+    total = len(tasks) + (len(resolved) if profile else 0)
     rows: list[Measurement] = []
-    for done, (order, name) in enumerate(zip(orders, names, strict=True)):
-        _tell(progress, done, total)
-        cases = [BenchCase(what, *layout) for layout in layouts(name, counts) for what in whats]
-        rows += _measured(replace(order, cases=cases), name)
+    for done, (task, provider_name) in enumerate(zip(tasks, provider_names, strict=True)):
+        _report_progress(progress, done, total)
+        cases = [BenchCase(name, *layout) for layout in layouts(provider_name, counts) for name in names]
+        rows += _measure_cases(replace(task, cases=cases), provider_name)
     operators: list[Operator] = []
-    for done, (provider, name) in enumerate(found if profile else []):
-        _tell(progress, len(orders) + done, total)
-        cases = [BenchCase(what, 1, 1) for what in whats]
-        operators += _profiled(
-            WorkerTask(os.fspath(model.path), provider, max(sizes), cases, float(seconds), turns, True, sha256), name
-        )
-    _tell(progress, total, total)
+    for done, (provider, provider_name) in enumerate(resolved if profile else []):
+        _report_progress(progress, len(tasks) + done, total)
+        cases = [BenchCase(name, 1, 1) for name in names]
+        task = WorkerTask(os.fspath(model.path), provider, max(sizes), cases, float(seconds), round_count, True, sha256)
+        operators += _measure_operators(task, provider_name)
+    _report_progress(progress, total, total)
     rows = _with_ratios(rows)
     return Report(
         file=str(model.path),
@@ -192,28 +213,29 @@ def measure(
 
 
 def _methods(names: Sequence[str] | None, model: ModelFile) -> list[str]:
-    """The methods to measure: those asked for, or what there is of the defaults, or else whatever there is."""
-    served = methods.available_methods(model.outputs)
+    """Return the requested methods, or the default ones that the file supports, or else the first that it supports."""
+    supported = methods.available_methods(model.outputs)
     if names is None:
-        return [name for name in METHODS if name in served] or list(served[:1])
+        return [name for name in METHODS if name in supported] or list(supported[:1])
     return [methods.find_method(name, model.outputs, str(model.path)).name for name in _list(names)]
 
 
 def _numbers(name: str, values: Any, most: int) -> list[int]:
+    """Return one or several integers as a list, or raise an ArgumentError if one is out of range."""
     result = _list(values)
     for value in result:
         if not is_integer(value) or not 1 <= value <= most:
-            raise MethodError(f"{name} must be an integer from 1 to {most}, not {brief(value)}")
+            raise ArgumentError(f"{name} must be an integer from 1 to {most}, not {brief(value)}")
     return [int(value) for value in result]
 
 
 def _list(values: Any) -> list[Any]:
-    """One or several, each once."""
+    """Return one or several values as a list without repetitions."""
     return _unique(values if isinstance(values, (list, tuple)) and values else [values])
 
 
 def _unique(values: Iterable[_T]) -> list[_T]:
-    """In order; compared, not hashed, since a provider's options cannot be."""
+    """Remove repetitions. Values are compared, because the options of a provider cannot be hashed."""
     result: list[_T] = []
     for value in values:
         if value not in result:
@@ -222,7 +244,16 @@ def _unique(values: Iterable[_T]) -> list[_T]:
 
 
 def layouts(provider: str, threads: Sequence[int]) -> list[tuple[int, int | None]]:
-    """Return pairs of workers and threads: one worker of N threads, N of one, and powers of two between."""
+    """Return the combinations of workers and threads to measure.
+
+    Args:
+        provider: Full name of the execution provider.
+        threads: Numbers of threads.
+
+    Returns:
+        Pairs of workers and threads per worker: for N threads, 1 worker with N threads, N workers with 1 thread, and
+        powers of two in between.
+    """
     if provider != CPU:
         return [(1, None)]
     result: list[tuple[int, int | None]] = []
@@ -232,107 +263,121 @@ def layouts(provider: str, threads: Sequence[int]) -> list[tuple[int, int | None
     return _unique(result)
 
 
-def _tell(progress: Callable[[int, int], object] | None, done: int, total: int) -> None:
+def _report_progress(progress: Callable[[int, int], object] | None, done: int, total: int) -> None:
+    """Call `progress` if it is given."""
     if progress is not None:
         progress(done, total)
 
 
-# Workers.
+# Worker processes.
 
 
-def _measured(order: WorkerTask, provider: str) -> list[Measurement]:
-    """The rows of one worker; where that dies of a case, the others run again without it."""
+def _measure_cases(task: WorkerTask, provider: str) -> list[Measurement]:
+    """Measure the cases of a task. If a case ends the worker process, measure the others again without it."""
     rows: dict[BenchCase, Measurement] = {}
-    left = list(order.cases)
-    while left:
-        answers, reason = _ask(replace(order, cases=left))
-        for answer in answers:
-            case = left[answer["case"]]
-            if "error" in answer:
-                rows[case] = replace(_row(order, provider, case), error=answer["error"])
-            elif "times" in answer:
-                rows[case] = _statistics(_row(order, provider, case), answer["times"], answer["rate"])
-        if reason is not None:
-            # The last that it began, or where it did not come so far, all.
-            begun = [left[answer["case"]] for answer in answers if "begun" in answer][-1:] or left
+    remaining = list(task.cases)
+    while remaining:
+        messages, failure = _run_worker(replace(task, cases=remaining))
+        for message in messages:
+            case = remaining[message["case"]]
+            if "error" in message:
+                rows[case] = replace(_row(task, provider, case), error=message["error"])
+            elif "times" in message:
+                rows[case] = _statistics(_row(task, provider, case), message["times"], message["rate"])
+        if failure is not None:
+            # The failure belongs to the case that was started last, or to all cases if none was started.
+            failed = [remaining[message["case"]] for message in messages if "started" in message][-1:] or remaining
             rows = {case: row for case, row in rows.items() if row.error is not None}
-            rows.update({case: replace(_row(order, provider, case), error=reason) for case in begun})
-        left = [case for case in order.cases if case not in rows]
-        if reason is None and left:
-            raise AssertionError(f"the worker left out {left}")
-    return [rows[case] for case in order.cases]
+            rows.update({case: replace(_row(task, provider, case), error=failure) for case in failed})
+        remaining = [case for case in task.cases if case not in rows]
+        if failure is None and remaining:
+            raise AssertionError(f"the worker did not measure {remaining}")
+    return [rows[case] for case in task.cases]
 
 
-def _row(order: WorkerTask, provider: str, case: BenchCase) -> Measurement:
-    return Measurement(provider, case.workers, case.threads, order.batch, case.what)
+def _row(task: WorkerTask, provider: str, case: BenchCase) -> Measurement:
+    """Return the measurement of a case without its times."""
+    return Measurement(provider, case.workers, case.threads, task.batch, case.method)
 
 
 def _statistics(row: Measurement, times: Sequence[float], rate: float) -> Measurement:
+    """Return a measurement with percentiles of its times."""
     ordered = sorted(1000 * time for time in times)
     p50, p90, p99 = (percentile(ordered, percent) for percent in (50, 90, 99))
     return replace(row, runs=len(ordered), p50=p50, p90=p90, p99=p99, images_per_second=rate)
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float:
-    """Return the smallest value that `percent` of all do not exceed; with few values, p99 is the largest."""
+    """Return a percentile by the nearest-rank method.
+
+    Args:
+        ordered: Values in ascending order.
+        percent: Percentile, from 0 to 100.
+
+    Returns:
+        The smallest value that at least `percent` per cent of the values do not exceed.
+    """
     return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
 
 
-def _profiled(order: WorkerTask, provider: str) -> list[Operator]:
-    answers, _ = _ask(order)
+def _measure_operators(task: WorkerTask, provider: str) -> list[Operator]:
+    """Measure the operators of the cases of a task."""
+    messages, _ = _run_worker(task)
     return [
-        Operator(provider, order.cases[answer["case"]].what, order.batch, **operator)
-        for answer in answers
-        for operator in answer.get("operators", [])
+        Operator(provider, task.cases[message["case"]].method, task.batch, **operator)
+        for message in messages
+        for operator in message.get("operators", [])
     ]
 
 
 def _command() -> list[str]:
+    """Return the command that starts a worker process."""
     return [sys.executable, "-m", worker.__name__]
 
 
-def _ask(order: WorkerTask) -> tuple[list[dict[str, Any]], str | None]:
-    """What a worker answers, line by line, and why it died, if it did."""
-    # It finds what this process found, and nothing in the folder that this one happens to run in.
+def _run_worker(task: WorkerTask) -> tuple[list[dict[str, Any]], str | None]:
+    """Run a worker process, and return its messages and the reason why it failed, or None."""
+    # The worker imports from the same places as this process, but not from the current folder.
     paths = os.pathsep.join(entry for entry in sys.path if entry)
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryFile() as errors:
         done = subprocess.run(
             _command(),
-            input=json.dumps(asdict(order)).encode(),
+            input=json.dumps(asdict(task)).encode(),
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
             check=False,
         )
         errors.seek(0)
-        said = errors.read().decode(errors="replace").strip().splitlines()
-    answers = list(_answers(done.stdout))
+        error_lines = errors.read().decode(errors="replace").strip().splitlines()
+    messages = list(_messages(done.stdout))
     if done.returncode == 0:
-        return answers, None
+        return messages, None
     if done.returncode == -9:
-        return answers, "killed by the system, as it does where memory runs out"
+        return messages, "killed by the system, probably for lack of memory"
     if done.returncode < 0:
-        return answers, f"the process ended by signal {-done.returncode}"
-    return answers, f"the process failed: {said[-1] if said else f'exit status {done.returncode}'}"
+        return messages, f"the process was ended by signal {-done.returncode}"
+    return messages, f"the process failed: {error_lines[-1] if error_lines else f'exit status {done.returncode}'}"
 
 
-def _answers(data: bytes) -> Iterator[dict[str, Any]]:
-    """Lines of JSON; the last may be cut off."""
+def _messages(data: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the messages in the output of a worker process, whose last line may be incomplete."""
     for line in data.decode(errors="replace").splitlines():
         try:
-            answer = json.loads(line)
+            message = json.loads(line)
         except ValueError:
             continue
-        if isinstance(answer, dict) and "case" in answer:
-            yield answer
+        if isinstance(message, dict) and "case" in message:
+            yield message
 
 
-# What the figures say.
+# Evaluation of the measurements.
 
 
 def _with_ratios(rows: Sequence[Measurement]) -> list[Measurement]:
-    forward = {(row.provider, row.workers, row.threads, row.batch): row.p50 for row in rows if row.what == FORWARD}
+    """Return the measurements with their ratios to the forward pass."""
+    forward = {(row.provider, row.workers, row.threads, row.batch): row.p50 for row in rows if row.method == FORWARD}
 
     def with_ratio(row: Measurement) -> Measurement:
         base = forward.get((row.provider, row.workers, row.threads, row.batch))
@@ -342,22 +387,23 @@ def _with_ratios(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def advise(rows: Sequence[Measurement]) -> list[Advice]:
-    """Return the best ways to run each method on each provider, as far as it could be measured."""
+    """Return the best settings for each method on each provider, except for methods that could not be measured."""
     good = [row for row in rows if row.p50 is not None and row.images_per_second is not None]
     result = []
-    for provider, what in _unique((row.provider, row.what) for row in good if row.what != FORWARD):
-        own = [row for row in good if (row.provider, row.what) == (provider, what)]
-        alone = [row for row in own if row.workers == 1] or own
-        smallest = min(row.batch for row in alone)
-        quickest = min((row for row in alone if row.batch == smallest), key=lambda row: row.p50 or 0)
+    for provider, method in _unique((row.provider, row.method) for row in good if row.method != FORWARD):
+        own = [row for row in good if (row.provider, row.method) == (provider, method)]
+        single = [row for row in own if row.workers == 1] or own
+        smallest = min(row.batch for row in single)
+        lowest_latency = min((row for row in single if row.batch == smallest), key=lambda row: row.p50 or 0)
         best = max(row.images_per_second or 0 for row in own)
-        enough = [row for row in own if (row.images_per_second or 0) >= _NEARLY * best]
-        most = min(enough, key=lambda row: (row.batch * row.workers, -(row.images_per_second or 0)))
-        result.append(Advice(provider, what, quickest, most))
+        near_best = [row for row in own if (row.images_per_second or 0) >= _NEAR_BEST * best]
+        highest_throughput = min(near_best, key=lambda row: (row.batch * row.workers, -(row.images_per_second or 0)))
+        result.append(Advice(provider, method, lowest_latency, highest_throughput))
     return result
 
 
 def _machine() -> dict[str, Any]:
+    """Return processor, cores and software of this machine."""
     return {
         "processor": _processor(),
         "usable_cores": usable_cores(),
@@ -369,6 +415,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

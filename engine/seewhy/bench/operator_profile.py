@@ -1,4 +1,4 @@
-"""Time of each operator: onnxruntime's profile of one run, added up by type and by part of the graph."""
+"""Time of each operator type and part of the graph, from onnxruntime's profile."""
 
 from __future__ import annotations
 
@@ -22,29 +22,35 @@ from seewhy.runtime.sessions import SessionCache
 
 _RUNS = 3
 _SUFFIX = "_kernel_time"
-# Weights of the optimised graph go beside it: nobody reads them, and one file stops at 2 GiB.
+# Weights of the optimised graph are written to a file beside it, because the graph file may have at most 2 GiB.
 _WEIGHTS = "weights.bin"
 
 
-def measure(order: WorkerTask, say: Callable[[dict[str, Any]], object]) -> None:
-    """Answer with each case's operators, those that take longest first."""
-    model = ModelFile.read(order.path, verify=False)
-    order.check(model)
+def measure(task: WorkerTask, send: Callable[[dict[str, Any]], object]) -> None:
+    """Measure the operators of each case.
+
+    Args:
+        task: The task.
+        send: Function that sends a message: the operators of a case, those that take longest first, or an error.
+    """
+    model = ModelFile.read(task.path, verify=False)
+    task.check(model)
     data = model.metadata
-    shape = (order.batch, data.channels, *data.image_size)
+    shape = (task.batch, data.channels, *data.image_size)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
-    feeds = {IMAGES: images, TARGETS: np.full(order.batch, PREDICTED, np.int64)}
-    for number, case in enumerate(order.cases):
+    feeds = {IMAGES: images, TARGETS: np.full(task.batch, PREDICTED, np.int64)}
+    for number, case in enumerate(task.cases):
         try:
-            operators = _profile(SessionCache(model, order.providers, case.threads), case, feeds)
+            operators = _profile(SessionCache(model, task.providers, case.threads), case, feeds)
         except (SeewhyError, MemoryError) as error:
-            say({"case": number, "error": str(error)})
+            send({"case": number, "error": str(error)})
         else:
-            say({"case": number, "operators": operators})
+            send({"case": number, "operators": operators})
 
 
 def _profile(sessions: SessionCache, case: BenchCase, feeds: Mapping[str, Any]) -> list[dict[str, Any]]:
-    outputs = frozenset({LOGITS} if case.what == FORWARD else {LOGITS, *METHODS[case.what].outputs})
+    """Run a case with onnxruntime's profiler, and return its operators."""
+    outputs = frozenset({LOGITS} if case.method == FORWARD else {LOGITS, *METHODS[case.method].outputs})
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "optimised.onnx"
 
@@ -55,25 +61,32 @@ def _profile(sessions: SessionCache, case: BenchCase, feeds: Mapping[str, Any]) 
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
 
-        session = sessions.make(outputs, adjust)
+        session = sessions.create_session(outputs, adjust)
         inputs = {value.name: feeds[value.name] for value in session.get_inputs()}
         for _ in range(_RUNS + 1):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         parts = _parts(onnx.load(graph, load_external_data=False).graph)
-    return add_up(events, parts)
+    return sum_by_type(events, parts)
 
 
 def _parts(graph: onnx.GraphProto) -> dict[str, str]:
-    """Each operator of the optimised graph: whether the logits need it."""
+    """Return the part of each operator of the optimised graph: `forward` if the logits need it, or else `backward`."""
     forward = {node.name for node in needed_nodes(graph.node, [LOGITS])[0]}
     return {node.name: "forward" if node.name in forward else "backward" for node in graph.node if node.name}
 
 
-def add_up(events: Iterable[Mapping[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Events of onnxruntime's profile -> part, type, count, milliseconds and share, for all runs but the first.
+def sum_by_type(events: Iterable[Mapping[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Sum the times of operators by part and type.
 
-    Of each operator, the median run counts: one that was interrupted says nothing about the operator.
+    The time of an operator is the median over all runs but the first, because a run may be interrupted.
+
+    Args:
+        events: Events of onnxruntime's profile.
+        parts: Part of each operator by its name.
+
+    Returns:
+        Dicts with part, type, count, milliseconds and share (0 to 1), those that take longest first.
     """
     times: dict[tuple[str, str], list[float]] = {}
     for event in events:

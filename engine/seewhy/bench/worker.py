@@ -1,7 +1,9 @@
-"""The process that `measurement.py` starts for one provider and one batch size: an order on standard input, lines out.
+"""Worker process of `seewhy bench`, which measures one provider and one batch size.
 
-Everything is measured in turns, round after round, so that a busy machine hits all alike. Thread pools spin for a while
-after a run and slow down what comes next, so each turn begins with a rest and one run that is not counted.
+`measurement.py` starts it, writes a task to its standard input and reads messages from its standard output, one JSON
+object per line. All cases are measured in each round, so that load on the machine affects all of them equally. Thread
+pools spin for a while after a run and slow down the next one. Therefore each measurement begins with a pause and a run
+that does not count.
 """
 
 from __future__ import annotations
@@ -26,30 +28,40 @@ from seewhy.explainer.explainer import Explainer
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import SessionCache
 
-REST = 0.15
-"""Pause before each turn, in seconds."""
-_FEWEST = 3
-# A run of so many seconds needs no other one to warm up, and no rest to be measured after.
-_LONG = 1.0
+PAUSE = 0.15
+"""Pause before each measurement of a case, in seconds."""
+_MIN_RUNS = 3
+# A case whose runs take at least this many seconds needs neither a pause nor a run to warm up.
+_LONG_RUN = 1.0
 
 
 @dataclass
-class Timed:
-    """A case, and what is known of it."""
+class TimedCase:
+    """Case with its measured times."""
 
     number: int
+    """Index of the case in the task."""
     workers: int
+    """Number of threads that run batches in parallel."""
     run: Callable[[], object]
+    """Function that runs one batch."""
     times: list[float] = field(default_factory=list)
+    """Time of each run, in seconds."""
     busy: float = 0.0
-    """Seconds in which its workers ran, from the first one's start to the last one's end."""
+    """Total time of the measurements in seconds, each from the first worker's start to the last one's end."""
     error: str | None = None
+    """Message of an error, or None."""
 
 
-def turn(case: Timed, seconds: float) -> None:
-    """Run `case` for so long: a rest, a run that does not count, and at least one by each worker that does."""
-    if not case.times or case.times[-1] < _LONG:
-        time.sleep(REST)
+def run_case(case: TimedCase, seconds: float) -> None:
+    """Measure a case for a number of seconds, after a pause and a run that does not count.
+
+    Args:
+        case: The case. The times of its runs are added.
+        seconds: Time to measure, in seconds. Each worker makes at least one run.
+    """
+    if not case.times or case.times[-1] < _LONG_RUN:
+        time.sleep(PAUSE)
         case.run()
     if case.workers == 1:
         _repeat(case, seconds)
@@ -60,11 +72,11 @@ def turn(case: Timed, seconds: float) -> None:
 
     def work() -> None:
         barrier.wait()
-        own = Timed(case.number, 1, case.run)
+        own = TimedCase(case.number, 1, case.run)
         start = time.perf_counter()
         try:
             _repeat(own, seconds)
-        except Exception as error:  # noqa: BLE001  raised again by the thread that asked
+        except Exception as error:  # noqa: BLE001  raised again by the calling thread
             errors.append(error)
         spans.append((start, time.perf_counter()))
         case.times.extend(own.times)
@@ -79,7 +91,8 @@ def turn(case: Timed, seconds: float) -> None:
     case.busy += max(end for _, end in spans) - min(start for start, _ in spans)
 
 
-def _repeat(case: Timed, seconds: float) -> None:
+def _repeat(case: TimedCase, seconds: float) -> None:
+    """Run a case repeatedly on this thread."""
     begun = time.perf_counter()
     while True:
         start = time.perf_counter()
@@ -91,50 +104,54 @@ def _repeat(case: Timed, seconds: float) -> None:
             return
 
 
-def measure(order: WorkerTask) -> None:
-    """Run every case in turns and answer with their times."""
-    images, make = _runs(order)
-    cases = [Timed(number, case.workers, make(case)) for number, case in enumerate(order.cases)]
-    for case in cases:  # first everything once, so that what cannot run is found before time is spent
+def measure(task: WorkerTask) -> None:
+    """Measure all cases of a task, and send their times."""
+    images, make = _case_runners(task)
+    cases = [TimedCase(number, case.workers, make(case)) for number, case in enumerate(task.cases)]
+    for case in cases:  # run each case once first, to find failing cases before spending time on measurements
         _guarded(case, case.run)
-    for round in range(max(order.rounds, _FEWEST)):
+    for round in range(max(task.rounds, _MIN_RUNS)):
         for case in cases:
-            spent = case.busy >= order.seconds or round >= order.rounds
-            if case.error is None and not (spent and len(case.times) >= _FEWEST * case.workers):
-                _guarded(case, partial(turn, case, order.seconds / order.rounds))
+            spent = case.busy >= task.seconds or round >= task.rounds
+            if case.error is None and not (spent and len(case.times) >= _MIN_RUNS * case.workers):
+                _guarded(case, partial(run_case, case, task.seconds / task.rounds))
     for case in cases:
         if case.error is None:
             rate = len(case.times) * len(images) / case.busy
-            say({"case": case.number, "times": case.times, "rate": rate})
+            send({"case": case.number, "times": case.times, "rate": rate})
 
 
-def _guarded(case: Timed, run: Callable[[], object]) -> None:
-    """Run, and say before it that this is what runs: nothing can be said after a process is killed."""
+def _guarded(case: TimedCase, run: Callable[[], object]) -> None:
+    """Run a case, and send errors. Send its start first, because a killed process can no longer send anything."""
     if case.error is not None:
         return
-    say({"case": case.number, "begun": True})
+    send({"case": case.number, "started": True})
     try:
         run()
     except (SeewhyError, MemoryError) as error:
         case.error = _reason(error)
-        say({"case": case.number, "error": case.error})
+        send({"case": case.number, "error": case.error})
 
 
 def _reason(error: Exception) -> str:
+    """Return the message of an error as one line."""
     text = " ".join(str(error).split())
     return f"not enough memory: {text}" if isinstance(error, MemoryError) else text
 
 
-def _runs(order: WorkerTask) -> tuple[Any, Callable[[BenchCase], Callable[[], object]]]:
-    """The images, and what makes a case a function that runs one batch of them. Cases of one kind share sessions."""
-    model = ModelFile.read(order.path, verify=False)
-    order.check(model)
+def _case_runners(task: WorkerTask) -> tuple[Any, Callable[[BenchCase], Callable[[], object]]]:
+    """Return the images, and a function that returns for a case the function that runs one batch.
+
+    Cases with the same number of threads share sessions.
+    """
+    model = ModelFile.read(task.path, verify=False)
+    task.check(model)
     data = model.metadata
     try:
-        images = np.empty((order.batch, data.channels, *data.image_size), np.float32)
+        images = np.empty((task.batch, data.channels, *data.image_size), np.float32)
     except (MemoryError, ValueError) as error:
-        for number in range(len(order.cases)):
-            say({"case": number, "error": f"not enough memory for {order.batch} images: {error}"})
+        for number in range(len(task.cases)):
+            send({"case": number, "error": f"not enough memory for {task.batch} images: {error}"})
         raise SystemExit(0) from None
     random = np.random.default_rng(0)
     for image in images:
@@ -143,36 +160,38 @@ def _runs(order: WorkerTask) -> tuple[Any, Callable[[BenchCase], Callable[[], ob
     forwards: dict[int | None, onnxruntime.InferenceSession] = {}
 
     def make(case: BenchCase) -> Callable[[], object]:
-        if case.what == FORWARD:
+        if case.method == FORWARD:
             if case.threads not in forwards:
-                sessions = SessionCache(model, order.providers, case.threads)
-                forwards[case.threads] = sessions.make(frozenset({LOGITS}), lambda options: None)
+                sessions = SessionCache(model, task.providers, case.threads)
+                forwards[case.threads] = sessions.create_session(frozenset({LOGITS}), lambda options: None)
             forward = forwards[case.threads]
-            return lambda: forward.run(None, {IMAGES: images})  # whole, not in pieces
+            return lambda: forward.run(None, {IMAGES: images})  # the whole batch, not split into sub-batches
         if case.threads not in explainers:
-            explainers[case.threads] = Explainer(order.path, order.providers, case.threads, verify=False)
-            order.check(explainers[case.threads])
+            explainers[case.threads] = Explainer(task.path, task.providers, case.threads, verify=False)
+            task.check(explainers[case.threads])
         explainer = explainers[case.threads]
-        return lambda: explainer.explain(images, case.what, batch_size=order.batch).heatmaps
+        return lambda: explainer.explain(images, case.method, batch_size=task.batch).heatmaps
 
     return images, make
 
 
-def say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
+def send(message: dict[str, Any]) -> None:
+    """Send a message to the process that started this one."""
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    order = json.loads(sys.stdin.read())
-    order["cases"] = [BenchCase(**case) for case in order["cases"]]
-    if order["providers"] is not None:
-        order["providers"] = [one if isinstance(one, str) else tuple(one) for one in order["providers"]]
-    made = WorkerTask(**order)
-    if made.profile:
-        operator_profile.measure(made, say)
+    """Read a task from standard input and measure it."""
+    fields = json.loads(sys.stdin.read())
+    fields["cases"] = [BenchCase(**case) for case in fields["cases"]]
+    if fields["providers"] is not None:
+        fields["providers"] = [one if isinstance(one, str) else tuple(one) for one in fields["providers"]]
+    task = WorkerTask(**fields)
+    if task.profile:
+        operator_profile.measure(task, send)
     else:
-        measure(made)
+        measure(task)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Flush results to the disk, and then append the manifest's lines about them."""
+"""Sync result files to the disk, and then append their lines to the manifest.
+
+A line is written only after its files are on the disk, so that every recorded result survives a power failure.
+"""
 
 from __future__ import annotations
 
@@ -17,47 +20,50 @@ from seewhy.tables import shard_files
 from seewhy.tables.shard_files import ShardInfo
 from seewhy.tables.table_columns import ShardEntry
 
-# Making a file safe takes 0.1 to 0.5 ms, in which the threads that work go on; only at the end of a run do all wait for
-# it. What is not safe yet is done again.
-FILES = 16
-"""Number of images after which their files are made safe."""
-SECONDS = 1.0
-"""Time after which files are made safe, however few they are, in seconds."""
-# A shard is written when it has so many bytes of maps, if not before.
+# Syncing a file takes 0.1 to 0.5 ms. Other threads work meanwhile; only at the end of a job do all wait for it. Images
+# whose files are not synced when a job is killed are explained again.
+IMAGES_PER_SYNC = 16
+"""Number of images after which their files are synced."""
+SECONDS_PER_SYNC = 1.0
+"""Time in seconds after which files are synced, even if there are fewer images."""
+# A shard is written as soon as its maps have this size in bytes, even if it has fewer images than it may hold.
 _SHARD_BYTES = 64 * 2**20
 
 
 class ResultWriter(Protocol):
-    """Takes outcomes in order."""
+    """Records outcomes in order."""
 
     def add(self, outcome: Outcome) -> None:
-        """Take one; it may become safe at once, or with others later."""
+        """Add an outcome. It is recorded now, or later together with others."""
 
     def flush(self) -> None:
-        """Make everything safe that was added."""
+        """Record all outcomes that were added."""
 
 
 class FigureWriter:
-    """Each image has files of its own."""
+    """Records images that have files of their own."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._records: list[Record] = []
         self._files: list[Path] = []
-        self._since = time.monotonic()
+        self._last_flush = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
+        """Add an outcome, and record all if enough images or time have passed since the last call of `flush`."""
         files = [file_record(file, self._folder) for file in outcome.files]
-        self._files += [file.path for file in outcome.files]  # first: an interrupt may come between the two
+        # Add the files before the record: an interrupt between the two must not leave a record with unsynced files.
+        self._files += [file.path for file in outcome.files]
         self._records.append({**outcome.record, "files": files} if files else outcome.record)
-        if len(self._records) >= FILES or time.monotonic() - self._since >= SECONDS:
+        if len(self._records) >= IMAGES_PER_SYNC or time.monotonic() - self._last_flush >= SECONDS_PER_SYNC:
             self.flush()
 
     def flush(self) -> None:
-        # They are let go first. What is half done when something comes in between is left to the next run; doing it
-        # again here might write lines twice.
+        """Sync the files of all outcomes that were added, and append their lines to the manifest."""
+        # Empty the lists first. If an error interrupts this call, the next attempt explains these images again; a
+        # second flush of the same records could write lines twice.
         records, files = self._records, self._files
-        self._records, self._files, self._since = [], [], time.monotonic()
+        self._records, self._files, self._last_flush = [], [], time.monotonic()
         self._folder.check()
         sync([*files, *dict.fromkeys(parent for path in files for parent in _parents(path, self._folder))])
         if records:
@@ -65,7 +71,15 @@ class FigureWriter:
 
 
 class ShardWriter:
-    """Many images share a file."""
+    """Records images that share files, called shards.
+
+    Args:
+        folder: The output folder.
+        manifest: Its manifest.
+        form: Format of the shards, one of `SHARD_FORMATS`.
+        images: Maximum number of images in a shard.
+        about: Information that each shard holds about the job.
+    """
 
     def __init__(self, folder: Folder, manifest: Manifest, form: str, images: int, about: ShardInfo) -> None:
         self._folder, self._manifest, self._form, self._images, self._about = folder, manifest, form, images, about
@@ -74,6 +88,7 @@ class ShardWriter:
         self._number = 0
 
     def add(self, outcome: Outcome) -> None:
+        """Add an outcome, and write a shard if it is full."""
         entry = ShardEntry(outcome.record, outcome.rows)
         self._entries.append(entry)
         self._bytes += entry.size
@@ -81,10 +96,11 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        entries, self._entries, self._bytes = self._entries, [], 0  # as above
+        """Write a shard with all outcomes that were added, and append their lines to the manifest."""
+        entries, self._entries, self._bytes = self._entries, [], 0  # first, as in FigureWriter.flush
         if not entries:
             return
-        # Numbers of shards that were lost are given again, so that what replaces them takes their place.
+        # The number of a shard that was lost is used again, so that the new shard replaces what is left of it.
         while (name := shard_files.name(self._number, self._form)) in self._manifest.shards:
             self._number += 1
         file = self._folder.write(PurePath(name), shard_files.content(self._form, entries, self._about))
@@ -95,12 +111,12 @@ class ShardWriter:
 
 
 def file_record(file: WrittenFile, folder: Folder) -> dict[str, Any]:
-    """Return what a line of the manifest says of a file, so that a later attempt can tell whether it is whole."""
+    """Return the path, size and hash that a line of the manifest records for a file, so that it can be verified."""
     return {"path": file.path.relative_to(folder.path).as_posix(), "bytes": file.size, "sha256": file.sha256}
 
 
 def _parents(path: Path, folder: Folder) -> Iterable[Path]:
-    """The folders that hold it, up to the output folder."""
+    """Yield the folders above a file, up to and including the output folder."""
     for parent in path.parents:
         yield parent
         if parent == folder.path:
@@ -108,10 +124,13 @@ def _parents(path: Path, folder: Folder) -> Iterable[Path]:
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Have files, and folders' lists of files, on the disk.
+    """Sync files, and the entries of folders, to the disk.
+
+    Args:
+        paths: Files and folders.
 
     Raises:
-        OutputError: the disk did not take them.
+        OutputError: If a path has disappeared, or cannot be synced.
     """
     for path in paths:
         try:
@@ -121,6 +140,6 @@ def sync(paths: Iterable[Path]) -> None:
             finally:
                 os.close(descriptor)
         except FileNotFoundError:
-            raise OutputError(f"{path}: has vanished or been replaced; start the run again") from None
+            raise OutputError(f"{path}: has vanished or been replaced; run the job again") from None
         except OSError as error:
-            raise OutputError(f"{path}: cannot be made safe on the disk: {error.strerror or error}") from None
+            raise OutputError(f"{path}: cannot be synced to the disk: {error.strerror or error}") from None

@@ -6,11 +6,15 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Any
 
+from seewhy._shared import checks
+from seewhy._shared.text import brief
 from seewhy.bulk.failure_limit import FailureLimit
 from seewhy.bulk.folder_job import FolderJob, JobSummary
 from seewhy.bulk.job_request import resolve_job
 from seewhy.bulk.settings import Settings
+from seewhy.errors import ArgumentError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import Inputs
 
@@ -33,8 +37,8 @@ def explain_folder(
 
     Args:
         explainer: An `Explainer`, or the path of a model file.
-        images: Image files, folders (all images below them, sorted), patterns such as `photos/**/*.jpg`, and tar
-            archives, or one of these.
+        images: An image file, a folder (all images below it, sorted), a pattern such as `photos/**/*.jpg` or a tar
+            archive, or a list of these.
         folder: Folder for the results; it is created if it does not exist.
         settings: Methods, targets and formats; None is `Settings()`.
         lists: Text files with one path per line, or CSV files with a column `path` and optional columns `target` and
@@ -42,22 +46,32 @@ def explain_folder(
         restart: Whether to discard what earlier attempts recorded in the folder.
         changed: Whether to explain images again whose files have changed since they were explained.
         fail_fast: Whether to stop at the first image that fails.
-        max_failure_rate: Stop when more than this share of at least 100 images has failed; None never stops.
-        stop: Event that, once it is set by any thread, stops the job after the images in work.
-        progress: Function called as progress(done, total) with numbers of images; the total is None if there are
-            archives among them.
+        max_failure_rate: Share of failed images, from 0 to 1, beyond which the job stops. It counts from 100 images
+            on; None never stops the job.
+        stop: Event that stops the job once any thread sets it; images that have started are finished first.
+        progress: Function called as progress(done, total) with numbers of images. The total is None if `images`
+            has archives.
 
     Returns:
-        The numbers of images that were explained and that failed. The manifest has the reason of each failure.
+        The numbers of images that were explained and that failed. The manifest holds the reason for each failure.
 
     Raises:
         ArgumentError: If an argument or a setting is not valid.
-        ImageError: If there are no images, or a folder or a list cannot be read.
+        ImageError: If no images are found, or a folder or a list cannot be read.
         OutputError: If results cannot be written, or the folder holds results of another job.
         SeewhyError: If the job cannot start or continue for another reason.
     """
-    paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
-    limit = FailureLimit(fail_fast, max_failure_rate)
+    paths = _paths("images", images)
+    lists = _paths("lists", lists)
+    folder = checks.path("folder", folder)
+    restart, changed = checks.flag("restart", restart), checks.flag("changed", changed)
+    if settings is not None and not isinstance(settings, Settings):
+        raise ArgumentError(f"settings must be seewhy.Settings, not {brief(settings)}")
+    if stop is not None and not isinstance(stop, threading.Event):
+        raise ArgumentError(f"stop must be a threading.Event, not {brief(stop)}")
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress must be a function of two numbers, not {brief(progress)}")
+    limit = FailureLimit(checks.flag("fail_fast", fail_fast), max_failure_rate)
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
     request = resolve_job(explainer, Settings() if settings is None else settings)
     job = FolderJob(request, Inputs(paths, folder, lists), folder, restart=restart, changed=changed, stop=stop)
@@ -67,3 +81,12 @@ def explain_folder(
             if progress is not None:
                 progress(job.done + job.failed, job.total)
     return job.summary(limit.reason or ("stopped" if job.stopped else None))
+
+
+def _paths(name: str, value: Any) -> list[str]:
+    """Return a list of paths for one path, or a list or tuple of them."""
+    if isinstance(value, (str, os.PathLike)):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise ArgumentError(f"{name} must be a path or a list of paths, not {brief(value)}")
+    return [checks.path(f"each of {name}", one) for one in value]

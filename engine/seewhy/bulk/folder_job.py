@@ -1,4 +1,4 @@
-"""A resumable job: everything that is done is recorded, so that nothing is lost and nothing is done twice."""
+"""A resumable job over many images, whose results are recorded in the manifest of an output folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seewhy.bulk.explain_files import explain_files
 from seewhy.bulk.job_request import JobRequest
 from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.pending_images import pending_images
-from seewhy.bulk.resume_checks import check_manifest, check_new, delete_unknown_shards, forget
+from seewhy.bulk.resume_checks import check_manifest, check_new, delete_records, delete_unknown_shards
 from seewhy.errors import OutputError
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.methods.registry import origins
@@ -52,19 +52,19 @@ class JobSummary:
 
 
 class FolderJob:
-    """A job that writes into an output folder, whose manifest records what is done.
+    """A job that writes into an output folder and records each image in its manifest.
 
-    Iterate over it to run it. It yields the outcomes of the images that earlier attempts have not recorded, in order,
-    each when its results are on the disk or about to be. However the iteration ends, everything that was yielded is
-    recorded, and a job with the same settings resumes from there.
+    Iterate over it to run it. It yields, in order, the outcomes of the images that earlier attempts have not recorded.
+    Each comes when its results are on the disk or about to be. However the iteration ends, every outcome that was
+    yielded is recorded, and a job with the same settings resumes from there.
 
     Attributes:
         request: The resolved settings.
-        total: Number of images, including those that are done; None if there are archives among them.
+        total: Number of images, including those that are done; None if the inputs have archives.
         done: Number of images that are explained and recorded, or about to be.
         failed: Number of images that failed and are recorded, or about to be.
-        already_recorded: Number of both that earlier attempts recorded. Archive members count once they are skipped.
-        stopped: Whether the job ended before the last image because it was told to.
+        already_recorded: Number of images that earlier attempts recorded. Archive members count once they are skipped.
+        stopped: Whether the job ended before the last image because of `stop` or `finish`.
         restart: Whether the job discards what earlier attempts recorded.
     """
 
@@ -83,37 +83,37 @@ class FolderJob:
         """Prepare the job; nothing is written yet.
 
         Args:
-            request: What `resolve_job` returned.
+            request: Resolved settings, from `resolve_job`.
             inputs: The images.
             folder: Folder for the results; it is created if it does not exist.
             restart: Whether to discard what earlier attempts recorded. Their figures stay until they are replaced.
             changed: Whether to explain images again whose files have changed since they were explained.
-            stop: Event that, once it is set by any thread, stops the job after the images in work.
+            stop: Event that stops the job once any thread sets it; images that have started are finished first.
             progress: As in `explain_files`.
-            notice: Function called with one line of text about what was found in the folder, such as the number of
-                results that are missing. The logger `seewhy` gets the same as a warning.
+            notice: Function called with one line of text about the state of the folder, such as the number of missing
+                results. The logger `seewhy` gets the same text as a warning.
         """
         self.request = request
         self.total = inputs.total
-        # Separate dicts, because other threads count the second one.
+        # Separate dicts, because other threads change the second one.
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self.stopped = self._finishing = False
         self._inputs, self._path = inputs, Path(folder)
         self.restart, self._changed = restart, changed
         self._progress, self._notice = progress, notice
-        self._made: list[Path] = []
+        self._created_folders: list[Path] = []
         self._stop = threading.Event() if stop is None else stop
 
     def finish(self) -> None:
-        """Start no more images; the iteration still yields those in work."""
+        """Start no more images. The iteration still yields those that have started."""
         self._finishing = True
 
-    def _stops(self) -> bool:
+    def _should_stop(self) -> bool:
         if self._finishing or self._stop.is_set():
             self.stopped = True
         return self.stopped
 
-    def _passed(self, status: str) -> None:
+    def _count_skipped(self, status: str) -> None:
         self._earlier[status] += 1
 
     @property
@@ -133,18 +133,18 @@ class FolderJob:
 
     def __iter__(self) -> Generator[Outcome, None, None]:
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
-        self._made = [path.parent for path in (self._path, *self._path.parents) if not path.exists()]
+        self._created_folders = [path.parent for path in (self._path, *self._path.parents) if not path.exists()]
         folder = output_folder.Folder(self._path, self._inputs.inside(self._path), _TEMPORARY)
         with locked(folder.path), folder:
             facts = self._facts()
             if self.restart:
-                forget(folder)
+                delete_records(folder)
             before = provenance.read(folder.path)
             if before is None:
                 check_new(folder.path)
             else:
                 check_manifest(folder.path, before)
-            with closing(Manifest(folder.path, self._stops)) as manifest:
+            with closing(Manifest(folder.path, self._should_stop)) as manifest:
                 counted = 0 if before is None else provenance.image_count(before)
                 missing = max(0, counted - manifest.done - manifest.failed)
                 begun = before is not None and manifest.done + manifest.failed + missing > 0
@@ -152,33 +152,33 @@ class FolderJob:
                     provenance.check_resumable(folder.path, before, facts)
                 manifest.begin()
                 if begun:
-                    self._look_for_changes(folder, facts, manifest, missing)
+                    self._detect_changes(folder, facts, manifest, missing)
                 delete_unknown_shards(folder.path, manifest)
                 facts.setdefault("started", provenance.utc_now())
                 self._record(folder, facts, manifest)
-                with self._committed(folder, manifest) as commit:
-                    yield from self._outcomes(folder, manifest, commit)
+                with self._result_writer(folder, manifest) as writer:
+                    yield from self._outcomes(folder, manifest, writer)
                 facts["ended"] = provenance.utc_now()
                 self._record(folder, facts, manifest)
 
-    def _look_for_changes(
+    def _detect_changes(
         self, folder: output_folder.Folder, facts: provenance.Facts, manifest: Manifest, missing: int
     ) -> None:
-        """Remove images from the manifest that have to be explained again, and report how many there are.
+        """Remove images that have to be explained again from the manifest, and report their number.
 
         `missing` is the number of lines that the manifest has lost.
         """
         try:
             with manifest.comparing():
-                for item in takewhile(lambda _: not self._stops(), self._inputs.files()):
-                    manifest.compare(item.key, item.path)
+                for image in takewhile(lambda _: not self._should_stop(), self._inputs.files()):
+                    manifest.compare(image.key, image.path)
                 for archive in self._inputs.archives():
                     manifest.compare_archive(archive)
             lost, changed = manifest.lost, manifest.changed
             again, others = 0, 0
             if not self.stopped:
-                # Until it is written again, run.json counts no images, so that a kill in between leaves no count
-                # without its line.
+                # run.json counts no images until it is written again. If the job is killed before, no image is counted
+                # without a line.
                 again, others = manifest.discard(folder, self._changed, lambda: self._record(folder, facts))
             self._earlier.update(manifest.given_files())
         except sqlite3.OperationalError as error:
@@ -194,7 +194,7 @@ class FolderJob:
             self._notify(f"images that are explained again: {again}")
         if others:
             self._notify(
-                f"images that are not explained again, since they or others of their shard are not given: {others}"
+                f"images that are not explained again, because they or others of their shard are not given: {others}"
             )
 
     def _notify(self, text: str) -> None:
@@ -202,12 +202,12 @@ class FolderJob:
         if self._notice is not None:
             self._notice(text)
 
-    def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, commit: ResultWriter) -> Iterator[Outcome]:
+    def _outcomes(self, folder: output_folder.Folder, manifest: Manifest, writer: ResultWriter) -> Iterator[Outcome]:
         left = None if self.total is None else max(0, self.total - self.already_recorded)
-        tasks = pending_images(self._inputs, manifest, self._stops, self._passed)
+        tasks = pending_images(self._inputs, manifest, self._should_stop, self._count_skipped)
         with closing(self._explained(tasks, folder, left)) as outcomes:
             for outcome in outcomes:
-                commit.add(outcome)
+                writer.add(outcome)
                 self._now[DONE if outcome.error is None else FAILED] += 1
                 if outcome.error is not None:
                     _LOG.warning("failed: %s", outcome.error)
@@ -220,8 +220,8 @@ class FolderJob:
         return explain_files(self.request, tasks, folder, self._progress, left)
 
     @contextmanager
-    def _committed(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[ResultWriter]:
-        """Record what was added however the iteration ends, unless recording it has failed."""
+    def _result_writer(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[ResultWriter]:
+        """Yield the writer of results, and flush it however the iteration ends."""
         request, settings = self.request, self.request.settings
         writer: ResultWriter
         if request.shard_format is None:
@@ -235,7 +235,7 @@ class FolderJob:
             writer.flush()
 
     def _facts(self) -> provenance.Facts:
-        """Return what determines the results, as `run.json` records it."""
+        """Return the facts that determine the results, as `run.json` records them."""
         request, settings, explainer = self.request, self.request.settings, self.request.explainer
         metadata = explainer.metadata
         external = metadata.external_data and {
@@ -282,9 +282,9 @@ class FolderJob:
         counts = (0, 0) if manifest is None else (manifest.done, manifest.failed)
         facts["images"] = dict(zip((DONE, FAILED), counts, strict=True))
         data = provenance.encoded(facts)
-        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), at_once=True)
-        # Sync run.json before the first line of the manifest, which counts for nothing without it.
+        folder.write(PurePath(provenance.NAME), lambda file: file.write(data), flush=True)
+        # Sync run.json before the first line of the manifest, which is not valid without it.
         sync([folder.path])
-        with suppress(OutputError):  # the user may not be allowed to open the folders above
-            sync(self._made)
-        self._made = []
+        with suppress(OutputError):  # the user may lack the permission to open the folders above
+            sync(self._created_folders)
+        self._created_folders = []

@@ -36,10 +36,17 @@ class ImageStages:
     """Function called as progress(done, total) with numbers of passes."""
 
     def load(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
-        """Decode and resize images.
+        """Decode and preprocess images.
+
+        Args:
+            tasks: The images.
+
+        Returns:
+            The tasks with their preprocessed images, in the same order. A task whose image or target is
+            not usable has an error instead.
 
         Raises:
-            TargetError: If the list gives a target for an image, and the settings ask for several.
+            TargetError: If the list gives a target for an image, and the settings explain several classes.
         """
         return [self._load(task) for task in tasks]
 
@@ -70,7 +77,7 @@ class ImageStages:
             return task.failed(error)
 
     def explain(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
-        """Run the graph for a batch."""
+        """Explain a batch of images."""
         explained = iter(self._explain([task for task in tasks if task.error is None]))
         return [task if task.error is not None else next(explained) for task in tasks]
 
@@ -155,7 +162,7 @@ def _tiles(results: Mapping[str, Explanation], index: int, k: int, settings: Set
     Gradients are clipped, so that they can be seen at this size; figures of a single method are not.
     """
     view = next(iter(results.values())).images[index].view
-    tiles = [("Photograph", Image.fromarray(rgb(view)))]
+    tiles = [("Input", Image.fromarray(rgb(view)))]
     for name, method in METHODS.items():
         if name not in results:
             continue

@@ -1,4 +1,4 @@
-"""A job's settings, resolved against a model file before the first image is read."""
+"""Settings of a job, resolved against a model file before the first image is read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.bulk.settings import Settings
 from seewhy.contract.constants import PREDICTED
@@ -24,7 +25,7 @@ from seewhy.visualization import overlays
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What to do with every image of a job."""
+    """Resolved settings: the work to do for every image of a job."""
 
     explainer: Explainer
     settings: Settings
@@ -39,12 +40,12 @@ class JobRequest:
 
     @property
     def has_multi_pass(self) -> bool:
-        """Whether one of the methods runs the graph many times for each image."""
+        """True if one of the methods is a multi-pass method."""
         return any(one.method.multi_pass is not None for one in self.methods)
 
     @property
     def explains_several(self) -> bool:
-        """Whether results have an axis for the classes of each image."""
+        """True if results have an axis for the classes of each image."""
         return self.settings.top is not None or len(self.targets) > 1
 
     def batch_targets(self, own: Sequence[int | None]) -> TargetRequest:
@@ -59,14 +60,17 @@ class JobRequest:
 
 
 def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
-    """Resolve settings against a model file, and find what is wrong with them before the first image is read.
+    """Resolve settings against a model file, so that mistakes are found before the first image is read.
 
     Args:
         explainer: Explainer of the model file.
         settings: Settings of the job. Their plugins are loaded.
 
+    Returns:
+        The work to do for every image.
+
     Raises:
-        ArgumentError: If a setting is not valid, or does not suit another one or the model file.
+        ArgumentError: If a setting is not valid, or does not fit another one or the model file.
         ImageError: If the model does not take images, or its file does not record how to preprocess them.
         MissingExtraError: If the format of the shards needs a package that is not installed.
         OutputError: If a plugin cannot be read.
@@ -75,11 +79,8 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
     overlays.validate_drawing_options(settings.colormap, settings.alpha, settings.canvas)
     for path in settings.plugins:
         load_plugin(path)
+    checks.one_of("format", settings.format, (*FIGURE_FORMATS, *SHARD_FORMATS))
     shard_format = settings.format if settings.format in SHARD_FORMATS else None
-    if shard_format is None and settings.format not in FIGURE_FORMATS:
-        raise ArgumentError(
-            f"format must be one of {', '.join((*FIGURE_FORMATS, *SHARD_FORMATS))}, not {brief(settings.format)}"
-        )
     if shard_format is not None:
         shard_files.check(shard_format)
         if settings.raw:
@@ -92,7 +93,7 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
     for one in methods:
         if shard_format is not None and not settings.full_size and not one.method.is_map:
             raise MethodError(
-                f"{one.name} has no low-resolution map to put into a shard, but a value for each pixel; ask for "
+                f"{one.name} has no low-resolution map that a shard could hold, but a value for each pixel; store "
                 f"full-size heatmaps (--full-size, or full_size=True)"
             )
     targets: tuple[int, ...] = ()

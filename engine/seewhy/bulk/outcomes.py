@@ -1,4 +1,4 @@
-"""The forms of an image on its way through a job: a task, and then its outcome."""
+"""An image in a job: the task that passes through the stages, and the outcome that is recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seewhy.tables.result_rows import ResultRow
 
 @dataclass(frozen=True)
 class ImageTask:
-    """An image to explain, and what the stages have made of it so far."""
+    """An image to explain, with the results of the stages so far."""
 
     input: ImageInput
     result_name: PurePath = field(default_factory=PurePath)
@@ -31,10 +31,10 @@ class ImageTask:
     index: int = 0
     """Number of this image in `results`."""
     error: SeewhyError | None = None
-    """Why the image failed; further stages pass it on."""
+    """Why the image failed, or None. Later stages leave a failed task unchanged."""
 
     def failed(self, error: SeewhyError) -> ImageTask:
-        """Return the task of an image that failed; what was read of it is freed."""
+        """Return the task of an image that failed, without the content that was read."""
         return ImageTask(replace(self.input, content=None), self.result_name, error=error)
 
 

@@ -1,4 +1,4 @@
-"""Plan of threads and batches: many images shared out among the processor's cores."""
+"""Plan how many threads and batches share the images of a job."""
 
 from __future__ import annotations
 
@@ -9,42 +9,54 @@ from seewhy._shared.cpu_count import usable_cores
 
 @dataclass(frozen=True)
 class ParallelPlan:
-    """Threads and batches for one pass over many images."""
+    """Numbers of threads and images for the pipeline of a job."""
 
     threads: int
-    """Threads that decode, run the graph and write."""
+    """Number of threads that decode, run the graph and write."""
     concurrent_batches: int
-    """Runs of the graph at the same time."""
+    """Maximum number of batches that run at the same time."""
     threads_per_session: int | None
-    """Threads of onnxruntime and of the kernels in each of them; None: those of the Explainer as it is."""
-    size: int
-    """Images in one run."""
+    """Number of threads that onnxruntime and the kernels use for one batch; None keeps the explainer's number."""
+    batch_size: int
+    """Number of images in one batch."""
     window: int
-    """Most images on the way."""
+    """Maximum number of images in the pipeline."""
 
 
 def plan_parallelism(
-    images: int, threads: int | None, batch_size: int, *, on_cpu: bool, many_passes: bool
+    images: int, threads: int | None, batch_size: int, *, on_cpu: bool, multi_pass: bool
 ) -> ParallelPlan:
-    """Share out `threads` threads among `images` images; None: one for each core, and one that waits for files.
+    """Choose how many batches run at the same time, and how many images and threads each has.
 
-    On the CPU each batch runs on one core: no core then waits for another at the end of each layer, or while one
-    thread decodes. Images are spread evenly over the batches, so that no core is left alone with a full batch at the
-    end. On other providers two batches take turns, so that the kernels of one overlap the graph of the other.
-    Multi-pass methods take one image at a time, with all threads, and finish it before the next begins.
+    On the CPU each batch runs on one core. No core then waits for another at the end of each layer, or while a thread
+    decodes. The images are spread evenly over the batches, so that no core runs a full batch alone at the end.
+
+    On other providers two batches run at the same time, so that the kernels of one overlap the graph of the other.
+
+    Multi-pass methods take one image at a time, with all threads, and finish it before the next one starts.
+
+    Args:
+        images: Number of images.
+        threads: Number of threads; None is one for each usable core, and one more that reads files.
+        batch_size: Maximum number of images in one batch.
+        on_cpu: Whether the graph runs on the CPU.
+        multi_pass: Whether the job has a multi-pass method.
+
+    Returns:
+        The plan.
     """
-    if many_passes:
+    if multi_pass:
         return ParallelPlan(1, 1, None, 1, 1)
     cores = threads or usable_cores()
-    waits = 1 if threads is None else 0
+    reader = 1 if threads is None else 0
     if not on_cpu:
-        return ParallelPlan(cores + waits, 2, None, batch_size, 4 * batch_size)
+        return ParallelPlan(cores + reader, 2, None, batch_size, 4 * batch_size)
     concurrent = max(1, min(cores, images))
     rounds = max(1, _divide_up(images, concurrent * batch_size))
     size = max(1, _divide_up(images, concurrent * rounds))
-    # Twice the images in work, so that the next batches can be read before the last of these is written.
+    # The window holds two rounds of batches, so that the next images are read before the last ones are written.
     return ParallelPlan(
-        cores + waits, concurrent, None if concurrent == 1 else cores // concurrent, size, 2 * concurrent * size
+        cores + reader, concurrent, None if concurrent == 1 else cores // concurrent, size, 2 * concurrent * size
     )
 
 

@@ -1,4 +1,4 @@
-"""The images that a job has left to explain, and the names of their results."""
+"""Find the images that a job still has to explain, and name their results."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from seewhy.storage.result_names import ResultNames
 def pending_images(
     inputs: Inputs,
     manifest: Manifest | None = None,
-    stops: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     skipped: Callable[[str], object] = lambda status: None,
 ) -> Iterator[ImageTask]:
     """Yield a task for each image without a line in the manifest, in order, with the name of its results.
 
-    Names of earlier results are not given out again, and every image gets the name that it would have had in the first
-    attempt.
+    The names of earlier results stay reserved. Every image gets the name that it would have had in the first attempt.
 
     Args:
         inputs: All images of the job.
-        manifest: What earlier attempts recorded; None if there were none.
-        stops: Function that returns whether to end here; called before each image, skipped ones included.
-        skipped: Function called with the status of each archive member that has a line.
+        manifest: The manifest of earlier attempts, or None.
+        should_stop: Function that returns whether to stop. It is called before each image, including skipped ones.
+        skipped: Function called with the status of each archive member that has a line in the manifest.
+
+    Yields:
+        The tasks.
 
     Raises:
         OutputError: If the temporary folder has no room for the names.
@@ -38,17 +40,17 @@ def pending_images(
         if manifest is not None:
             names.reserve(manifest.names())
         names.expect(inputs.relative_paths())
-        for item in inputs:
-            if stops():
+        for image in inputs:
+            if should_stop():
                 return
-            status = None if manifest is None else manifest.status(item.key)
-            if status is not None and item.archive is not None:
+            status = None if manifest is None else manifest.status(image.key)
+            if status is not None and image.archive is not None:
                 skipped(status)
             if status == DONE:
-                names.skip(item.relative_path)
+                names.skip(image.relative_path)
                 continue
-            name = names.take(item.relative_path)
+            name = names.take(image.relative_path)
             if status is None:
-                yield ImageTask(item, name)
+                yield ImageTask(image, name)
     except sqlite3.OperationalError as error:
         raise explained(error) from None

@@ -1,4 +1,4 @@
-"""Decide whether a job may go on in an output folder, and clear away what no line of the manifest refers to."""
+"""Check whether a job may resume in an output folder, and delete shards that no line of the manifest names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from seewhy.storage.output_folder import Folder
 from seewhy.tables import shard_files
 
 
-def forget(folder: Folder) -> None:
-    """Delete what remembers earlier runs. The manifest goes first: without it a shard counts for nothing.
+def delete_records(folder: Folder) -> None:
+    """Delete the manifest, the shards and `run.json` of earlier attempts.
 
-    What another program may have left stays.
+    The manifest is deleted first, because shards are not valid without it. Nothing is deleted if the folder has no
+    `run.json`, because the files may then be another program's.
+
+    Args:
+        folder: The output folder.
 
     Raises:
-        OutputError: If `run.json` is another program's, or something cannot be deleted.
+        OutputError: If `run.json` belongs to another program, or a file cannot be deleted.
     """
     try:
         if provenance.read(folder.path) is None:
@@ -41,57 +45,64 @@ def _delete(*paths: Path) -> None:
 def _shards(folder: Path) -> list[Path]:
     inside = folder / shard_files.FOLDER
     if inside.is_symlink():
-        raise OutputError(f"{inside}: a link, which may lead out of the output folder; choose another output folder")
-    endings = {f".{form}" for form in SHARD_FORMATS}
+        raise OutputError(f"{inside}: is a link, which may lead out of the output folder; choose another output folder")
+    extensions = {f".{form}" for form in SHARD_FORMATS}
     try:
-        there = [Path(path) for path in os.scandir(inside)]
+        paths = [Path(path) for path in os.scandir(inside)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:  # it is unknown whether shards are missing
+    except OSError as error:  # shards may exist, but cannot be listed
         raise OutputError(f"{inside}: cannot be listed: {error.strerror or error}") from None
-    return sorted(path for path in there if path.suffix in endings and _is_number(path.stem))
+    return sorted(path for path in paths if path.suffix in extensions and _is_number(path.stem))
 
 
 def _is_number(stem: str) -> bool:
-    """Tell whether this is a shard's number as a job writes it: 00007, but not 2024."""
+    """Return whether this is the number of a shard as a job writes it: 00007, but not 2024."""
     return stem.isascii() and stem.isdecimal() and len(stem) < 20 and stem == f"{int(stem):05}"
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that has results but no `run.json`, which another program may have made.
+    """Refuse a folder that has results but no `run.json`, because another program may have written them.
+
+    Args:
+        folder: The output folder, which has no `run.json`.
 
     Raises:
-        OutputError: If there is a manifest or a shard.
+        OutputError: If the folder has a manifest that is not empty, or a shard.
     """
     manifest = folder / MANIFEST
-    there = [manifest] if os.path.lexists(manifest) and manifest.stat(follow_symlinks=False).st_size else []
-    for path in [*there, *_shards(folder)]:
+    results = [manifest] if os.path.lexists(manifest) and manifest.stat(follow_symlinks=False).st_size else []
+    for path in [*results, *_shards(folder)]:
         raise OutputError(
-            f"{path}: there is no {provenance.NAME} that says how these results were made, perhaps by another "
-            f"program; choose another output folder, or delete them yourself"
+            f"{path}: the folder has no {provenance.NAME} that records how this file was made, so it may be another "
+            f"program's; choose another output folder, or delete the file yourself"
         )
 
 
 def check_manifest(folder: Path, before: provenance.Facts) -> None:
-    """Refuse a folder whose manifest is gone or empty, so that everything would be done again.
+    """Refuse a folder whose manifest is gone or empty, because all images would be explained again.
+
+    Args:
+        folder: The output folder.
+        before: The content of its `run.json`.
 
     Raises:
-        OutputError: If there are results that a manifest must have listed.
+        OutputError: If the folder has results that the manifest should list.
     """
     path = folder / MANIFEST
-    is_there = os.path.lexists(path)
-    if is_there and path.stat(follow_symlinks=False).st_size:
+    exists = os.path.lexists(path)
+    if exists and path.stat(follow_symlinks=False).st_size:
         return
     counted = provenance.image_count(before)
     found = f"{provenance.NAME} counts {counted} images" if counted else ""
-    if not is_there:  # an empty one may be of a run that was killed before its first line
-        found = found or next((f"there is {shard.relative_to(folder)}" for shard in _shards(folder)), "")
+    if not exists:  # an empty manifest may be left by a job that was killed before its first line
+        found = found or next((f"{shard.relative_to(folder)} exists" for shard in _shards(folder)), "")
     if found:
-        state = "is empty" if is_there else "is gone"
-        raise OutputError(f"{path}: {state}, though {found}; put it back, or start anew with --restart")
+        state = "is empty" if exists else "is gone"
+        raise OutputError(f"{path}: {state}, although {found}; restore it, or start over with --restart")
 
 
 def delete_unknown_shards(folder: Path, manifest: Manifest) -> None:
-    """Delete shards that no line refers to: the run ended before their lines were written, or lines were removed."""
-    there = [path for path in _shards(folder) if path.is_file()]
-    _delete(*(path for path in there if path.relative_to(folder).as_posix() not in manifest.shards))
+    """Delete shards that no line names: the job ended before their lines were written, or lines were removed."""
+    files = [path for path in _shards(folder) if path.is_file()]
+    _delete(*(path for path in files if path.relative_to(folder).as_posix() not in manifest.shards))

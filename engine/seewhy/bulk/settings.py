@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seewhy._shared.checks import is_integer
+from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
 from seewhy.errors import ArgumentError
@@ -32,13 +32,13 @@ class Settings:
     top: int | None = None
     """Number of classes with the highest logits to explain, instead of `targets`."""
     raw: bool = False
-    """Whether to write logits, attributions and heatmaps as npz files beside the figures."""
+    """True to write logits, attributions and heatmaps as npz files beside the figures."""
     colormap: str = DEFAULT_COLORMAP
     """Name of the colormap of overlays."""
     alpha: float = DEFAULT_ALPHA
     """Opacity of the heatmap in overlays, from 0 to 1."""
     canvas: str = DEFAULT_CANVAS
-    """What overlays are drawn on: `model` (what the model saw) or `original` (the whole image)."""
+    """Image that overlays are drawn on: `model` (the model's view) or `original` (the whole image)."""
     batch_size: int = BATCH_SIZE
     """Maximum number of images in one run of the graph."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -50,9 +50,9 @@ class Settings:
     shard_images: int = SHARD_IMAGES
     """Maximum number of images in a shard."""
     full_size: bool = False
-    """Whether shards hold heatmaps of the input's size instead of low-resolution maps."""
+    """True to store heatmaps of the input's size in shards instead of low-resolution maps."""
     fast_decode: bool = False
-    """Whether JPEG files are decoded with less detail, which is faster and changes pixels by up to some 30 of 255."""
+    """True to decode JPEG files with less detail, which is faster and changes pixels by up to some 30 of 255."""
     plugins: Sequence[str | os.PathLike[str]] = ()
     """Python files that register methods, or one of them; see `seewhy.register_method`."""
 
@@ -65,16 +65,11 @@ class Settings:
                 raise ArgumentError(f"{name} must be a list, not {brief(value)}")
             object.__setattr__(self, name, tuple(dict.fromkeys(values)))
         for name in ("raw", "full_size", "fast_decode"):
-            value = getattr(self, name)
-            if not isinstance(value, (bool, np.bool_)):
-                raise ArgumentError(f"{name} must be True or False, not {brief(value)}")
-            object.__setattr__(self, name, bool(value))
+            object.__setattr__(self, name, checks.flag(name, getattr(self, name)))
         for name in ("top", "batch_size", "shard_images", "quality"):
-            if is_integer(getattr(self, name)):
+            if checks.is_integer(getattr(self, name)):
                 object.__setattr__(self, name, int(getattr(self, name)))
         for name in ("batch_size", "shard_images"):
-            value = getattr(self, name)
-            if not is_integer(value) or value < 1:
-                raise ArgumentError(f"{name} must be a positive integer, not {brief(value)}")
+            checks.positive_integer(name, getattr(self, name))
         if isinstance(self.alpha, Real) and not isinstance(self.alpha, (bool, int, float)):
             object.__setattr__(self, "alpha", float(self.alpha))

@@ -1,8 +1,8 @@
-"""Stages that overlap: items go from stage to stage on a few threads, and come out in the order of what went in.
+"""Run items through stages on several threads, and yield the results in the order of the input.
 
-Threads belong to no stage. Each takes the work that is nearest to the end, so that none waits while any stage has
-something to do, and little lies between stages. A window bounds how many items are on the way: a stage that is faster
-than the others, or a consumer that is slower, makes the threads wait, and memory does not grow with the input.
+No thread belongs to a stage. Each takes the pending call that is nearest to the end of the pipeline, so that no thread
+waits while any stage has work, and few items lie between stages. A window limits how many items are in the pipeline: if
+a stage is faster than the others, or the consumer is slower, the threads wait, and memory does not grow with the input.
 """
 
 from __future__ import annotations
@@ -17,74 +17,87 @@ from typing import Any
 
 from seewhy.errors import ProviderError
 
-# Threads that wait look up this often (seconds), so that they end with a program that never closed its iterator.
-_LOOK_UP = 1.0
+# Waiting threads wake up this often (in seconds) to notice that the program has ended without closing its iterator.
+_WAKE_UP_SECONDS = 1.0
 _NO_END = sys.maxsize
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the work."""
+    """A function that the pipeline applies to every item."""
 
-    work: Callable[[list[Any]], Sequence[Any]]
-    """Takes items that follow each other, returns a result for each. It is called by several threads at once."""
-    size: int = 1
-    """Items in one call; the last call takes what is left."""
-    at_once: int | None = None
-    """Most calls at the same time; None: as many as there are threads."""
+    function: Callable[[list[Any]], Sequence[Any]]
+    """Takes consecutive items and returns one result for each. Several threads call it at the same time."""
+    batch_size: int = 1
+    """Number of items in one call. The last call may have fewer."""
+    max_concurrent_calls: int | None = None
+    """Maximum number of calls at the same time; None allows one for each thread."""
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Call:
     stage: int
     first: int
-    """Number of the first item; they are counted from 0 at the source."""
+    """Number of the first item. Items are numbered from 0 in the order of the source."""
     items: list[Any]
 
 
-def run(source: Iterable[Any], stages: Sequence[Stage], threads: int, window: int) -> Iterator[Any]:
-    """Yield what the last stage makes of each item of `source`, in order.
+def run_pipeline(source: Iterable[Any], stages: Sequence[Stage], threads: int, window: int) -> Iterator[Any]:
+    """Run each item of `source` through all stages, and yield the results of the last stage in order.
 
-    The source is read by one thread at a time, at most `window` items ahead of the one that was asked for last. What
-    an item, a stage or the source raises is raised here, after the results of all items before it; later items are
-    given up. Closing the iterator, or an exception that reaches it, ends the threads as soon as they have finished what
-    they were doing. The work begins when the first item is asked for.
+    One thread at a time reads the source, at most `window` items ahead of the consumer. The work starts when the
+    consumer requests the first result. An exception from the source or from a stage is raised here after the results of
+    all items before it, and later items are dropped. If the iterator is closed, or an exception reaches it, the threads
+    finish their current calls and end.
+
+    Args:
+        source: The items.
+        stages: The stages, in order.
+        threads: Number of threads, at least 1.
+        window: Maximum number of items in the pipeline, at least the batch size of every stage.
+
+    Returns:
+        The results of the last stage, as an iterator.
 
     Raises:
-        ValueError: there are no threads, the window is smaller than a call of a stage, or stages of several items do
-            not all take the same number of them (they would wait for each other).
+        ValueError: If `threads` or `window` is too small, or two stages have different batch sizes above 1. Such stages
+            would wait for each other.
+        ProviderError: If the system cannot start so many threads.
     """
-    sizes = {stage.size for stage in stages} - {1}
+    sizes = {stage.batch_size for stage in stages} - {1}
     if len(sizes) > 1:
-        raise ValueError(f"stages take {sorted(sizes)} items; those that take several must take the same number")
+        raise ValueError(f"stages with a batch size above 1 must all have the same one, not {sorted(sizes)}")
     if threads < 1 or window < max(sizes, default=1):
-        raise ValueError(f"cannot work with {threads} threads and a window of {window} items for {sorted(sizes)}")
-    return _results(_Line(source, stages, window), threads)
+        raise ValueError(
+            f"a pipeline needs at least 1 thread and a window of at least one batch ({max(sizes, default=1)} items), "
+            f"not {threads} threads and a window of {window} items"
+        )
+    return _results(_Pipeline(source, stages, window), threads)
 
 
-def _results(line: _Line, threads: int) -> Iterator[Any]:
-    helpers = [threading.Thread(target=line.serve, name=f"seewhy-{i}") for i in range(threads)]
+def _results(pipeline: _Pipeline, threads: int) -> Iterator[Any]:
+    workers = [threading.Thread(target=pipeline.work, name=f"seewhy-{i}") for i in range(threads)]
     try:
-        for started, helper in enumerate(helpers):
+        for started, worker in enumerate(workers):
             try:
-                helper.start()
+                worker.start()
             except RuntimeError:
-                message = f"the system gives {started} of {threads} threads; choose fewer, with --threads or `threads`"
+                message = f"the system allows {started} of {threads} threads; choose fewer with --threads or `threads`"
                 raise ProviderError(message) from None
         number = 0
-        while line.wait_for(number):
-            yield line.take(number)
+        while pipeline.wait_for(number):
+            yield pipeline.take(number)
             number += 1
-            line.forget(number)
+            pipeline.set_consumed(number)
     finally:
-        line.stop()
-        for helper in helpers:
-            with suppress(RuntimeError):  # it was not started: there was an interrupt, or there are too many threads
-                helper.join()
+        pipeline.stop()
+        for worker in workers:
+            with suppress(RuntimeError):  # the thread did not start, because of an interrupt or too many threads
+                worker.join()
 
 
-class _Line:
-    """What is on the way, and who is at work on it; all of it behind one lock."""
+class _Pipeline:
+    """State that all threads share: items, pending calls and results. One lock guards all of it."""
 
     def __init__(self, source: Iterable[Any], stages: Sequence[Stage], window: int) -> None:
         self._source = iter(source)
@@ -93,33 +106,31 @@ class _Line:
         self._changed = threading.Condition()
         self._consumer = threading.current_thread()
         self._stopped = False
-        self._reading = False
+        self._is_reading = False
+        """True while a thread is reading an item from the source."""
         self._read = 0
-        """Items taken from the source."""
-        self._done = 0
-        """Items that the consumer is finished with."""
+        """Number of items that were read from the source."""
+        self._consumed = 0
+        """Number of items whose results the consumer has finished with."""
         self._end = _NO_END
-        """The first number that will not come: the source has ended there, or something failed."""
+        """Number of the first item without a result, because the source ends or something fails there."""
         self._failure: BaseException | None = None
         self._arrived: list[dict[int, Any]] = [{} for _ in range(len(stages) + 1)]
-        """Before each stage: items whose call is not complete yet, by number. Behind the last: results."""
-        self._ready: list[list[tuple[int, list[Any]]]] = [[] for _ in stages]
-        """Before each stage: a heap of calls that can be made."""
-        self._at_work = [0] * len(stages)
+        """Items before each stage whose batch is not complete yet, by number. The last dict holds the results."""
+        self._pending: list[list[tuple[int, list[Any]]]] = [[] for _ in stages]
+        """Calls of each stage that can start, as a heap ordered by the number of the first item."""
+        self._active_calls = [0] * len(stages)
+        """Number of calls of each stage that are in progress."""
 
-    # The consumer's side.
+    # Methods for the consumer's thread.
 
     def wait_for(self, number: int) -> bool:
-        """Wait for a result; False where none will come.
-
-        Raises:
-            BaseException: what went wrong at this item.
-        """
+        """Wait for the result of an item. Return False if there is no such item; raise the error if it failed."""
         with self._changed:
             self._consumer = threading.current_thread()
             self._changed.wait_for(lambda: number in self._arrived[-1] or number >= self._end or self._stopped)
             if self._stopped:
-                raise RuntimeError("the threads have ended, as the one that took their results had")
+                raise RuntimeError("the pipeline has stopped, because the thread that consumed its results has ended")
             if number < self._end:
                 return True
             if self._failure is not None:
@@ -130,10 +141,10 @@ class _Line:
         with self._changed:
             return self._arrived[-1].pop(number)
 
-    def forget(self, done: int) -> None:
-        """The consumer has come back: `done` items lie behind it."""
+    def set_consumed(self, count: int) -> None:
+        """Record that the consumer has finished with the first `count` results, so that reading can continue."""
         with self._changed:
-            self._done = done
+            self._consumed = count
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -141,111 +152,113 @@ class _Line:
             self._stopped = True
             self._changed.notify_all()
 
-    # The threads' side.
+    # Methods for the worker threads.
 
-    def serve(self) -> None:
-        """Do what there is to do until nothing is left."""
+    def work(self) -> None:
+        """Read items and call stages until nothing is left to do."""
         try:
-            while (task := self._next()) is not None:
-                if task is _READ:
-                    self._read_one()
+            while (call := self._wait_for_call()) is not None:
+                if call is _READ:
+                    self._read_item()
                 else:
-                    self._work(task)
-        except BaseException as error:  # noqa: BLE001  lack of memory, say: better raised than waited for
+                    self._run(call)
+        except BaseException as error:  # noqa: BLE001  a MemoryError, for example: without this the consumer would hang
             with self._changed:
                 self._end_at(0, error)
 
-    def _next(self) -> _Task | None:
+    def _wait_for_call(self) -> _Call | None:
+        """Wait for the next call; return `_READ` to read an item instead, or None if the thread should end."""
         with self._changed:
             while True:
-                if self._stopped or self._abandoned():
+                if self._stopped or self._is_abandoned():
                     self._stopped = True
                     return None
-                task = self._choose()
-                if task is not None:
-                    return task
-                if self._nothing_left():
+                call = self._next_call()
+                if call is not None:
+                    return call
+                if self._is_finished():
                     return None
-                self._changed.wait(_LOOK_UP)
+                self._changed.wait(_WAKE_UP_SECONDS)
 
-    def _abandoned(self) -> bool:
-        """Whether the program has come to its end without closing the iterator; Python waits for these threads then."""
+    def _is_abandoned(self) -> bool:
+        """Return whether the program has ended without closing the iterator. Python then waits for these threads."""
         return not threading.main_thread().is_alive() and not self._consumer.is_alive()
 
-    def _choose(self) -> _Task | None:
+    def _next_call(self) -> _Call | None:
         for index in reversed(range(len(self._stages))):
-            most, ready = self._stages[index].at_once, self._ready[index]
-            if ready and ready[0][0] < self._end and (most is None or self._at_work[index] < most):
-                self._at_work[index] += 1
-                return _Task(index, *heapq.heappop(ready))
-        if not self._reading and self._read < self._end and self._read - self._done < self._window:
-            self._reading = True
+            limit, pending = self._stages[index].max_concurrent_calls, self._pending[index]
+            if pending and pending[0][0] < self._end and (limit is None or self._active_calls[index] < limit):
+                self._active_calls[index] += 1
+                return _Call(index, *heapq.heappop(pending))
+        if not self._is_reading and self._read < self._end and self._read - self._consumed < self._window:
+            self._is_reading = True
             return _READ
         return None
 
-    def _nothing_left(self) -> bool:
-        """Whether no thread can get anything to do any more."""
-        on_the_way = any(ready and ready[0][0] < self._end for ready in self._ready)
-        return self._read >= self._end and not self._reading and not on_the_way and not any(self._at_work)
+    def _is_finished(self) -> bool:
+        """Return whether no thread can get any more work."""
+        has_pending = any(pending and pending[0][0] < self._end for pending in self._pending)
+        return self._read >= self._end and not self._is_reading and not has_pending and not any(self._active_calls)
 
-    def _read_one(self) -> None:
+    def _read_item(self) -> None:
         try:
             item = next(self._source)
         except StopIteration:
-            self._ended()
-        except BaseException as error:  # noqa: BLE001  raised again where the results are asked for
-            self._ended(error)
+            self._end_source()
+        except BaseException as error:  # noqa: BLE001  raised again in the consumer's thread
+            self._end_source(error)
         else:
             with self._changed:
-                self._reading = False
-                self._arrive(0, self._read, [item])
+                self._is_reading = False
+                self._deliver(0, self._read, [item])
                 self._read += 1
 
-    def _ended(self, failure: BaseException | None = None) -> None:
+    def _end_source(self, failure: BaseException | None = None) -> None:
         with self._changed:
-            self._reading = False
+            self._is_reading = False
             self._end_at(self._read, failure)
 
-    def _work(self, task: _Task) -> None:
-        stage = self._stages[task.stage]
+    def _run(self, call: _Call) -> None:
+        stage = self._stages[call.stage]
         try:
-            results = stage.work(task.items)
-            if len(results) != len(task.items):
-                raise ValueError(f"a stage returned {len(results)} results for {len(task.items)} items")
-        except BaseException as error:  # noqa: BLE001  raised again where the results are asked for
+            results = stage.function(call.items)
+            if len(results) != len(call.items):
+                raise ValueError(f"a stage returned {len(results)} results for {len(call.items)} items")
+        except BaseException as error:  # noqa: BLE001  raised again in the consumer's thread
             with self._changed:
-                self._at_work[task.stage] -= 1
-                self._end_at(task.first, error)
+                self._active_calls[call.stage] -= 1
+                self._end_at(call.first, error)
         else:
             with self._changed:
-                self._at_work[task.stage] -= 1
-                self._arrive(task.stage + 1, task.first, results)
+                self._active_calls[call.stage] -= 1
+                self._deliver(call.stage + 1, call.first, results)
 
-    def _arrive(self, place: int, first: int, items: Sequence[Any]) -> None:
-        arrived = self._arrived[place]
+    def _deliver(self, stage: int, first: int, items: Sequence[Any]) -> None:
+        """Put consecutive items before a stage, or among the results if `stage` is the number of stages."""
+        arrived = self._arrived[stage]
         for number, item in enumerate(items, first):
             arrived[number] = item
-            self._form(place, number)
+            self._form_call(stage, number)
         self._changed.notify_all()
 
-    def _form(self, place: int, number: int) -> None:
-        """Make the call that `number` belongs to ready if all its items are there."""
-        if place == len(self._stages):
+    def _form_call(self, stage: int, number: int) -> None:
+        """Make the call that item `number` belongs to pending if all its items have arrived."""
+        if stage == len(self._stages):
             return
-        arrived, size = self._arrived[place], self._stages[place].size
+        arrived, size = self._arrived[stage], self._stages[stage].batch_size
         first = number - number % size
-        together = range(first, min(first + size, self._end))
-        if together and all(each in arrived for each in together):
-            heapq.heappush(self._ready[place], (first, [arrived.pop(each) for each in together]))
+        batch = range(first, min(first + size, self._end))
+        if batch and all(each in arrived for each in batch):
+            heapq.heappush(self._pending[stage], (first, [arrived.pop(each) for each in batch]))
 
     def _end_at(self, number: int, failure: BaseException | None) -> None:
-        """Nothing comes from `number` on. What fails first in the order of the items counts, not in time."""
+        """Drop all items from `number` on. The failure of the lowest number is kept, whichever happens first."""
         if number < self._end or (number == self._end and self._failure is None):
             self._end, self._failure = number, failure
-            for place in range(len(self._stages)):
+            for stage in range(len(self._stages)):
                 if number:
-                    self._form(place, number - 1)  # this call gets no more items
+                    self._form_call(stage, number - 1)  # this batch gets no more items
         self._changed.notify_all()
 
 
-_READ = _Task(-1, -1, [])
+_READ = _Call(-1, -1, [])

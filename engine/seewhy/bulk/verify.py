@@ -1,4 +1,4 @@
-"""Check the results in an output folder against its manifest, as `seewhy verify` does. Nothing is changed."""
+"""Check the results in an output folder against its manifest, as `seewhy verify` does, without changing anything."""
 
 from __future__ import annotations
 
@@ -26,70 +26,72 @@ CREATE TABLE named (path BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
-# What a job calls its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards by their numbers.
+# Names that a job gives to its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards/NUMBER.npz.
 _RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FIGURE_FORMATS)}|npz)")
 _SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(SHARD_FORMATS)})")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that is not as the manifest says, or that the manifest does not name."""
+    """A file that differs from its record in the manifest, or that the manifest does not name."""
 
     path: Path
-    what: str
-    """Description that follows the path in messages."""
+    problem: str
+    """Description of the problem, which follows the path in messages."""
 
 
 class Verification:
-    """Checks the results of one output folder.
+    """A check of the results of one output folder.
 
-    Iterate over it for the findings, then read the counts.
+    Iterate over it to get the findings, then read the counts.
 
     Attributes:
         folder: The output folder.
-        done: Number of images that are done, by the manifest.
-        failed: Number of images that failed, by the manifest.
+        done: Number of images that are done according to the manifest.
+        failed: Number of images that failed according to the manifest.
         files: Number of files that the manifest names.
-        problems: Number of findings about results that are missing, of another size or of other content, and about
-            lines that are missing.
-        unlisted: Number of findings about files that look like results and that the manifest does not name.
+        problems: Number of results that are missing or have another size or content, and of gaps in the manifest.
+        unlisted: Number of files that have names of results but are not in the manifest.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Name the output folder; nothing is read yet."""
+        """Prepare the check of an output folder; nothing is read yet."""
         self.folder = Path(folder)
         self.done = self.failed = self.files = self.problems = self.unlisted = 0
 
     def __iter__(self) -> Iterator[Finding]:
-        """Yield what is wrong, in the order of the manifest; files that it does not name come last.
+        """Yield the problems in the order of the manifest; files that it does not name come last.
+
+        Yields:
+            A file and its problem.
 
         Raises:
-            OutputError: If this is not the output folder of a job, or its manifest is damaged.
+            OutputError: If this is not the output folder of a job, or the manifest is damaged.
         """
         self.done = self.failed = self.files = self.problems = self.unlisted = 0
         facts = provenance.read(self.folder)
         if facts is None:
-            raise OutputError(f"{self.folder}: no {provenance.NAME} in it, so it is not the output folder of a job")
+            raise OutputError(f"{self.folder}: has no {provenance.NAME}, so it is not the output folder of a job")
         path = self.folder / NAME
         with closing(temporary(_SCHEMA)) as store:
             try:
                 with open_regular(path) as file:
-                    yield from self._listed(file, path, store)
+                    yield from self._check_manifest(file, path, store)
             except OSError as error:
                 raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from None
             except sqlite3.OperationalError as error:
                 raise explained(error) from None
-            counted, found = provenance.image_count(facts), self.done + self.failed
-            if found < counted:
+            counted, recorded = provenance.image_count(facts), self.done + self.failed
+            if recorded < counted:
                 self.problems += 1
-                yield Finding(path, f"has lines for {found} images, but {provenance.NAME} counts {counted}")
-            for name in self._found():
+                yield Finding(path, f"has lines for {recorded} images, but {provenance.NAME} counts {counted}")
+            for name in self._result_files():
                 if store.execute("SELECT 1 FROM named WHERE path = ?", (os.fsencode(name),)).fetchone() is None:
                     self.unlisted += 1
                     yield Finding(self.folder / name, f"is not named in {NAME}; a job that was killed may have left it")
 
-    def _listed(self, file: IO[bytes], path: Path, store: sqlite3.Connection) -> Iterator[Finding]:
-        """Check what the manifest names."""
+    def _check_manifest(self, file: IO[bytes], path: Path, store: sqlite3.Connection) -> Iterator[Finding]:
+        """Check the lines of the manifest and the files that they name."""
         end = 0
         for group in groups(file, path):
             end = group.end
@@ -102,16 +104,16 @@ class Verification:
             for result in group.results:
                 self.files += 1
                 store.execute("INSERT OR IGNORE INTO named VALUES (?)", (os.fsencode(result.path),))
-                wrong = self._wrong(result)
+                wrong = self._problem_of(result)
                 if wrong is not None:
                     self.problems += 1
                     yield Finding(self.folder / result.path, wrong)
         if end < os.fstat(file.fileno()).st_size:
             self.problems += 1
-            yield Finding(path, "ends with an incomplete line; its images are explained again when the job goes on")
+            yield Finding(path, "ends with an incomplete line; its images are explained again when the job resumes")
 
-    def _wrong(self, result: RecordedFile) -> str | None:
-        """Return what is wrong with a file that a line names, in words that follow its path; None if nothing is."""
+    def _problem_of(self, result: RecordedFile) -> str | None:
+        """Return the problem with a file that a line names, as text that follows its path, or None."""
         try:
             wrong = problem(self.folder, result)
             if wrong is None:
@@ -122,8 +124,8 @@ class Verification:
             return f"cannot be read: {error.strerror or error}"
         return wrong
 
-    def _found(self) -> Iterator[str]:
-        """Yield the files below the folder that are called as a job calls its results, relative to it."""
+    def _result_files(self) -> Iterator[str]:
+        """Yield the paths, relative to the folder, of all files below it whose names are those of results."""
         waiting = [""]
         while waiting:
             inside = waiting.pop()

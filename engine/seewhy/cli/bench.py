@@ -10,24 +10,76 @@ import click
 
 from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath
+from seewhy.cli.option_groups import Example, GroupedCommand
+
+_GROUPS = {
+    "What to measure": ["--method", "--batch", "--threads", "--provider"],
+    "Accuracy": ["--seconds", "--rounds"],
+    "Report": ["--profile", "--json"],
+}
+_EXAMPLES = (
+    Example("Measure the forward pass, Grad-CAM and guided backpropagation", "seewhy bench model.onnx"),
+    Example(
+        "Compare the CPU with a CUDA GPU at two batch sizes",
+        "seewhy bench model.onnx --provider cpu --provider cuda --batch 1 --batch 16",
+    ),
+    Example("Find the slowest operators of Grad-CAM", "seewhy bench model.onnx --method gradcam --profile"),
+)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=_GROUPS, examples=_EXAMPLES)
 @click.argument("model", type=NonEmptyPath(path_type=Path))
-@click.option("--method", "methods", multiple=True, help="Method; repeatable. Default: gradcam and guided-backprop.")
 @click.option(
-    "--batch", "batches", type=int, multiple=True, default=(1, 8, 32), show_default=True, help="Batch size; repeatable."
+    "--method",
+    "methods",
+    metavar="METHOD",
+    multiple=True,
+    help="Measure this method. Repeatable. The default is gradcam and guided-backprop.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    metavar="IMAGES",
+    type=int,
+    multiple=True,
+    default=(1, 8, 32),
+    show_default=True,
+    help="Measure this batch size. Repeatable.",
 )
 @click.option(
     "--threads",
+    metavar="NUMBER",
     type=int,
     multiple=True,
-    help="Threads, at most four for each core, or 16; repeatable. Default: one for each usable core.",
+    help="Measure with this many threads, at most four for each core (or 16 if that is more). Repeatable. The default "
+    "is one for each usable core.",
 )
-@click.option("--provider", "providers", multiple=True, help="onnxruntime provider, e.g. cuda or cpu; repeatable.")
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="Time for each row of the table.")
-@click.option("--rounds", type=int, default=5, show_default=True, help="Turns that this time is split into.")
-@click.option("--profile", is_flag=True, help="Also say which operators take the time.")
+@click.option(
+    "--provider",
+    "providers",
+    metavar="NAME",
+    multiple=True,
+    help="Measure on this onnxruntime execution provider, such as cuda or cpu. Repeatable. The default is CUDA if it "
+    "is usable, otherwise the CPU.",
+)
+@click.option(
+    "--seconds",
+    metavar="NUMBER",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Measure each row of the table for this many seconds.",
+)
+@click.option(
+    "--rounds",
+    metavar="NUMBER",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Split that time into this many rounds. Every row has a turn in each round, so that other load on the machine "
+    "affects all rows alike.",
+)
+@click.option("--profile", is_flag=True, help="Also print which operators take the time, for the largest batch size.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def bench(
     model: Path,
@@ -40,11 +92,15 @@ def bench(
     profile: bool,
     as_json: bool,
 ) -> None:
-    """Measure how quick the model file MODEL is on this machine, and which batch size and threads suit it."""
+    """Measure how fast the model file MODEL is on this machine.
+
+    The report has one row for each method, batch size and number of threads. It recommends the settings with the lowest
+    latency and with the highest throughput.
+    """
     from seewhy.bench import measurement
     from seewhy.bench import report as bench_report
 
-    signals.raise_from_now_on()
+    signals.raise_on_signals()
     report = measurement.measure(
         model,
         methods=methods or None,
@@ -54,11 +110,11 @@ def bench(
         seconds=seconds,
         rounds=rounds,
         profile=profile,
-        progress=_progress if sys.stderr is not None and sys.stderr.isatty() else None,
+        progress=_show_progress if sys.stderr is not None and sys.stderr.isatty() else None,
     )
-    click.echo(json.dumps(report.facts(), indent=2) if as_json else bench_report.report(report))
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else bench_report.format_report(report))
 
 
-def _progress(done: int, total: int) -> None:
-    """One line on the terminal, gone at the end."""
+def _show_progress(done: int, total: int) -> None:
+    """Print the progress on one line of the terminal, and clear it at the end."""
     click.echo("\r\x1b[K" if done == total else f"\r\x1b[Kmeasuring, {done}/{total} done", nl=False, err=True)

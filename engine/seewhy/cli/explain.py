@@ -10,7 +10,7 @@ import click
 
 from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
 from seewhy.cli import signals
-from seewhy.cli.click_types import NonEmptyPath
+from seewhy.cli.click_types import NonEmptyPath, SuggestingChoice
 from seewhy.cli.option_groups import Example, GroupedCommand
 from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY, SHARD_FORMATS
 from seewhy.visualization import drawing_options as drawing
@@ -38,10 +38,10 @@ _EXAMPLES = (
 
 
 class _Explain(GroupedCommand):
-    """The command, whose help lists the options of the built-in methods, too."""
+    """A command whose help also lists the options of the built-in methods."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options of the methods, and then the examples."""
+        """Write the options of the methods, then the examples."""
         from seewhy.methods.built_in_options import BUILT_IN_OPTIONS
 
         rows = [
@@ -81,7 +81,7 @@ class _Explain(GroupedCommand):
     multiple=True,
     default=METHODS,
     show_default=True,
-    help="Explain with this method. Repeatable. `seewhy inspect MODEL` lists the methods that the file can serve.",
+    help="Explain with this method. Repeatable. `seewhy inspect MODEL` lists the methods that a model file can serve.",
 )
 @click.option(
     "--option",
@@ -110,7 +110,7 @@ class _Explain(GroupedCommand):
 @click.option(
     "--format",
     "format_",
-    type=click.Choice([*FIGURE_FORMATS, *SHARD_FORMATS]),
+    type=SuggestingChoice([*FIGURE_FORMATS, *SHARD_FORMATS]),
     default=FIGURE_FORMATS[0],
     show_default=True,
     help="Write figures (png, jpg, webp), in folders like those of the images, or shards (npz, parquet), which hold "
@@ -154,7 +154,7 @@ class _Explain(GroupedCommand):
 )
 @click.option(
     "--canvas",
-    type=click.Choice(drawing.CANVASES),
+    type=SuggestingChoice(drawing.CANVASES),
     default=drawing.DEFAULT_CANVAS,
     show_default=True,
     help="Draw overlays on what the model saw, or on the original image.",
@@ -230,5 +230,5 @@ def explain(**chosen: Any) -> None:
     """
     from seewhy.cli import explain_job
 
-    signals.raise_from_now_on()
+    signals.raise_on_signals()
     sys.exit(explain_job.run(**chosen))

@@ -1,4 +1,4 @@
-"""Run the job of `seewhy explain`, print its lines, and stop it on signals."""
+"""The job behind `seewhy explain`: run it, print its results, and stop it on signals."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def run(**chosen: Any) -> int:
     stop = Stop(chosen["restart"])
     try:
         return _run(stop, **chosen)
-    except KeyboardInterrupt as error:  # while images were listed
+    except KeyboardInterrupt as error:  # a signal while images were listed
         number: int = error.number if isinstance(error, Stopped) else signal.SIGINT
-        click.echo(stop.at_once(number), err=True, nl=False)
+        click.echo(stop.message(number), err=True, nl=False)
         return EXIT_SIGNALLED + number
     finally:
-        stop.ends()
+        stop.ignore_signals()
 
 
 def _run(
@@ -86,16 +86,16 @@ def _run(
     if len(paths) < len(images):
         lists = [*lists, STANDARD_INPUT]
     if not paths and not lists:
-        raise ArgumentError("no images given; name files or folders, or give a list with --list")
+        raise ArgumentError("no images given; give files, folders or patterns, or a list with --list")
     if not use_ray and (ray_address is not None or ray_workers is not None):
         raise ArgumentError("--ray-address and --ray-workers are for jobs on a Ray cluster; add --ray")
     limit = FailureLimit(fail_fast, max_failure_rate)
     common: dict[str, Any] = {"restart": restart, "changed": changed, "stop": stop.event, "notice": stop.notice}
     if not use_ray:
         explainer = Explainer(model, list(providers) or None, threads, not no_verify)
-        request = resolve_job(explainer, settings)  # before images are listed, which may take long
-        job = FolderJob(request, Inputs(paths, folder, lists), folder, progress=stop.passes, **common)
-        return _follow(job, limit, stop, quiet)
+        request = resolve_job(explainer, settings)  # report mistakes before images are listed, which may take long
+        job = FolderJob(request, Inputs(paths, folder, lists), folder, progress=stop.show_passes, **common)
+        return _run_job(job, limit, stop, quiet)
     from seewhy.ray import cluster_job
 
     cluster_job.check(settings)
@@ -106,14 +106,15 @@ def _run(
         ray_job = cluster_job.RayJob(
             request, inputs, folder, workers, providers=providers, verify=not no_verify, **common
         )
-        return _follow(ray_job, limit, stop, quiet)
+        return _run_job(ray_job, limit, stop, quiet)
 
 
-def _follow(job: FolderJob, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
+def _run_job(job: FolderJob, limit: FailureLimit, stop: Stop, quiet: bool) -> int:
+    """Run a job, print a line for each image and a summary, and return the exit status."""
     with Progress(job.total) as progress, stop.by_signals(progress), closing(iter(job)) as outcomes:
         for outcome in outcomes:
             limit.record(job, outcome)
-            _print(outcome, progress, quiet, _resume_hint(job.restart))
+            _print_outcome(outcome, progress, quiet, _resume_hint(job.restart))
             progress.update(job.done + job.failed, job.already_recorded)
     summary = job.summary(stop.reason or limit.reason)
     _print_summary(summary, job, progress)
@@ -123,13 +124,13 @@ def _follow(job: FolderJob, limit: FailureLimit, stop: Stop, quiet: bool) -> int
 
 
 class Stop:
-    """Stops a job on a signal: the first one lets images in work finish, the second one exits at once."""
+    """Stops a job on signals: the first lets images in progress finish, the second exits at once."""
 
     def __init__(self, restart: bool = False) -> None:
         """Prepare to stop.
 
         Args:
-            restart: Whether the command has the option --restart, which the hint to resume leaves out.
+            restart: Whether the command has the option --restart. The hint then says to resume without it.
         """
         self.event = threading.Event()
         self.signal: int | None = None
@@ -142,10 +143,10 @@ class Stop:
         """Why the job stopped, or None."""
         return None if self.signal is None else f"stopped by {signal.Signals(self.signal).name}"
 
-    def passes(self, done: int, total: int) -> None:
-        """Show the number of passes that are done for the image in work."""
+    def show_passes(self, done: int, total: int) -> None:
+        """Show how many passes are done for the current image."""
         if self._progress is not None:
-            self._progress.passes(done, total)
+            self._progress.update_passes(done, total)
 
     def notice(self, text: str) -> None:
         """Print a notice of the job."""
@@ -163,12 +164,12 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # After a first signal our handlers stay, because a second one may come while the summary is printed.
+        # After the first signal our handlers stay, because a second one may come while the summary is printed.
         if self.signal is None:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
-    def ends(self) -> None:
+    def ignore_signals(self) -> None:
         """Ignore further signals during shutdown: a second one would kill the process while Python ends."""
         if self.signal is not None:
             for number in self._before:
@@ -177,14 +178,14 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # Do not print through `Progress`: this thread may hold its lock.
         if self.signal is not None:
-            # Images in work may take minutes, and killing the job does no harm at any moment.
-            _write_error(self.at_once(number))
+            # Images in progress may take minutes. Exit now: a job may be killed at any moment without harm.
+            _write_error(self.message(number))
             os._exit(EXIT_SIGNALLED + number)
         self.signal = number
         self.event.set()
-        _write_error("\nseewhy: finishing the images in work; press again to stop at once\n")
+        _write_error("\nseewhy: finishing the images in progress; interrupt again to stop at once\n")
 
-    def at_once(self, number: int) -> str:
+    def message(self, number: int) -> str:
         """Return the message about a job that a signal stopped at once."""
         return f"seewhy: stopped by {signal.Signals(number).name} at once. {self._hint}\n"
 
@@ -194,12 +195,13 @@ def _resume_hint(restart: bool) -> str:
 
 
 def _write_error(text: str) -> None:
-    if sys.stderr is not None:  # without it, another file may have its descriptor
+    if sys.stderr is not None:  # if standard error is closed, another file may have its descriptor
         with suppress(OSError):
             os.write(2, text.encode())
 
 
-def _print(outcome: Outcome, progress: Progress, quiet: bool, hint: str) -> None:
+def _print_outcome(outcome: Outcome, progress: Progress, quiet: bool, hint: str) -> None:
+    """Print a line for each explained class of an image, or its error."""
     if outcome.error is not None:
         progress.print(f"seewhy: error: {printable(str(outcome.error))}", error=True)
     if quiet:
@@ -208,14 +210,14 @@ def _print(outcome: Outcome, progress: Progress, quiet: bool, hint: str) -> None
         line = printable(f"{outcome.path}: {one.label} ({one.score}) -> {one.figure}")
         try:
             progress.print(line)
-        except OSError as error:  # the disk is full, or the reader of the pipe has ended
+        except OSError as error:  # the disk is full, or the process that reads the pipe has ended
             with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is buffered when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes its buffer when it ends
             raise OutputError(f"standard output: {error.strerror or error}; use -q to print no lines. {hint}") from None
 
 
 def _print_summary(summary: JobSummary, job: FolderJob, progress: Progress) -> None:
-    """Print a summary, unless the lines of the images say everything."""
+    """Print a summary, unless it would only repeat the lines of the images."""
     count = summary.done + summary.failed
     resumed, shards = summary.already_recorded, job.request.shard_format is not None
     if not (summary.stopped or resumed or shards or (summary.failed and count > 1)):

@@ -1,4 +1,4 @@
-"""The command `seewhy`: its commands, those of plug-ins, and how errors and signals end them."""
+"""The command `seewhy`: built-in and plug-in commands, and the handling of errors and signals."""
 
 from __future__ import annotations
 
@@ -12,51 +12,54 @@ from typing import Any
 
 import click
 
-from seewhy._shared.text import printable
+from seewhy._shared.suggestions import did_you_mean
+from seewhy._shared.text import brief, printable
 from seewhy._version import __version__
 from seewhy.cli import signals
 from seewhy.cli.bench import bench
 from seewhy.cli.explain import explain
 from seewhy.cli.inspect import inspect
+from seewhy.cli.option_groups import usage_message
 from seewhy.cli.verify import verify
 from seewhy.errors import MissingExtraError, SeewhyError
 
 _EXIT_ERROR = 2
 _PLUGINS = "seewhy.commands"
-# Importing a plug-in takes seconds (torch), so the list of commands does not ask it for its help.
+# Importing a plug-in takes seconds because of torch, so the list of commands uses these texts.
 _PLUGIN_HELP = {
-    "export": "Turn a PyTorch network into a model file (needs PyTorch).",
-    "demo": "Export a real network and explain sample photographs (needs PyTorch).",
+    "export": "Export a PyTorch network to a model file (needs PyTorch).",
+    "demo": "Export a real network and explain sample images (needs PyTorch).",
 }
 _EXTRAS = {"demo": "demo"}
 
 
 class _Failure(click.ClickException):
-    """One line on standard error, exit status 2."""
+    """An error that is printed as one line on standard error, with exit status 2."""
 
     exit_code = _EXIT_ERROR
 
     def show(self, file: Any = None) -> None:
-        with suppress(OSError):  # standard error may be closed or full as well
+        with suppress(OSError):  # standard error may be closed or full, too
             self._show(file)
 
     def _show(self, file: Any) -> None:
         click.echo(f"seewhy: error: {printable(self.message)}", err=True, file=file)
 
 
-def _unwritable(error: OSError) -> _Failure:
-    """Return the failure of a standard output that cannot be written."""
-    with suppress(OSError):  # what Python still holds for it is written when it ends
+def _output_failure(error: OSError) -> _Failure:
+    """Return the error about a standard output that cannot be written."""
+    with suppress(OSError):  # Python flushes its buffer when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    hint = "; nothing reads it any more" if isinstance(error, BrokenPipeError) else ""
+    hint = "; the process that reads it has ended" if isinstance(error, BrokenPipeError) else ""
     return _Failure(f"standard output: {error.strerror or error}{hint}")
 
 
 class _Group(click.Group):
-    """Adds plug-ins' commands, loaded when they are called, and turns expected errors into one line."""
+    """Command group that loads plug-in commands when they are called, and prints expected errors as one line."""
 
     def main(self, args: Any = None, *others: Any, **more: Any) -> Any:
-        # Ray may end the process that uses it. Without `args`, the process belongs to this command alone.
+        # Ray may end the process that uses it, so the job runs in a child. If `args` is given, a program called this
+        # function, and its process is left alone.
         if args is None and "--ray" in sys.argv:
             from seewhy.ray import supervisor
 
@@ -72,7 +75,7 @@ class _Group(click.Group):
             if "SEEWHY_ISA" not in str(error):
                 raise
             raise _Failure(str(error)) from error
-        except KeyboardInterrupt as error:  # click would say "Aborted!", and exit as if some images had failed
+        except KeyboardInterrupt as error:  # click would exit with status 1, which means that some images failed
             stopped = error if isinstance(error, signals.Stopped) else signals.Stopped(signal.SIGINT)
             click.echo(f"seewhy: {stopped}", err=True)
             ctx.exit(signals.EXIT_SIGNALLED + stopped.number)
@@ -82,7 +85,7 @@ class _Group(click.Group):
             hint = "; try a smaller --batch-size" if has_batches else ""
             raise _Failure(f"not enough memory{hint}") from error
         except BrokenPipeError as error:
-            raise _unwritable(error) from error
+            raise _output_failure(error) from error
         except OSError as error:
             name = "" if error.filename is None else f"{error.filename}: "
             raise _Failure(f"{name}{error.strerror or error}") from error
@@ -92,8 +95,11 @@ class _Group(click.Group):
     ) -> click.Context:
         try:
             return super().make_context(info_name, args, parent, **extra)
-        except OSError as error:  # --help and --version print while arguments are read
-            raise _unwritable(error) from error
+        except click.NoSuchOption as error:
+            options = self.params if error.ctx is None else self.get_params(error.ctx)
+            raise _Failure(usage_message(error, options)) from error
+        except OSError as error:  # --help and --version print while the arguments are parsed
+            raise _output_failure(error) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_plugins()})
@@ -102,8 +108,18 @@ class _Group(click.Group):
         command = super().get_command(ctx, cmd_name)
         if command is None and cmd_name in _plugins():
             command = _load(_plugins()[cmd_name])
-            signals.raise_from_now_on()
+            signals.raise_on_signals()
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            known = self.list_commands(ctx)
+            hint = did_you_mean(args[0], known) or f" Known commands: {', '.join(known)}"
+            raise SeewhyError(f"Unknown command {brief(args[0])}.{hint}") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = {name: command.get_short_help_str(formatter.width) for name, command in self.commands.items()}
@@ -117,7 +133,7 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _load(point: EntryPoint) -> click.Command:
-    """A plug-in's command; where it cannot be imported, one that says why."""
+    """Return the command of a plug-in, or one that reports why the plug-in cannot be imported."""
     try:
         command: click.Command = point.load()
     except ImportError as error:
@@ -125,11 +141,11 @@ def _load(point: EntryPoint) -> click.Command:
         reason = f"{missing} is not installed" if missing else printable(str(error))
         extra = _EXTRAS.get(point.name, "export")
         text = f'seewhy {point.name} cannot start: {reason}; run: pip install "seewhy[{extra}]"'
-        return _unavailable(point.name, text)
+        return _failing_command(point.name, text)
     return command
 
 
-def _unavailable(name: str, text: str) -> click.Command:
+def _failing_command(name: str, text: str) -> click.Command:
     def fail(**_: Any) -> None:
         raise MissingExtraError(text)
 
@@ -149,10 +165,10 @@ def _unavailable(name: str, text: str) -> click.Command:
 )
 @click.version_option(__version__, prog_name="seewhy", message="%(prog)s %(version)s")
 def main() -> None:
-    """Explain an image classifier's decisions with onnxruntime alone."""
+    """Explain the decisions of image classifiers with onnxruntime, without PyTorch."""
     for stream in (sys.stdout, sys.stderr):
-        # A label that the terminal's encoding lacks is printed as an escape.
+        # Characters that the terminal's encoding lacks are printed as escapes.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    # Pillow warns of large pictures on several lines; ours are refused, or are not too large.
+    # Pillow warns about large images on several lines. Images that are too large are refused anyway.
     warnings.filterwarnings("ignore", module="PIL")

@@ -12,11 +12,11 @@ from seewhy.methods import registry
 from seewhy.runtime.model_file import ModelFile, repeat_reason
 
 _WIDTH = 15
-"""Of the column of names."""
+"""Width of the column of names, in characters."""
 
 
 def facts(model: ModelFile) -> dict[str, Any]:
-    """Everything about a model file, as JSON can hold it."""
+    """Return all facts about a model file, as values that JSON can hold."""
     return {
         "file": str(model.path),
         "schema": SCHEMA,
@@ -29,7 +29,7 @@ def facts(model: ModelFile) -> dict[str, Any]:
 
 
 def report(model: ModelFile) -> str:
-    """The same for people: lines of a name and a value, and a table of the parity check."""
+    """Return the facts about a model file as text: lines of a name and a value, and a table of the parity check."""
     data = model.metadata
     height, width = data.image_size
     rows = [
@@ -50,7 +50,7 @@ def report(model: ModelFile) -> str:
     ]
     if data.external_data is not None:
         rows.append(("weights file", data.external_data["file"]))
-    rows.append(("integrity", "damaged" if model.damage else "intact: its SHA-256 is the one recorded at export"))
+    rows.append(("integrity", "damaged" if model.damage else "intact: the SHA-256 equals the one recorded at export"))
     lines = [f"{name:<{_WIDTH}} {printable(value)}" for name, value in rows]
     return "\n".join(lines + _parity(data.parity))
 
@@ -65,13 +65,13 @@ def _classes(count: int, labels: tuple[str, ...] | None) -> str:
 def _several_classes(model: ModelFile) -> str:
     reason = repeat_reason(model)
     if reason is not None:
-        return f"the image is repeated for each class, since {reason}"
-    return "one run of the image for all of them, but for methods that need a gradient of the image"
+        return f"the image is repeated for each class, because {reason}"
+    return "one run of the image serves all classes, except for methods that need a gradient of the image"
 
 
 def _layer(layer: Layer) -> str:
-    dropped = f", {layer.dropped_tokens} of no place left out" if layer.dropped_tokens else ""
-    form = "" if layer.form == "map" else f", made a map from {layer.form}{dropped}"
+    dropped = f", {layer.dropped_tokens} without a position dropped" if layer.dropped_tokens else ""
+    form = "" if layer.form == "map" else f", converted to a map from {layer.form}{dropped}"
     return f"{layer.name} ({layer.chosen}){form}"
 
 
@@ -95,7 +95,7 @@ def _preprocessing(how: Preprocessing | None, size: tuple[int, int]) -> str:
         "shorter-side": f"shorter side to {how.size}, {how.interpolation}",
         "none": "no resizing",
     }[how.resize]
-    crop = f", centre crop {wanted}" if how.crop and how.resize != "squash" else ""
+    crop = f", center crop {wanted}" if how.crop and how.resize != "squash" else ""
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
     return f"{resize}{crop}; {how.channel_order}, mean {mean}, std {std}"
 

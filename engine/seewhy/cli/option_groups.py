@@ -10,21 +10,15 @@ Use it as the `cls` of a command:
     @click.option("-o", "--output", ...)
     ...
 
-`seewhy explain --help` then prints a section for each group, in the order of the mapping, a last section with the
-options that no group names (at least `--help`), and the examples:
+`--help` then prints a section for each group, in the order of the mapping, and a last section "Other options" with the
+options that no group names (at least `--help`). The examples follow:
 
     Input:
-      --list FILE  ...
-
-    Output:
-      -o, --output FOLDER  ...
+      --list FILE  File that lists the images.
+      --size SIZE  Input size in pixels.
 
     Other options:
-      -h, --help  ...
-
-    Examples:
-      Explain every image in a folder:
-        seewhy explain model.onnx photos/ -o results
+      -h, --help  Show this message and exit.
 
 A subclass can print more below the options, but above the examples: it overrides `format_epilog`, writes its own
 sections, and then calls `super().format_epilog`.
@@ -38,7 +32,7 @@ from typing import Any, NamedTuple
 import click
 
 from seewhy._shared.suggestions import closest_name
-from seewhy.errors import SeewhyError
+from seewhy.errors import ArgumentError
 
 _OTHER_OPTIONS = "Other options"
 
@@ -47,13 +41,13 @@ class Example(NamedTuple):
     """One example at the end of a help page."""
 
     purpose: str
-    """What the command does, as an imperative without a full stop."""
+    """Purpose of the command, as an imperative without a full stop."""
     command: str
     """The command line. The help never wraps it, so that it can be copied."""
 
 
 class GroupedCommand(click.Command):
-    """Command whose help lists options in groups, and which reports wrong arguments as a `SeewhyError`.
+    """Command whose help lists options in groups, and which reports wrong arguments as an `ArgumentError`.
 
     Args:
         *args: Arguments of `click.Command`.
@@ -119,21 +113,31 @@ class GroupedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments.
 
+        Args:
+            ctx: The context of the command, which receives the values.
+            args: The arguments as the user typed them.
+
+        Returns:
+            The arguments that are left over.
+
         Raises:
-            SeewhyError: If they are wrong. The message is one line; click's own errors repeat the usage above it.
+            ArgumentError: If they are wrong. The message is one line; click's own errors repeat the usage above it.
         """
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            raise SeewhyError(usage_message(error, self.get_params(ctx))) from error
+            raise ArgumentError(usage_message(error, self.get_params(ctx))) from error
 
 
 def usage_message(error: click.UsageError, options: Sequence[click.Parameter]) -> str:
-    """Return the message of a click error as one line.
+    """Format a click error for the user.
 
     Args:
         error: The error.
         options: Options of the command. If the error is an unknown option, the message suggests the closest one.
+
+    Returns:
+        The message, in one line.
     """
     if not isinstance(error, click.NoSuchOption):
         return " ".join(error.format_message().split())

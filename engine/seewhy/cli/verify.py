@@ -10,27 +10,28 @@ import click
 from seewhy._shared.text import printable
 from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath
+from seewhy.cli.option_groups import Example, GroupedCommand
 
 _EXIT_PROBLEMS = 1
 
 
-@click.command()
+@click.command(cls=GroupedCommand, examples=[Example("Check the results of a job", "seewhy verify results")])
 @click.argument("folder", metavar="OUT", type=NonEmptyPath(path_type=Path))
 def verify(folder: Path) -> None:
-    """Check the results in the output folder OUT of `seewhy explain` against its manifest.
+    """Check the results in the output folder OUT of `seewhy explain`.
 
-    Every file that manifest.jsonl names must be there, with the size and the SHA-256 that were recorded. Files that
-    look like results and that no line names are listed, too. To replace what is wrong, delete it and run the same
-    `seewhy explain` command again.
+    Every file that manifest.jsonl names must exist with the recorded size and SHA-256. Files that are named like
+    results but are not in the manifest are listed, too. To replace a wrong file, delete it and run the same `seewhy
+    explain` command again.
 
-    Exit status: 0; 1 if a result is missing, short or changed; 2 if OUT cannot be checked.
+    The exit status is 0, or 1 if a result is missing, short or changed, or 2 if OUT cannot be checked.
     """
     from seewhy.bulk.verify import Verification
 
-    signals.raise_from_now_on()
+    signals.raise_on_signals()
     check = Verification(folder)
     for found in check:
-        click.echo(printable(f"{found.path}: {found.what}"))
+        click.echo(printable(f"{found.path}: {found.problem}"))
     unlisted = f", {check.unlisted} unlisted" if check.unlisted else ""
     click.echo(
         f"{check.done + check.failed} images in {printable(str(folder))}: {check.done} done, {check.failed} failed; "

@@ -130,7 +130,7 @@ class Metadata:
     """Number of channels of `images`."""
     class_count: int
     """Number of classes."""
-    labels: tuple[str, ...] | None
+    labels: tuple[str, ...] | None = field(repr=False)
     """Label of each class, or None if the source has none."""
     preprocessing: Preprocessing | None
     """Preprocessing of images, or None if the source has none. Then only preprocessed arrays can be explained."""
@@ -140,7 +140,7 @@ class Metadata:
     """Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
     rectifiers: Rectifiers
     """Rectifiers of the network."""
-    parity: dict[str, dict[str, dict[str, float | None]]]
+    parity: dict[str, dict[str, dict[str, float | None]]] = field(repr=False)
     """Result of the verification, by output and kind of input (`noise`, `picture`).
 
     `error` and `torch_float32` are the relative L2 errors of the file and of PyTorch in float32 against float64

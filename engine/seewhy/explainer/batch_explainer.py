@@ -28,7 +28,7 @@ _FROM_TARGET_LAYER = frozenset({ACTIVATIONS, GRADIENTS, CLASS_WEIGHTS})
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What to compute for every image."""
+    """Methods, classes and limits for every image of a batch."""
 
     methods: Sequence[MethodRequest]
     """Each method once, with its options."""
@@ -39,7 +39,7 @@ class BatchRequest:
     context: RuleContext
     """Size of the input and number of threads."""
     reduced: bool = False
-    """Whether the graph computes the maps that it can; see `seewhy.runtime.in_graph_maps`."""
+    """True if the graph computes the maps that it can; see `seewhy.runtime.in_graph_maps`."""
 
     @property
     def outputs(self) -> frozenset[str]:
@@ -105,11 +105,14 @@ def explain_batch(
         first: Number of the first image, for messages.
         counter: Counts the passes of multi-pass methods.
 
+    Returns:
+        Logits of shape (n, class count), class indices of shape (n, K), and the results of each method.
+
     Raises:
         MethodError: If the rule of a method fails.
         NonFiniteError: If the graph or a rule produced NaN or infinity.
     """
-    if runs.sessions.reduces:
+    if runs.sessions.maps_in_graph:
         request = replace(request, reduced=True)
     by_head = _by_head(runs, request)
     outputs = request.outputs | {ACTIVATIONS} if by_head else request.outputs

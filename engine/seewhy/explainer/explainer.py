@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
-from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
 from seewhy.contract.constants import IMAGES, LOGITS
@@ -82,10 +82,8 @@ class Explainer:
             ModelFileError: If the file is missing, damaged, or not one that the exporter wrote.
             ProviderError: If a provider is unknown, not installed, or does not start.
         """
-        if not isinstance(path, (str, os.PathLike)):
-            raise ArgumentError(f"the path of a model file must be a str or a Path, not {brief(path)}")
-        self._model = ModelFile.read(path, verify)
-        self._requested_providers = providers
+        self._model = ModelFile.read(checks.path("the model file", path), checks.flag("verify", verify))
+        self._requested_providers = _validate_providers(providers)
         self._start(threads)
 
     def _start(self, threads: int | None) -> None:
@@ -97,13 +95,16 @@ class Explainer:
         self._lock = threading.Lock()
 
     def with_threads(self, threads: int | None) -> Explainer:
-        """Return an explainer of the same model that uses another number of threads; it is kept for the next call.
+        """Prepare an explainer of the same model that uses another number of threads.
 
         Several threads that call `explain` at the same time are served best by runs of a single thread each. The file
         is not read again, but the weights are in memory once for each number of threads.
 
         Args:
             threads: As in `Explainer`.
+
+        Returns:
+            The explainer, which is kept for the next call, or this one if the number is the same.
 
         Raises:
             ArgumentError: If the number is out of range.
@@ -257,7 +258,9 @@ class Explainer:
     ) -> dict[str, Explanation]:
         if progress is not None and not callable(progress):
             raise ArgumentError(f"progress must be a function of two numbers, not {brief(progress)}")
-        request = BatchRequest(methods, targets.per_image, _positive("batch_size", batch_size), self._context)
+        request = BatchRequest(
+            methods, targets.per_image, checks.positive_integer("batch_size", batch_size), self._context
+        )
         builder = ExplanationBuilder(request, self.metadata, targets.nested)
         counter = PassCounter(len(batch), progress)
         for start in range(0, len(batch), request.batch_size):
@@ -300,7 +303,7 @@ class Explainer:
             NonFiniteError: If the model produced NaN or infinity.
             ProviderError: If onnxruntime failed to run the graph.
         """
-        batch_size = _positive("batch_size", batch_size)
+        batch_size = checks.positive_integer("batch_size", batch_size)
         batch = preprocessing.image_batch(images, self.metadata)
         views: list[preprocessing.ModelView] = []
         logits = []
@@ -341,16 +344,22 @@ class Explainer:
             ArgumentError: If an argument is not valid.
             ProviderError: If onnxruntime failed to run the graph.
         """
-        names = [method] if isinstance(method, str) else method
-        zeros = np.zeros(
-            (_positive("batch_size", batch_size), self.metadata.channels, *self.metadata.image_size), np.float32
-        )
+        methods = self.resolve_methods(method)
+        shape = (checks.positive_integer("batch_size", batch_size), self.metadata.channels, *self.metadata.image_size)
+        try:
+            zeros = np.zeros(shape, np.float32)
+        except (ValueError, MemoryError):
+            raise ArgumentError(f"batch_size {batch_size} is too large: the images do not fit into memory") from None
+        top = None if checks.positive_integer("classes", classes) == 1 else classes
         with suppress(NonFiniteError):  # images of zeros are unlike any image that the network was trained on
-            self.explain(zeros, list(names), top=None if classes == 1 else classes, batch_size=batch_size)
+            self.explain(zeros, [one.name for one in methods], top=top, batch_size=batch_size)
 
 
-def _positive(name: str, value: Any) -> int:
-    """Return an argument as an int; refuse anything but a positive integer."""
-    if not is_integer(value) or value < 1:
-        raise ArgumentError(f"{name} must be a positive integer, not {brief(value)}")
-    return int(value)
+def _validate_providers(providers: Any) -> Sequence[Provider] | None:
+    """Return the providers if each is a name, or a pair of a name and a dict of options."""
+    given = providers if isinstance(providers, (list, tuple)) else [] if providers is None else [providers]
+    for one in given:
+        pair = one if isinstance(one, tuple) and len(one) == 2 else (one, {})
+        if not isinstance(pair[0], str) or not isinstance(pair[1], Mapping):
+            raise ArgumentError(f"a provider must be a name or a pair (name, options), not {brief(one)}")
+    return None if providers is None else given

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
-from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief, printable, short
 from seewhy.errors import ArgumentError
 from seewhy.explainer.prediction import class_name, probabilities, score_text
@@ -57,7 +57,7 @@ class Explanation:
     class_labels: tuple[str, ...] | None
     """Labels of all classes of the model, or None if the model file holds none."""
     score_kind: str
-    """What turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
+    """Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
     images: tuple[ModelView, ...]
     """The N images as the model saw them."""
     completeness: Floats | None = None
@@ -79,14 +79,20 @@ class Explanation:
         return len(self.logits)
 
     def __getitem__(self, index: int | slice) -> Explanation:
-        """Return the explanation of one image, with N = 1, or of several images. The arrays are views.
+        """Return the explanation of one image, with N = 1, or of several images.
+
+        Args:
+            index: Index of an image, from -N to N - 1, or a slice.
+
+        Returns:
+            The explanation. Its arrays are views of the arrays of this one.
 
         Raises:
             ArgumentError: If there is no such image (an `IndexError`, too), or the index is not an integer or a slice.
         """
         if isinstance(index, slice):
             part = index
-        elif is_integer(index):
+        elif checks.is_integer(index):
             if not -len(self) <= index < len(self):
                 raise _OutOfRange(f"there is no image {index}: the explanation has {len(self)} images")
             part = slice(index, index + 1 or None)
@@ -158,7 +164,7 @@ class Explanation:
     def overlays(
         self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
     ) -> list[Image.Image]:
-        """Return the heatmaps blended onto the images: N or, image by image, N*K RGB images.
+        """Blend the heatmaps onto the images.
 
         Args:
             colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
@@ -166,10 +172,14 @@ class Explanation:
             canvas: `model` draws on what the model saw (resized and cropped). `original` draws on the whole image, and
                 leaves pixels outside the crop as they are.
 
+        Returns:
+            RGB images: N or, if several classes are explained, N*K, with the K overlays of an image next to each other.
+
         Raises:
             ArgumentError: If the colormap or the canvas is unknown, or alpha is not between 0 and 1.
             ImageError: If the original image cannot be read any more.
         """
+        render.validate_drawing_options(colormap, alpha, canvas)
         views = [view for view in self.images for _ in range(self._per_image)]
         if canvas == "model" and self.maps is not None:
             return render.overlays_of_maps(views, self._flat_maps(), self.request.method.rectified, colormap, alpha)
@@ -195,6 +205,7 @@ class Explanation:
             ArgumentError: As `overlays`.
             ImageError: As `overlays`.
         """
+        render.validate_drawing_options(colormap, alpha, canvas)
         if self.request.method.is_map:
             return self.overlays(colormap, alpha, canvas)
         return render.gradient_figures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
@@ -226,6 +237,8 @@ class Explanation:
             ImageError: As `overlays`.
             OutputError: If a file cannot be written, or would replace one of the images.
         """
+        checks.flag("raw", raw)
+        folder = checks.path("the folder", folder)
         names = unique_names([PurePath(Path(view.name).name) for view in self.images])
         # A PIL image, too, is called by the file that it came from.
         target = output_folder.Folder(folder, [view.name for view in self.images])

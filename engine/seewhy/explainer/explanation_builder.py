@@ -22,7 +22,7 @@ class ExplanationBuilder:
     request: BatchRequest
     metadata: Metadata
     nested: bool
-    """Whether the arrays of the explanations have an axis for the classes."""
+    """True if the arrays of the explanations have an axis for the classes."""
     parts: list[BatchResult] = field(default_factory=list)
     images: list[ModelView] = field(default_factory=list)
 

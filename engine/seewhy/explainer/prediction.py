@@ -23,7 +23,7 @@ class Prediction:
     class_labels: tuple[str, ...] | None
     """Labels of all classes of the model, or None if the model file holds none."""
     score_kind: str
-    """What turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
+    """Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
     images: tuple[ModelView, ...]
     """The N images as the model saw them."""
 

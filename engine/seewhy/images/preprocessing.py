@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -196,7 +197,8 @@ def load_image(
     """Decode, resize and crop one image.
 
     Args:
-        image: A path, an `EncodedImage`, a PIL image or a uint8 array; a `LoadedImage` is returned unchanged.
+        image: A path, the bytes of an image file, a `BytesIO`, an `EncodedImage`, a PIL image or a uint8 array. A
+            `LoadedImage` is returned unchanged.
         metadata: Metadata of the model file.
         name: Name in error messages of an image that has no name.
         fast: True to let the JPEG decoder leave out detail that resizing removes anyway. Pixels then differ from those
@@ -212,6 +214,12 @@ def load_image(
     if isinstance(image, LoadedImage):
         return image
     preprocessing, input_size = require_preprocessing(metadata), metadata.image_size[::-1]
+    if isinstance(image, io.BytesIO):
+        if image.closed:
+            raise ImageError(f"{name}: the stream is closed")
+        image = image.getvalue()  # the whole content, even if it was just written
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        image = EncodedImage(name, bytes(image))
     name = _name(image, name)
     resize_rule = (lambda whole: resized_size(whole, preprocessing, input_size)) if fast else None
     decoded = _decode(image, _MODES[metadata.channels], name, resize_rule)
@@ -311,7 +319,10 @@ def _as_image(image: Any, name: str) -> Image.Image:
         return image
     _refuse_masked(image, name)
     if not isinstance(image, np.ndarray):
-        raise ImageError(f"{name}: an image must be a path, a PIL image or a uint8 array, not {type(image).__name__}")
+        raise ImageError(
+            f"{name}: an image must be a path, the bytes of an image file, a PIL image or a uint8 array, not "
+            f"{type(image).__name__}"
+        )
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise ImageError(f"{name}: an image array must be uint8 HxWx3 or HxW, not {image.dtype} {image.shape}")
     if image.size == 0:

@@ -63,11 +63,14 @@ class TiffKind:
 
     @classmethod
     def from_tags(cls, tags: Mapping[int, Any], big_endian: bool) -> TiffKind:
-        """Return the kind of a page.
+        """Read the kind of a page from its tags.
 
         Args:
             tags: Values of the tags by their numbers.
             big_endian: True if the file is big-endian.
+
+        Returns:
+            The kind of the page.
         """
         bits = _values(tags.get(_BITS_PER_SAMPLE, 1))
         count = tags.get(_SAMPLES_PER_PIXEL, len(bits))
@@ -140,10 +143,13 @@ def tiff_kind(image: Image.Image) -> TiffKind | None:
 
 
 def unopened_tiff(file: IO[bytes]) -> str | None:
-    """Return the kind of a TIFF that Pillow cannot open, or None if the file is not a TIFF.
+    """Describe a TIFF that Pillow cannot open.
 
     Args:
         file: The open file.
+
+    Returns:
+        Its kind, such as `big-endian BigTIFF`, or None if the file is not a TIFF.
 
     Raises:
         Exception: If the file is damaged; nearly any exception can occur.

@@ -32,7 +32,7 @@ def deconvnet(values: Values, context: RuleContext) -> Floats:
 
 
 def input_x_gradient(values: Values, context: RuleContext) -> Floats:
-    """x * dy/dx, place by place and channel by channel (Shrikumar et al. 2016).
+    """X * dy/dx, place by place and channel by channel (Shrikumar et al. 2016).
 
     x are the preprocessed pixels, so a channel that has the mean of the preprocessing counts nothing.
     """

@@ -18,7 +18,7 @@ from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import Option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A method that explains decisions, built in or registered by a user."""
 

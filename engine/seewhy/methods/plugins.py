@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from seewhy._shared import checks
 from seewhy._shared.regular_files import open_regular
-from seewhy._shared.text import brief, first_line, short
-from seewhy.errors import ArgumentError, MethodError, OutputError, SeewhyError
+from seewhy._shared.text import first_line, short
+from seewhy.errors import MethodError, OutputError, SeewhyError
 from seewhy.methods.registry import METHODS, forget, origins
 
 _LARGEST = 16 * 2**20
@@ -68,15 +69,14 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
         ArgumentError: If the path is not a path.
         OutputError: If the file cannot be read, or is larger than 16 MiB.
     """
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise ArgumentError(f"a plugin must be the path of a Python file, not {brief(path)}")
+    path = checks.path("a plugin", path)
     try:
         with open_regular(path) as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
-        raise OutputError(f"{short(os.fspath(path))}: the plugin cannot be read: {error.strerror or error}") from None
+        raise OutputError(f"{short(path)}: the plugin cannot be read: {error.strerror or error}") from None
     if len(content) > _LARGEST:
-        raise OutputError(f"{short(os.fspath(path))}: the plugin is larger than {_LARGEST} bytes")
+        raise OutputError(f"{short(path)}: the plugin is larger than {_LARGEST} bytes")
     return Plugin(Path(path).name, content)
 
 

@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from seewhy._shared import checks
 from seewhy._shared.suggestions import did_you_mean
 from seewhy._shared.text import brief, first_line
 from seewhy.contract.constants import CLASS_WEIGHTS, LOGITS, OPTIONAL_OUTPUTS, OUTPUTS
 from seewhy.errors import ArgumentError, MethodError
 from seewhy.methods.built_in import BUILT_IN
 from seewhy.methods.method import Method, MethodRequest
+from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import Option, resolve_options
 
 ENTRY_POINTS = "seewhy.methods"
@@ -63,6 +65,12 @@ def _register(method: Method, origin: Mapping[str, Any] | None, replace: bool = 
         )
     if not isinstance(method.title, str) or not method.title.isprintable():
         raise ArgumentError(f"the title of method {name} must be a printable text, not {brief(method.title)}")
+    for field in ("is_map", "rectified"):
+        checks.flag(f"{field} of method {name}", getattr(method, field))
+    if not isinstance(method.reference, str):
+        raise ArgumentError(f"the reference of method {name} must be a text, not {brief(method.reference)}")
+    if method.multi_pass is not None and not isinstance(method.multi_pass, MultiPass):
+        raise ArgumentError(f"multi_pass of method {name} must be a MultiPass, not {brief(method.multi_pass)}")
     outputs = method.outputs
     if not isinstance(outputs, tuple) or any(output not in OUTPUTS or output == LOGITS for output in outputs):
         known = ", ".join(output for output in OUTPUTS if output != LOGITS)

@@ -288,7 +288,7 @@ class RayJob(FolderJob):
                         raise ClusterError(f"{outcome.path}: came back from the Ray cluster out of turn; report a bug")
                     left -= 1
                     yield outcome
-                if left and self._stops():
+                if left and self._should_stop():
                     return
         if left:
             raise ClusterError(f"the Ray cluster left out the answers for {left} images; report a bug")

@@ -1,1 +1,1 @@
-"""Everything that runs onnxruntime: model files, pruned graphs, providers and sessions."""
+"""Model files, pruned graphs, execution providers and sessions of onnxruntime."""

@@ -1,8 +1,8 @@
-"""A batch in pieces: each piece runs on one core by itself, instead of every layer on all of them.
+"""Split a batch into sub-batches that run on one core each, instead of running every layer on all cores.
 
-Cores then wait for each other once a batch and not once a layer, what onnxruntime does on one thread only (transposed
-convolutions, say) uses all cores too, and the maps of a small piece stay in the cache between the forward pass and the
-backward pass that reads them again. Results are the same bits.
+Cores then wait for each other once per batch instead of once per layer. Operators that onnxruntime runs on one thread
+(transposed convolutions, for example) use all cores too. The maps of a small sub-batch stay in the cache between the
+forward pass and the backward pass that reads them again. The results have the same bits.
 """
 
 from __future__ import annotations
@@ -14,42 +14,76 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-# Bytes of matrices for each image of a piece. A convolution reads a weight once and uses it at every place; a linear
-# layer of a few images does little but read. So large ones (AlexNet, VGG) want large pieces, or none.
-_MATRICES_PER_IMAGE = 20_000_000
-# Bytes of all weights of a network that a cache holds beside the maps: reading them again for each image is cheap.
-IN_CACHE = 24_000_000
-# Of the cores' time, what must be in use to the end for pieces to be worth it.
-_LEAST_IN_USE = 0.85
+# Largest size of a network's matrices for each image of a sub-batch, in bytes. A convolution uses each weight that it
+# reads at every position. A linear layer with few images mostly reads weights, so networks with large matrices
+# (AlexNet, VGG) need large sub-batches, or none.
+_MATRIX_BYTES_PER_IMAGE = 20_000_000
+
+CACHED_WEIGHT_BYTES = 24_000_000
+"""Largest total size of a network's weights, in bytes, that stays in the cache beside the maps.
+
+Reading such weights again for each image is cheap.
+"""
+
+# Smallest share of the cores' time that must be used for splitting to be faster.
+_MIN_UTILIZATION = 0.85
 
 
-def is_worth_splitting(rows: int, threads: int, matrices: int) -> bool:
-    """Whether `rows` images, a piece to each thread, keep the threads busy, and not with reading `matrices` bytes."""
-    each = -(-rows // threads)
-    return rows > 1 and rows >= _LEAST_IN_USE * threads * each and matrices <= each * _MATRICES_PER_IMAGE
+def is_worth_splitting(images: int, threads: int, matrix_bytes: int) -> bool:
+    """Decide whether to split a batch between threads.
 
+    Args:
+        images: Number of images in the batch.
+        threads: Number of threads.
+        matrix_bytes: Size of the network's matrices, in bytes.
 
-def split_rows(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
-    """Cut `rows` images into pieces of nearly one size, as many for each of `threads`.
-
-    One each, unless `small`: where a backward pass to the image reads again what the forward pass has left, or where
-    all weights stay in a cache, pieces are as small as `matrices`, in bytes, allow. Otherwise a forward pass gains less
-    from that than reading weights again costs.
+    Returns:
+        True if splitting keeps the threads busy, and not mostly with reading matrices.
     """
-    largest = max(1, -(-matrices // _MATRICES_PER_IMAGE)) if small else rows
-    rounds = -(-rows // (largest * threads))
-    count = min(rows, rounds * threads)
-    edges = [rows * i // count for i in range(count + 1)]
+    per_thread = -(-images // threads)
+    busy = images >= _MIN_UTILIZATION * threads * per_thread
+    return images > 1 and busy and matrix_bytes <= per_thread * _MATRIX_BYTES_PER_IMAGE
+
+
+def split_batch(images: int, threads: int, matrix_bytes: int, small: bool) -> list[slice]:
+    """Split a batch into sub-batches of nearly equal size, the same number for each thread.
+
+    Small sub-batches are faster if a backward pass to the image reads again what the forward pass has stored, or if all
+    weights stay in the cache. Otherwise, reading the weights again costs more than a forward pass gains.
+
+    Args:
+        images: Number of images in the batch.
+        threads: Number of threads.
+        matrix_bytes: Size of the network's matrices, in bytes.
+        small: True for sub-batches as small as `matrix_bytes` allows, False for one sub-batch per thread.
+
+    Returns:
+        The images of each sub-batch.
+    """
+    largest = max(1, -(-matrix_bytes // _MATRIX_BYTES_PER_IMAGE)) if small else images
+    rounds = -(-images // (largest * threads))
+    count = min(images, rounds * threads)
+    edges = [images * i // count for i in range(count + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
-def run_slices(work: Callable[[slice], _Result], parts: Sequence[slice], threads: int) -> list[_Result]:
-    """The results of `work` for every part, in order, on at most `threads` threads, which live during the call.
+def run_sub_batches(run: Callable[[slice], _Result], sub_batches: Sequence[slice], threads: int) -> list[_Result]:
+    """Run sub-batches in parallel.
 
-    The first failure, in order, is raised when all threads are done; parts that were not begun by then are left out.
+    Args:
+        run: Function that runs one sub-batch.
+        sub_batches: Images of each sub-batch.
+        threads: Maximum number of threads. They end with the call.
+
+    Returns:
+        The results of all sub-batches, in their order.
+
+    Raises:
+        Exception: If a sub-batch fails: the first failure in the order of the sub-batches, once all threads are done.
+            Sub-batches that have not started by then are skipped.
     """
-    workers = min(threads, len(parts))
+    workers = min(threads, len(sub_batches))
     if workers == 1:
-        return [work(part) for part in parts]
-    with ThreadPoolExecutor(workers, "seewhy-piece") as pool:
-        return list(pool.map(work, parts))
+        return [run(sub_batch) for sub_batch in sub_batches]
+    with ThreadPoolExecutor(workers, "seewhy-sub-batch") as pool:
+        return list(pool.map(run, sub_batches))

@@ -1,7 +1,7 @@
-"""Runs on a device with memory of its own: what goes there and what comes back.
+"""Run sessions on a device with its own memory.
 
-onnxruntime's plain `run` allocates the outputs anew in every call. Here they are allocated on the device once for each
-batch size, and a run copies each input there and each output back exactly once.
+onnxruntime's plain `run` allocates the outputs in every call. Here they are allocated on the device once per batch
+size, and a run copies each input to the device and each output back exactly once.
 """
 
 from __future__ import annotations
@@ -15,27 +15,41 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-# Batches are all of one size but the last.
+# All batches but the last have the same size.
 KEPT_SIZES = 2
 """Number of batch sizes whose outputs each thread keeps allocated."""
 
 
 class DeviceBinding:
-    """A session whose values lie on a device. May be shared by threads: each has outputs of its own."""
+    """Session whose values are on a device. Threads may share it: each thread has its own outputs."""
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str, number: int) -> None:
-        """`device` is onnxruntime's name of a kind of memory, such as `cuda` or `cpu`."""
+        """Bind a session to a device.
+
+        Args:
+            session: The session.
+            device: onnxruntime's name of the kind of memory, such as `cuda` or `cpu`.
+            number: Number of the device.
+        """
         self._session = session
         self._device, self._number = device, number
         self._shapes = {value.name: tuple(value.shape) for value in session.get_outputs()}
-        self._own = threading.local()
+        self._per_thread = threading.local()
 
     def run(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """As the session's own `run`: arrays in the host's memory, which nothing else refers to."""
+        """Compute outputs, as the session's own `run` does.
+
+        Args:
+            names: Names of the outputs.
+            feeds: Inputs by name.
+
+        Returns:
+            The outputs in the host's memory. The arrays belong to the caller.
+        """
         binding = self._session.io_binding()
-        # Kept here for as long as the run lasts: the binding does not own them.
+        # Keep a reference during the run, because the binding does not own its inputs.
         inputs = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), *self._place)
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), *self._location)
             for name, value in feeds.items()
         }
         for name, value in inputs.items():
@@ -45,23 +59,26 @@ class DeviceBinding:
             if name in outputs:
                 binding.bind_ortvalue_output(name, outputs[name])
             else:
-                binding.bind_output(name, *self._place)
+                binding.bind_output(name, *self._location)
         self._session.run_with_iobinding(binding)
-        # On the CPU, numpy() is a view of memory that the next run writes to.
+        # On the CPU, numpy() returns a view of memory that the next run overwrites.
         return [np.array(value.numpy()) if self._device == "cpu" else value.numpy() for value in binding.get_outputs()]
 
     @property
-    def _place(self) -> tuple[str, int]:
+    def _location(self) -> tuple[str, int]:
+        """Kind of memory and number of the device."""
         return self._device, self._number
 
     def _outputs(self, rows: int) -> dict[str, onnxruntime.OrtValue]:
-        """Memory for the outputs whose shape the file tells, for this many rows and the calling thread."""
-        sizes: OrderedDict[int, dict[str, onnxruntime.OrtValue]] = self._own.__dict__.setdefault("sizes", OrderedDict())
+        """Return memory on the device, for this thread and number of rows, for the outputs with a known shape."""
+        sizes: OrderedDict[int, dict[str, onnxruntime.OrtValue]] = self._per_thread.__dict__.setdefault(
+            "sizes", OrderedDict()
+        )
         if rows not in sizes:
             while len(sizes) >= KEPT_SIZES:
                 sizes.popitem(last=False)
             sizes[rows] = {
-                name: onnxruntime.OrtValue.ortvalue_from_shape_and_type([rows, *rest], np.float32, *self._place)
+                name: onnxruntime.OrtValue.ortvalue_from_shape_and_type([rows, *rest], np.float32, *self._location)
                 for name, (_, *rest) in self._shapes.items()
                 if all(isinstance(length, int) for length in rest)
             }

@@ -1,8 +1,8 @@
-"""Read the weights that lie in a file beside a model file, and hold them in memory.
+"""Read the weights in the file beside a model file into memory.
 
-onnxruntime maps such a file into memory and opens it again for every session. If the file were overwritten while a
-program runs, even sessions that already exist would compute with the new bytes. So the file is read once, its hash is
-taken over the bytes that were read, and every session is given those bytes.
+onnxruntime maps such a file into memory and opens it again for every session. If the file is overwritten while a
+program runs, even existing sessions compute with the new bytes. Therefore the file is read once, its hash is computed
+from the bytes that were read, and every session uses these bytes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from seewhy.contract.json_values import first_repeated
 from seewhy.errors import ModelFileError
 
 _BLOCK = 1 << 22
-_MOST = 2**31
+_MAX_DIMENSION = 2**31
 
-# Types whose elements take whole bytes, and which NumPy and onnxruntime store in the same way.
+# Types whose elements have whole bytes, and that NumPy and onnxruntime store in the same way.
 _DTYPES: dict[int, np.dtype[Any]] = {
     kind: np.dtype(name)
     for kind, name in (
@@ -50,30 +50,30 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True)
-class _Place:
+class _TensorLocation:
     """Position of one tensor in the file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     start: int
-    """First byte."""
+    """Position of the first byte."""
     stop: int
-    """Byte after the last one."""
+    """Position after the last byte."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExternalWeights:
-    """The tensors of a graph that lie in one file beside the model file."""
+    """Tensors of a graph that are stored in the file beside the model file."""
 
     path: Path
-    """The file; links in its name are resolved."""
-    shown: Path
-    """The file as messages name it."""
-    places: Mapping[str, _Place] = field(repr=False)
+    """Path of the file, with symbolic links resolved."""
+    display_path: Path
+    """Path of the file in error messages."""
+    locations: Mapping[str, _TensorLocation] = field(repr=False)
 
     @classmethod
     def locate(cls, graph: onnx.GraphProto, declared: str | None, model: Path) -> ExternalWeights | None:
-        """Find the file that holds the graph's external tensors, without reading it.
+        """Find the file with the graph's external tensors, without reading it.
 
         Args:
             graph: Graph of the model file.
@@ -84,8 +84,8 @@ class ExternalWeights:
             The file and the tensors in it, or None if the metadata names no file and no tensor is external.
 
         Raises:
-            ModelFileError: If a tensor refers to another file than the declared one, to a place that the file does not
-                have, or is not an initializer; or if the file is missing, leads out of the folder, or is too long.
+            ModelFileError: If a tensor refers to another file than the declared one or to invalid positions, or is not
+                an initializer; or if the file is missing or is a link to another folder.
         """
         if declared is not None and not _is_bare_name(declared):
             raise ModelFileError(f"{model}: refers to weights outside its folder: '{short(declared)}'")
@@ -93,28 +93,30 @@ class ExternalWeights:
         others = list(filter(_is_external, _other_tensors(graph)))
         for tensor in (*external, *others):
             location = _entries(tensor).get("location", "")
-            if (twice := first_repeated(entry.key for entry in tensor.external_data)) is not None:
-                raise ModelFileError(f"{model}: the weight '{short(tensor.name)}' gives its {short(twice)} twice")
+            if (repeated := first_repeated(entry.key for entry in tensor.external_data)) is not None:
+                raise ModelFileError(f"{model}: the weight '{short(tensor.name)}' gives its {short(repeated)} twice")
             if not _is_bare_name(location):
                 raise ModelFileError(f"{model}: refers to weights outside its folder: '{short(location)}'")
             if location != declared:
                 raise ModelFileError(f"{model}: refers to weights that its metadata does not name: '{short(location)}'")
         if others:
             raise ModelFileError(
-                f"{model}: keeps a tensor that is not a weight in {short(declared or '')}, which the exporter never "
-                f"does; export the network again"
+                f"{model}: a tensor that is not a weight is stored in {short(declared or '')}; export the network again"
             )
         if declared is None:
             return None
-        places = {tensor.name: _place(tensor, model) for tensor in external}
-        shown = model.with_name(declared)
-        return cls(_resolved(shown, model), shown, places)
+        locations = {tensor.name: _location(tensor, model) for tensor in external}
+        display_path = model.with_name(declared)
+        return cls(_resolved(display_path, model), display_path, locations)
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes, reading it block by block.
+        """Hash the file's bytes, which are read block by block.
+
+        Returns:
+            The SHA-256, as hexadecimal digits.
 
         Raises:
-            ModelFileError: If the file cannot be read, or is not as long as its tensors need.
+            ModelFileError: If the file cannot be read, or its size does not match its tensors.
         """
         with self._open() as file:
             return sha256_of(file)
@@ -127,14 +129,15 @@ class ExternalWeights:
             hexadecimal digits.
 
         Raises:
-            ModelFileError: If the file cannot be read, is not as long as its tensors need, or does not fit in memory.
+            ModelFileError: If the file cannot be read, its size does not match its tensors, or it does not fit in
+                memory.
         """
         with self._open() as file:
             try:
                 buffer = np.empty(self._end, np.uint8)
             except (MemoryError, ValueError):
                 raise ModelFileError(
-                    f"{self.shown}: not enough memory to hold its {self._end} bytes of weights"
+                    f"{self.display_path}: not enough memory for its {self._end} bytes of weights"
                 ) from None
             view: memoryview = buffer.data
             position, hasher = 0, hashlib.sha256()
@@ -142,42 +145,44 @@ class ExternalWeights:
                 hasher.update(view[position : position + count])
                 position += count
         if position != self._end:
-            raise ModelFileError(f"{self.shown}: became shorter while it was read; copy or export it again")
+            raise ModelFileError(
+                f"{self.display_path}: the file became shorter while it was read; copy or export it again"
+            )
         buffer.flags.writeable = False
         return {
-            name: np.require(buffer[place.start : place.stop].view(place.dtype), requirements=["C", "A"]).reshape(
-                place.shape
-            )
-            for name, place in self.places.items()
+            name: np.require(buffer[at.start : at.stop].view(at.dtype), requirements=["C", "A"]).reshape(at.shape)
+            for name, at in self.locations.items()
         }, hasher.hexdigest()
 
     @property
     def _end(self) -> int:
-        return max((place.stop for place in self.places.values()), default=0)
+        """Number of bytes that the file must have."""
+        return max((location.stop for location in self.locations.values()), default=0)
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
+        """Open the file and check its size."""
         try:
             with open_regular(self.path) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != self._end:
                     raise ModelFileError(
-                        f"{self.shown}: damaged or of another model: it has {size} bytes, but the weights in it end at "
-                        f"byte {self._end}; copy or export it again"
+                        f"{self.display_path}: damaged, or of another model: it has {size} bytes, but the weights in "
+                        f"it end at byte {self._end}; copy or export it again"
                     )
                 yield file
         except OSError as error:
-            raise ModelFileError(f"{self.shown}: cannot be read: {error.strerror or error}") from None
+            raise ModelFileError(f"{self.display_path}: cannot be read: {error.strerror or error}") from None
 
 
-def _place(tensor: onnx.TensorProto, model: Path) -> _Place:
-    """Return where an external tensor lies. The length is always that of its shape, whatever the entry says."""
+def _location(tensor: onnx.TensorProto, model: Path) -> _TensorLocation:
+    """Return the position of an external tensor, whose length must be that of its shape."""
     where = f"{model}: the weight '{short(tensor.name)}'"
     dtype = _DTYPES.get(tensor.data_type)
     if dtype is None:
-        raise ModelFileError(f"{where} is of type {tensor.data_type}, which cannot lie beside a model file")
-    if any(not 0 <= dim < _MOST for dim in tensor.dims):
-        raise ModelFileError(f"{where} has a dimension that no tensor has; export the network again")
+        raise ModelFileError(f"{where} is of type {tensor.data_type}, which cannot be stored beside a model file")
+    if any(not 0 <= dim < _MAX_DIMENSION for dim in tensor.dims):
+        raise ModelFileError(f"{where} has an invalid dimension; export the network again")
     size = math.prod(tensor.dims) * dtype.itemsize
     entries = _entries(tensor)
     start, length = (_count(entries.get(key, str(default))) for key, default in (("offset", 0), ("length", size)))
@@ -187,30 +192,32 @@ def _place(tensor: onnx.TensorProto, model: Path) -> _Place:
             f"'{short(entries.get('offset', '0'))}', length '{short(entries.get('length', ''))}'; export the network "
             f"again"
         )
-    return _Place(dtype, tuple(tensor.dims), start, start + size)
+    return _TensorLocation(dtype, tuple(tensor.dims), start, start + size)
 
 
 def _count(text: str) -> int | None:
-    """Return the non-negative integer that `text` writes in decimal digits, or None."""
+    """Return the non-negative integer that `text` gives in decimal digits, or None if it is no such integer."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
 def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    """Return the entries that describe where an external tensor is stored."""
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
 def _is_external(tensor: onnx.TensorProto) -> bool:
+    """Return True if a tensor is stored outside the model file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor that a graph without subgraphs stores."""
+    """Yield all tensors of a graph without subgraphs."""
     yield from graph.initializer
     yield from _other_tensors(graph)
 
 
 def _other_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor that a graph without subgraphs stores besides its dense initializers."""
+    """Yield all tensors of a graph without subgraphs, except its dense initializers."""
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
     for node in graph.node:
@@ -223,30 +230,28 @@ def _other_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from (sparse.values, sparse.indices)
 
 
-def _resolved(shown: Path, model: Path) -> Path:
-    """Return the file with links in its name resolved.
+def _resolved(path: Path, model: Path) -> Path:
+    """Return the path of the weights file with symbolic links resolved, or raise a ModelFileError if it is missing.
 
-    A cache or a volume may link both files to another folder, as long as it is the same folder.
-
-    Raises:
-        ModelFileError: If there is no such file, or a link leads to another folder than the model file's.
+    A cache or a volume may link both files to another folder, as long as it is the same folder for both. A link that
+    leads to another folder than the model file's is refused.
     """
     try:
-        real = shown.resolve(strict=True)
+        real = path.resolve(strict=True)
         folders = {model.parent.resolve(), model.resolve().parent}
-    except (OSError, ValueError, RuntimeError):  # missing, a name that no system takes, or links in a circle
+    except (OSError, ValueError, RuntimeError):  # a missing file, a name with a null character, or circular links
         raise ModelFileError(
-            f"{model}: its weights {short(shown.name)} are missing; both files belong in the same folder"
+            f"{model}: its weights {short(path.name)} are missing; both files belong in the same folder"
         ) from None
     if real.parent not in folders:
         raise ModelFileError(
-            f"{model}: its weights {short(shown.name)} are a link that leads out of its folder; put the file itself "
+            f"{model}: its weights {short(path.name)} are a link that leads out of its folder; put the file itself "
             f"beside the model file"
         )
     return real
 
 
 def _is_bare_name(name: str) -> bool:
-    """Tell whether `name` is a plain file name on every system: no folder, drive or parent."""
+    """Return True if `name` is a plain file name on every system, without a folder or drive."""
     plain = PurePosixPath(name).name == name == PureWindowsPath(name).name
     return plain and name not in ("", ".", "..") and "\0" not in name and ":" not in name

@@ -1,7 +1,7 @@
-"""Prune an ONNX graph to the outputs wanted, and to the values that are given.
+"""Prune an ONNX graph to the nodes that some of its outputs need.
 
-onnxruntime computes every node of a graph, whichever outputs a run asks for, so what a method does not need has to go
-before the session is made.
+onnxruntime computes all nodes of a graph, even if a run requests only some of the outputs. Therefore the graph is
+pruned before a session is created.
 """
 
 from __future__ import annotations
@@ -16,30 +16,36 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 LARGE = 2**16
-"""Smallest size of a weight that is kept apart from the graph, in bytes."""
+"""Smallest size of a weight that is stored outside the graph, in bytes."""
 
 
 def prune(
     model: onnx.ModelProto,
     outputs: Iterable[str],
     given: Sequence[str] = (),
-    apart: dict[str, NDArray[Any]] | None = None,
+    separate: dict[str, NDArray[Any]] | None = None,
     external: Mapping[str, NDArray[Any]] | None = None,
 ) -> onnx.ModelProto:
-    """Return a new model that computes `outputs` and nothing else. Opset and IR version stay.
+    """Return a new model that computes some outputs of a model and nothing else.
 
-    The outputs named in `given` become inputs: the graph starts at them instead of computing them. What is behind them
-    in the graph may still look at the shape of an image, for the size of the batch; that is read off the first of
-    `given`, so that a graph which only does that needs no images.
+    The opset and the IR version stay the same. Inputs that are no longer needed are removed.
 
-    Inputs that nothing needs any more are left out, so look at the result's inputs before feeding it.
+    Args:
+        model: The model. It is not changed.
+        outputs: Names of the outputs to compute.
+        given: Names of outputs that become inputs: the graph starts at them instead of computing them. Nodes after them
+            may read the batch size from the shape of an image; it is then read from the first of `given`, so that such
+            a graph needs no images.
+        separate: Dict to which large weights are added by name, for onnxruntime's
+            `SessionOptions.add_external_initializers`. The new model refers to them as external data, and they are not
+            copied into it. None keeps them in the model.
+        external: Weights that are stored outside the model, by name. They are always added to `separate`.
 
-    With `apart`, large weights are not copied into the result, which then only names them, as external data. They are
-    put into `apart`, by name, for onnxruntime's `SessionOptions.add_external_initializers`. The tensors in `external`,
-    by name, lie outside the model and are always put there.
+    Returns:
+        The new model.
 
     Raises:
-        KeyError: an output is not there; the argument is its name.
+        KeyError: If the model has no such output; the argument is its name.
     """
     graph = model.graph
     found = {value.name: value for value in graph.output}
@@ -68,12 +74,12 @@ def prune(
         if tensor.name not in needed:
             continue
         values = (external or {}).get(tensor.name)
-        if values is None and apart is not None:
+        if values is None and separate is not None:
             values = _large_weight(tensor)
-        if values is None or apart is None:
+        if values is None or separate is None:
             result.initializer.append(tensor)
         else:
-            apart[tensor.name] = values
+            separate[tensor.name] = values
             named = result.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
             named.data_location = onnx.TensorProto.EXTERNAL
             named.external_data.add(key="location", value=tensor.name)
@@ -83,7 +89,7 @@ def prune(
 
 
 def _large_weight(tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
-    """Return the values of a large float32 tensor without copying them; None for all others, and for damaged ones."""
+    """Return the values of a large float32 tensor without copying them, or None for other and damaged tensors."""
     size = math.prod(tensor.dims) * 4
     known = tensor.data_type == onnx.TensorProto.FLOAT and all(dim > 0 for dim in tensor.dims)
     if not known or size < LARGE or len(tensor.raw_data) != size:
@@ -92,10 +98,18 @@ def _large_weight(tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
 
 
 def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that `outputs` depend on, in graph order, and every value name that they or the outputs use."""
+    """Return the nodes that some outputs depend on.
+
+    Args:
+        nodes: Nodes of a graph, in its order.
+        outputs: Names of the outputs.
+
+    Returns:
+        The needed nodes in the same order, and the names of all values that they or the outputs use.
+    """
     needed = set(outputs)
     kept = []
-    # ONNX nodes are in topological order, so one walk backwards meets every use of a value before its producer.
+    # ONNX nodes are in topological order, so in reverse every use of a value comes before its producer.
     for node in reversed(nodes):
         if needed.intersection(filter(None, node.output)):
             kept.append(node)
@@ -104,7 +118,7 @@ def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tup
 
 
 def _used_names(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads: its inputs, and what its subgraphs take from outside or define themselves."""
+    """Yield the names of a node's inputs, and of all values that its subgraphs use."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
         for subgraph in (attribute.g, *attribute.graphs):
@@ -116,7 +130,7 @@ def _used_names(node: onnx.NodeProto) -> Iterator[str]:
 def _start_at(
     graph: onnx.GraphProto, source: Sequence[onnx.NodeProto], given: list[str]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The nodes of `source` where `given` are inputs, and constants that they need besides the graph's own."""
+    """Return the nodes of `source` with `given` as inputs, and the constants that they need in addition."""
     shapes = _shapes(graph)
     behind = set(given)
     nodes: list[onnx.NodeProto] = []
@@ -136,6 +150,7 @@ def _start_at(
 
 
 def _is_shape(node: onnx.NodeProto) -> bool:
+    """Return True if a node is a plain Shape operator."""
     return node.op_type == "Shape" and not node.domain and len(node.input) == len(node.output) == 1
 
 
@@ -143,7 +158,7 @@ _BATCH = -1
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
-    """The shapes that are known but for the batch's size, which is _BATCH."""
+    """Return the shapes in which only the batch size is unknown; it is given as _BATCH."""
     values = (*graph.input, *graph.value_info, *graph.output)
     dims = {
         value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
@@ -151,7 +166,8 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
         if value.type.tensor_type.HasField("shape")
     }
     batch = {shape[0] for value in graph.input if (shape := dims.get(value.name)) and isinstance(shape[0], str)}
-    # Inside, PyTorch may call the batch by another name. Nothing but the batch is free, so a lone name is that.
+    # PyTorch may use another name for the batch inside the graph. Only the batch size is dynamic, so if there is only
+    # one other name, it is the batch.
     names = {dim for shape in dims.values() for dim in shape if isinstance(dim, str) and dim.isidentifier()}
     if len(names - batch) == 1:
         batch |= names
@@ -166,7 +182,7 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
 def _shape_of_batch(
     node: onnx.NodeProto, shape: list[int], given: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and constants that stand for `node`, the Shape of a value of `shape`; the batch is that of `given`."""
+    """Return nodes and constants that replace a Shape node whose input has `shape`, with the batch size of `given`."""
     [result] = node.output
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     chosen = shape[slice(attributes.get("start", 0), attributes.get("end"))]
@@ -177,7 +193,7 @@ def _shape_of_batch(
         parts.append(size if dim == _BATCH else f"{result}/{i}")
         if dim != _BATCH:
             constants.append(numpy_helper.from_array(np.array([dim], np.int64), parts[-1]))
-    if not parts:  # of a scalar
+    if not parts:  # the shape of a scalar
         parts = [f"{result}/none"]
         constants.append(numpy_helper.from_array(np.zeros(0, np.int64), parts[0]))
     nodes = [helper.make_node("Concat", parts, [result], name=result, axis=0)]
@@ -187,7 +203,7 @@ def _shape_of_batch(
 
 
 def _without_outputs(node: onnx.NodeProto, given: Sequence[str]) -> onnx.NodeProto:
-    """`node` with its outputs in `given` under another name: they come from outside now."""
+    """Return a node with new names for its outputs in `given`, because these are now inputs of the graph."""
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
     for i, name in enumerate(node.output):
@@ -199,9 +215,9 @@ def _without_outputs(node: onnx.NodeProto, given: Sequence[str]) -> onnx.NodePro
 def _drop_unused_outputs(
     target: onnx.NodeProto, node: onnx.NodeProto, needed: set[str], opsets: dict[str, int]
 ) -> None:
-    """Copy `node` into `target` without the optional outputs at the end of its list that nothing uses.
+    """Copy `node` to `target` without unused optional outputs at the end of its list.
 
-    MaxPool without its Indices runs in onnxruntime's blocked layout; with them it does not.
+    MaxPool uses onnxruntime's blocked layout only without its output Indices.
     """
     target.CopyFrom(node)
     if len(node.output) < 2 or node.output[-1] in needed:
@@ -210,7 +226,7 @@ def _drop_unused_outputs(
     try:
         formal = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain).outputs
     except onnx.defs.SchemaError:
-        return  # an operator that onnx does not know: leave it as it is
+        return  # an operator that onnx does not know; keep its outputs
     while len(target.output) > 1:
         last = len(target.output) - 1
         if target.output[last] in needed or last >= len(formal) or formal[last].option != optional:

@@ -1,4 +1,4 @@
-"""Read a model file: parse it, hold it to the contract, check that it is whole."""
+"""Read a model file, validate it against the file contract, and check it for damage."""
 
 from __future__ import annotations
 
@@ -25,55 +25,71 @@ from seewhy.runtime.external_weights import ExternalWeights, tensors
 _FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 _PROTOBUF_LIMIT = 2**31 - 1
 _NEWEST_OPSET = 1000
-"""Far beyond what exists; onnxruntime says which it knows."""
+"""Largest accepted opset, far above the existing ones. onnxruntime reports an opset that it does not support."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model file that keeps the contract. Everything in it was read once; later changes on disk have no effect."""
+    """Valid model file. It is read once, so later changes on disk have no effect."""
 
     path: Path
+    """Path of the file."""
     proto: onnx.ModelProto
+    """The model."""
     metadata: Metadata
+    """Metadata of the model."""
     outputs: tuple[str, ...]
-    """The contract's outputs that this file holds, in the contract's order."""
+    """Outputs of the contract that this file has, in the order of the contract."""
     damage: str | None
-    """What is wrong with the file's bytes, in one line; None where they are whole, or were not checked."""
+    """One-line description of damage to the file, or None if it is intact or was not checked."""
     sha256: str
-    """SHA-256 of the bytes that were parsed, as 64 hexadecimal digits; `sha256sum` gives the same."""
+    """SHA-256 of the bytes that were parsed, as 64 hexadecimal digits, as `sha256sum` computes it."""
     weights: Mapping[str, NDArray[Any]] = field(repr=False)
-    """The tensors that lie in the file beside the model file, by name. Empty where there is none, and in a model file
-    that was only inspected."""
+    """Tensors in the file beside the model file, by name.
+
+    The mapping is empty if there is no such file, or if the model file was only inspected.
+    """
     external_data_sha256: str | None
-    """SHA-256 of the bytes of the file beside the model file; None where there is none, or it was not read."""
+    """SHA-256 of the file beside the model file, or None if there is none or it was not read."""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
-        """Read a model file, and the weights beside it if there are any.
+        """Read a model file, and the weights file beside it if there is one.
 
         Args:
             path: Path of the model file.
-            verify: Whether to compare the hashes of the files with those that the exporter recorded.
+            verify: True to compare the hashes of the files with those that the exporter recorded.
+
+        Returns:
+            The model file.
 
         Raises:
-            ModelFileError: If a file is missing, damaged, not ONNX, or breaks the contract.
+            ModelFileError: If a file is missing, damaged, not ONNX, or violates the contract.
         """
-        model = cls._load(path, verify, hold_weights=True)
+        model = cls._load(path, verify, load_weights=True)
         if model.damage is not None:
             raise ModelFileError(model.damage)
         return model
 
     @classmethod
     def inspect(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
-        """Read a model file without holding the weights beside it. A wrong hash becomes `damage` instead of an error.
+        """Read a model file without loading the weights beside it. A wrong hash is recorded as `damage`.
+
+        Args:
+            path: Path of the model file.
+            verify: True to compare the hashes of the files with those that the exporter recorded.
+
+        Returns:
+            The model file, without weights.
 
         Raises:
-            ModelFileError: If a file is missing, not ONNX, or breaks the contract in another way.
+            ModelFileError: If a file is missing, not ONNX, or violates the contract in another way.
         """
-        return cls._load(path, verify, hold_weights=False)
+        return cls._load(path, verify, load_weights=False)
 
     @classmethod
-    def _load(cls, path: str | os.PathLike[str], verify: bool, hold_weights: bool) -> ModelFile:
+    def _load(cls, path: str | os.PathLike[str], verify: bool, load_weights: bool) -> ModelFile:
+        """Read and validate a model file."""
         path = Path(path)
         file = str(path)
         data = _read_bytes(path)
@@ -86,53 +102,52 @@ class ModelFile:
         weights: Mapping[str, NDArray[Any]] = {}
         external_data_sha256 = None
         if damage is None:
-            _refuse_what_the_exporter_never_writes(proto, file)
+            _refuse_foreign_content(proto, file)
             _check_values(proto.graph, metadata, file)
             recorded_weights = metadata.external_data or {}
             external = ExternalWeights.locate(proto.graph, recorded_weights.get("file"), path)
-            if external is not None and hold_weights:
+            if external is not None and load_weights:
                 weights, external_data_sha256 = external.read()
             elif external is not None and verify:
                 external_data_sha256 = external.sha256()
             if external is not None and verify and external_data_sha256 != recorded_weights["sha256"]:
-                damage = _changed(external.shown)
-        held = {value.name for value in proto.graph.output}
-        outputs = tuple(name for name in contract.OUTPUTS if name in held)
+                damage = _changed(external.display_path)
+        present = {value.name for value in proto.graph.output}
+        outputs = tuple(name for name in contract.OUTPUTS if name in present)
         return cls(path, proto, metadata, outputs, damage, sha256, weights, external_data_sha256)
 
 
 def _read_bytes(path: Path) -> bytes:
+    """Read a file, or raise a ModelFileError if it cannot be a model file."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > _PROTOBUF_LIMIT:
-                raise ModelFileError(f"{path}: not an ONNX file: {size} bytes, and ONNX stops at 2 GiB")
+                raise ModelFileError(f"{path}: not an ONNX file: it has {size} bytes, but ONNX allows at most 2 GiB")
             data = file.read(size)
     except IsADirectoryError:
-        raise ModelFileError(f"{path}: a folder, not a model file") from None
+        raise ModelFileError(f"{path}: is a folder, not a model file") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # a path that no system takes
+    except ValueError as error:  # a path with a null character
         raise ModelFileError(f"{short(str(path))}: cannot be read: {error}") from None
     if not data:
         raise ModelFileError(f"{path}: the file is empty; export the network again")
     return data
 
 
-def _refuse_what_the_exporter_never_writes(proto: onnx.ModelProto, file: str) -> None:
-    """Refuse everything beside one flat graph of standard operators.
+def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
+    """Raise a ModelFileError unless a model is one flat graph of standard operators, as the exporter writes it.
 
-    Such things are either of no use in a SeeWhy file or a way around the checks: a function may hold tensors that refer
-    to other files, an operator of another domain may open files, and a loop may never end.
-
-    Raises:
-        ModelFileError: If there are functions, training graphs, operators of another domain, or graphs inside a node.
+    Functions, training graphs, operators of another domain and graphs inside a node are useless in a SeeWhy file, or
+    could bypass the checks: a function may contain tensors that refer to other files, an operator of another domain may
+    open files, and a loop may never end.
     """
     if not all(0 < opset.version <= _NEWEST_OPSET for opset in proto.opset_import):
-        raise ModelFileError(f"{file}: written in an opset that does not exist; export the network again")
-    twice = json_values.first_repeated(tensor.name for tensor in proto.graph.initializer)
-    if twice is not None:
-        raise ModelFileError(f"{file}: holds two weights called '{short(twice)}'; export the network again")
+        raise ModelFileError(f"{file}: uses an opset that does not exist; export the network again")
+    repeated = json_values.first_repeated(tensor.name for tensor in proto.graph.initializer)
+    if repeated is not None:
+        raise ModelFileError(f"{file}: has two weights called '{short(repeated)}'; export the network again")
     domains = {opset.domain for opset in proto.opset_import} | {node.domain for node in proto.graph.node}
     foreign = sorted(domains - {"", "ai.onnx"})
     nested = next(
@@ -141,30 +156,29 @@ def _refuse_what_the_exporter_never_writes(proto: onnx.ModelProto, file: str) ->
     if proto.functions:
         found = "model-local functions"
     elif proto.training_info:
-        found = "graphs for training"
+        found = "training graphs"
     elif foreign:
         found = f"operators of the domain '{short(foreign[0])}'"
     elif nested is not None:
         found = f"a graph inside its node '{short(nested.name)}' ({short(nested.op_type)})"
     else:
         return
-    raise ModelFileError(f"{file}: holds {found}, which the exporter never writes; export the network again")
+    raise ModelFileError(f"{file}: contains {found}, which the exporter never writes; export the network again")
 
 
 def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
-    """Return the metadata by key.
+    """Return the metadata by key, or raise a ModelFileError if a key is given twice.
 
-    Raises:
-        ModelFileError: If a key is given twice: programs would differ in which value they take.
+    Programs would use different values of such a key.
     """
-    twice = json_values.first_repeated(entry.key for entry in proto.metadata_props)
-    if twice is not None:
-        raise ModelFileError(f"{file}: the metadata gives {short(twice)} twice; export the network again")
+    repeated = json_values.first_repeated(entry.key for entry in proto.metadata_props)
+    if repeated is not None:
+        raise ModelFileError(f"{file}: the metadata gives {short(repeated)} twice; export the network again")
     return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def _digests(data: bytes, recorded: str | None) -> tuple[str | None, str]:
-    """Return the digest that the file should carry, or None if it carries none, and the plain hash of its bytes."""
+    """Return the digest that the file should contain, or None if it contains none, and the plain hash of its bytes."""
     if recorded is not None:
         try:
             return file_digests(data, recorded)
@@ -174,29 +188,32 @@ def _digests(data: bytes, recorded: str | None) -> tuple[str | None, str]:
 
 
 def _damage(recorded: str | None, expected: str | None, path: Path) -> str | None:
+    """Return a description of the damage if the recorded digest is not the expected one, or None if it is."""
     if recorded is None:
         return f"{path}: the metadata lacks {contract.DIGEST_KEY}, so the file cannot be checked; export it again"
     return None if recorded == expected else _changed(path)
 
 
 def _changed(path: Path) -> str:
+    """Return the message for a file whose hash differs."""
     return f"{path}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
 
 
 def _parse(data: bytes, file: str) -> onnx.ModelProto:
+    """Parse the bytes of a model file."""
     try:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except Exception:  # noqa: BLE001  protobuf's DecodeError, whose module changes between protobuf versions
         raise ModelFileError(f"{file}: not an ONNX file, or a truncated one") from None
     if not proto.graph.node:
-        raise ModelFileError(f"{file}: not an ONNX file: it holds no graph")
+        raise ModelFileError(f"{file}: not an ONNX file: it has no graph")
     if not all(isinstance(text, str) for text in _texts(proto)):
-        raise ModelFileError(f"{file}: damaged: it holds a name that is not UTF-8; copy or export it again")
+        raise ModelFileError(f"{file}: damaged: a name in it is not UTF-8; copy or export it again")
     return proto
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[object]:
-    """Yield every name that is read here or in `graph_pruning.py`. protobuf returns bytes where one is not UTF-8."""
+    """Yield all names that are read here or in `graph_pruning.py`. protobuf returns bytes if one is not UTF-8."""
     for entry in proto.metadata_props:
         yield from (entry.key, entry.value)
     yield from (opset.domain for opset in proto.opset_import)
@@ -211,7 +228,7 @@ def _texts(proto: onnx.ModelProto) -> Iterator[object]:
 
 
 def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None:
-    """Hold names, dtypes and shapes of the graph's inputs and outputs to the contract."""
+    """Validate names, dtypes and shapes of the graph's inputs and outputs against the contract."""
     shapes = metadata.shapes
     initialized = {tensor.name for tensor in graph.initializer}
     found_inputs = {value.name: value for value in graph.input if value.name not in initialized}
@@ -220,9 +237,7 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
     _require_names(found_outputs, (contract.LOGITS,), "output", file)
     unknown = sorted(set(found_inputs) - set(contract.INPUTS))
     if unknown:
-        raise ModelFileError(
-            f"{file}: the graph wants an input '{short(unknown[0])}', which the contract does not know"
-        )
+        raise ModelFileError(f"{file}: the graph has an input '{short(unknown[0])}' that the contract does not define")
     for name, value in found_inputs.items():
         _check_value(value, _INT64 if name == contract.TARGETS else _FLOAT, shapes[name], f"{file}: input {name}")
     for name in contract.OUTPUTS:
@@ -230,52 +245,64 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
             _check_value(found_outputs[name], _FLOAT, shapes[name], f"{file}: output {name}")
     if metadata.layer is None and contract.ACTIVATIONS in found_outputs:
         raise ModelFileError(
-            f"{file}: the graph holds {contract.ACTIVATIONS}, but the metadata names no target layer; export the "
-            f"network again"
+            f"{file}: the graph has the output {contract.ACTIVATIONS}, but the metadata names no target layer; export "
+            f"the network again"
         )
     if metadata.labels is not None and len(metadata.labels) != metadata.class_count:
         raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.class_count} classes")
-    chosen = metadata.preprocessing
-    if chosen is not None and len(chosen.mean) != metadata.channels:
-        raise ModelFileError(f"{file}: {len(chosen.mean)} means for {metadata.channels} channels")
+    preprocessing = metadata.preprocessing
+    if preprocessing is not None and len(preprocessing.mean) != metadata.channels:
+        raise ModelFileError(f"{file}: {len(preprocessing.mean)} means for {metadata.channels} channels")
 
 
-def _require_names(found: dict[str, onnx.ValueInfoProto], names: tuple[str, ...], what: str, file: str) -> None:
+def _require_names(found: dict[str, onnx.ValueInfoProto], names: tuple[str, ...], kind: str, file: str) -> None:
+    """Raise a ModelFileError if a required input or output is missing."""
     for name in names:
         if name not in found:
-            raise ModelFileError(f"{file}: the graph has no {what} {name!r}; export the network again")
+            raise ModelFileError(f"{file}: the graph has no {kind} {name!r}; export the network again")
 
 
-def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: Shape, what: str) -> None:
+def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: Shape, name: str) -> None:
+    """Raise a ModelFileError if the dtype or the shape of an input or output is wrong."""
     tensor = value.type.tensor_type
     if tensor.elem_type != dtype:
-        raise ModelFileError(f"{what} must be {_dtype_name(dtype)}, not {_dtype_name(tensor.elem_type)}")
+        raise ModelFileError(f"{name} must be {_dtype_name(dtype)}, not {_dtype_name(tensor.elem_type)}")
     found: Shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
-    fits = len(found) == len(dims) and all(_dim_fits(have, want) for have, want in zip(found, dims, strict=True))
+    fits = len(found) == len(dims) and all(map(_dim_fits, found, dims))
     if not fits:
-        raise ModelFileError(f"{what} must have the shape {_show(dims)}, not {_show(found)}")
+        raise ModelFileError(f"{name} must have shape {_shape_text(dims)}, not {_shape_text(found)}")
 
 
 def _dtype_name(dtype: int) -> str:
+    """Return the name of an ONNX data type."""
     known: dict[int, str] = {number: name for name, number in onnx.TensorProto.DataType.items()}
     return known.get(dtype, f"of the unknown type {dtype}")
 
 
-def _dim_fits(have: int | str, want: int | str) -> bool:
-    if want == "N":
-        return isinstance(have, str)  # the batch must be dynamic
-    return isinstance(want, str) or isinstance(have, str) or have == want
+def _dim_fits(actual: int | str, expected: int | str) -> bool:
+    """Return True if a dimension fits that of the contract."""
+    if expected == "N":
+        return isinstance(actual, str)  # the batch must be dynamic
+    return isinstance(expected, str) or isinstance(actual, str) or actual == expected
 
 
-def _show(dims: Shape) -> str:
+def _shape_text(dims: Shape) -> str:
+    """Return a shape as printable text."""
     return "(" + short(", ".join(map(str, dims))) + ")"
 
 
 def repeat_reason(model: ModelFile) -> str | None:
-    """Why the graph cannot start at the target layer, in words that follow "since"; None where it can."""
+    """Return why the backbone must run again for each class, as words that follow "since".
+
+    Args:
+        model: The model file.
+
+    Returns:
+        The reason why the graph cannot start at the target layer, or None if it can.
+    """
     layer = model.metadata.layer
     if layer is None or ACTIVATIONS not in model.outputs:
-        return "the file holds no activations to start from"
+        return "the file has no activations to start from"
     if not layer.separates or layer.cut is None:
         return f"not every path from the image to the logits passes through {layer.name}"
     if layer.cut != ACTIVATIONS:

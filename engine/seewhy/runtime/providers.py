@@ -1,4 +1,4 @@
-"""Choose, start and check the onnxruntime providers, with their options."""
+"""Choose onnxruntime's execution providers, and check that they start."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-# cuDNN's quick choice of a way to convolve: by default onnxruntime has it look longer, for each new batch size again.
+# Let cuDNN choose its convolution algorithms by heuristics. By default, onnxruntime makes it search, for each new batch
+# size again.
 _DEFAULTS: dict[str, dict[str, str]] = {
     CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
 }
 
-MEMORY = {CUDA: ("cuda", "device_id")}
-"""Providers with memory of their own: onnxruntime's name of that memory, and the option that numbers the devices."""
+DEVICE_MEMORY = {CUDA: ("cuda", "device_id")}
+"""Providers with their own memory: onnxruntime's name of the memory, and the option with the number of the device."""
 
-# onnxruntime reports through exceptions what matters; at a lower level it also writes warnings to the terminal.
+# Errors are reported by exceptions. At a lower level, onnxruntime also writes warnings to the terminal.
 _LOG_FATAL_ONLY = 4
 
 
 def session_options() -> onnxruntime.SessionOptions:
+    """Return the session options that all sessions share."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _LOG_FATAL_ONLY
-    # With it, each new batch size gets a plan and one more piece of memory for all of it, which is kept; and it is no
-    # quicker. See docs/performance/threads-memory-providers.md.
+    # With memory patterns, onnxruntime allocates and keeps one more block of memory for each new batch size, and is not
+    # faster. See docs/performance/threads-memory-providers.md.
     options.enable_mem_pattern = False
     return options
 
@@ -41,38 +43,63 @@ def session_options() -> onnxruntime.SessionOptions:
 def start_session(
     model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[tuple[str, dict[str, Any]]]
 ) -> onnxruntime.InferenceSession:
+    """Start a session.
+
+    Args:
+        model: The model.
+        options: Options of the session.
+        providers: Full names of the providers, and their options.
+
+    Returns:
+        The session.
+
+    Raises:
+        Exception: If onnxruntime cannot load the model or start a provider; its exceptions share no base class.
+    """
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
-    # Without this, a provider that fails during a run is replaced by the CPU, quietly.
+    # Otherwise onnxruntime silently replaces a provider that fails during a run by the CPU.
     session.disable_fallback()
     return session
 
 
 def resolve_providers(providers: Sequence[Provider] | None) -> tuple[list[tuple[str, dict[str, Any]]], tuple[str, ...]]:
-    """The (name, options) pairs to ask onnxruntime for, and the names that it then uses."""
+    """Resolve the execution providers to use.
+
+    Args:
+        providers: Names of providers, or pairs of a name and a dict of options. A name may be short (`cuda`) or full
+            (`CUDAExecutionProvider`), in any case. None means CUDA if it is usable, or else the CPU.
+
+    Returns:
+        Full names and options of the requested providers, and the names of the providers that onnxruntime uses then.
+
+    Raises:
+        ArgumentError: If `providers` is empty.
+        ProviderError: If a provider is not available, or does not start.
+    """
     available = onnxruntime.get_available_providers()
     if providers is None:
-        asked: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
+        requested: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
         if CUDA in available:
-            asked.insert(0, (CUDA, dict(_DEFAULTS[CUDA])))
-        used = _probe(asked)
-        return [pair for pair in asked if pair[0] in used], used
+            requested.insert(0, (CUDA, dict(_DEFAULTS[CUDA])))
+        used = _started_providers(requested)
+        return [pair for pair in requested if pair[0] in used], used
     if isinstance(providers, str):
         providers = [providers]
-    asked = [_parse(provider, available) for provider in providers]
-    if not asked:
+    requested = [parse_provider(provider, available) for provider in providers]
+    if not requested:
         raise ArgumentError(f"no provider given; available here: {', '.join(available)}")
-    names = [name for name, _ in asked]
-    used = _probe(asked)
+    names = [name for name, _ in requested]
+    used = _started_providers(requested)
     if list(used[: len(names)]) != names:
         raise ProviderError(
             f"{', '.join(names)} did not start: onnxruntime fell back to {', '.join(used)}; check the driver and the "
             f"libraries that the provider needs"
         )
-    return asked, used
+    return requested, used
 
 
-def _parse(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """`"cuda"`, `"CUDAExecutionProvider"` or a pair of such a name and options -> (full name, options)."""
+def parse_provider(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the full name and the options of a provider."""
     name, options = (provider, {}) if isinstance(provider, str) else provider
     known = {key: full for full in available for key in (full.lower(), full.lower().removesuffix("executionprovider"))}
     if name.lower() not in known:
@@ -82,18 +109,29 @@ def _parse(provider: Provider, available: Sequence[str]) -> tuple[str, dict[str,
 
 
 def device_of(provider: str, options: Mapping[str, Any]) -> tuple[str, int] | None:
-    """The kind of memory and the number of the device that a provider's values lie on; None for the host's memory."""
-    if provider not in MEMORY:
+    """Return the device on which a provider keeps its values.
+
+    Args:
+        provider: Full name of the provider.
+        options: Options of the provider.
+
+    Returns:
+        Kind of memory and number of the device, or None for the host's memory.
+
+    Raises:
+        ArgumentError: If the option with the number of the device is not a non-negative integer.
+    """
+    if provider not in DEVICE_MEMORY:
         return None
-    kind, option = MEMORY[provider]
-    number = str(options.get(option, 0))  # onnxruntime takes either
+    kind, option = DEVICE_MEMORY[provider]
+    number = str(options.get(option, 0))  # onnxruntime accepts an integer or a string
     if not (number.isascii() and number.isdecimal() and len(number) < 5):
-        raise ArgumentError(f"{provider}: {option} must be an integer from 0, not {brief(options[option])}")
+        raise ArgumentError(f"{provider}: {option} must be a non-negative integer, not {brief(options[option])}")
     return kind, int(number)
 
 
-def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
-    """Start a session of one node, and return the providers that it really got."""
+def _started_providers(requested: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
+    """Start a session with a single node, and return the providers that it uses."""
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])],
@@ -106,7 +144,7 @@ def _probe(asked: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
     options = session_options()
     options.intra_op_num_threads = 1
     try:
-        return tuple(start_session(model, options, asked).get_providers())
+        return tuple(start_session(model, options, requested).get_providers())
     except Exception as error:  # onnxruntime's exceptions share no base class
-        names = ", ".join(name for name, _ in asked)
+        names = ", ".join(name for name, _ in requested)
         raise ProviderError(f"{names} did not start: {first_line(error)}") from error

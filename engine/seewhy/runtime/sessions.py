@@ -1,4 +1,4 @@
-"""onnxruntime sessions: which provider runs them, and a bounded cache of pruned graphs."""
+"""Cache of onnxruntime sessions, each with a graph that is pruned to the requested outputs."""
 
 from __future__ import annotations
 
@@ -23,41 +23,51 @@ from seewhy.errors import ArgumentError, ModelFileError, ProviderError, SeewhyEr
 from seewhy.runtime import batch_splitting
 from seewhy.runtime.device_binding import DeviceBinding
 from seewhy.runtime.graph_pruning import prune
-from seewhy.runtime.in_graph_maps import add_maps, sources
+from seewhy.runtime.in_graph_maps import add_maps, file_outputs
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.provider_workarounds import adapt
+from seewhy.runtime.provider_workarounds import apply_workarounds
 from seewhy.runtime.providers import CPU, Provider, device_of, resolve_providers, session_options, start_session
 
 Outputs: TypeAlias = "dict[str, Floats]"
 _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...], int]"
-"""The outputs wanted, those that are given, and threads."""
+"""Requested outputs, outputs that are fed instead of computed, and number of threads."""
 
-# A call may take five: the plain run, the head, and passes of three kinds.
+# One call may need five sessions: the plain run, the head, and the passes of three multi-pass methods.
 CACHED_SESSIONS = 8
-"""Largest number of sessions that are kept."""
+"""Maximum number of sessions in the cache."""
 CACHED_BYTES = 2 * 2**30
-"""Largest total of the kept sessions' weights, in bytes; the two sessions used last are kept in any case."""
-# A plain run and what follows it.
+"""Maximum total size of the cached sessions' weights, in bytes. The two sessions used last are always kept."""
+# The plain run, and the run that follows it.
 _ALWAYS_CACHED = 2
-# Outputs that a backward pass through the whole network makes.
+# Outputs that need a backward pass through the whole network.
 _OF_THE_IMAGE = frozenset({contract.INPUT_GRADIENTS, contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS})
 
 
 @dataclass(frozen=True)
-class _Cached:
+class _CachedSession:
+    """Session in the cache."""
+
     session: onnxruntime.InferenceSession
     outputs: tuple[str, ...]
-    """Names; onnxruntime takes long to tell them."""
+    """Names of the outputs. They are stored because onnxruntime is slow to return them."""
     inputs: tuple[str, ...]
-    weights: int
-    """Bytes."""
-    bound: DeviceBinding | None
-    """Where values lie on a device."""
+    """Names of the inputs."""
+    weight_bytes: int
+    """Size of the weights, in bytes."""
+    binding: DeviceBinding | None
+    """Binding to a device, or None if values are in the host's memory."""
     threads: int
+    """Number of threads."""
 
 
 def validate_threads(threads: Any) -> int | None:
-    """Return a number of threads as an int, or None for one on each usable core.
+    """Validate a number of threads.
+
+    Args:
+        threads: Number of threads, or None for one per usable core.
+
+    Returns:
+        The number as an int, or None.
 
     Raises:
         ArgumentError: If it is not an integer from 1 to `most_threads()`.
@@ -73,41 +83,52 @@ def validate_threads(threads: Any) -> int | None:
 
 
 class SessionCache:
-    """Runs a model file for any set of its outputs. May be shared by threads.
+    """Sessions that compute any set of outputs of a model file. Threads may share the cache.
 
     Attributes:
-        providers: names of the execution providers in use, in order of preference.
-        reduces: whether maps are best left to the graph (`in_graph_maps.py`), since its values lie on another device.
+        providers: Names of the execution providers in use, in order of preference.
+        maps_in_graph: True if the graph should compute maps (`in_graph_maps.py`), because its values are on a device.
     """
 
     def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
-        """Settle on `providers`; None takes CUDA if usable, else the CPU. `threads` None is one for each usable core.
+        """Resolve the providers. Sessions are created when they are first needed.
+
+        Args:
+            model: The model file.
+            providers: Providers as `resolve_providers` takes them. None means CUDA if it is usable, or else the CPU.
+            threads: Number of threads, or None for one per usable core.
 
         Raises:
-            ProviderError: a provider is unknown, not installed, or does not start.
+            ArgumentError: If the number of threads is out of range, or `providers` is empty.
+            ProviderError: If a provider is not available, or does not start.
         """
         self._model = model
         weights = model.proto.graph.initializer
-        self._matrices = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
-        self._small = sum(map(_size, weights)) <= batch_splitting.IN_CACHE
-        # Always said, since onnxruntime's own choice looks past affinity and quotas; see `_shared/cpu_count.py`.
+        self._matrix_bytes = sum(_size(tensor) for tensor in weights if len(tensor.dims) == 2)
+        self._small = sum(map(_size, weights)) <= batch_splitting.CACHED_WEIGHT_BYTES
+        # onnxruntime's default ignores affinity and quotas, so the number is always set; see `_shared/cpu_count.py`.
         self._threads = validate_threads(threads) or usable_cores()
-        self._asked, self.providers = resolve_providers(providers)
-        self._device = device_of(*self._asked[0])
-        self.reduces = self._device is not None
+        self._requested, self.providers = resolve_providers(providers)
+        self._device = device_of(*self._requested[0])
+        self.maps_in_graph = self._device is not None
         self._lock = threading.Lock()
-        self._cache: OrderedDict[_Key, _Cached] = OrderedDict()
+        self._cache: OrderedDict[_Key, _CachedSession] = OrderedDict()
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
-        """Return the named outputs for `feeds`: values of N rows by name.
+        """Compute outputs of the graph.
 
-        Outputs are those of the file, and maps of `in_graph_maps.py`. Besides the graph's inputs `images`
-        (N,Cin,H,W) and `targets` (N,), feeds may be outputs of the file, such as `activations`: then the graph starts
-        there, and `images` may be left out where nothing else needs them.
+        Args:
+            outputs: Names of outputs of the file, or of maps of `in_graph_maps.py`.
+            feeds: Values of N rows by name: the inputs `images` (N, Cin, H, W) and `targets` (N,), or outputs of the
+                file, such as `activations`. Then the graph starts at these outputs, and `images` may be left out if
+                nothing else needs them.
+
+        Returns:
+            The outputs by name, float32 with N rows each.
 
         Raises:
-            ModelFileError: onnxruntime cannot load the graph, or it needs an input that is not among `feeds`.
-            ProviderError: onnxruntime fails to run it, for lack of memory for instance.
+            ModelFileError: If onnxruntime cannot load the graph, or an input is missing in `feeds`.
+            ProviderError: If onnxruntime fails to run the graph, for example for lack of memory.
         """
         given = tuple(name for name in contract.OUTPUTS if name in feeds)
         rows = len(next(iter(feeds.values())))
@@ -117,21 +138,23 @@ class SessionCache:
         if missing:
             raise ModelFileError(
                 f"{self._model.path}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
-                f"{' and '.join(feeds)}, though the metadata says otherwise; export the network again"
+                f"{' and '.join(feeds)}, although the metadata says otherwise; export the network again"
             )
-        run = cached.session.run if cached.bound is None else cached.bound.run
+        run = cached.session.run if cached.binding is None else cached.binding.run
 
-        def run_rows(part: slice) -> list[Floats]:
-            values: list[Floats] = run(names, {name: feeds[name][part] for name in inputs})
+        def run_rows(sub_batch: slice) -> list[Floats]:
+            values: list[Floats] = run(names, {name: feeds[name][sub_batch] for name in inputs})
             return values
 
         try:
             if cached.threads == 1 and self.providers[0] == CPU:
                 small = self._small or not outputs.isdisjoint(_OF_THE_IMAGE)
-                parts = batch_splitting.split_rows(rows, self._threads, self._matrices, small)
-                results = batch_splitting.run_slices(run_rows, parts, self._threads)
+                sub_batches = batch_splitting.split_batch(rows, self._threads, self._matrix_bytes, small)
+                results = batch_splitting.run_sub_batches(run_rows, sub_batches, self._threads)
                 values = (
-                    results[0] if len(parts) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
+                    results[0]
+                    if len(sub_batches) == 1
+                    else [np.concatenate(found) for found in zip(*results, strict=True)]
                 )
             else:
                 values = run_rows(slice(None))
@@ -142,66 +165,82 @@ class SessionCache:
         return dict(zip(names, values, strict=True))
 
     def _threads_for(self, outputs: frozenset[str], given: tuple[str, ...], rows: int) -> int:
-        """Threads of the session that `rows` images are best run by: 1 for pieces, or all.
+        """Return the number of threads of the best session for a batch: 1 for sub-batches, or all threads.
 
-        What is there already serves any number but 1: a session takes longer to make than it then saves.
+        An existing session with the other number is used instead, unless that is worth a split: creating a session
+        takes longer than it saves.
         """
         if self.providers[0] != CPU or self._threads == 1 or rows == 1:
             return self._threads
-        splits = batch_splitting.is_worth_splitting(rows, self._threads, self._matrices)
+        splits = batch_splitting.is_worth_splitting(rows, self._threads, self._matrix_bytes)
         best, other = (1, self._threads) if splits else (self._threads, 1)
         with self._lock:
-            there = {key[2] for key in self._cache if key[:2] == (outputs, given)}
-        return other if other in there and best not in there and best != 1 else best
+            existing = {key[2] for key in self._cache if key[:2] == (outputs, given)}
+        return other if other in existing and best not in existing and best != 1 else best
 
-    def _session(self, key: _Key) -> _Cached:
+    def _session(self, key: _Key) -> _CachedSession:
+        """Return a session from the cache, creating it if necessary."""
         with self._lock:
             cached = self._cache.get(key)
             if cached is None:
-                cached = self._cache[key] = self._make(*key)
-                while len(self._cache) > _ALWAYS_CACHED and self._too_much():
+                cached = self._cache[key] = self._create(*key)
+                while len(self._cache) > _ALWAYS_CACHED and self._exceeds_limits():
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
             return cached
 
-    def _too_much(self) -> bool:
-        weights = sum(cached.weights for cached in self._cache.values())
+    def _exceeds_limits(self) -> bool:
+        """Return True if the cache holds too many sessions, or too large ones."""
+        weights = sum(cached.weight_bytes for cached in self._cache.values())
         return len(self._cache) > CACHED_SESSIONS or weights > CACHED_BYTES
 
-    def make(
+    def create_session(
         self, outputs: frozenset[str], adjust: Callable[[onnxruntime.SessionOptions], object]
     ) -> onnxruntime.InferenceSession:
-        """A session for the outputs that stays out of the cache, with its options changed by `adjust`."""
-        return self._make(outputs, (), self._threads, adjust).session
+        """Create a session that is not kept in the cache.
 
-    def _make(
+        Args:
+            outputs: Names of the outputs.
+            adjust: Function that changes the options of the session.
+
+        Returns:
+            The session.
+
+        Raises:
+            ModelFileError: If onnxruntime cannot load the graph.
+            ProviderError: If the session does not use the providers.
+        """
+        return self._create(outputs, (), self._threads, adjust).session
+
+    def _create(
         self,
         outputs: frozenset[str],
         given: tuple[str, ...],
         threads: int,
         adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
-    ) -> _Cached:
-        needed = sources(outputs) - frozenset(given)
-        # Copied into the graph they would be written out and read again, which takes longer than all the rest.
+    ) -> _CachedSession:
+        """Create a session."""
+        needed = file_outputs(outputs) - frozenset(given)
+        # Weights inside the graph would be serialised and parsed again, which takes longer than everything else.
         external = self._model.weights
         weights: dict[str, NDArray[Any]] | None = {} if self.providers == (CPU,) or external else None
-        wanted = [name for name in contract.OUTPUTS if name in needed]
-        pruned = prune(self._model.proto, wanted, given, weights, external)
+        kept = [name for name in contract.OUTPUTS if name in needed]
+        pruned = prune(self._model.proto, kept, given, weights, external)
         add_maps(pruned, outputs)
-        adapt(pruned, self.providers)
+        apply_workarounds(pruned, self.providers)
         options = session_options()
         options.intra_op_num_threads = threads
         if given:
-            # What runs behind the target layer is short, and its threads would go on spinning beside what follows.
+            # The head runs only briefly, and its spinning threads would slow down what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if weights:
-            # onnxruntime copies them, and lets go of these when the session is there.
+            # onnxruntime copies the values and releases these references when the session is created.
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in weights.values()]
             options.add_external_initializers(list(weights), values)
         if adjust is not None:
             adjust(options)
         try:
-            session = start_session(pruned, options, self._asked)
+            session = start_session(pruned, options, self._requested)
         except SeewhyError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class
@@ -213,16 +252,16 @@ class SessionCache:
                 f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
-        bound = None if self._device is None else DeviceBinding(session, *self._device)
+        binding = None if self._device is None else DeviceBinding(session, *self._device)
         names, inputs = (
             tuple(value.name for value in values) for values in (session.get_outputs(), session.get_inputs())
         )
-        return _Cached(session, names, inputs, sum(map(_size, pruned.graph.initializer)), bound, threads)
+        return _CachedSession(session, names, inputs, sum(map(_size, pruned.graph.initializer)), binding, threads)
 
 
 def _size(tensor: onnx.TensorProto) -> int:
-    """Bytes, wherever they are stored."""
+    """Return the size of a tensor in bytes, inside or outside the model file."""
     try:
         return int(math.prod(tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:  # an unknown type, which onnxruntime will refuse
+    except KeyError:  # an unknown type; onnxruntime refuses it
         return 0

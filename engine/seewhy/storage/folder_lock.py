@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Lock of an output folder, which allows one job at a time."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. The system lets it go when the process ends, however it ends.
+    """Hold the lock of an output folder. The system releases it when the process ends, for whatever reason.
+
+    Args:
+        folder: The output folder, which must exist.
+
+    Yields:
+        Nothing, while the lock is held.
 
     Raises:
-        OutputError: another run holds it, or this system or file system has no such locks.
+        OutputError: If another job holds the lock, or the system or the file system does not support such locks.
     """
     path = folder / NAME
     if fcntl is None:
-        raise OutputError(f"{folder}: runs into a folder need file locks, which this system's Python does not have")
+        raise OutputError(f"{folder}: jobs need file locks, which Python does not have on this system")
     try:
-        # Not truncated: until the lock is ours, what it says is another's.
+        # Do not truncate the file before the lock is held: until then, its content belongs to another job.
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise OutputError(f"{path}: cannot be opened: {error.strerror or error}") from None
@@ -39,12 +45,12 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip()
             raise OutputError(
-                f"{folder}: another run{f' ({holder})' if holder else ''} is writing here; wait for it to end, or "
+                f"{folder}: another job{f' ({holder})' if holder else ''} is writing here; wait for it to end, or "
                 f"choose another output folder"
             ) from None
         except OSError as error:
             raise OutputError(f"{path}: cannot be locked: {error.strerror or error}") from None
-        with contextlib.suppress(OSError):  # on a full disk; it is for people only
+        with contextlib.suppress(OSError):  # a full disk; the text is only for people
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield

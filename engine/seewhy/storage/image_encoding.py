@@ -1,4 +1,4 @@
-"""Encoding of the images that are written: format and quality."""
+"""Format and quality of the figures that are written."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from seewhy._shared.text import brief
 from seewhy.errors import ArgumentError, ImageError, OutputError
 from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY
 
-# Of overlays of 224x224, level 1 takes a quarter of the default level's time for files 14% larger, level 4 half of the
-# time for 1%. At level 6, writing a picture may take a third of what ResNet-50 takes to explain it.
+# For overlays of 224x224 pixels, level 1 takes a quarter of the default level's time and makes files 14 % larger; level
+# 4 takes half of the time and makes them 1 % larger. At level 6, writing a figure may take a third of the time that
+# ResNet-50 needs to explain the image.
 _PNG_LEVEL = 1
 
 
 @dataclass(frozen=True)
 class _Format:
+    """Image format in which figures can be written."""
+
     pillow: str
-    """Pillow's name of it."""
-    side: int
-    """The most pixels that a picture of it may be wide or high."""
+    """Pillow's name of the format."""
+    max_side: int
+    """Maximum width and height, in pixels."""
     options: Mapping[str, Any]
+    """Arguments for Pillow's encoder."""
     has_quality: bool
+    """True if the encoder has a quality setting."""
 
 
 _FORMATS = {
@@ -38,7 +43,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """Format and quality of figures: `format` is one of `FIGURE_FORMATS`, `quality` (1 to 100) is for jpg and webp.
+    """Format and quality of the figures that are written.
 
     Raises:
         ArgumentError: If the format is unknown, or the quality is out of range or given for png.
@@ -46,11 +51,13 @@ class Encoding:
     """
 
     format: str = "png"
+    """One of FORMATS."""
     quality: int | None = None
+    """Compression quality for jpg and webp, from 1 to 100; None means QUALITY."""
 
     def __post_init__(self) -> None:
         if self.format not in _FORMATS:
-            raise ArgumentError(f"no picture format {brief(self.format)}; there are {', '.join(FIGURE_FORMATS)}")
+            raise ArgumentError(f"Unknown image format {brief(self.format)}; choose one of {', '.join(FIGURE_FORMATS)}")
         known = _FORMATS[self.format]
         Image.init()
         if known.pillow not in Image.SAVE:
@@ -59,28 +66,41 @@ class Encoding:
             return
         if not known.has_quality:
             raise ArgumentError(
-                f"{self.format} loses nothing and has no quality; leave the quality out, or choose jpg or webp"
+                f"{self.format} is lossless and has no quality; leave the quality out, or choose jpg or webp"
             )
         if not is_integer(self.quality) or not 1 <= self.quality <= 100:
             raise ArgumentError(f"quality must be an integer from 1 to 100, not {brief(self.quality)}")
         object.__setattr__(self, "quality", int(self.quality))  # a NumPy integer could not be written to run.json
 
-    def save(self, picture: Image.Image, file: IO[bytes]) -> None:
+    def save(self, image: Image.Image, file: IO[bytes]) -> None:
+        """Encode an image into an open file.
+
+        Args:
+            image: The image.
+            file: File that is open for writing.
+        """
         known = _FORMATS[self.format]
         options = dict(known.options)
         if known.has_quality:
             options["quality"] = QUALITY if self.quality is None else self.quality
-        picture.save(file, known.pillow, **options)
+        image.save(file, known.pillow, **options)
 
     def check(self, size: tuple[int, int], path: PurePath) -> None:
-        """Raises:
-        ImageError: a picture of this size cannot be written in this format.
+        """Check that the format allows an image of this size.
+
+        Args:
+            size: (width, height) in pixels.
+            path: Path of the file in error messages.
+
+        Raises:
+            ImageError: If the image is too large for the format.
         """
-        side = _FORMATS[self.format].side
-        if max(size) > side:
+        max_side = _FORMATS[self.format].max_side
+        if max(size) > max_side:
             raise ImageError(
-                f"{path}: {size[0]}x{size[1]} pixels, but {self.format} takes at most {side} a side; choose png"
+                f"{path}: {size[0]}x{size[1]} pixels, but {self.format} allows at most {max_side} per side; choose png"
             )
 
 
 PNG = Encoding()
+"""The default encoding."""

@@ -1,8 +1,8 @@
-"""`manifest.jsonl`: one line for each image that is done or has failed, which a later attempt reads to go on from.
+"""`manifest.jsonl`: one line for each image that is done or has failed. A job reads it to resume.
 
-A line is written when everything that it speaks of is safe on the disk, so what it says holds after a power failure
-too. Lines are in the order of the images; those of images that are explained again come last. An incomplete last line
-is discarded, and its image explained again.
+A line is written after all files that it names are flushed to disk, so it is also valid after a power failure. Lines
+are in the order of the images; lines of images that are explained again come last. An incomplete last line is
+discarded, and its image is explained again.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from seewhy.storage.manifest_lines import (
     damaged,
     encoded,
     groups,
-    name,
     problem,
+    result_name,
 )
 from seewhy.storage.output_folder import Folder
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
-"""Identity of an image: its path, its own name in a list, and the class that the list asks for."""
+"""Identity of an image: its path, and its id and its target in a list."""
 
-# `line` is the line's number in the file, `archive` the tar archive that the image is a member of, and `stamp` that of
-# the image's file, or of its archive, when it was read: as text, since SQLite's integers may be too short for a time.
+# `line` is the number of the line in the file, `archive` the tar archive that contains the image, and `stamp` the stamp
+# of the image file, or of its archive, when it was read: text, because SQLite's integers may be too short for a time.
 _SCHEMA = """
 CREATE TABLE lines (
     key BLOB PRIMARY KEY, status TEXT, line INTEGER, shard TEXT, name BLOB, archive BLOB, stamp TEXT
@@ -52,20 +52,24 @@ CREATE TABLE discarded (line INTEGER PRIMARY KEY);
 
 
 class Manifest:
-    """The manifest of one output folder, open for writing. The caller must hold the folder's lock.
+    """Manifest of an output folder, open for writing. The caller must hold the lock of the folder.
 
     Attributes:
         path: Path of the file.
-        done: Number of images whose lines say that they are done.
-        failed: Number of images whose lines say that they failed.
-        shards: Names of the shards that lines refer to.
+        done: Number of images that are recorded as done.
+        failed: Number of images that are recorded as failed.
+        shards: Paths of the shards that lines name.
     """
 
     def __init__(self, folder: Path, stops: Callable[[], bool] = lambda: False) -> None:
-        """Read the lines that are there. Nothing is changed before `begin` is called.
+        """Read the existing lines. Nothing is changed before `begin` is called.
 
-        Check that every file that a line names exists and has its recorded size; `lost` counts the images for which one
-        does not. The check is left out as soon as `stops` returns True.
+        Every file that a line names must exist and have its recorded size; `lost` counts the images of which a file
+        does not.
+
+        Args:
+            folder: The output folder.
+            stops: Function that returns True to skip the remaining checks of files.
 
         Raises:
             OutputError: If the file cannot be read or written, or is damaged, or a result cannot be checked.
@@ -79,7 +83,7 @@ class Manifest:
             raise OutputError(f"{self.path}: cannot be opened: {error.strerror or error}") from None
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise OutputError(f"{self.path}: not a file; choose another output folder")
+                raise OutputError(f"{self.path}: is not a file; choose another output folder")
             self._end = self._read_lines(stops)
         except OSError as error:
             self.close()
@@ -92,7 +96,7 @@ class Manifest:
             raise
 
     def _open(self) -> int:
-        # Do not follow links, and do not block on a pipe.
+        """Open the file without following links or blocking on a pipe."""
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
 
     def close(self) -> None:
@@ -112,12 +116,16 @@ class Manifest:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
     def status(self, key: Key) -> str | None:
-        """Return DONE or FAILED if the image had a line when the manifest was opened, else None.
+        """Return the status of an image when the manifest was opened. Only one thread may call this at a time.
 
-        It may be called by one thread at a time.
+        Args:
+            key: Identity of the image.
+
+        Returns:
+            DONE, FAILED, or None if the image has no line.
 
         Raises:
-            OutputError: If the table of lines cannot be read.
+            OutputError: If the temporary table of lines cannot be read.
         """
         try:
             found = self._store.execute("SELECT status FROM lines WHERE key = ?", (_packed(key),)).fetchone()
@@ -126,7 +134,7 @@ class Manifest:
         return None if found is None else str(found[0])
 
     def names(self) -> Iterator[PurePath]:
-        """Yield the names of the images whose files were there when the manifest was opened."""
+        """Yield the result names of the images that had files when the manifest was opened."""
         for (found,) in self._store.execute("SELECT name FROM lines WHERE name IS NOT NULL"):
             yield PurePath(os.fsdecode(found))
 
@@ -134,23 +142,28 @@ class Manifest:
 
     @property
     def lost(self) -> int:
-        """Number of images of which a result is missing or of another size than its line says."""
+        """Number of images of which a result is missing or does not have its recorded size."""
         return self._count("lost")
 
     @property
     def changed(self) -> int:
-        """Number of images found by `compare` and `compare_archive` to have changed."""
+        """Number of images for which `compare` or `compare_archive` found a change."""
         return self._count("changed")
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
-        """Surround many calls of `compare` and `compare_archive`, which are then quicker."""
+        """Make many calls of `compare` and `compare_archive` in this context faster."""
         self._store.execute("BEGIN")
         yield
         self._store.execute("COMMIT")
 
     def compare(self, key: Key, path: str) -> None:
-        """Record that the job is given this image, and whether its file has changed since its line was written."""
+        """Record that this image is an input of the job, and whether its file has changed since its line was written.
+
+        Args:
+            key: Identity of the image.
+            path: Path of its file.
+        """
         found = self._store.execute("SELECT line, stamp FROM lines WHERE key = ?", (_packed(key),)).fetchone()
         if found is not None:
             self._store.execute("INSERT OR IGNORE INTO given VALUES (?)", found[:1])
@@ -159,7 +172,11 @@ class Manifest:
                 self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[:1])
 
     def compare_archive(self, archive: str) -> None:
-        """Record that the job is given this archive, and whether it has changed since its members were read."""
+        """Record that this archive is an input of the job, and whether it has changed since its members were read.
+
+        Args:
+            archive: Path of the archive.
+        """
         name, stamp = os.fsencode(archive), file_stamp(archive)
         self._store.execute("INSERT OR IGNORE INTO given SELECT line FROM lines WHERE archive = ?", (name,))
         if stamp != MISSING:
@@ -169,7 +186,7 @@ class Manifest:
             )
 
     def given_files(self) -> dict[str, int]:
-        """Return the numbers of done and failed images that `compare` was called for."""
+        """Return the number of done and of failed images for which `compare` was called, by status."""
         counts = self._store.execute(
             "SELECT status, count(*) FROM lines WHERE archive IS NULL AND line IN (SELECT line FROM given) "
             "GROUP BY status"
@@ -177,41 +194,41 @@ class Manifest:
         return {DONE: 0, FAILED: 0, **dict(counts)}
 
     def discard(self, folder: Folder, changed: bool, prepare: Callable[[], object]) -> tuple[int, int]:
-        """Remove the lines of images with lost results, and with `changed` also those of changed images.
+        """Remove the lines of images that must be explained again: those with lost results, and changed ones.
 
-        A shard is written as a whole, so all images in it lose their lines together. What is there and would not be
-        replaced stays: results of images that the job is not given, and whole shards that hold one.
+        A shard is written as a whole, so the lines of all its images are removed together. Existing results that would
+        not be replaced are kept: those of images that are not inputs of the job, and shards that contain such an image.
 
         Args:
             folder: The output folder.
-            changed: Whether changed images are to be explained again.
-            prepare: Called before the manifest is rewritten, if it has to be.
+            changed: True to explain changed images again.
+            prepare: Function that is called before the manifest is rewritten. It is not called if nothing is removed.
 
         Returns:
-            Number of images that are to be explained again, and number of images for which that would be needed but
-            which, or others of whose shard, the job is not given.
+            Number of images that will be explained again, and number of images that should be explained again but
+            cannot, because they or other images of their shard are not inputs of the job.
 
         Raises:
-            OutputError: If the new manifest cannot be written; the old one then stays as it was.
+            OutputError: If the new manifest cannot be written. The old one then stays unchanged.
         """
         run = self._store.execute
-        wrong = "SELECT line FROM lost" + (" UNION SELECT line FROM changed" if changed else "")
+        outdated = "SELECT line FROM lost" + (" UNION SELECT line FROM changed" if changed else "")
         run(
-            f"INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE line IN ({wrong}) AND shard IS NULL "
+            f"INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE line IN ({outdated}) AND shard IS NULL "
             "AND line IN (SELECT line FROM given)"
         )
         given = "SELECT shard FROM lines WHERE line IN (SELECT line FROM given)"
         not_given = "SELECT shard FROM lines WHERE shard IS NOT NULL AND line NOT IN (SELECT line FROM given)"
         for lines, condition in (
             ("SELECT line FROM lost", f"shard IN ({given})"),
-            (wrong, f"shard NOT IN ({not_given})"),
+            (outdated, f"shard NOT IN ({not_given})"),
         ):
             run(
                 "INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE shard IN "
                 f"(SELECT shard FROM lines WHERE line IN ({lines})) AND {condition}"
             )
         count = "SELECT count(*) FROM"
-        [needed] = run(f"{count} (SELECT line FROM discarded UNION {wrong})").fetchone()
+        [needed] = run(f"{count} (SELECT line FROM discarded UNION {outdated})").fetchone()
         [again] = run(f"{count} discarded WHERE line IN (SELECT line FROM given)").fetchone()
         if self._count("discarded"):
             prepare()
@@ -228,6 +245,7 @@ class Manifest:
         return int(again), int(needed - again)
 
     def _remaining_lines(self) -> Iterator[bytes]:
+        """Yield the lines that are not discarded."""
         with os.fdopen(os.dup(self._file), "rb") as file:
             file.seek(0)
             for number, line in enumerate(file, 1):
@@ -235,9 +253,11 @@ class Manifest:
                     yield line
 
     def _count(self, table: str) -> int:
+        """Return the number of rows of a table."""
         return int(self._store.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def _update_counts(self) -> None:
+        """Update `done`, `failed` and `shards` from the table of lines."""
         counts = dict(self._store.execute("SELECT status, count(*) FROM lines GROUP BY status"))
         self.done, self.failed = counts.get(DONE, 0), counts.get(FAILED, 0)
         self.shards = {shard for (shard,) in self._store.execute("SELECT DISTINCT shard FROM lines") if shard}
@@ -245,16 +265,19 @@ class Manifest:
     # Writing.
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add lines, all or none; when this returns they are safe on the disk.
+        """Add lines, either all or none, and flush them to disk.
+
+        Args:
+            records: Contents of the lines.
 
         Raises:
-            OutputError: If they cannot be written, or the file has been deleted, replaced or changed since.
+            OutputError: If the lines cannot be written, or the file has been deleted, replaced or changed.
         """
         data = b"".join(map(encoded, records))
-        self._check_there()
+        self._check_unchanged()
         written = 0
         try:
-            while written < len(data):  # at places of our own: after a failure the file's position is anywhere
+            while written < len(data):  # at explicit offsets, since a failure leaves the file position undefined
                 written += os.pwrite(self._file, data[written:], self._end + written)
             os.fsync(self._file)
         except OSError as error:
@@ -272,25 +295,26 @@ class Manifest:
                 self.failed += 1
 
     def _truncate(self) -> None:
-        """Take away what was not written whole."""
-        with suppress(OSError):  # a torn line is discarded by the next run
+        """Remove lines that were written incompletely."""
+        with suppress(OSError):  # an incomplete line is discarded on resume
             os.ftruncate(self._file, self._end)
 
-    def _check_there(self) -> None:
+    def _check_unchanged(self) -> None:
+        """Raise an OutputError if the file was deleted, replaced or changed by another program."""
         own = os.fstat(self._file)
         try:
-            there = os.stat(self.path, follow_symlinks=False)
+            current = os.stat(self.path, follow_symlinks=False)
         except OSError:
-            there = None
-        if there is None or (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
-            raise OutputError(f"{self.path}: was deleted or replaced during the run; start the run again")
+            current = None
+        if current is None or (current.st_dev, current.st_ino) != (own.st_dev, own.st_ino):
+            raise OutputError(f"{self.path}: was deleted or replaced during the job; start the job again")
         if own.st_size != self._end:
-            raise OutputError(f"{self.path}: was changed by somebody else during the run; start the run again")
+            raise OutputError(f"{self.path}: was changed by another program during the job; start the job again")
 
     # Reading.
 
     def _read_lines(self, stops: Callable[[], bool]) -> int:
-        """Read the lines that are complete into the table, and return where they end in the file."""
+        """Read the complete lines into the table, and return the position after the last one in the file."""
         end = 0
         self._store.execute("BEGIN")
         with os.fdopen(os.dup(self._file), "rb") as file:
@@ -304,19 +328,21 @@ class Manifest:
         return end
 
     def _is_lost(self, result: RecordedFile) -> bool:
+        """Return True if a file is missing or does not have its recorded size."""
         try:
             return problem(self._folder, result) is not None
-        except OSError as error:  # a share that does not answer has not lost anything
+        except OSError as error:  # for example a network share that does not answer: the file may still exist
             path = self._folder / result.path
             raise OutputError(f"{path}: cannot be checked: {error.strerror or error}") from None
 
     def _insert_line(self, number: int, record: Record, is_lost: bool) -> None:
+        """Add a line to the table."""
         key = _packed((record["path"], record["id"], record["target"]))
         files, shard, read = record.get("files"), record.get("shard"), record.get("input") or {}
         values = (
             *(key, record["status"], number),
             shard and shard["path"],
-            os.fsencode(name(record)) if files else None,
+            os.fsencode(result_name(record)) if files else None,
             os.fsencode(read["archive"]) if "archive" in read else None,
             _stamp(read["bytes"], read["mtime_ns"]) if read else None,
         )
@@ -328,8 +354,10 @@ class Manifest:
 
 
 def _stamp(size: int | None, mtime_ns: int | None) -> str:
+    """Return a stamp as text for the table."""
     return f"{size} {mtime_ns}"
 
 
 def _packed(key: Key) -> bytes:
+    """Return a key as bytes for the table."""
     return json.dumps(key).encode()

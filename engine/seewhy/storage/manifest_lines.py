@@ -1,8 +1,7 @@
-"""The lines of `manifest.jsonl`: how one is written, read back and checked.
+"""Lines of `manifest.jsonl`: write, read and check them.
 
-A line is a JSON object. Its last value is a checksum (CRC-32) of what stands before it in the line, so that a line that
-was damaged or edited is not taken for a result. The lines of a shard's images follow each other, and count only if all
-of them are there.
+A line is a JSON object. Its last value is a checksum (CRC-32) of everything before it in the line, which detects lines
+that were damaged or edited. The lines of the images in a shard are consecutive, and count only if they are complete.
 """
 
 from __future__ import annotations
@@ -22,65 +21,75 @@ NAME = "manifest.jsonl"
 DONE, FAILED = "done", "failed"
 
 Record: TypeAlias = "dict[str, Any]"
-"""Content of one line, about one image."""
+"""Content of the line of one image."""
 
 LONGEST_LINE = 64 * 2**20
-"""Bytes. A line names everything that was explained for an image, some hundred bytes for each method and class."""
+"""Maximum length of a line, in bytes. A line has some hundred bytes for each method and class."""
 
 _CHECKSUM = b', "crc32": "%08x"}\n'
 _CHECKSUM_SIZE = len(_CHECKSUM % 0)
-_DAMAGED = "its checksum does not fit its content"
+_DAMAGED = "its checksum does not match its content"
 
 
 @dataclass(frozen=True)
 class RecordedFile:
-    """A file that a line names."""
+    """File that a line names."""
 
     path: str
-    """Relative to the output folder, with slashes."""
+    """Path relative to the output folder, with slashes."""
     size: int
-    """In bytes."""
+    """Size in bytes."""
     sha256: str
+    """SHA-256 as 64 hexadecimal digits."""
 
 
 @dataclass(frozen=True)
 class LineGroup:
-    """Lines that count together: one, or those of all images in a shard."""
+    """Lines that count only together: a single line, or the lines of all images in a shard."""
 
     lines: Sequence[tuple[int, Record]]
-    """Numbers, counted from 1, and contents."""
+    """Numbers of the lines, from 1, and their contents."""
     results: Sequence[RecordedFile]
-    """The files that they name, each once."""
+    """Files that the lines name, each once."""
     end: int
-    """Offset of the byte after the last line, in the file."""
+    """Position after the last line in the file, in bytes."""
 
 
 def encoded(record: Record) -> bytes:
-    """Return the line for a record, with its checksum and the line break.
+    """Return the line of a record, with its checksum and the line break.
+
+    Args:
+        record: Content of the line.
+
+    Returns:
+        The line.
 
     Raises:
-        OutputError: If it would be longer than a line may be.
+        OutputError: If the line is longer than `LONGEST_LINE`.
     """
     body = json.dumps(record, separators=(", ", ": ")).encode()[:-1]
     if len(body) + _CHECKSUM_SIZE > LONGEST_LINE:
         raise OutputError(
-            f"{record['path']}: its line in {NAME} would have {len(body)} bytes, and {LONGEST_LINE} are the most; "
+            f"{record['path']}: its line in {NAME} would have {len(body)} bytes, but {LONGEST_LINE} are allowed; "
             f"explain fewer classes or methods at a time"
         )
     return body + _CHECKSUM % zlib.crc32(body)
 
 
 def groups(file: IO[bytes], path: Path) -> Iterator[LineGroup]:
-    """Read a manifest from its beginning; an incomplete end is left out.
+    """Read a manifest from its beginning, without an incomplete end.
 
     Args:
         file: The open manifest.
-        path: Its path, for messages.
+        path: Path of the manifest in error messages.
+
+    Yields:
+        Lines that count together.
 
     Raises:
-        OutputError: If a line is damaged, or lines of a shard are missing in the middle.
+        OutputError: If a line is damaged, or lines of a shard before the end are missing.
     """
-    waiting: list[tuple[int, Record]] = []
+    pending: list[tuple[int, Record]] = []
     shard, missing = None, 0
     for number, end, record in _complete_lines(file, path):
         found = record.get("shard")
@@ -88,18 +97,18 @@ def groups(file: IO[bytes], path: Path) -> Iterator[LineGroup]:
             raise damaged(path, number, f"{missing} lines of {shard and shard['path']} are missing before it")
         if not missing:
             shard, missing = found, record.get("lines", 1)
-        waiting.append((number, record))
+        pending.append((number, record))
         missing -= 1
         if not missing:
             results = [RecordedFile(*_fields(one)) for one in record.get("files", ())]
             if shard is not None:
                 results = [RecordedFile(*_fields(shard))]
-            yield LineGroup(waiting, results, end)
-            waiting = []
+            yield LineGroup(pending, results, end)
+            pending = []
 
 
 def _complete_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, int, Record]]:
-    """Yield number, end and content of every line."""
+    """Yield number, end position and content of each complete line."""
     number = end = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -110,7 +119,7 @@ def _complete_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, int, Rec
         end += len(line)
         record = _parsed(line)
         if record is None:
-            # A power failure may leave zeros where a line should be, and only at the end.
+            # A power failure may leave zeros in place of the last line.
             reason = _reason(line)
             if reason == _DAMAGED and not file.read(1):
                 return
@@ -119,7 +128,7 @@ def _complete_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, int, Rec
 
 
 def _parsed(line: bytes) -> Record | None:
-    """Return what a line says, or None if it is not as `encoded` writes it."""
+    """Return the content of a line, or None if `encoded` would not write it like this."""
     body = line[:-_CHECKSUM_SIZE]
     if line != body + _CHECKSUM % zlib.crc32(body):
         return None
@@ -131,28 +140,30 @@ def _parsed(line: bytes) -> Record | None:
         known = known and _is_input(record.get("input"))
         results = [*record.get("files", ()), *([record["shard"]] if "shard" in record else ())]
         known = known and all(_is_result(*_fields(one)) for one in results)
-        known = known and bool(not record.get("files") or os.fsencode(name(record)))
+        known = known and bool(not record.get("files") or os.fsencode(result_name(record)))
     except (ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError):
         return None
     return record if known else None
 
 
 def _reason(line: bytes) -> str:
+    """Return why a line is refused."""
     try:
-        whole = "crc32" not in json.loads(line)
+        unchecked = "crc32" not in json.loads(line)
     except (ValueError, TypeError, RecursionError):
-        whole = False
-    if whole:
+        unchecked = False
+    if unchecked:
         return "it has no checksum, because an earlier version of SeeWhy or another program wrote it"
     return _DAMAGED
 
 
 def _fields(result: Any) -> tuple[Any, Any, Any]:
+    """Return path, size and SHA-256 of a file as a line gives them."""
     return result["path"], result["bytes"], result["sha256"]
 
 
 def _is_input(read: Any) -> bool:
-    """Tell whether this is what a line says of the file that an image was read from, or nothing."""
+    """Return True if a line's value `input` describes an image file, or is missing."""
     if read is None:
         return True
     known = type(read["bytes"]) is type(read["mtime_ns"]) and type(read["bytes"]) in (int, type(None))
@@ -160,38 +171,54 @@ def _is_input(read: Any) -> bool:
 
 
 def _is_result(path: Any, size: Any, sha256: Any) -> bool:
-    """Tell whether these describe a file below the output folder."""
+    """Return True if these values describe a file below the output folder."""
     inside = isinstance(path, str) and bool(os.fsencode(path)) and "\0" not in path
     inside = inside and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
     return inside and type(size) is int and size >= 0 and isinstance(sha256, str)
 
 
-def name(record: Record) -> str:
-    """Return what an image's files are called: NAME of NAME.METHOD.png."""
+def result_name(record: Record) -> str:
+    """Return the common name of an image's files: NAME of NAME.METHOD.png."""
     file: str = record["files"][0]["path"]
     return file.rpartition(f".{record['explained'][0]['method']}.")[0]
 
 
 def problem(folder: Path, result: RecordedFile) -> str | None:
-    """Return what is wrong with a file that a line names, without reading it; None if nothing is.
+    """Check a file that a line names, without reading it.
+
+    Args:
+        folder: The output folder.
+        result: The file.
+
+    Returns:
+        Description of the problem, or None if the file exists and has its recorded size.
 
     Raises:
-        OSError: If the system cannot tell, for instance because a share does not answer.
+        OSError: If the file cannot be checked, for example because a network share does not answer.
     """
     try:
         found = os.stat(folder / result.path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return "is missing"
     if not stat.S_ISREG(found.st_mode):
-        return "is not a file any more"
+        return "is no longer a file"
     if found.st_size != result.size:
         return f"has {found.st_size} bytes instead of {result.size}"
     return None
 
 
 def damaged(path: Path, number: int, why: str) -> OutputError:
-    """Return the error about a damaged line."""
-    remedy = "" if number == 1 else "delete this line and all behind it, whose images are then explained again, "
+    """Build the error for a damaged line.
+
+    Args:
+        path: Path of the manifest.
+        number: Number of the line, from 1.
+        why: Description of the damage.
+
+    Returns:
+        The error to raise. Its message says what the user can do.
+    """
+    remedy = "" if number == 1 else "delete this line and all after it to explain their images again, "
     return OutputError(
-        f"{path}: damaged at line {number}: {why}; {remedy}start anew with --restart, or choose another output folder"
+        f"{path}: damaged at line {number}: {why}; {remedy}start again with --restart, or choose another output folder"
     )

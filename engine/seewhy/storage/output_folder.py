@@ -1,4 +1,4 @@
-"""The output folder: names that stay inside it, files that are whole or not there."""
+"""Output folder: write complete files, and never outside the folder or over an input."""
 
 from __future__ import annotations
 
@@ -22,24 +22,32 @@ class WrittenFile:
     """Path, size and SHA-256 of a file that was written."""
 
     path: Path
+    """Path of the file."""
     size: int
-    """In bytes."""
+    """Size in bytes."""
     sha256: str
-    """64 hexadecimal digits."""
+    """SHA-256 as 64 hexadecimal digits."""
 
 
 class Folder:
-    """Writes files below one folder, and never over one of the inputs.
+    """Folder for results, below which files are written, and never over an input.
 
-    Files are written under another name first: beside the last one or, with `temporary`, in a folder of that name,
-    which is emptied and removed on entering and leaving the context.
+    A file is first written under a temporary name and then renamed. Temporary files are beside the final file or, with
+    `temporary`, in a folder of that name, which is emptied and removed when the context is entered and left.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = (), temporary: str | None = None
     ) -> None:
-        """Raises:
-        OutputError: `path` is empty, or is not a folder and cannot be made one.
+        """Create the folder if necessary.
+
+        Args:
+            path: Path of the folder.
+            inputs: Paths of the inputs, which must not be replaced.
+            temporary: Name of the folder for temporary files, or None to write them beside the final files.
+
+        Raises:
+            OutputError: If `path` is empty or not a folder, or the folder cannot be created.
         """
         if not os.fspath(path):
             raise OutputError("the name of the output folder is empty; is a variable not set?")
@@ -47,13 +55,13 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._root = self.path.resolve(strict=True)
-            self._own = _identity(self._root)
+            self._original_identity = _identity(self._root)
         except FileExistsError:
-            raise OutputError(f"{path}: not a folder; choose another output folder") from None
+            raise OutputError(f"{path}: is not a folder; choose another output folder") from None
         except OSError as error:
-            raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from None
-        # Of millions of inputs no more than a number is kept: sorted, eight bytes each.
-        self._inputs = np.unique(np.fromiter((_number(os.path.realpath(name)) for name in inputs), np.uint64))
+            raise OutputError(f"{path}: cannot be created: {error.strerror or error}") from None
+        # There may be millions of inputs, so only a hash of 8 bytes is kept for each, sorted.
+        self._inputs = np.unique(np.fromiter((_path_hash(os.path.realpath(name)) for name in inputs), np.uint64))
         self._temporary = None if temporary is None else self._root / temporary
 
     def __enter__(self) -> Folder:
@@ -62,16 +70,17 @@ class Folder:
                 self._clear(self._temporary)
                 self._temporary.mkdir()
             except OSError as error:
-                raise OutputError(f"{self._temporary}: cannot be made: {error.strerror or error}") from None
+                raise OutputError(f"{self._temporary}: cannot be created: {error.strerror or error}") from None
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._temporary is not None:
-            with suppress(OSError):  # the next run tries again
+            with suppress(OSError):  # the next job tries again
                 self._clear(self._temporary)
 
     @staticmethod
     def _clear(folder: Path) -> None:
+        """Delete a folder and its files, or a link."""
         if folder.is_symlink():
             folder.unlink()
         elif folder.exists():
@@ -79,17 +88,20 @@ class Folder:
                 path.unlink()
             folder.rmdir()
 
-    def write(self, name: PurePath, content: Callable[[IO[bytes]], object], at_once: bool = False) -> WrittenFile:
-        """Write a file that appears whole or not at all.
+    def write(self, name: PurePath, content: Callable[[IO[bytes]], object], flush: bool = False) -> WrittenFile:
+        """Write a file. It appears complete or not at all.
 
         Args:
-            name: Its path below the folder.
-            content: Called with an open file in memory, into which it writes the content. Encoders that write into a
-                real file by themselves may take a full disk for success.
-            at_once: Whether to have the file on the disk before it replaces an earlier one, in case of a power failure.
+            name: Path of the file below the folder.
+            content: Function that writes the content to an open file in memory. Encoders that write to a file on disk
+                themselves may not notice a full disk.
+            flush: True to flush the file to disk before it replaces an earlier one, to survive a power failure.
+
+        Returns:
+            Path, size and hash of the file.
 
         Raises:
-            OutputError: If it cannot be written, would lie outside the folder, or would replace an input.
+            OutputError: If the file cannot be written, would be outside the folder, or would replace an input.
         """
         path = self.path / name
         memory = io.BytesIO()
@@ -97,51 +109,59 @@ class Folder:
             content(memory)
             data = memory.getbuffer()
             self.check()
-            # Looked at before folders are made: a link in the output folder may lead out of it.
-            place = Path(os.path.realpath(path.parent))
-            if place != self._root and self._root not in place.parents:
-                raise OutputError(f"{path}: lies outside the output folder {self.path}")
-            place.mkdir(parents=True, exist_ok=True)
-            if self._is_input(place / path.name) or self._is_input(os.path.realpath(path)):
+            # Check before creating folders, because a link in the output folder may lead out of it.
+            parent = Path(os.path.realpath(path.parent))
+            if parent != self._root and self._root not in parent.parents:
+                raise OutputError(f"{path}: is outside the output folder {self.path}")
+            parent.mkdir(parents=True, exist_ok=True)
+            if self._is_input(parent / path.name) or self._is_input(os.path.realpath(path)):
                 raise OutputError(f"{path}: would replace an input image; choose another output folder")
-            self._write(path, [data], at_once)
+            self._write(path, [data], flush)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
         return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
 
     def rewrite(self, name: PurePath, parts: Iterable[bytes]) -> None:
-        """Replace a file of the folder's own by one with other content, part by part; it is on the disk on return.
+        """Replace the content of a file in the folder, and flush it to disk.
+
+        Args:
+            name: Path of the file below the folder.
+            parts: The new content, in parts.
 
         Raises:
-            OutputError: If it cannot be written; the file then stays as it was.
+            OutputError: If the file cannot be written. It then stays unchanged.
         """
         path = self.path / name
         try:
             self.check()
-            self._write(path, parts, at_once=True)
+            self._write(path, parts, flush=True)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def _is_input(self, path: str | os.PathLike[str]) -> bool:
+        """Return True if a resolved path is that of an input."""
         if not self._inputs.size:
             return False
-        number = np.uint64(_number(path))
-        place = int(np.searchsorted(self._inputs, number))
-        return place < self._inputs.size and bool(self._inputs[place] == number)
+        number = np.uint64(_path_hash(path))
+        index = int(np.searchsorted(self._inputs, number))
+        return index < self._inputs.size and bool(self._inputs[index] == number)
 
     def check(self) -> None:
-        """Raises:
-        OutputError: the folder is no longer there. It would be made anew, with what came before missing.
-        """
-        if _identity(self._root) != self._own:
-            raise OutputError(f"{self.path}: the output folder has vanished or been replaced; start the run again")
+        """Check that the folder still exists. Otherwise it would be created again, without the earlier results.
 
-    def _write(self, path: Path, parts: Iterable[bytes | memoryview], at_once: bool) -> None:
+        Raises:
+            OutputError: If the folder was deleted or replaced.
+        """
+        if _identity(self._root) != self._original_identity:
+            raise OutputError(f"{self.path}: the output folder was deleted or replaced; start the job again")
+
+    def _write(self, path: Path, parts: Iterable[bytes | memoryview], flush: bool) -> None:
+        """Write a temporary file and rename it."""
         temporary = (self._temporary or path.parent) / f".seewhy-{secrets.token_hex(6)}.tmp"
         try:
             with temporary.open("xb") as file:
                 file.writelines(parts)
-                if at_once:
+                if flush:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -150,12 +170,16 @@ class Folder:
             raise
 
 
-def _number(path: str | os.PathLike[str]) -> int:
-    """64 bits: that a result's is also one of a million inputs' happens in one of ten million runs of as many."""
+def _path_hash(path: str | os.PathLike[str]) -> int:
+    """Return a hash of 64 bits.
+
+    With a million inputs and a million results, a wrong match happens in about one of ten million jobs.
+    """
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return device and inode of a folder, or None if it does not exist."""
     try:
         found = folder.stat()
     except OSError:

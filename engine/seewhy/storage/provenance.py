@@ -1,4 +1,4 @@
-"""`run.json`: what the results of an output folder were made of, for whoever has to answer for them."""
+"""`run.json`: model, settings, versions and inputs from which the results of an output folder were made."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ NAME = "run.json"
 SCHEMA = 2
 
 Facts: TypeAlias = "dict[str, Any]"
+"""Content of `run.json`."""
 
 
 class Damaged(OutputError):
-    """What an earlier run wrote is no JSON any more."""
+    """A `run.json` that is damaged."""
 
 
-# What may differ between runs that go on with each other's work.
+# Values that may differ when a job is resumed.
 _MAY_DIFFER = ("started", "ended", "images")
+# Maximum length of a value in an error message, in characters.
 _LONGEST = 300
-# Bytes of a whole file; a model file says at most some megabytes of itself.
+# Maximum size of the file, in bytes. The metadata of a model file has at most some megabytes.
 _LARGEST = 64 * 2**20
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what takes part in the numbers."""
+    """Return the versions of the software that affects the numbers, by name."""
     return {
         "seewhy": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -46,14 +48,22 @@ def software_versions() -> dict[str, str]:
 
 
 def utc_now() -> str:
+    """Return the current time in ISO 8601, in UTC and in seconds."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def read(folder: Path) -> Facts | None:
-    """What an earlier run in this folder wrote; None where there was none.
+    """Read the `run.json` of an output folder.
+
+    Args:
+        folder: The output folder.
+
+    Returns:
+        Content of the file, or None if it does not exist.
 
     Raises:
-        OutputError: it cannot be read, or is damaged.
+        Damaged: If the file is damaged.
+        OutputError: If the file cannot be read, or is not from SeeWhy.
     """
     path = folder / NAME
     try:
@@ -68,61 +78,75 @@ def read(folder: Path) -> Facts | None:
     except (ValueError, RecursionError):
         facts = None
     if facts is None:
-        raise Damaged(f"{path}: damaged; start anew with --restart, or choose another output folder")
+        raise Damaged(f"{path}: damaged; start again with --restart, or choose another output folder")
     if not _is_ours(facts):
-        raise OutputError(f"{path}: not of a run of seewhy, but another program's; choose another output folder")
+        raise OutputError(f"{path}: not written by SeeWhy but by another program; choose another output folder")
     return facts
 
 
 def _is_ours(facts: Any) -> bool:
-    """It is a common name for a file."""
+    """Return True if SeeWhy wrote this. Other programs may also write a file named `run.json`."""
     versions = facts.get("versions") if isinstance(facts, dict) else None
     return isinstance(versions, dict) and "seewhy" in versions and "schema" in facts
 
 
 def check_resumable(folder: Path, before: Facts, facts: Facts) -> None:
-    """Take over into `facts` what is told of the earlier run alone.
+    """Check that a job can resume in an output folder, and copy the time of its start.
+
+    Args:
+        folder: The output folder.
+        before: Content of its `run.json`.
+        facts: Content of the new `run.json`. It is changed in place: `started` is copied from `before`.
 
     Raises:
-        OutputError: the folder's results were made otherwise than this run would make them; the message says how.
+        OutputError: If the existing results were made with other settings, models, software or inputs. The message
+            names the first difference.
     """
     facts["started"] = before.get("started", utc_now())
     for one, other in ((before, facts), (facts, before)):
-        if "relative_to" in one:  # one of the two runs may have absolute paths alone
+        if "relative_to" in one:  # it is missing if all paths are absolute
             other.setdefault("relative_to", one["relative_to"])
-    # Through JSON, so that what was written and what would be are of the same types.
+    # Convert both to JSON and back, so that their values have the same types.
     old, new = (_flat(json.loads(json.dumps(_fixed(each)))) for each in (before, facts))
     for name in dict.fromkeys((*new, *old)):
         if old.get(name) != new.get(name):
             raise OutputError(
-                f"{folder}: holds results of another run: {printable(name)} was {_short(old.get(name))} and is "
-                f"{_short(new.get(name))} now; choose another output folder, or start anew there with --restart"
+                f"{folder}: holds results of another job: {printable(name)} was {_short(old.get(name))} and is "
+                f"{_short(new.get(name))} now; choose another output folder, or start again there with --restart"
             )
 
 
 def image_count(facts: Facts) -> int:
-    """Return how many images an earlier run had recorded when it wrote this: at its beginning, or at its end.
+    """Count the images that were recorded when `run.json` was written.
+
+    Args:
+        facts: Content of `run.json`.
+
+    Returns:
+        Number of images, including those that failed.
 
     Raises:
-        OutputError: If the numbers are none.
+        Damaged: If the numbers are not valid.
     """
     images = facts.get("images")
     counts: list[Any] = list(images.values()) if isinstance(images, dict) else [None]
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise Damaged(f"{NAME}: damaged: it counts images as {_short(images)}; start anew with --restart")
+        raise Damaged(f"{NAME}: damaged: it counts images as {_short(images)}; start again with --restart")
     return int(sum(counts))
 
 
 def encoded(facts: Facts) -> bytes:
+    """Return the bytes of `run.json`."""
     return (json.dumps(facts, indent=2) + "\n").encode()
 
 
 def _fixed(facts: Mapping[str, Any]) -> Facts:
+    """Return the values that must not differ when a job is resumed."""
     return {name: value for name, value in facts.items() if name not in _MAY_DIFFER}
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    """Flatten nested dicts: {"a": {"b": 1}} becomes {"a.b": 1}."""
     if not isinstance(value, dict) or not value:
         return {name: value}
     flat: dict[str, Any] = {}
@@ -132,6 +156,6 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """On one line, and long enough to tell two hashes or two paths apart."""
+    """Return a value as one line of text, long enough to distinguish two hashes or paths."""
     text = printable(repr(value))
     return "not given" if value is None else text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,4 +1,4 @@
-"""Write the files that hold one image's results."""
+"""Write the result files of an image."""
 
 from __future__ import annotations
 
@@ -14,45 +14,58 @@ from seewhy.storage.output_folder import Folder, WrittenFile
 
 
 def save_figure(
-    folder: Folder, name: PurePath, suffix: str, picture: Image.Image, encoding: Encoding = PNG
+    folder: Folder, name: PurePath, suffix: str, figure: Image.Image, encoding: Encoding = PNG
 ) -> WrittenFile:
-    """Write `picture` as NAME.SUFFIX.FORMAT.
+    """Write a figure as NAME.SUFFIX.FORMAT.
+
+    Args:
+        folder: The output folder.
+        name: Path of the result below the folder, without extension.
+        suffix: Text between name and format.
+        figure: The figure.
+        encoding: Format and quality.
+
+    Returns:
+        Path, size and hash of the file.
 
     Raises:
-        ImageError: the picture is too large for the format.
-        OutputError: as `Folder.write`.
+        ImageError: If the figure is too large for the format.
+        OutputError: If the file cannot be written; see `Folder.write`.
     """
     path = name.with_name(f"{name.name}.{suffix}.{encoding.format}")
-    encoding.check(picture.size, folder.path / path)
-    return folder.write(path, lambda file: encoding.save(picture, file))
+    encoding.check(figure.size, folder.path / path)
+    return folder.write(path, lambda file: encoding.save(figure, file))
 
 
 def save_figures(
     folder: Folder,
     name: PurePath,
     method: str,
-    pictures: Iterable[tuple[int | None, Image.Image]],
+    figures: Iterable[tuple[int | None, Image.Image]],
     arrays: Mapping[str, Any] | None,
     encoding: Encoding = PNG,
 ) -> list[WrittenFile]:
-    """Write one image's results of one method: NAME.METHOD.png, or NAME.METHOD.CLASS.png, and NAME.METHOD.npz.
+    """Write the results of one method for one image: NAME.METHOD.png or NAME.METHOD.CLASS.png, and NAME.METHOD.npz.
 
     Args:
         folder: The output folder.
-        name: Path of the results below it, without an extension.
+        name: Path of the results below the folder, without extension.
         method: Name of the method.
-        pictures: The pictures, each with its class index, or with None where the file name holds no class.
+        figures: The figures, each with its class index, or with None if the file name has no class.
         arrays: Content of the npz file, as `Explanation.arrays_of` returns it; None writes no such file.
-        encoding: Format and quality of the pictures.
+        encoding: Format and quality of the figures.
+
+    Returns:
+        Path, size and hash of each file.
 
     Raises:
-        ImageError: If a picture is too large for the format.
-        OutputError: As `Folder.write`.
+        ImageError: If a figure is too large for the format.
+        OutputError: If a file cannot be written; see `Folder.write`.
     """
     written = []
-    for target, picture in pictures:
+    for target, figure in figures:
         suffix = method if target is None else f"{method}.{target}"
-        written.append(save_figure(folder, name, suffix, picture, encoding))
+        written.append(save_figure(folder, name, suffix, figure, encoding))
     if arrays is not None:
         written.append(folder.write(name.with_name(f"{name.name}.{method}.npz"), lambda file: np.savez(file, **arrays)))
     return written

@@ -1,4 +1,4 @@
-"""Names for results: relative paths without extension that stay below a folder, each given out once."""
+"""Plan the names of results: unique relative paths, without extension, that stay below a folder."""
 
 from __future__ import annotations
 
@@ -16,45 +16,55 @@ CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
 CREATE TABLE taken (name BLOB PRIMARY KEY, earlier INTEGER, next INTEGER DEFAULT 2) WITHOUT ROWID;
 """
 
-# Of a component of a name, in bytes: Linux stops at 255, and the method, the class and the extension come behind.
+# Maximum length of a component of a name, in bytes. Linux allows 255, including method, class and extension.
 _LONGEST = 160
-# Of all folders of a name, in bytes: Linux stops at 4096 with the output folder's own path; and how many of them.
+# Maximum length of all folders of a name, in bytes, and maximum number of folders. Linux allows 4096 bytes, including
+# the path of the output folder.
 _LONGEST_FOLDERS, _MOST_FOLDERS = 1500, 50
-# A path that ends in a slash has no last component.
+# Name for a path that ends in a slash and has no last component.
 _NAMELESS = "unnamed"
-# What a run writes beside its results.
+# Files that a job writes beside its results.
 _OWN = ("manifest.jsonl", "run.json", ".seewhy.lock", ".seewhy-unfinished")
-# Ends of results' names, NAME.METHOD.png; a folder of such a name could stand where a file must.
+# End of a result's file name, such as NAME.METHOD.png. A folder with such a name could be in the way of a result.
 _RESULT = re.compile(r"\.([^.]+(\.\d+)?\.(png|jpg|webp|npz))$", re.IGNORECASE)
-# Dots and spaces at the end of a folder's name, which Windows drops.
+# Dots and spaces at the end of a folder's name, which Windows removes.
 _FOLDER_ENDS = re.compile(r"[. ]+/")
 
 
 class ResultNames:
-    """Plans a different name for each input's relative path.
+    """Planner of a unique name for the relative path of each input.
 
-    The input's folders stay. Where names would collide, the input's own extension is appended, and then a number.
-    Names also collide if they differ only in case or in Unicode form (NFC, NFD), because macOS and Windows would take
-    them for one file. Linux, macOS and Windows can create every component, and none has characters that do not print.
-    No folder is called as a file in the output folder may be. Where folders are too deep, the outer ones are left out.
+    A name keeps the folders of its input. If names would collide, the extension of the input is appended, and then a
+    number. Names also collide if they differ only in case or in Unicode form (NFC, NFD), because macOS and Windows
+    would use one file for both. Linux, macOS and Windows can create every component, and none has characters that do
+    not print. No folder has the name of a file that a job may write. If the folders are too deep, a hash replaces all
+    but the first.
     """
 
     def __init__(self) -> None:
         self._store = temporary(_SCHEMA)
 
     def expect(self, inputs: Iterable[PurePath]) -> None:
-        """Say which inputs will come, so that all whose stems are the same get their extension, the first one too."""
+        """Announce inputs, so that all inputs with the same stem get their extension, including the first one.
+
+        Args:
+            inputs: Relative paths of the inputs.
+        """
         self._store.execute("BEGIN")
         self._store.executemany(
             "INSERT INTO stems VALUES (?, 1) ON CONFLICT (stem) DO UPDATE SET count = count + 1",
             ((_folded(_stem(path)),) for path in inputs),
         )
-        # Those that keep their plain name get it first.
+        # Reserve the plain names of the inputs that keep them.
         self._store.execute("INSERT OR IGNORE INTO taken (name, earlier) SELECT stem, 0 FROM stems WHERE count = 1")
         self._store.execute("COMMIT")
 
     def reserve(self, names: Iterable[PurePath]) -> None:
-        """Give nobody these names: an earlier run's results have them."""
+        """Reserve names of existing results, so that no input gets them.
+
+        Args:
+            names: Names without extension.
+        """
         self._store.execute("BEGIN")
         self._store.executemany(
             "INSERT OR IGNORE INTO taken (name, earlier) VALUES (?, 1)", ((_folded(name),) for name in names)
@@ -62,11 +72,22 @@ class ResultNames:
         self._store.execute("COMMIT")
 
     def skip(self, path: PurePath) -> None:
-        """An input that has its name already, one of those reserved."""
+        """Skip an announced input that already has one of the reserved names.
+
+        Args:
+            path: Relative path of the input.
+        """
         self._store.execute("UPDATE stems SET count = 2 WHERE stem = ? AND count = 1", (_folded(_stem(path)),))
 
     def take(self, path: PurePath) -> PurePath:
-        """The name for an input. One that was not expected gets its plain name where nobody has it."""
+        """Choose the name for an input. An input that was not announced gets its plain name if that is free.
+
+        Args:
+            path: Relative path of the input.
+
+        Returns:
+            Relative path without extension. No other input gets it.
+        """
         stem = _stem(path)
         found = self._store.execute("SELECT count FROM stems WHERE stem = ?", (_folded(stem),)).fetchone()
         if found == (1,):
@@ -78,7 +99,7 @@ class ResultNames:
         for name in [stem, base] if found is None else [base]:
             if self._reserve(name):
                 return name
-        # Where it went on the last time: an archive may hold a name many times.
+        # Continue with the number after the last one, because an archive may contain the same name many times.
         key = _folded(base)
         (number,) = self._store.execute("SELECT next FROM taken WHERE name = ?", (key,)).fetchone()
         while not self._reserve(name := base.with_name(f"{base.name}~{number}")):
@@ -87,19 +108,21 @@ class ResultNames:
         return name
 
     def _reserve(self, name: PurePath) -> bool:
+        """Reserve a name, and return True if it was free."""
         values = (_folded(name),)
         return self._store.execute("INSERT OR IGNORE INTO taken (name, earlier) VALUES (?, 0)", values).rowcount == 1
 
 
 def unique_names(inputs: Sequence[PurePath]) -> list[PurePath]:
-    """Return a different name for each of a few inputs."""
+    """Return a unique name for each input, in their order."""
     names = ResultNames()
     names.expect(inputs)
     return [names.take(path) for path in inputs]
 
 
 def _stem(path: PurePath) -> PurePath:
-    # Absolute paths and those that climb keep their folders' names, below the output folder.
+    """Return the name of an input without its extension, below the output folder."""
+    # Absolute paths and paths with `..` keep the names of their folders.
     folders = [_component(part, _safe_folder) for part in path.parent.parts if part != path.anchor]
     if folders and _caseless(folders[0]) in _OWN:
         folders[0] = percent(folders[0][0]) + folders[0][1:]
@@ -109,25 +132,23 @@ def _stem(path: PurePath) -> PurePath:
 
 
 def _safe_folder(text: str) -> str:
+    """Return the name of a folder that no result has."""
     return _RESULT.sub(lambda end: percent(".") + end[1], safe_folder_name(text))
 
 
 def _component(text: str, safe: Callable[[str], str]) -> str:
-    """Return `text` made safe and, if it is too long for a file system, without its end.
-
-    Cut names may collide, and are numbered then.
-    """
+    """Return `text` as a safe name, cut if it is too long. Cut names may collide and then get a number."""
     name = safe(text)
-    # What a cut leaves can be unsafe again: it may end in a dot, or be a device's name and spaces.
+    # A cut name may be unsafe again: it may end in a dot, or be the name of a device with spaces.
     while len(name.encode()) > _LONGEST:
         name = safe(name.encode()[:_LONGEST].decode("utf-8", "ignore"))
     return name
 
 
 def _folded(name: PurePath) -> bytes:
-    """Return a key that two names share if their files would be one file on Linux, macOS or Windows.
+    """Return a key that is equal for two names if their files would be the same on Linux, macOS or Windows.
 
-    The last component keeps dots and spaces at its end, since its file's name goes on behind them.
+    The last component keeps dots and spaces at its end, because more text is appended to it.
     """
     return _caseless(_FOLDER_ENDS.sub("/", str(name))).encode("utf-8", "surrogatepass")
 

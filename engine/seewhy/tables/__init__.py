@@ -1,1 +1,1 @@
-"""Results as rows: Parquet and npz shards, and datasets of Ray."""
+"""Tables of results: Parquet and npz shards, and datasets of Ray."""

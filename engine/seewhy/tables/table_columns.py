@@ -1,4 +1,4 @@
-"""Answers as the rows of a table: one for each image, method and class; what Parquet shards and Ray datasets hold."""
+"""Columns of the tables in Parquet shards and Ray datasets, with one row for each image, method and class."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from seewhy.storage.manifest_lines import Record
 from seewhy.tables.result_rows import TOP, ResultRow
 
 DTYPES = ("float32", "float16", "uint8")
-"""What heatmaps can be stored as."""
+"""Names of the dtypes in which heatmaps can be stored."""
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """An image's part of a table."""
+    """Rows of one image."""
 
     record: Record
+    """Record of the image."""
     rows: Sequence[ResultRow] = ()
-    """Empty for an image that failed."""
+    """Results of the image; empty if it failed."""
 
     @property
     def size(self) -> int:
-        """Bytes of its maps."""
+        """Size of the maps, in bytes."""
         return sum(row.heatmap.nbytes for row in self.rows)
 
 
 TableRow: TypeAlias = "tuple[Record, str, ResultRow | None]"
-"""An image's record, a method, and what that says of it: None where the image failed."""
+"""Record of an image, a method, and its result, or None if the image failed."""
 
 _COLUMNS = (
     *("path", "id", "error", "predicted", "label", "probability", f"top{TOP}"),
@@ -43,11 +44,19 @@ _COLUMNS = (
 )
 _SCALES = ("scale", "offset")
 NAMES = frozenset((*_COLUMNS, "heatmap", *_SCALES, "model_sha256"))
-"""Of all columns that a table may have."""
+"""Names of all columns that a table may have."""
 
 
 def table_rows(entries: Sequence[ShardEntry], methods: Sequence[str]) -> list[TableRow]:
-    """The rows of images in their order; one that failed has a row for each method."""
+    """Collect the rows of images.
+
+    Args:
+        entries: The images.
+        methods: Names of the methods.
+
+    Returns:
+        The rows, in the order of the images. An image that failed has one row for each method.
+    """
     found: list[TableRow] = []
     for entry in entries:
         if entry.rows:
@@ -58,12 +67,13 @@ def table_rows(entries: Sequence[ShardEntry], methods: Sequence[str]) -> list[Ta
 
 
 def columns(rows: Sequence[TableRow]) -> dict[str, list[Any]]:
-    """Everything but the heatmaps; None where an image failed."""
+    """Return the columns without the heatmaps, by name. Values are None in rows of an image that failed."""
     found = [_values(*row) for row in rows]
     return {name: [values[name] for values in found] for name in _COLUMNS}
 
 
 def _values(record: Record, method: str, row: ResultRow | None) -> dict[str, Any]:
+    """Return the values of one row by column."""
     predicted = record.get("predicted", {})
     explained = {} if row is None else _explained(record, row)
     best = record.get(f"top{TOP}")
@@ -86,6 +96,7 @@ def _values(record: Record, method: str, row: ResultRow | None) -> dict[str, Any
 
 
 def _explained(record: Record, row: ResultRow) -> dict[str, Any]:
+    """Return the entry of the record that belongs to a row."""
     found: dict[str, Any] = next(
         each for each in record["explained"] if (each["method"], each["class"]) == (row.method, row.target)
     )
@@ -93,14 +104,22 @@ def _explained(record: Record, row: ResultRow) -> dict[str, Any]:
 
 
 def arrow_table(rows: Sequence[TableRow], model: str, dtype: str = "float32") -> Any:
-    """A `pyarrow.Table` of these rows; `model` is the model file's SHA-256.
+    """Return rows as a `pyarrow.Table`.
 
-    Heatmaps are lists of height * width numbers of `dtype`, row by row. With float16 and uint8 there are two more
-    columns: the map is heatmap * scale + offset; see `compact`.
+    A heatmap is a list of height * width numbers in row-major order. For float16 and uint8, there are two more columns:
+    the map is heatmap * scale + offset; see `compact`.
+
+    Args:
+        rows: The rows.
+        model: SHA-256 of the model file.
+        dtype: One of DTYPES.
+
+    Returns:
+        The table.
 
     Raises:
-        MissingExtraError: pyarrow is not installed.
-        ArgumentError: there is no such dtype.
+        ArgumentError: If the dtype is unknown.
+        MissingExtraError: If pyarrow is not installed.
     """
     pa = pyarrow()
     check_dtype(dtype)
@@ -114,13 +133,14 @@ def arrow_table(rows: Sequence[TableRow], model: str, dtype: str = "float32") ->
         scales = [(None, None) if each is None else each[1:] for each in stored]
     arrays["heatmap"] = pa.array(flat, pa.list_(pa.from_numpy_dtype(np.dtype(dtype))))
     if dtype != "float32":
-        for place, name in enumerate(_SCALES):
-            arrays[name] = pa.array([each[place] for each in scales], pa.float32())
+        for i, name in enumerate(_SCALES):
+            arrays[name] = pa.array([each[i] for each in scales], pa.float32())
     arrays["model_sha256"] = pa.array([model] * len(rows), pa.string())
     return pa.table(arrays)
 
 
 def _types(pa: Any) -> dict[str, Any]:
+    """Return the type of each column."""
     best = pa.struct([("class", pa.int32()), ("label", pa.string()), ("probability", pa.float32())])
     texts = dict.fromkeys(("path", "id", "error", "label", "method", "target_label", "postprocessing"), pa.string())
     integers = dict.fromkeys(("predicted", "target", "height", "width"), pa.int32())
@@ -130,20 +150,33 @@ def _types(pa: Any) -> dict[str, Any]:
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises:
-    ArgumentError: heatmaps cannot be stored as that.
+    """Validate the dtype of stored heatmaps.
+
+    Args:
+        dtype: Name of the dtype.
+
+    Raises:
+        ArgumentError: If the dtype is not one of DTYPES.
     """
     if dtype not in DTYPES:
-        raise ArgumentError(f"heatmaps cannot be stored as {brief(dtype)}; there are {', '.join(DTYPES)}")
+        raise ArgumentError(f"dtype must be one of {', '.join(DTYPES)}, not {brief(dtype)}")
 
 
 def compact(heatmap: Floats, dtype: str) -> tuple[NDArray[Any], float, float]:
-    """A map in fewer bits: (values, scale, offset), with map = values * scale + offset, and both of them float32.
+    """Store a map with fewer bits, as map = values * scale + offset.
 
-    float16: the scale is the largest magnitude, so nothing overflows, and the offset 0. What is off is at most 2^-11
-    of each value, and below 2^-14 of the largest at most 2^-25 of that. uint8: 256 even steps from the least value,
-    the offset, to the greatest; what is off is at most half a step, 1/510 of the range, and float32's rounding.
-    A heatmap's min-max takes no notice of the scale.
+    For float16, the scale is the largest magnitude, so that nothing overflows, and the offset is 0. The error is at
+    most 2^-11 of each value; for values below 2^-14 of the largest magnitude, it is at most 2^-25 of that magnitude.
+    For uint8, the range from the smallest value (the offset) to the largest is divided into 255 equal steps. The error
+    is at most half a step, 1/510 of the range, plus the rounding to float32. The min-max of a heatmap does not depend
+    on the scale.
+
+    Args:
+        heatmap: The map, float32 of any shape.
+        dtype: `float16` or `uint8`.
+
+    Returns:
+        Values in the dtype, scale and offset, the latter two exact in float32.
     """
     exact = heatmap.astype(np.float64)
     low, high = (float(exact.min()), float(exact.max())) if exact.size else (0.0, 0.0)
@@ -155,18 +188,23 @@ def compact(heatmap: Floats, dtype: str) -> tuple[NDArray[Any], float, float]:
 
 
 def texts(values: Sequence[str | None]) -> Any:
-    """A column of text, also where it is empty."""
+    """Return a pyarrow array of text, also if it is empty."""
     return pyarrow().array(_clean(values), pyarrow().string())
 
 
 def _clean(values: Sequence[Any]) -> Sequence[Any]:
-    """Arrow holds UTF-8 only: bytes of file names that are none become escapes."""
+    """Replace characters that are not UTF-8, as in file names, by escapes, because Arrow allows only UTF-8."""
     return [v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in values]
 
 
 def pyarrow() -> Any:
-    """Raises:
-    MissingExtraError: it is not installed.
+    """Import pyarrow.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: If pyarrow is not installed.
     """
     try:
         return importlib.import_module("pyarrow")

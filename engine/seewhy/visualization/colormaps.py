@@ -13,8 +13,7 @@ from functools import cache
 import numpy as np
 
 from seewhy._shared.arrays import Bytes
-from seewhy._shared.text import brief
-from seewhy.errors import ArgumentError
+from seewhy._shared.checks import one_of
 from seewhy.visualization.drawing_options import COLORMAPS
 
 # Each table is the base-85 text of its 768 bytes R G B R G B ...
@@ -118,9 +117,7 @@ def palette(name: str) -> Bytes:
     Raises:
         ArgumentError: If there is no colormap of this name.
     """
-    if not isinstance(name, str) or name not in COLORMAPS:
-        raise ArgumentError(f"Unknown colormap {brief(name)}; choose one of {', '.join(COLORMAPS)}")
-    return _table(name)
+    return _table(one_of("colormap", name, COLORMAPS))
 
 
 @cache

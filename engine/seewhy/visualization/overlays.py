@@ -11,6 +11,7 @@ from PIL import Image
 
 from seewhy._core import gradient_rgb, overlay, overlay_maps
 from seewhy._shared.arrays import Bytes, Floats
+from seewhy._shared.checks import one_of
 from seewhy._shared.text import brief
 from seewhy.errors import ArgumentError
 from seewhy.images.preprocessing import ModelView
@@ -85,8 +86,7 @@ def validate_drawing_options(colormap: str, alpha: float, canvas: str = DEFAULT_
     palette(colormap)
     if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise ArgumentError(f"alpha must be between 0 and 1, not {brief(alpha)}")
-    if canvas not in CANVASES:
-        raise ArgumentError(f"Unknown canvas {brief(canvas)}; choose one of {', '.join(CANVASES)}")
+    one_of("canvas", canvas, CANVASES)
 
 
 def _views(images: Sequence[ModelView]) -> Bytes:

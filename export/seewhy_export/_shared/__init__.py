@@ -1,1 +1,1 @@
-"""Messages that all of the exporter shares."""
+"""Helpers that all packages of the exporter share."""

@@ -1,20 +1,21 @@
-"""Keep PyTorch's talk to its own developers away from our users, and say its errors in one line."""
+"""Short messages: PyTorch's warnings silenced, its errors in one line, lists of names cut."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 
-_LOGGERS = ("torch.fx", "torch.export", "torch._export", "torch._dynamo", "onnxscript", "onnx_ir")
+from seewhy_export._shared.torch_internals import LOGGERS
+
+_LOGGERS = (*LOGGERS, "onnxscript", "onnx_ir")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Deprecation warnings, half-traced graphs and advice on debugging flags tell a user nothing."""
+    """Silence warnings, logs and stderr of PyTorch, which address its developers rather than our users."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -29,17 +30,11 @@ def quiet() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The exception's kind and the first line of what it says."""
+    """Return the class of an exception and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
-def close_names(name: str, known: Sequence[str]) -> str:
-    """The end of a message that says which names come close, if any do."""
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    return f"; close names: {', '.join(close)}" if close else ""
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few of a list, and how many more there are."""
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names of a list, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

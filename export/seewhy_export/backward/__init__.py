@@ -1,1 +1,1 @@
-"""The backward pass beside the forward pass, in one joint graph."""
+"""Tracing of forward and backward pass into one joint graph."""

@@ -1,7 +1,7 @@
-"""Batch norms right behind a convolution, folded into its weights for the forward and the backward pass alike.
+"""Folding of batch norms into the convolutions before them, for both the forward and the backward pass.
 
-onnxruntime folds the forward pair by itself. It cannot see that the scale in the gradient belongs to the same weights:
-that is one more pass over memory for each convolution.
+onnxruntime folds the forward pass by itself. It cannot see that the scale in the gradient belongs to the same weights,
+which costs one more pass over memory for each convolution.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ _CONVOLUTIONS = {
 }
 
 
-def foldable(nodes: Iterable[Node], kept: Collection[Node | None]) -> dict[Node, Node]:
-    """Batch norms, and the convolution that each can be folded into: one whose result nothing else reads.
+def find_foldable_norms(nodes: Iterable[Node], kept: Collection[Node | None]) -> dict[Node, Node]:
+    """Find the batch norms that can be folded into a convolution whose result nothing else reads.
 
-    `kept` are nodes whose value is wanted for itself.
+    Args:
+        nodes: Nodes of a forward graph.
+        kept: Nodes whose own values are needed; no norm is folded into them.
+
+    Returns:
+        Batch norm -> convolution.
     """
-    found = {}
-    for node in filter(_is_fixed_norm, nodes):
+    foldable = {}
+    for node in filter(_has_stored_statistics, nodes):
         source = node.args[0]
         if (
             isinstance(source, Node)
@@ -39,16 +44,16 @@ def foldable(nodes: Iterable[Node], kept: Collection[Node | None]) -> dict[Node,
             and len(source.users) == 1
             and source not in kept
         ):
-            found[node] = source
-    return found
+            foldable[node] = source
+    return foldable
 
 
-def _is_fixed_norm(node: Node) -> bool:
-    """A batch norm with stored statistics: args are x, weight, bias, mean, variance, training and more."""
+def _has_stored_statistics(node: Node) -> bool:
+    """Tell whether a node is a batch norm with stored statistics; args: x, weight, bias, mean, variance, training..."""
     return node.target is aten.batch_norm.default and not node.args[5] and None not in node.args[3:5]
 
 
-def fold(
+def convolve_with_folded_norm(
     convolution: Any,
     x: Tensor,
     weight: Tensor,
@@ -56,11 +61,20 @@ def fold(
     others: Iterable[Any],
     norm: tuple[Any, ...],
 ) -> Tensor:
-    """The convolution of x with weights that the norm's scale and shift have gone into.
+    """Convolve with weights into which a batch norm is folded.
+
+    With s = gamma / sqrt(variance + epsilon), the weights become s w, and the bias s (b - mean) + beta.
 
     Args:
-        convolution: an ATen convolution, of arguments x, weight, bias and `others`.
-        norm: the batch norm's arguments behind its first: weight, bias, mean, variance, training, momentum, epsilon.
+        convolution: ATen convolution that takes x, weight, bias and `others`.
+        x: Input of the convolution.
+        weight: Weights of the convolution.
+        bias: Bias of the convolution, or None.
+        others: Further arguments of the convolution.
+        norm: Arguments of the batch norm after its first: weight, bias, mean, variance, training, momentum, epsilon.
+
+    Returns:
+        The output of the batch norm.
     """
     gamma, beta, mean, variance, _, _, epsilon, *_ = norm
     scale = torch.rsqrt(variance + epsilon)

@@ -1,7 +1,7 @@
-"""Rules for the gradient that comes back to a rectifier: plain, guided and deconvnet.
+"""Rules for the gradient at a rectifier: plain, guided and deconvnet.
 
-A rule says which of two things the incoming gradient meets: the rectifier's derivative, or the rectifier itself. Rules
-are data, as the rectifiers are.
+A rule takes the gradient that arrives at a rectifier's output and returns the one for its input. It applies the
+rectifier's derivative, the rectifier itself, or both.
 """
 
 from __future__ import annotations
@@ -17,59 +17,63 @@ from seewhy_export.backward.rectifiers import Rectifier
 
 
 @dataclass(frozen=True)
-class Rectified:
-    """A rectifier and what passed through it."""
+class RectifierCall:
+    """One call of a rectifier in a forward pass."""
 
     rectifier: Rectifier
     x: Tensor
+    """Input of the rectifier."""
     y: Tensor
+    """Output of the rectifier."""
     weight: Tensor | None
-    selects: bool
-    """Whether gradients may be infinite here, where the rectifier is zero: what is behind is steep, as sqrt is."""
+    """Learned slopes, for PReLU."""
+    may_be_infinite: bool
+    """Whether incoming gradients may be infinite where y is zero, because an operator such as sqrt follows."""
 
-    def pass_back(self, gradient: Tensor) -> Tensor:
-        """g f'(x), and 0 where f'(x) is, whatever g is there."""
+    def chain(self, gradient: Tensor) -> Tensor:
+        """Return g f'(x), which is 0 wherever f'(x) is 0, even if g is infinite there."""
         derivative = self.rectifier.derivative(self.x, self.y, self.weight)
-        if self.selects:
+        if self.may_be_infinite:
             gradient = torch.where(derivative != 0, gradient, 0)
         return gradient * derivative
 
     def rectify(self, gradient: Tensor) -> Tensor:
+        """Return the rectifier itself applied to a gradient."""
         return self.rectifier.rectify(gradient, self.weight)
 
 
-Rule = Callable[[Tensor, Rectified], Tensor]
-"""(incoming gradient g, what the rectifier did) -> outgoing gradient."""
+Rule = Callable[[Tensor, RectifierCall], Tensor]
+"""Function from the incoming gradient g and a rectifier's call to the outgoing gradient."""
 
 
-def plain(gradient: Tensor, at: Rectified) -> Tensor:
-    """The chain rule: g f'(x)."""
-    return at.pass_back(gradient)
+def plain(gradient: Tensor, call: RectifierCall) -> Tensor:
+    """Apply the chain rule: g f'(x)."""
+    return call.chain(gradient)
 
 
-def guided(gradient: Tensor, at: Rectified) -> Tensor:
-    """Guided backpropagation: relu(g) f'(x) (Springenberg 2014, arXiv:1412.6806, section 3.4)."""
-    return at.pass_back(torch.relu(gradient))
+def guided(gradient: Tensor, call: RectifierCall) -> Tensor:
+    """Apply guided backpropagation: relu(g) f'(x) (Springenberg 2014, arXiv:1412.6806, section 3.4)."""
+    return call.chain(torch.relu(gradient))
 
 
-def deconvnet(gradient: Tensor, at: Rectified) -> Tensor:
-    """Deconvnet: f(g), whatever x was (Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1, "Rectification").
+def deconvnet(gradient: Tensor, call: RectifierCall) -> Tensor:
+    """Apply the deconvnet rule: f(g), whatever x was (Zeiler & Fergus 2013, arXiv:1311.2901, section 2.1).
 
-    The paper passes the signal that goes down through the same non-linearity as the one that went up. That is relu(g)
-    for all that is zero below zero, and LeakyReLU and PReLU with their own slopes.
+    The paper passes the backward signal through the same non-linearity as the forward signal. This is relu(g) for
+    every rectifier that is zero below zero. LeakyReLU and PReLU keep their own slopes.
     """
-    return at.rectify(gradient)
+    return call.rectify(gradient)
 
 
-class RuleInForce:
-    """Holds the rule that the next backward pass applies inside the guided scope."""
+class ActiveRule:
+    """Holder of the rule that the next backward pass applies inside the guided scope."""
 
     def __init__(self) -> None:
         self.rule: Rule = plain
 
 
-class Rectify(torch.autograd.Function):
-    """Runs a rectifier forward as it is, and backward by the rule in force."""
+class RuledRectifier(torch.autograd.Function):
+    """Rectifier whose forward pass is its own, and whose backward pass follows the active rule."""
 
     @staticmethod
     def forward(
@@ -78,16 +82,17 @@ class Rectify(torch.autograd.Function):
         weight: Tensor | None,
         run: Callable[[Tensor], Tensor],
         rectifier: Rectifier,
-        in_force: RuleInForce | None,
-        selects: bool,
+        active: ActiveRule | None,
+        may_be_infinite: bool,
     ) -> Tensor:
         y = run(x)
         ctx.save_for_backward(x, y, weight)
-        ctx.rectifier, ctx.in_force, ctx.selects = rectifier, in_force, selects
+        ctx.rectifier, ctx.active, ctx.may_be_infinite = rectifier, active, may_be_infinite
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight = ctx.saved_tensors
-        rule = plain if ctx.in_force is None else ctx.in_force.rule
-        return rule(gradient, Rectified(ctx.rectifier, x, y, weight, ctx.selects)), None, None, None, None, None
+        rule = plain if ctx.active is None else ctx.active.rule
+        call = RectifierCall(ctx.rectifier, x, y, weight, ctx.may_be_infinite)
+        return rule(gradient, call), None, None, None, None, None

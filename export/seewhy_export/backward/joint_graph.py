@@ -1,4 +1,4 @@
-"""The joint graph: a network's forward and backward pass as one graph of forward operators."""
+"""Joint graph: a network's forward and backward pass in one graph of forward operators."""
 
 from __future__ import annotations
 
@@ -9,46 +9,58 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.graph import CodeGen
-from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.backward.batch_norm_folding import fold, foldable
+from seewhy_export._shared.torch_internals import (
+    fake_mode_of,
+    flatten_calling_convention,
+    symbolic_batch_size,
+    trace_graph,
+    tracing_with_module_stacks,
+)
+from seewhy_export.backward.batch_norm_folding import convolve_with_folded_norm, find_foldable_norms
 from seewhy_export.backward.constant_folding import compute_constants
-from seewhy_export.backward.gradient_rules import Rectify, Rule, RuleInForce, deconvnet, guided, plain
-from seewhy_export.backward.rectifiers import Rectifier, in_scope, is_steep_behind, rectifier_of
+from seewhy_export.backward.gradient_rules import ActiveRule, Rule, RuledRectifier, deconvnet, guided, plain
+from seewhy_export.backward.rectifiers import (
+    Rectifier,
+    in_scope,
+    may_receive_infinite_gradient,
+    rectifier_of,
+)
 from seewhy_export.capture.forward_graph import ForwardGraph, value_of
 from seewhy_export.capture.in_place_removal import make_functional
-from seewhy_export.capture.node_origins import Origins, described
+from seewhy_export.capture.node_origins import OriginTracker, describe_node
 from seewhy_export.lowering.forward_operators import FORWARD_LOWERINGS
 from seewhy_export.lowering.table import IN_PLACE_LEFTOVERS, decomposition_table
 from seewhy_export.target_layer.selection import TargetLayer
 
-# What is left in a trace of detaching values and of making constants.
-IDENTITIES = {
+# Operators that detaching values and creating constants leave in a trace.
+_IDENTITIES = {
     torch.ops.aten.detach.default,
     torch.ops.aten.detach_.default,
     torch.ops.aten.lift_fresh_copy.default,
 }
 
 RULES: dict[str, Rule] = {contract.GUIDED_GRADIENTS: guided, contract.DECONVNET_GRADIENTS: deconvnet}
-"""Outputs that are the input's gradient by another rule than the chain rule."""
+"""Outputs that are input gradients by a rule other than the chain rule."""
 
 
-class ForwardPass(Interpreter):
-    """Runs the forward graph with rectifiers that follow the rule in force, and keeps the values asked for.
+class JointInterpreter(Interpreter):
+    """Interpreter of the forward graph whose rectifiers follow the active rule. It keeps the values of chosen nodes.
 
-    The target layer's value is taken apart into `activations` (N, C, h, w) and put together again, so that whatever its
-    layout, the activations themselves lie on the way to the logits: gradients are taken at them, and a graph can be
-    started from them.
+    The target layer's value is converted to `activations` (N, C, h, w) and back. Whatever its layout, the activations
+    then lie on the path to the logits, so gradients can be taken at them, and a pruned graph can start from them.
+
+    Args:
+        forward: Forward graph.
+        layer: Target layer; None if no output needs one.
+        scope: Module path prefixes inside which rectifiers follow the active rule; None means everywhere.
+        keep: Nodes whose values are kept.
     """
 
     def __init__(
@@ -57,24 +69,27 @@ class ForwardPass(Interpreter):
         super().__init__(forward.graph_module)
         self.layer = layer
         self.scope = scope
-        self.in_force = RuleInForce()
-        self.origins = Origins()
+        self.active = ActiveRule()
+        self.origins = OriginTracker()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
-        self.norms = foldable(forward.nodes, [*keep, None if layer is None else layer.node])
-        self._pending = set(self.norms.values())
+        """Values of the nodes to keep."""
+        self.norms = find_foldable_norms(forward.nodes, [*keep, None if layer is None else layer.node])
+        self._folded_convolutions = set(self.norms.values())
         self.activations: Tensor | None = None
-        self.ruled = False
-        """Whether a rectifier that follows the rule lies between images and logits."""
+        """Value of the target layer as (N, C, h, w), once it has run."""
+        self.has_ruled_rectifiers = False
+        """Whether a rectifier that follows the active rule lies between images and logits."""
 
     def run_node(self, node: Node) -> Any:
+        """Run a node by its lowering, rectifiers by the active rule, and folded norms with their convolution."""
         self.origins.enter(node)
-        if node in self._pending:  # its arguments, for the norm that it is folded with
+        if node in self._folded_convolutions:  # The norm runs it, and needs its arguments.
             return self.fetch_args_kwargs_from_env(node)
         rectifier = rectifier_of(node) if node.op == "call_function" else None
         if rectifier is not None:
-            value: Any = self._rectify(node, rectifier)
+            value: Any = self._run_rectifier(node, rectifier)
         elif node in self.norms:
-            value = self._folded(node)
+            value = self._run_folded_norm(node)
         else:
             value = super().run_node(node)
         self.origins.follow(node, value)
@@ -86,40 +101,53 @@ class ForwardPass(Interpreter):
         return value
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an operator, or its forward lowering if it has one."""
         return super().call_function(FORWARD_LOWERINGS.get(target, target), args, kwargs)
 
-    def _folded(self, node: Node) -> Tensor:
+    def _run_folded_norm(self, node: Node) -> Tensor:
+        """Run a batch norm together with the convolution before it."""
         ((x, weight, *others), options), *norm = self.fetch_args_kwargs_from_env(node)[0]
         bias = others.pop(0) if others else None
         convolution: Any = self.norms[node].target
-        return fold(partial(convolution, **options), x, weight, bias, others, tuple(norm))
+        return convolve_with_folded_norm(partial(convolution, **options), x, weight, bias, others, tuple(norm))
 
-    def _rectify(self, node: Node, rectifier: Rectifier) -> Tensor:
+    def _run_rectifier(self, node: Node, rectifier: Rectifier) -> Tensor:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        before, x, behind = args[: rectifier.x], args[rectifier.x], args[rectifier.x + 1 :]
-        weight = None if rectifier.weight is None else args[rectifier.weight]
+        index = rectifier.input_index
+        before, x, after = args[:index], args[index], args[index + 1 :]
+        weight = None if rectifier.slope_index is None else args[rectifier.slope_index]
         operator: Any = FORWARD_LOWERINGS.get(node.target, node.target)
 
         def run(value: Tensor) -> Any:
-            return operator(*before, value, *behind, **kwargs)
+            return operator(*before, value, *after, **kwargs)
 
-        in_force = self.in_force if in_scope(node, self.scope) else None
-        self.ruled = self.ruled or (in_force is not None and x.requires_grad)
-        apply: Any = Rectify.apply
-        rectified: Tensor = apply(x, weight, run, rectifier, in_force, is_steep_behind(node))
-        return rectified
+        active = self.active if in_scope(node, self.scope) else None
+        self.has_ruled_rectifiers = self.has_ruled_rectifiers or (active is not None and x.requires_grad)
+        apply: Any = RuledRectifier.apply
+        result: Tensor = apply(x, weight, run, rectifier, active, may_receive_infinite_gradient(node))
+        return result
 
 
 @dataclass(frozen=True)
 class JointGraph:
-    """A graph of forward operators: its placeholders are `weights`, in that order, then images and targets."""
+    """Graph of forward operators. Its placeholders are `weights`, in that order, then images and targets."""
 
     graph_module: GraphModule
     weights: dict[str, Tensor]
+    """Weights and constants by name."""
     outputs: tuple[str, ...]
+    """Names of the outputs, in order."""
 
     def run(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Run the graph in PyTorch, in the dtype of its weights."""
+        """Run the graph in PyTorch, in the dtype of its weights.
+
+        Args:
+            images: Preprocessed images of shape (N, C, H, W).
+            targets: Class indices, int64 of shape (N,); -1 for the predicted class.
+
+        Returns:
+            The value of each output, by its name.
+        """
         with torch.no_grad():
             values = self.graph_module(*self.weights.values(), images, targets)
         return dict(zip(self.outputs, values, strict=True))
@@ -132,53 +160,55 @@ def build_joint(
     guided_scope: tuple[str, ...] | None = None,
     table: dict[Any, Callable[..., Any]] | None = None,
 ) -> JointGraph:
-    """Trace forward and backward together.
+    """Trace forward and backward pass into one graph.
 
     Args:
-        forward: the forward graph; its weights' dtype becomes the joint graph's.
-        layer: the target layer; None where no output needs one.
-        outputs: names from the file contract.
-        guided_scope: module path prefixes inside which the guided rule applies; None is everywhere.
-        table: decompositions; None takes ours.
+        forward: Forward graph; the joint graph gets the dtype of its weights.
+        layer: Target layer; None if no output needs one.
+        outputs: Names of outputs from the file contract.
+        guided_scope: Module path prefixes inside which the guided and deconvnet rules apply; None applies them
+            everywhere.
+        table: Decompositions by operator; None uses `decomposition_table()`.
+
+    Returns:
+        The joint graph.
 
     Raises:
-        ExportError: an operator has no derivative or no lowering.
+        ExportError: If an operator has no derivative or no lowering.
     """
     examples = [value_of(node) for node in forward.graph_module.graph.nodes if node.op == "placeholder"]
-    mode: FakeTensorMode = value_of(forward.images).fake_mode
+    mode = fake_mode_of(value_of(forward.images))
     dtype = next((w.dtype for w in forward.weights.values() if w.is_floating_point()), torch.float32)
 
     head = None if layer is None else layer.class_weights
-    kept = [forward.logits, *([head] if head is not None else []), *(_head(forward.logits) or ())]
-    run = ForwardPass(forward, layer, guided_scope, kept)
+    keep = [forward.logits, *([head] if head is not None else []), *(_head(forward.logits) or ())]
+    run = JointInterpreter(forward, layer, guided_scope, keep)
     table = decomposition_table() if table is None else table
 
     def compute(weights: list[Tensor], images: Tensor, targets: Tensor) -> list[Tensor]:
         return _compute(run, forward, head, outputs, weights, images, targets)
 
-    # The Python dispatcher keeps the batch size symbolic where a C++ kernel would fix it (constant_pad_nd).
-    with mode, enable_python_dispatcher(), preserve_node_meta(), sdpa_kernel(SDPBackend.MATH):
+    with mode, symbolic_batch_size(), tracing_with_module_stacks(), sdpa_kernel(SDPBackend.MATH):
         weights = [example.to(w.dtype) for example, w in zip(examples, forward.weights.values(), strict=False)]
         images = examples[-1].to(dtype)
         targets = images.new_zeros(images.shape[0], dtype=torch.int64)
-        trace = make_fx(compute, decomposition_table=table, _allow_non_fake_inputs=True)
         try:
-            graph_module = trace(weights, images, targets)
+            graph_module = trace_graph(compute, (weights, images, targets), table)
         except ExportError:
             raise
         except Exception as error:
             reason = one_line(error).removeprefix("NotImplementedError: ")
-            at = "" if run.origins.node is None else f" at {described(run.origins.node)}"
-            raise ExportError(f"the backward pass cannot be traced{at}: {reason}") from error
+            origin = "" if run.origins.node is None else f" at {describe_node(run.origins.node)}"
+            raise ExportError(f"the backward pass cannot be traced{origin}: {reason}") from error
         finally:
             run.origins.forget()
-        graph_module = _without_writes(graph_module, [*weights, images, targets], table)
+        graph_module = _remove_in_place_operators(graph_module, [*weights, images, targets], table)
     weights_used = dict(forward.weights)
-    return JointGraph(_clean(graph_module, weights_used), weights_used, tuple(outputs))
+    return JointGraph(_flatten_and_fold(graph_module, weights_used), weights_used, tuple(outputs))
 
 
 def _compute(
-    run: ForwardPass,
+    run: JointInterpreter,
     forward: ForwardGraph,
     head: Node | None,
     outputs: Sequence[str],
@@ -186,13 +216,13 @@ def _compute(
     images: Tensor,
     targets: Tensor,
 ) -> list[Tensor]:
-    """The joint computation itself, in PyTorch."""
+    """Compute the outputs from weights, images and targets, in PyTorch."""
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
         run.run(*weights, images, enable_io_processing=False)
         activations, logits = run.activations, run.kept[forward.logits]
         index = torch.where(targets < 0, logits.argmax(1), targets)
-        start, seed = _start(run, forward.logits, index)
+        start, seed = _backward_start(run, forward.logits, index)
         values: dict[str, Tensor] = {contract.LOGITS: logits}
         if activations is not None:
             values[contract.ACTIVATIONS] = activations
@@ -200,23 +230,24 @@ def _compute(
             values[contract.CLASS_WEIGHTS] = run.kept[head].index_select(0, index)
         values |= _plain_gradients(outputs, start, activations, images, seed)
         for name in [name for name in RULES if name in outputs]:
-            if not run.ruled and contract.INPUT_GRADIENTS in values:
-                # No rectifier, no difference: tracing the same backward pass again would only take time.
+            if not run.has_ruled_rectifiers and contract.INPUT_GRADIENTS in values:
+                # Without rectifiers the rules do not differ. A second trace of the same pass would only take time.
                 values[name] = values[contract.INPUT_GRADIENTS]
                 continue
-            run.in_force.rule = RULES[name]
+            run.active.rule = RULES[name]
             values[name] = torch.autograd.grad(start, images, seed, retain_graph=True)[0]
-            run.in_force.rule = plain
+            run.active.rule = plain
     if contract.GRADCAM_MAP in outputs:
         weighted = values[contract.GRADIENTS].mean((2, 3), keepdim=True) * values[contract.ACTIVATIONS]
         values[contract.GRADCAM_MAP] = torch.relu(weighted.sum(1))
     return [values[name].detach() for name in outputs]
 
 
-def _start(run: ForwardPass, logits: Node, index: Tensor) -> tuple[Tensor, Tensor]:
-    """A value that backward passes start from, and the gradient of the target's logit there.
+def _backward_start(run: JointInterpreter, logits: Node, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a value that the backward pass starts from, and the gradient of the target's logit at that value.
 
-    Behind a linear layer that is a row of its weights; else the logits, and a one-hot row.
+    If the network ends in a linear layer, the value is the layer's input, and the gradient a row of its weights.
+    Otherwise they are the logits and a one-hot row.
     """
     head = _head(logits)
     if head is None:
@@ -228,7 +259,7 @@ def _start(run: ForwardPass, logits: Node, index: Tensor) -> tuple[Tensor, Tenso
 
 
 def _head(logits: Node) -> tuple[Node, Node] | None:
-    """The input (N, C) and weight (classes, C) of the linear layer that ends a network."""
+    """Return the nodes of the input (N, C) and weight (class count, C) of a final linear layer, or None."""
     features, weight = logits.args[:2] if logits.target is torch.ops.aten.linear.default else (None, None)
     if not isinstance(features, Node) or not isinstance(weight, Node):
         return None
@@ -238,6 +269,7 @@ def _head(logits: Node) -> tuple[Node, Node] | None:
 def _plain_gradients(
     outputs: Sequence[str], start: Tensor, activations: Tensor | None, images: Tensor, seed: Tensor
 ) -> dict[str, Tensor]:
+    """Return the gradients by the chain rule with respect to activations and images, as far as outputs need them."""
     wanted: dict[str, Tensor] = {}
     if activations is not None and (contract.GRADIENTS in outputs or contract.GRADCAM_MAP in outputs):
         wanted[contract.GRADIENTS] = activations
@@ -249,40 +281,39 @@ def _plain_gradients(
     return dict(zip(wanted, gradients, strict=True))
 
 
-def _without_writes(
+def _remove_in_place_operators(
     traced: GraphModule, examples: Sequence[Tensor], table: dict[Any, Callable[..., Any]]
 ) -> GraphModule:
-    """A graph without in-place operators, which some of autograd's own formulas have: that of a maximum, of a norm.
+    """Remove the in-place operators that some of autograd's own formulas contain, such as a maximum's.
 
-    A renaming does for most. What writes into views is traced once more, by PyTorch's functionalization.
+    Most are exchanged for functional ones. If some write into views, PyTorch's functionalization traces it again.
     """
     graph = traced.graph
     for node in list(graph.nodes):
-        if node.target in IDENTITIES:
+        if node.target in _IDENTITIES:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target is torch.ops.aten._assert_tensor_metadata.default:
             graph.erase_node(node)
     if not any(node.target is torch.ops.aten.copy_.default for node in graph.nodes) and make_functional(graph):
         return traced
-    graph.set_codegen(CodeGen())
+    flatten_calling_convention(graph)
     traced.recompile()
 
-    def again(weights: list[Tensor], images: Tensor, targets: Tensor) -> Any:
+    def functional(weights: list[Tensor], images: Tensor, targets: Tensor) -> Any:
         return functionalize(Interpreter(traced).run, remove="mutations")(*weights, images, targets)
 
-    trace = make_fx(again, decomposition_table={**table, **IN_PLACE_LEFTOVERS}, _allow_non_fake_inputs=True)
-    return trace(list(examples[:-2]), *examples[-2:])
+    return trace_graph(functional, (list(examples[:-2]), *examples[-2:]), {**table, **IN_PLACE_LEFTOVERS})
 
 
-def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
-    """Take flat placeholders (weights, then images and targets), lift constants to weights, drop what nothing uses."""
+def _flatten_and_fold(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
+    """Name the placeholders, turn constants into weights, fold constants, and drop everything that is unused."""
     graph = traced.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     graph.eliminate_dead_code()
     for index, (node, name) in enumerate(zip(placeholders, list(weights), strict=False)):
         if node.users:
-            # The number keeps names apart that differ only in characters which an identifier cannot have.
+            # Without the number, names that differ only in characters not allowed in identifiers would collide.
             node.name = node.target = f"w{index}_" + "".join(c if c.isalnum() else "_" for c in name)
         else:
             del weights[name]
@@ -297,7 +328,7 @@ def _clean(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
         lifted.meta["val"] = node.meta.get("val", constant)
         node.replace_all_uses_with(lifted)
         graph.erase_node(node)
-    # The trace's own calling convention still expects a list of weights.
     compute_constants(graph, weights)
-    graph.set_codegen(CodeGen())
+    # The trace's own calling convention still expects a list of weights.
+    flatten_calling_convention(graph)
     return GraphModule(torch.nn.Module(), graph)

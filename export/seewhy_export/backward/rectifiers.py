@@ -1,7 +1,8 @@
-"""Rectifiers: activations that cut off, or damp, what is below zero, recognised in a traced graph.
+"""Recognition of rectifiers in a traced graph: activations that cut off or damp values below zero.
 
-Each knows its derivative, with PyTorch's own choice at the boundary, and what it makes of a signal that goes backwards.
-Most are operators of their own. People also write a ReLU as a maximum with zero, or as a choice by sign.
+Each rectifier has a derivative, with PyTorch's own choice at the boundary, and a function that rectifies a gradient.
+Most rectifiers are operators of their own. Code may also write a ReLU as a maximum with zero, or as a selection by
+sign.
 """
 
 from __future__ import annotations
@@ -15,51 +16,60 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from seewhy_export.capture.forward_graph import ZERO
+from seewhy_export.capture.forward_graph import IS_ZERO
 from seewhy_export.lowering.onnx_masks import is_below, is_positive
 
 aten: Any = torch.ops.aten
 
 Derivative = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(input x, output y, weight) -> f'(x). The output is preferred: it is kept anyway, and so nothing else must be."""
+"""Function (input x, output y, slopes) -> f'(x). It uses y if it can: y is kept anyway, and x then need not be."""
 
 Rectification = Callable[[Tensor, Tensor | None], Tensor]
-"""(signal, weight) -> the signal, rectified."""
+"""Function (gradient, slopes) -> rectified gradient."""
 
 
-def _positive_part(signal: Tensor, weight: Tensor | None) -> Tensor:
-    return torch.relu(signal)
+def _positive_part(gradient: Tensor, weight: Tensor | None) -> Tensor:
+    return torch.relu(gradient)
 
 
 @dataclass(frozen=True)
 class Rectifier:
-    """One rectifier as it stands in a graph."""
+    """A rectifier in a graph."""
 
     kind: str
+    """Name that the model file's metadata reports."""
     derivative: Derivative
     rectify: Rectification = _positive_part
-    """The rectifier itself, on a gradient, less any upper bound: a gradient has a scale of its own, not the input's."""
-    x: int = 0
-    """Which of the node's arguments is rectified."""
-    weight: int | None = None
-    """Which of them holds slopes."""
+    """The rectifier without its upper bound: gradients have another scale than inputs, so the bound means nothing."""
+    input_index: int = 0
+    """Index of the node's argument that is rectified."""
+    slope_index: int | None = None
+    """Index of the argument that holds slopes; None if there is none."""
 
 
 def rectifier_of(node: Node) -> Rectifier | None:
-    """The rectifier that a graph node is, or None."""
+    """Return the rectifier that a graph node is, or None if it is not one."""
     recognise = RECTIFIERS.get(node.target)
     return None if recognise is None else recognise(node)
 
 
 def in_scope(node: Node, scope: tuple[str, ...] | None) -> bool:
-    """Whether a node belongs to a module whose path is one of the prefixes; None holds everything."""
+    """Decide whether the guided rule applies to a node.
+
+    Args:
+        node: Node of a forward graph.
+        scope: Module path prefixes, in whole path segments; None holds every node.
+
+    Returns:
+        True if the node belongs to the guided scope.
+    """
     if scope is None:
         return True
     paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     return any(path == prefix or path.startswith(prefix + ".") for path in paths for prefix in scope)
 
 
-# Derivatives.
+# Derivatives
 
 
 def _positive_output(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
@@ -77,12 +87,12 @@ def _not_negative_input(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _half_at_zero(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    """PyTorch gives each of two equal values half of their maximum's gradient."""
+    """Return 0.5 at zero, since PyTorch gives each of two equal values half of their maximum's gradient."""
     return (torch.sign(x) + 1) * 0.5
 
 
-# Recognising: one small function for each way of writing, from a node to the rectifier that it is. None where the
-# arguments make it something else: a Hardtanh from -1 to 1 is no rectifier.
+# Recognition: one function for each way of writing a rectifier. It returns None if the node's arguments make it
+# something else, as a Hardtanh from -1 to 1 is.
 
 
 def _argument(node: Node, index: int, name: str, default: Any) -> Any:
@@ -98,6 +108,7 @@ def _threshold(node: Node) -> Rectifier | None:
 
 
 def _between(low: Any, high: Any) -> Rectifier | None:
+    """Return the rectifier that limits values to a range, if the range starts at zero."""
     if low != 0 or high <= 0:
         return None
 
@@ -118,23 +129,30 @@ def _clamp(node: Node) -> Rectifier | None:
         return None
 
     def derivative(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-        # Unlike ReLU, clamp passes the gradient at its bounds, so the output does not tell.
+        # Unlike ReLU, clamp passes the gradient at its bounds, so the output alone does not decide.
         inside = x >= 0 if high is None else torch.logical_and(x >= 0, x <= high)
         return inside.to(x.dtype)
 
     return Rectifier("clamp", derivative)
 
 
+def _by_derivative(derivative: Derivative) -> Rectification:
+    """Return f(g) = g f'(g), which holds for rectifiers that are linear on both sides of zero."""
+    return lambda gradient, weight: gradient * derivative(gradient, gradient, weight)
+
+
 def _damping(slope: float) -> Rectifier:
+    """Return the rectifier that multiplies negative values by a slope."""
+
     def derivative(x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         damped: Tensor = is_positive(x) * (1 - slope) + slope
         return damped
 
-    return Rectifier("leaky_relu", derivative, lambda signal, weight: signal * derivative(signal, signal, weight))
+    return Rectifier("leaky_relu", derivative, _by_derivative(derivative))
 
 
 def _rrelu(node: Node) -> Rectifier | None:
-    """In evaluation mode the slope is the middle of its range."""
+    """Return a rectifier whose slope is the middle of RReLU's range, as in evaluation mode."""
     training = _argument(node, 3, "training", False)
     return None if training else _damping((_argument(node, 1, "lower", 1 / 8) + _argument(node, 2, "upper", 1 / 3)) / 2)
 
@@ -146,59 +164,60 @@ def _prelu(node: Node) -> Rectifier:
         mask: Tensor = is_positive(x)
         return mask + (1 - mask) * slope
 
-    return Rectifier("prelu", derivative, lambda signal, weight: signal * derivative(signal, signal, weight), weight=1)
+    return Rectifier("prelu", derivative, _by_derivative(derivative), slope_index=1)
 
 
 def _maximum(node: Node) -> Rectifier | None:
-    """maximum(x, 0), or (0, x)."""
+    """Recognise maximum(x, 0) and maximum(0, x)."""
     zeros = [i for i in (0, 1) if _is_zero(node.args[i])]
     if len(zeros) != 1 or not _keeps_shape(node, 1 - zeros[0]):
         return None
-    return Rectifier("maximum", _half_at_zero, x=1 - zeros[0])
+    return Rectifier("maximum", _half_at_zero, input_index=1 - zeros[0])
 
 
-_POSITIVE: dict[Any, Derivative] = {
+_X_IF_TRUE: dict[Any, Derivative] = {
     aten.gt.Scalar: _positive_input,
     aten.gt.Tensor: _positive_input,
     aten.ge.Scalar: _not_negative_input,
     aten.ge.Tensor: _not_negative_input,
 }
-_NEGATIVE: dict[Any, Derivative] = {
+"""Comparisons of x with zero that select x if they hold, and the derivative of the selection."""
+_X_IF_FALSE: dict[Any, Derivative] = {
     aten.le.Scalar: _positive_input,
     aten.le.Tensor: _positive_input,
     aten.lt.Scalar: _not_negative_input,
     aten.lt.Tensor: _not_negative_input,
 }
-"""Comparisons with zero, and the derivative where the choice falls on x (or, second, on zero)."""
+"""Comparisons of x with zero that select x if they do not hold, and the derivative of the selection."""
 
 
 def _by_sign(kind: str, node: Node, condition: Any, x: int, comparisons: dict[Any, Derivative]) -> Rectifier | None:
-    """A choice between x and zero, made by comparing that very x with zero."""
+    """Recognise a selection between x and zero that compares the same x with zero."""
     condition = _source(condition)
     if not isinstance(condition, Node) or condition.target not in comparisons or not _keeps_shape(node, x):
         return None
     if condition.args[0] is not node.args[x] or not _is_zero(condition.args[1]):
         return None
-    return Rectifier(kind, comparisons[condition.target], x=x)
+    return Rectifier(kind, comparisons[condition.target], input_index=x)
 
 
 def _where(node: Node) -> Rectifier | None:
-    """where(x > 0, x, 0), or where(x < 0, 0, x)."""
+    """Recognise where(x > 0, x, 0) and where(x < 0, 0, x)."""
     condition, chosen, other = node.args
     if _is_zero(other):
-        return _by_sign("where", node, condition, 1, _POSITIVE)
-    return _by_sign("where", node, condition, 2, _NEGATIVE) if _is_zero(chosen) else None
+        return _by_sign("where", node, condition, 1, _X_IF_TRUE)
+    return _by_sign("where", node, condition, 2, _X_IF_FALSE) if _is_zero(chosen) else None
 
 
 def _masked_fill(node: Node) -> Rectifier | None:
-    """x.masked_fill(x < 0, 0)."""
-    return _by_sign("masked_fill", node, node.args[1], 0, _NEGATIVE) if _is_zero(node.args[2]) else None
+    """Recognise x.masked_fill(x < 0, 0)."""
+    return _by_sign("masked_fill", node, node.args[1], 0, _X_IF_FALSE) if _is_zero(node.args[2]) else None
 
 
 def _times_mask(node: Node) -> Rectifier | None:
-    """x * (x > 0), or (x > 0) * x."""
+    """Recognise x * (x > 0) and (x > 0) * x."""
     return next(
-        (found for x in (0, 1) if (found := _by_sign("mask", node, node.args[1 - x], x, _POSITIVE)) is not None), None
+        (found for x in (0, 1) if (found := _by_sign("mask", node, node.args[1 - x], x, _X_IF_TRUE)) is not None), None
     )
 
 
@@ -234,7 +253,7 @@ SMOOTH_ACTIVATIONS = {
     aten.selu.default: "selu",
 }
 
-# What leaves a constant's values as they are.
+# Operators that keep the values of a constant.
 _COPIES = {
     aten.lift_fresh_copy.default,
     aten.detach.default,
@@ -247,36 +266,38 @@ _COPIES = {
     aten.expand_as.default,
     aten.type_as.default,
 }
-_RESHAPED = {aten.detach_.default, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
-"""What leaves every element of a constant of zeros a zero."""
+_RESHAPES = {aten.detach_.default, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
+"""Further operators that keep a constant of zeros zero."""
 _ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
 _FILLED = {aten.full.default: 1, aten.full_like.default: 1, aten.new_full.default: 2, aten.scalar_tensor.default: 0}
+"""Operators that fill a tensor with a value, and the index of that argument."""
 
 
 def _source(value: Any) -> Any:
+    """Return the value that copies come from."""
     while isinstance(value, Node) and value.target in _COPIES:
         value = value.args[0]
     return value
 
 
 def _is_zero(value: Any) -> bool:
-    """A zero, or a tensor of zeros that nothing computes."""
-    while isinstance(value, Node) and value.target in _COPIES | _RESHAPED:
+    """Tell whether a value is the number zero, or a constant tensor of zeros."""
+    while isinstance(value, Node) and value.target in _COPIES | _RESHAPES:
         value = value.args[0]
     if not isinstance(value, Node):
         return isinstance(value, (int, float)) and value == 0
     if value.target in _FILLED:
         return _is_zero(value.args[_FILLED[value.target]])
-    return value.target in _ZEROS or bool(value.meta.get(ZERO))
+    return value.target in _ZEROS or bool(value.meta.get(IS_ZERO))
 
 
 def _keeps_shape(node: Node, x: int) -> bool:
-    """Whether the result has the shape of the x argument, so that nothing was broadcast."""
+    """Tell whether the result has the shape of argument x, so that x was not broadcast."""
     argument = node.args[x]
     return isinstance(argument, Node) and str(node.meta["val"].shape) == str(argument.meta["val"].shape)
 
 
-_STEEP = {
+_INFINITE_SLOPE_AT_ZERO = {
     aten.sqrt.default,
     aten.rsqrt.default,
     aten.reciprocal.default,
@@ -287,22 +308,30 @@ _STEEP = {
 }
 
 
-def _is_steep(user: Node, node: Node) -> bool:
-    """Whether an operator's gradient can be infinite where `node`, which it reads, is zero."""
+def _may_be_infinite_at_zero(user: Node, node: Node) -> bool:
+    """Tell whether the gradient of an operator that reads `node` can be infinite where `node` is zero."""
     if user.target in (aten.div.Tensor, aten.div.Tensor_mode):
         return user.args[1] is node
     if user.target is aten.pow.Tensor_Scalar:
         return not isinstance(user.args[1], (int, float)) or user.args[1] < 1
-    return user.target in _STEEP
+    return user.target in _INFINITE_SLOPE_AT_ZERO
 
 
-def is_steep_behind(node: Node) -> bool:
-    """Whether a gradient can be infinite where this node is zero: a root, a logarithm or a quotient of it follows."""
+def may_receive_infinite_gradient(node: Node) -> bool:
+    """Search the users of a node for an operator whose gradient can be infinite at zero.
+
+    Args:
+        node: Node of a forward graph.
+
+    Returns:
+        True if a gradient can be infinite where this node is zero. This happens if a root, a logarithm or a quotient
+        follows, with only element-wise operators between.
+    """
     seen, waiting = {node}, [node]
     while waiting:
         current = waiting.pop()
         for user in current.users:
-            if _is_steep(user, current):
+            if _may_be_infinite_at_zero(user, current):
                 return True
             if user not in seen and torch.Tag.pointwise in getattr(user.target, "tags", ()):
                 seen.add(user)

@@ -1,1 +1,1 @@
-"""Modules traced into forward graphs."""
+"""Tracing of PyTorch modules into forward graphs."""

@@ -1,8 +1,7 @@
-"""A module's forward pass as a functional graph whose batch dimension is free."""
+"""Tracing of a module's forward pass into a functional graph for any batch size."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sysconfig
@@ -18,14 +17,15 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from seewhy.errors import ExportError
+from seewhy._shared.suggestions import did_you_mean
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
 from seewhy_export.capture.unsupported_networks import refuse_batch_statistics, refuse_randomness
 from seewhy_export.lowering.padding_and_unfold import copy
 
-ZERO = "seewhy_zero"
-"""Key in a placeholder's `meta`: a buffer or constant that holds nothing but zeros."""
+IS_ZERO = "seewhy_zero"
+"""Key in the `meta` of a placeholder that is a buffer or constant of zeros."""
 
 aten: Any = torch.ops.aten
 
@@ -42,74 +42,80 @@ FINAL_SCORES: dict[Any, str] = {
 
 
 @torch.library.custom_op("seewhy::target_layer", mutates_args=())
-def _mark(x: Tensor) -> Tensor:
-    """Marks the output of the layer asked for; it is the identity, and leaves the graph again."""
+def _target_layer_marker(x: Tensor) -> Tensor:
+    """Identity that marks the output of the target layer; it is removed from the graph after the trace."""
     return x.clone()
 
 
-@_mark.register_fake
+@_target_layer_marker.register_fake
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
 @dataclass(frozen=True)
 class ForwardGraph:
-    """A functional ATen graph: its placeholders are `weights`, in that order, and then the images."""
+    """Functional ATen graph of a forward pass. Its placeholders are `weights`, in that order, and then the images."""
 
     graph_module: GraphModule
     weights: dict[str, Tensor]
     """Parameters, buffers and constants by their path in the module."""
     images: Node
+    """Placeholder of the images (N, C, H, W)."""
     logits: Node
+    """Node that computes the logits (N, class count)."""
     marked: Node | None
-    """The node that the layer asked for returned last, where one was asked for."""
+    """Node that computes the last output of the layer that the user named; None if none was named or it is unused."""
     returned: Node
-    """What the module returns: the logits, or their score where `stripped`."""
+    """Node that the module returns: the logits, or their score if a final score operator was removed."""
     stripped: str | None
-    """The kind of the final score operator that was taken off, if there was one."""
+    """Kind of the final score operator that was removed, `softmax` or `sigmoid`; None if there was none."""
     mutated: tuple[str, ...] = ()
-    """Buffers that the forward pass changes; the graph starts from their values at export each time."""
+    """Buffers that the forward pass changes. Each run of the graph starts from their values at export."""
 
     def to(self, dtype: torch.dtype) -> ForwardGraph:
-        """The same graph with its floating point weights in another dtype."""
+        """Return the same graph with its floating-point weights in another dtype."""
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in self.weights.items()}
         return replace(self, weights=weights)
 
     @property
     def nodes(self) -> list[Node]:
+        """Nodes that call an operator, in execution order."""
         return [node for node in self.graph_module.graph.nodes if node.op == "call_function"]
 
     def reached_from_images(self, without: Node | None = None) -> set[Node]:
-        """Every node that depends on the images' pixels, along paths that do not pass `without`."""
+        """Return every node that depends on the images' pixels along a path that does not pass the node `without`."""
         reached = {self.images}
         for node in self.nodes:
-            # A batch size taken from the images says nothing about their pixels.
+            # A batch size that is read from the images does not depend on their pixels.
             carries_pixels = not isinstance(node.meta.get("val"), torch.SymInt)
             if carries_pixels and node is not without and any(n in reached for n in node.all_input_nodes):
                 reached.add(node)
         return reached
 
     def from_images_to_logits(self) -> list[Node]:
-        """The nodes that a gradient passes, in order."""
+        """Return the nodes between images and logits, which a gradient passes, in execution order."""
         between = self.reached_from_images() & ancestors(self.logits)
         return [node for node in self.nodes if node in between]
 
     @property
     def channels(self) -> int:
+        """Number of image channels."""
         return int(value_of(self.images).shape[1])
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """Image size (H, W) in pixels."""
         height, width = value_of(self.images).shape[2:]
         return int(height), int(width)
 
     @property
     def class_count(self) -> int:
+        """Number of classes."""
         return int(value_of(self.logits).shape[1])
 
 
 def ancestors(node: Node) -> set[Node]:
-    """The nodes that a node depends on, and itself."""
+    """Return a node and all nodes that it depends on."""
     seen: set[Node] = set()
     waiting = [node]
     while waiting:
@@ -121,31 +127,35 @@ def ancestors(node: Node) -> set[Node]:
 
 
 def value_of(node: Node) -> Any:
-    """The fake value that a node had when it was traced."""
+    """Return the fake value that a node had when it was traced."""
     return node.meta["val"]
 
 
 def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int, layer: str | None) -> ForwardGraph:
-    """Trace a prepared module.
+    """Trace a prepared module into a forward graph.
 
     Args:
-        module: what `prepare` returned.
-        image_size: (H, W) in pixels.
-        channels: of the images.
-        layer: module path of the target layer, whose last output is marked; None marks nothing.
+        module: Module that `prepare` returned.
+        image_size: Image size (H, W) in pixels.
+        channels: Number of image channels.
+        layer: Module path of the target layer, whose last output is marked; None marks nothing.
+
+    Returns:
+        The forward graph, whose batch size is symbolic.
 
     Raises:
-        ExportError: the module cannot be traced, or returns something other than (N, classes) logits.
+        ExportError: If the module cannot be traced, returns anything but logits (N, class count), draws random
+            numbers, or uses the statistics of the batch.
     """
     example = example_images(image_size, channels)
-    with _marking(module, layer), quiet(), sdpa_kernel(SDPBackend.MATH):
+    with _target_layer_marked(module, layer), quiet(), sdpa_kernel(SDPBackend.MATH):
         try:
             program = torch.export.export(
                 module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
             )
             detach_no_grad(program.graph_module.graph)
             if not make_functional(program.graph_module.graph):
-                program = program.run_decompositions(_WRITES)
+                program = program.run_decompositions(_VIEW_WRITES)
         except ExportError:
             raise
         except Exception as error:
@@ -164,12 +174,12 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
             stored = (program.state_dict if spec.target in program.state_dict else program.constants)[spec.target]
             if not isinstance(stored, Tensor):
                 raise ExportError(
-                    f"the forward pass uses a {type(stored).__name__}, which a model file cannot hold; where it draws "
-                    f"random numbers, draw them once, in __init__"
+                    f"the forward pass uses a {type(stored).__name__}, which a model file cannot hold; if the network "
+                    f"draws random numbers, draw them once, in __init__"
                 )
             weights[str(spec.target)] = stored.detach()
             if spec.kind != InputKind.PARAMETER and not stored.any():
-                placeholders[spec.arg.name].meta[ZERO] = True
+                placeholders[spec.arg.name].meta[IS_ZERO] = True
     outputs = [
         output
         for spec, output in zip(
@@ -180,9 +190,9 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     mutated = tuple(
         str(spec.target) for spec in program.graph_signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION
     )
-    marked = _unmark(graph_module)
-    returned = _only_logits(outputs)
-    _name_squeezed(graph_module.graph)
+    marked = _remove_markers(graph_module)
+    returned = _single_output(outputs)
+    _fix_squeezed_dimensions(graph_module.graph)
     logits, stripped = _strip_final_score(returned)
     needed = ancestors(returned)
     refuse_randomness(node for node in graph_module.graph.nodes if node in needed)
@@ -191,33 +201,33 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     return forward
 
 
-# What functionalization makes of writing into views has no derivative in PyTorch.
-_WRITES: dict[Any, Callable[..., Any]] = {aten.copy.default: copy}
+# Functionalization replaces writes into views by this operator, which has no derivative in PyTorch.
+_VIEW_WRITES: dict[Any, Callable[..., Any]] = {aten.copy.default: copy}
 
 
 def example_images(image_size: tuple[int, int], channels: int) -> Tensor:
-    """What modules are traced with. Two images, since torch.export takes a batch of one for a constant."""
+    """Return the zeros that modules are traced with: two images, since torch.export treats a batch of 1 as constant."""
     return torch.zeros(2, channels, *image_size)
 
 
 _REASONS = {
     "specialized it to be a constant": "its code fixes the batch size, and a model file takes any number of images; "
-    "take sizes from x.shape[0], or write -1, where a number of images stands now",
-    "data-dependent expression": "its code decides by the values of a tensor (an if, a loop or an index), and a graph "
-    "cannot; use torch.where or a mask",
-    "data-dependent": "its code takes a size or a number from the values of a tensor, and a graph cannot",
+    "use x.shape[0] or -1 instead of a fixed number of images",
+    "data-dependent expression": "its code depends on the values of a tensor (in an if, a loop or an index), and a "
+    "graph cannot; use torch.where or a mask",
+    "data-dependent": "its code reads a size or a number from the values of a tensor, and a graph cannot",
 }
 
 
 def _reason(error: BaseException) -> str:
-    """torch.export's reason in the user's terms, and where in the user's code it is."""
-    found = next((reason for text, reason in _REASONS.items() if text in str(error)), None)
-    where = _users_line(error)
-    return (found or one_line(error)) + (f" (at {where})" if where else "")
+    """Return torch.export's reason in the user's terms, and the line of the user's code."""
+    reason = next((reason for text, reason in _REASONS.items() if text in str(error)), None)
+    line = _user_code_line(error)
+    return (reason or one_line(error)) + (f" (at {line})" if line else "")
 
 
-def _users_line(error: BaseException) -> str | None:
-    """The innermost line of the traceback that is neither PyTorch's, Python's nor ours."""
+def _user_code_line(error: BaseException) -> str | None:
+    """Return the innermost line of the traceback outside of PyTorch, Python and this package."""
     own = (os.path.dirname(torch.__file__), os.path.dirname(__file__), os.path.dirname(os.__file__) + os.sep, "<")
     packages = sysconfig.get_path("purelib")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -229,13 +239,16 @@ def _users_line(error: BaseException) -> str | None:
 
 
 @contextmanager
-def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
+def _target_layer_marked(module: nn.Module, layer: str | None) -> Iterator[None]:
+    """Insert the marker behind the named layer while the module is traced."""
     if layer is None:
         yield
         return
     modules = dict(module.named_modules())
     if layer not in modules or layer == "":
-        raise ExportError(f"no layer is named {layer!r}{_close_names(layer, [name for name in modules if name])}")
+        names = [name for name in modules if name]
+        hint = did_you_mean(layer, names) or (f" Modules are for example {', '.join(names[-5:])}" if names else "")
+        raise ExportArgumentError(f"Unknown layer {layer!r}.{hint}")
 
     def mark(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -252,15 +265,8 @@ def _marking(module: nn.Module, layer: str | None) -> Iterator[None]:
         handle.remove()
 
 
-def _close_names(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
-    inside = [other for other in names if other.startswith(name + ".")][:5]
-    suggestions = list(dict.fromkeys(inside + close)) or names[-5:]
-    return f"; close names: {', '.join(suggestions)}" if suggestions else ""
-
-
-def _unmark(graph_module: GraphModule) -> Node | None:
-    """Take the marks out again and return the node that the last one marked."""
+def _remove_markers(graph_module: GraphModule) -> Node | None:
+    """Remove the markers from the graph and return the node that the last one marked."""
     marked = None
     for node in list(graph_module.graph.nodes):
         if node.target is torch.ops.seewhy.target_layer.default:
@@ -270,19 +276,20 @@ def _unmark(graph_module: GraphModule) -> Node | None:
     return marked
 
 
-def _only_logits(outputs: list[Any]) -> Node:
+def _single_output(outputs: list[Any]) -> Node:
+    """Return the network's one output, checked to be float32 of shape (N, class count)."""
     nodes = [node for node in outputs if isinstance(node, Node)]
     shapes = [tuple(value_of(node).shape) for node in nodes]
     if len(nodes) != 1 or len(shapes[0]) != 2:
         written = ", ".join(f"({', '.join(['N', *map(str, shape[1:])])})" for shape in shapes)
         raise ExportError(
-            f"the network must return one (N, classes) tensor of logits, not {len(nodes)} of shape {written or 'none'}"
+            f"the network must return one tensor of logits (N, classes), not {len(nodes)} of shape {written or 'none'}"
         )
     dtype = value_of(nodes[0]).dtype
     if dtype is not torch.float32:
         raise ExportError(
-            f"the network computes its logits in {dtype} although its weights are float32; take .half(), .bfloat16() "
-            f"and autocast out of its code"
+            f"the network computes its logits in {dtype} although its weights are float32; remove .half(), .bfloat16() "
+            f"and autocast from its code"
         )
     batch, classes = shapes[0]
     if isinstance(batch, int) or not isinstance(classes, int):
@@ -293,8 +300,8 @@ def _only_logits(outputs: list[Any]) -> Node:
     return nodes[0]
 
 
-def _name_squeezed(graph: Graph) -> None:
-    """squeeze() without dimensions would drop the batch of a single image; squeeze those that were 1 in the trace."""
+def _fix_squeezed_dimensions(graph: Graph) -> None:
+    """Give squeeze() the dimensions that were 1 in the trace: without them it would also drop a batch of 1."""
     for node in graph.nodes:
         if node.target is aten.squeeze.default:
             sizes = value_of(node.args[0]).shape
@@ -302,8 +309,8 @@ def _name_squeezed(graph: Graph) -> None:
             node.args = (node.args[0], [i for i, size in enumerate(sizes) if isinstance(size, int) and size == 1])
 
 
-# What may stand between the final score and the end without changing a number.
-_UNCHANGING = {
+# Operators that may follow the final score operator, since they change no values.
+_KEEPING_VALUES = {
     aten.view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
@@ -318,8 +325,8 @@ _UNCHANGING = {
 }
 
 
-def _takes_everything(node: Node) -> bool:
-    """Whether a select or slice leaves nothing out, as x[:, :, 0, 0] of what was pooled to 1x1."""
+def _selects_everything(node: Node) -> bool:
+    """Tell whether a select or slice omits nothing, as x[:, :, 0, 0] of a map that was pooled to 1x1."""
     before, after = (tuple(map(str, value_of(n).shape)) if isinstance(n, Node) else () for n in (node.args[0], node))
     if node.target is aten.select.int:
         return before[int(node.args[1])] == "1"  # type: ignore[arg-type]
@@ -327,11 +334,14 @@ def _takes_everything(node: Node) -> bool:
 
 
 def _strip_final_score(returned: Node) -> tuple[Node, str | None]:
-    """A network that ends in softmax or sigmoid: its logits are what goes into that, reshaped as that is behind."""
-    behind: list[Node] = []
+    """Return the logits of a network that may end in softmax or sigmoid, and the kind of that score operator.
+
+    The logits are the operator's input, reshaped as its output is.
+    """
+    reshapes: list[Node] = []
     node = returned
-    while isinstance(node.args[0], Node) and (node.target in _UNCHANGING or _takes_everything(node)):
-        behind.insert(0, node)
+    while isinstance(node.args[0], Node) and (node.target in _KEEPING_VALUES or _selects_everything(node)):
+        reshapes.insert(0, node)
         node = node.args[0]
     kind = FINAL_SCORES.get(node.target)
     if kind is None:
@@ -339,13 +349,15 @@ def _strip_final_score(returned: Node) -> tuple[Node, str | None]:
     args: tuple[Any, ...] = node.args
     sizes = value_of(node).shape[1:]
     classes = value_of(returned).shape[1]
-    over = args[1] % (len(sizes) + 1) if kind == "softmax" else None
-    if over is not None and (over == 0 or sizes[over - 1] != classes):
-        raise ExportError(f"the network ends in a softmax over dimension {args[1]}, which is not that of the classes")
+    dimension = args[1] % (len(sizes) + 1) if kind == "softmax" else None
+    if dimension is not None and (dimension == 0 or sizes[dimension - 1] != classes):
+        raise ExportError(
+            f"the network ends in a softmax over dimension {args[1]}, which is not the dimension of the classes"
+        )
     logits: Node = args[0]
     graph = returned.graph
     with graph.inserting_before(graph.output_node()):
-        for step in behind:
+        for step in reshapes:
             copied = graph.create_node(step.op, step.target, (logits, *step.args[1:]), dict(step.kwargs))
             copied.meta = dict(step.meta)
             logits = copied

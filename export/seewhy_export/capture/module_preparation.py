@@ -1,4 +1,4 @@
-"""A user's module as the exporter wants it: a copy in evaluation mode that returns one tensor of logits."""
+"""Preparation of a user's module for export: a copy in evaluation mode that returns one tensor of logits."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import ExportError
+from seewhy._shared.suggestions import did_you_mean
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line, quiet
+from seewhy_export._shared.torch_internals import convert_torchscript, forget_compiled_call, unwrap_module
 
 LOGITS_KEY = "logits"
-"""The key or attribute that holds the logits wherever outputs have names, as in Hugging Face's models."""
+"""Key or attribute that holds the logits if outputs have names, as in Hugging Face's models."""
 
 
 def prepare(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, float32, on the CPU, without gradients. The module itself is not touched.
+    """Copy a module in evaluation mode and float32, on the CPU, without gradients.
 
-    What torch.compile or data parallelism has wrapped is unwrapped: it computes the same, and can be traced.
+    Modules that torch.compile or data parallelism wraps are unwrapped: they compute the same, and can be traced.
+
+    Args:
+        module: User's module, which is not changed.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ExportError: If the module cannot be copied.
     """
     try:
-        prepared = _copy(_unwrapped(module))
+        prepared = _copy(unwrap_module(module))
     except Exception as error:
         raise ExportError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from error
-    for part in prepared.modules():
-        for name, child in list(part.named_children()):
-            if _unwrapped(child) is not child:
-                setattr(part, name, _unwrapped(child))
-        # nn.Module.compile() leaves the module in place and compiles its call.
-        if not isinstance(part, torch.jit.ScriptModule):
-            part._compiled_call_impl = None
+    for submodule in prepared.modules():
+        for name, child in list(submodule.named_children()):
+            if unwrap_module(child) is not child:
+                setattr(submodule, name, unwrap_module(child))
+        if not isinstance(submodule, torch.jit.ScriptModule):
+            forget_compiled_call(submodule)
     prepared = prepared.eval().float().cpu()
-    for parameter in prepared.parameters():  # TorchScript has no Module.requires_grad_
+    for parameter in prepared.parameters():  # TorchScript modules have no requires_grad_().
         parameter.requires_grad_(False)
     return prepared
 
 
-_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    while type(module).__name__ in _WRAPPERS and type(module).__module__.startswith("torch."):
-        module = getattr(module, _WRAPPERS[type(module).__name__])
-    return module
-
-
 def _copy(module: nn.Module) -> nn.Module:
+    """Return a copy that shares no weights with the module."""
     if not isinstance(module, torch.jit.ScriptModule):
         return copy.deepcopy(module)
-    # deepcopy shares the weights of what torch.jit.trace made.
+    # deepcopy shares the weights of modules that torch.jit.trace made.
     stored = io.BytesIO()
     torch.jit.save(module, stored)
     stored.seek(0)
@@ -62,15 +64,23 @@ def _copy(module: nn.Module) -> nn.Module:
 
 
 def traceable(module: nn.Module, example: Tensor) -> nn.Module:
-    """The module itself, or what PyTorch's converter makes of a scripted or traced one."""
+    """Return a module that torch.export can trace.
+
+    Args:
+        module: Prepared module.
+        example: Images of shape (N, C, H, W).
+
+    Returns:
+        The module itself, or the result of PyTorch's converter if it is a scripted or traced module.
+
+    Raises:
+        ExportError: If PyTorch cannot convert a TorchScript module.
+    """
     if not isinstance(module, torch.jit.ScriptModule):
         return module
     try:
-        # Not public, but the only way from TorchScript that PyTorch still keeps; torch.export's own error names it.
-        from torch._export.converter import TS2EPConverter
-
         with quiet():
-            converted = TS2EPConverter(module, (example,)).convert().module()
+            converted = convert_torchscript(module, example)
     except Exception as error:
         raise ExportError(
             f"PyTorch cannot convert this TorchScript module: {one_line(error)}; export the nn.Module that it was made "
@@ -80,19 +90,19 @@ def traceable(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def find_output(module: nn.Module, example: Tensor, output: str | int | None) -> str | None:
-    """Where among the tensors that a prepared module returns the logits are.
+    """Find the logits among the tensors that a prepared module returns.
 
     Args:
-        module: what `prepare` returned; it is run once.
-        example: images (N, C, H, W).
-        output: which of several outputs holds the logits: an index, or a key, attribute or path of these ("head.0").
-            None takes the only tensor, or the one called `logits`.
+        module: Module that `prepare` returned; it is run once.
+        example: Images of shape (N, C, H, W).
+        output: Which of several outputs holds the logits: an index, or a key, attribute or path of these ("head.0").
+            None chooses the only tensor, or the one called `logits`.
 
     Returns:
-        The chosen output's path, or None where the module returns one tensor anyway.
+        The path of the chosen output, or None if the module returns a single tensor.
 
     Raises:
-        ExportError: the module fails on the example, has no such output, or several and none was chosen.
+        ExportError: If the module fails on the example, has no such output, or has several and none was chosen.
     """
     try:
         with torch.no_grad(), quiet(), _buffers_restored(module):
@@ -105,22 +115,32 @@ def find_output(module: nn.Module, example: Tensor, output: str | int | None) ->
         ) from error
     if isinstance(returned, Tensor):
         if output is not None:
-            raise ExportError(f"output {output!r}: the network returns one tensor alone; leave `output` out")
+            raise ExportArgumentError(f"output {output!r}: the network returns a single tensor; leave `head` out")
         return None
     return _choose(dict(_tensors(returned)), output)
 
 
 def returning(module: nn.Module, path: str | None) -> nn.Module:
-    """A prepared module, or a traceable one, that returns the tensor of `find_output` alone."""
+    """Make a module return only one of its tensors.
+
+    Args:
+        module: Prepared or traceable module. A plain module is changed, by a hook.
+        path: Path that `find_output` returned; None changes nothing.
+
+    Returns:
+        The module, or a wrapper around it.
+    """
     if path is None:
         return module
-    if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):  # hooks are refused, or not traced
-        return _Returning(module, path)
+    if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):  # Hooks are refused, or not traced.
+        return _SingleOutput(module, path)
     module.register_forward_hook(lambda _module, _inputs, value: dict(_tensors(value))[path])
     return module
 
 
-class _Returning(nn.Module):
+class _SingleOutput(nn.Module):
+    """Wrapper that returns one of the tensors that a module returns."""
+
     def __init__(self, module: nn.Module, path: str) -> None:
         super().__init__()
         self.module, self.path = module, path
@@ -131,7 +151,7 @@ class _Returning(nn.Module):
 
 @contextlib.contextmanager
 def _buffers_restored(module: nn.Module) -> Iterator[None]:
-    """A forward pass that changes buffers leaves no trace."""
+    """Restore the module's buffers after a forward pass that may change them."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
@@ -141,15 +161,16 @@ def _buffers_restored(module: nn.Module) -> Iterator[None]:
 
 
 def _tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested tuples, dicts and dataclasses, with its path."""
+    """Yield every tensor in nested tuples, dicts and dataclasses, with its path."""
     if isinstance(value, Tensor):
         yield path, value
         return
-    for key, item in _items(value):
-        yield from _tensors(item, f"{path}.{key}" if path else str(key))
+    for key, member in _items(value):
+        yield from _tensors(member, f"{path}.{key}" if path else str(key))
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
+    """Return the keys and values of a container; nothing for other objects."""
     if isinstance(value, Mapping):
         return list(value.items())
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -162,6 +183,7 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _choose(found: dict[str, Tensor], output: str | int | None) -> str:
+    """Return the path of the tensor that `output` selects."""
     paths = list(found)
     if output is None:
         named = [path for path in paths if path == LOGITS_KEY or path.endswith("." + LOGITS_KEY)]
@@ -178,5 +200,5 @@ def _choose(found: dict[str, Tensor], output: str | int | None) -> str:
         f"{path} ({', '.join(['N', *(str(size) for size in value.shape[1:])])})" for path, value in found.items()
     )
     if output is None:
-        raise ExportError(f"the network returns several tensors: {listed}; choose the logits with `output`")
-    raise ExportError(f"no output {output!r}; the network returns {listed}")
+        raise ExportError(f"the network returns several tensors: {listed}; choose the logits with `head`")
+    raise ExportArgumentError(f"no output {output!r}.{did_you_mean(str(output), paths)} The network returns {listed}")

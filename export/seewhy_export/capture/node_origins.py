@@ -1,4 +1,4 @@
-"""Find the place in the user's module that an operator of a trace comes from."""
+"""Origin of a traced operator: the module of the user's network that it comes from."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.traceback import get_current_meta
-from torch.utils import _pytree as pytree
+
+from seewhy_export._shared.torch_internals import pytree, record_module_stack
 
 
-class Origins:
-    """Follows a trace: `node` is the forward node that runs, or whose gradient is being computed.
+class OriginTracker:
+    """Tracker of the forward node that runs, or whose gradient is computed, during a trace.
 
-    What is traced under `torch.fx.traceback.preserve_node_meta` takes that node's modules along.
+    Nodes that are traced under `tracing_with_module_stacks` get the module stack of that forward node.
     """
 
     def __init__(self) -> None:
         self.node: Node | None = None
-        self._known: set[Any] = set()
+        """Current forward node; None before the trace starts."""
+        self._known_functions: set[Any] = set()
 
     def enter(self, node: Node) -> None:
+        """Make a forward node the current one."""
         self.node = node
-        get_current_meta()["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+        record_module_stack(node.meta.get("nn_module_stack", {}))
 
     def follow(self, node: Node, value: Any) -> None:
-        """Come back to `node` whenever autograd passes what has made `value`."""
+        """Make `node` the current one again whenever autograd runs backward through the functions that made `value`."""
         waiting = [leaf.grad_fn for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
         while waiting:
             function: Any = waiting.pop()
-            if function is not None and function not in self._known:
-                self._known.add(function)
+            if function is not None and function not in self._known_functions:
+                self._known_functions.add(function)
                 function.register_prehook(lambda _gradients: self.enter(node))
                 waiting.extend(before for before, _ in function.next_functions)
 
     def forget(self) -> None:
-        """Let go of autograd's graph: it holds the hooks, the hooks hold this, and such a circle is never collected."""
-        self._known.clear()
+        """Release autograd's graph. It holds the hooks, which hold this object: such a cycle is never collected."""
+        self._known_functions.clear()
 
 
-def described(node: Node) -> str:
-    """`aten.median.dim in features.pool (MedianPool)`."""
-    return f"{node.target} in {place(node.meta.get('nn_module_stack', {}))}"
+def describe_node(node: Node) -> str:
+    """Return a node's operator and module, such as `aten.median.dim in features.pool (MedianPool)`."""
+    return f"{node.target} in {_describe_module(node.meta.get('nn_module_stack', {}))}"
 
 
-def place(modules: Mapping[str, tuple[str, Any]]) -> str:
-    """The innermost of a node's modules, by its path and class."""
+def _describe_module(modules: Mapping[str, tuple[str, Any]]) -> str:
+    """Return the path and class of the innermost module of a module stack."""
     if not modules:
         return "the network"
     path, kind = list(modules.values())[-1]

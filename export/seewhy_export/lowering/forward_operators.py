@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import decomposition_table
 
+from seewhy_export._shared.torch_internals import registered_decomposition
 from seewhy_export.lowering.blocked_layout import blocked
 from seewhy_export.lowering.onnx_masks import spread_over
 
@@ -155,8 +155,8 @@ def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
 
 
 # PyTorch's own decompositions. Without them autograd calls backward operators that have none.
-_affine_grid_generator = decomposition_table[aten.affine_grid_generator.default]
-_grid_sampler_2d = decomposition_table[aten.grid_sampler_2d.default]
+_affine_grid_generator = registered_decomposition(aten.affine_grid_generator.default)
+_grid_sampler_2d = registered_decomposition(aten.grid_sampler_2d.default)
 
 
 def affine_grid_generator(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._decomp import core_aten_decompositions
 
+from seewhy_export._shared.torch_internals import core_aten_decompositions
 from seewhy_export.lowering import convolution, elementwise, norms, padding_and_unfold, pooling
 
 aten: Any = torch.ops.aten

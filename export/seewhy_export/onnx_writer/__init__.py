@@ -1,1 +1,1 @@
-"""Joint graphs written as model files."""
+"""Conversion of joint graphs to ONNX model files."""

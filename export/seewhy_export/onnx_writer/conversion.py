@@ -1,10 +1,9 @@
-"""A joint graph as an ONNX model in memory."""
+"""Conversion of a joint graph to an ONNX model in memory."""
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir
@@ -23,83 +22,78 @@ from torch.export.graph_signature import (
     OutputSpec,
     TensorArgument,
 )
-from torch.fx import Graph, GraphModule, Node
-from torch.utils import _pytree as pytree
+from torch.fx import Graph, Node
 
 from seewhy.contract import constants as contract
 from seewhy.errors import ExportError
-from seewhy_export._shared.messages import one_line, quiet, some
+from seewhy_export._shared.messages import first_few, one_line, quiet
+from seewhy_export._shared.torch_internals import (
+    DecomposedProgram,
+    operator_without_translation,
+    pytree,
+    skip_type_promotion,
+    symbol_ranges,
+)
 from seewhy_export.backward.joint_graph import JointGraph
-from seewhy_export.capture.node_origins import described
+from seewhy_export.capture.node_origins import describe_node
 from seewhy_export.lowering.onnx_masks import TRANSLATIONS
 
 op: Any = opset20
 
-# Bytes. Constants that lowerings make twice are far smaller; comparing all weights would only take time.
-_LARGEST_SHARED = 1 << 16
+# Limit in bytes for merging equal constants. Those that lowerings create twice are far smaller, and comparing all
+# weights would only take time.
+_LARGEST_MERGED = 1 << 16
 
 
 def to_onnx(joint: JointGraph) -> onnx_ir.Model:
-    """Convert; inputs and outputs carry the contract's names, and the batch is the one dynamic dimension.
+    """Convert a joint graph to ONNX.
+
+    Args:
+        joint: Joint graph in float32.
+
+    Returns:
+        A model whose inputs and outputs have the file contract's names, and whose only dynamic dimension is the batch.
 
     Raises:
-        ExportError: an operator has no ONNX form, or one that the file contract does not allow.
+        ExportError: If an operator has no ONNX form, or one that the file contract does not allow.
     """
     try:
-        # Decomposing traces the whole graph once more, which takes longer than all the rest; most graphs need none.
-        model = _convert(joint, _Decomposed)
-    except Exception:  # noqa: BLE001  what the converter and its verifier raise has no common base
+        # Decomposition traces the whole graph again, which takes longer than all other steps. Most graphs need none.
+        model = _convert(joint, DecomposedProgram)
+    except Exception:  # noqa: BLE001  errors of the converter and of its verifier have no common base
         try:
             model = _convert(joint, ExportedProgram)
         except Exception as error:
-            raise ExportError(f"the joint graph cannot be written as ONNX: {_cause(error, joint)}") from error
+            raise ExportError(f"the joint graph cannot be written as ONNX: {_reason(error, joint)}") from error
     model.ir_version = contract.IR_VERSION
-    _tidy(model, joint.outputs)
-    _refuse_what_no_file_holds(model)
+    _simplify(model, joint.outputs)
+    _refuse_forbidden_operators(model)
     _name_batch(model)
     return model
 
 
-class _Decomposed(ExportedProgram):
-    """A program whose every operator has an ONNX form of its own."""
-
-    def run_decompositions(self, *args: Any, **kwargs: Any) -> ExportedProgram:
-        return self
-
-
-class _Promoted(GraphModule):
-    """A graph whose operands have equal dtypes already.
-
-    The converter's pass that makes them equal runs every operator once more on fake tensors, module by module.
-    """
-
-    def modules(self, remove_duplicate: bool = True) -> Iterator[torch.nn.Module]:
-        return iter(())
-
-
-def _is_promoted(graph: Graph) -> bool:
-    """Whether no operator mixes dtypes, as whatever autograd and make_fx have traced hardly ever does."""
+def _has_equal_dtypes(graph: Graph) -> bool:
+    """Tell whether no operator mixes dtypes, which holds for nearly every graph that autograd and make_fx trace."""
     return all(
-        _has_one_dtype(node)
-        for node in graph.nodes
-        if node.op == "call_function" and node.target not in _MIXED_ON_PURPOSE
+        _has_one_dtype(node) for node in graph.nodes if node.op == "call_function" and node.target not in _MIXING_DTYPES
     )
 
 
 def _has_one_dtype(node: Node) -> bool:
+    """Tell whether all tensors that a node reads, and its result, need no promotion."""
     values = [value for n in node.all_input_nodes if isinstance(value := n.meta.get("val"), torch.Tensor)]
     result = node.meta.get("val")
-    # Integers that become floats: a number with a fraction is added to them, or they are divided.
-    widened = isinstance(result, torch.Tensor) and result.is_floating_point() and not all(map(_is_float, values))
-    return len({value.dtype for value in values}) < 2 and not widened
+    # Integers become floats if they are divided, or if a number with a fraction is added to them.
+    promoted = isinstance(result, torch.Tensor) and result.is_floating_point() and not all(map(_is_float, values))
+    return len({value.dtype for value in values}) < 2 and not promoted
 
 
 def _is_float(value: torch.Tensor) -> bool:
     return value.is_floating_point()
 
 
-# Casts; and indices and conditions, which are integers and booleans beside what they choose from.
-_MIXED_ON_PURPOSE = {
+# Casts, and operators that take integer indices or boolean conditions next to floats.
+_MIXING_DTYPES = {
     torch.ops.aten._to_copy.default,
     torch.ops.aten.where.self,
     torch.ops.aten.index.Tensor,
@@ -112,13 +106,14 @@ _MIXED_ON_PURPOSE = {
 
 
 def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
+    """Run PyTorch's converter on the joint graph as a program of the given class."""
     with quiet():
         program = torch.onnx.export(
             _exported_program(joint, kind),
             dynamo=True,
             opset_version=contract.OPSET,
             input_names=list(contract.INPUTS),
-            custom_translation_table={**TRANSLATIONS, **_TRANSLATIONS},
+            custom_translation_table={**TRANSLATIONS, **_OWN_TRANSLATIONS},
             optimize=False,
             verbose=False,
         )
@@ -126,32 +121,27 @@ def _convert(joint: JointGraph, kind: type[ExportedProgram]) -> onnx_ir.Model:
     return program.model
 
 
-# As torch.onnx names the operator that it has no translation for.
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)', overload='(\w+)'\)")
-
-
-def _cause(error: BaseException, joint: JointGraph) -> str:
-    """torch.onnx wraps the reason in pages of advice; the innermost exception has it."""
+def _reason(error: BaseException, joint: JointGraph) -> str:
+    """Return why a conversion failed. torch.onnx wraps the reason in long advice; the innermost exception holds it."""
     nodes = [node for node in joint.graph_module.graph.nodes if node.op == "call_function"]
     for node in nodes:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and value.is_complex():
-            return f"{described(node)} gives complex numbers, and ONNX's operators take none"
+            return f"{describe_node(node)} returns complex numbers, which ONNX's operators do not take"
     while error.__cause__ is not None:
         error = error.__cause__
-    found = _OPERATOR.search(str(error))
-    if found is None:
+    operator = operator_without_translation(str(error))
+    if operator is None:
         return one_line(error)
-    operator = ".".join(found.groups())
-    where = next((described(node) for node in nodes if str(node.target) == operator), operator)
-    return f"{where} has no ONNX form; write that part with other operators"
+    origin = next((describe_node(node) for node in nodes if str(node.target) == operator), operator)
+    return f"{origin} has no ONNX form; use other operators there"
 
 
 def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> ExportedProgram:
-    """The joint graph is what torch.export would make of it: functional, ATen, weights lifted. So only say so."""
+    """Wrap the joint graph as an exported program. It already is functional, in ATen operators, with lifted weights."""
     graph = copy.deepcopy(joint.graph_module.graph)
     for node in graph.nodes:
-        # The converter logs a warning for every node that belongs to no module.
+        # The converter logs a warning for every node without a module.
         node.meta.setdefault("nn_module_stack", {"": ("", "Joint")})
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     inputs = [
@@ -168,7 +158,6 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
         out_spec=pytree.tree_structure([0] * len(results)),
         forward_arg_names=list(contract.INPUTS),
     )
-    shape_env = placeholders[-2].meta["val"].fake_mode.shape_env
     program = kind(
         root=torch.nn.Module(),
         graph=graph,
@@ -176,16 +165,17 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
             inputs, [OutputSpec(OutputKind.USER_OUTPUT, argument, None) for argument in arguments]
         ),
         state_dict=dict(joint.weights),
-        range_constraints=dict(shape_env.var_to_range),
+        range_constraints=symbol_ranges(placeholders[-2].meta["val"]),
         module_call_graph=[ModuleCallEntry("", call)],
     )
-    if kind is _Decomposed and _is_promoted(graph):
-        program._graph_module = _Promoted(torch.nn.Module(), graph)
+    if kind is DecomposedProgram and _has_equal_dtypes(graph):
+        # Otherwise the converter would run every operator once more on fake tensors.
+        skip_type_promotion(program)
     return program
 
 
-def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
-    """Fold the arithmetic on shapes, share what stands twice, drop what is unused. Weights are left as they are."""
+def _simplify(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
+    """Fold shape arithmetic, merge duplicates and drop unused nodes. Weights stay as they are."""
     with quiet():
         fold_constants(model)
     PassManager(
@@ -193,16 +183,16 @@ def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
             passes.RemoveUnusedNodesPass(),
             passes.RemoveUnusedFunctionsPass(),
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            passes.DeduplicateInitializersPass(size_limit=_LARGEST_SHARED),
+            passes.DeduplicateInitializersPass(size_limit=_LARGEST_MERGED),
             passes.CommonSubexpressionEliminationPass(),
             passes.IdentityEliminationPass(),
             passes.RemoveUnusedNodesPass(),
-            # Where guided and plain gradients are the same, or a layer returns its input, an output needs a value.
+            # An output needs a value of its own if guided and plain gradients are equal, or a layer returns its input.
             passes.OutputFixPass(),
             passes.ClearMetadataAndDocStringPass(),
         ]
     )(model)
-    # The converter renames an input that is an output as well.
+    # The converter renames an input that is also an output.
     for values, names in ((model.graph.inputs, contract.INPUTS), (model.graph.outputs, outputs)):
         for value, name in zip(values, names, strict=True):
             value.name = name
@@ -211,28 +201,28 @@ def _tidy(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
     model.graph.metadata_props.clear()
 
 
-def _refuse_what_no_file_holds(model: onnx_ir.Model) -> None:
-    """Check that the graph has neither loops nor branches, functions, or operators of other domains.
+def _refuse_forbidden_operators(model: onnx_ir.Model) -> None:
+    """Check that the graph has no loops, branches, functions or operators of other domains.
 
-    A few of the converter's operators are written so (`embedding_bag` as a Loop), and the engine refuses such files.
+    The converter uses them for a few operators (a Loop for `embedding_bag`), and the engine refuses such files.
     """
-    found = [function.name for function in model.functions.values()]
+    forbidden = [function.name for function in model.functions.values()]
     for node in model.graph:
-        graphs = any(
+        has_subgraph = any(
             attribute.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
             for attribute in node.attributes.values()
         )
-        if graphs or node.domain:
-            found.append(node.op_type)
-    if found:
+        if has_subgraph or node.domain:
+            forbidden.append(node.op_type)
+    if forbidden:
         raise ExportError(
-            f"the joint graph cannot be written as ONNX without {some(sorted(set(found)))}, which a model file may not "
-            f"hold; write that part with other operators"
+            f"the joint graph cannot be written as ONNX without {first_few(sorted(set(forbidden)))}, which a model "
+            f"file may not hold; use other operators there"
         )
 
 
 def _name_batch(model: onnx_ir.Model) -> None:
-    """Call the batch dimension N wherever an input or output has it."""
+    """Name the batch dimension of all inputs and outputs N."""
     for value in [*model.graph.inputs, *model.graph.outputs]:
         assert value.shape is not None
         value.shape = onnx_ir.Shape(["N", *value.shape.dims[1:]])
@@ -246,37 +236,37 @@ def _max_pool_with_indices(
     dilation: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
 ) -> Any:
-    """ONNX counts winners over the whole batch, PyTorch within each map."""
+    """Translate a max pool with indices: ONNX's indices count through the whole batch, PyTorch's within each map."""
     pooled, flat = op.MaxPool(
         x,
         ceil_mode=int(ceil_mode),
-        dilations=_both(dilation),
-        kernel_shape=_both(kernel_size),
-        pads=_both(padding) * 2,
-        strides=_both(stride or kernel_size),
+        dilations=_pair(dilation),
+        kernel_shape=_pair(kernel_size),
+        pads=_pair(padding) * 2,
+        strides=_pair(stride or kernel_size),
     )
     height, width = x.shape[2], x.shape[3]
     return pooled, op.Mod(flat, op.Constant(value_int=int(height) * int(width)))
 
 
 def _view(x: Any, size: Sequence[Any]) -> Any:
-    """Of a shape only the batch is unknown; so Reshape finds it, and nothing has to compute it."""
+    """Translate a reshape. Only the batch size is unknown, and Reshape infers it without further operators."""
     unknown = [not isinstance(s, int) for s in size]
     if sum(unknown) + list(size).count(-1) <= 1:
         sizes = [-1 if u else s for s, u in zip(size, unknown, strict=True)]
-        # As a tensor: of an empty list, nobody could tell what it is a list of.
+        # The constant is a tensor, since an empty list has no element type.
         return op.Reshape(x, op.Constant(value=onnx_ir.tensor(sizes, onnx_ir.DataType.INT64)))
     one = op.Constant(value_ints=[1])
     sizes = [op.Reshape(s, one) if u else op.Constant(value_ints=[s]) for s, u in zip(size, unknown, strict=True)]
     return op.Reshape(x, op.Concat(*sizes, axis=0))
 
 
-def _both(values: Sequence[int]) -> list[int]:
-    """ATen lets one number stand for height and width."""
+def _pair(values: Sequence[int]) -> list[int]:
+    """Return height and width, for which ATen accepts a single number."""
     return list(values) * (2 // len(values))
 
 
-_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+_OWN_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.max_pool2d_with_indices.default: _max_pool_with_indices,
     torch.ops.aten.sym_numel.default: lambda x: op.Size(x),
     torch.ops.aten.view.default: _view,

@@ -1,4 +1,4 @@
-"""Writing the model file: weights inside or beside it, metadata, digest; whole or not at all."""
+"""Writing of model files: weights inside or beside the file, metadata and digest. Either all is written or nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from seewhy.contract.metadata import Metadata
 from seewhy.errors import ExportError
 from seewhy_export.sources.onnx_import.file_reading import parse
 
-# Small tensors stay in the main file even where weights move out: shapes and the like are needed to check the graph.
+# Bytes. Smaller tensors stay in the model file even if weights move out: shapes are needed to check the graph.
 _SMALLEST_EXTERNAL_TENSOR = 1024
 
 
 def weights_sha256(model: onnx_ir.Model) -> str:
-    """SHA-256 over name, dtype, shape and little-endian bytes of every initializer, in file order."""
+    """Return the SHA-256 over name, dtype, shape and little-endian bytes of every initializer, in file order."""
     digest = hashlib.sha256()
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -36,40 +36,50 @@ def weights_sha256(model: onnx_ir.Model) -> str:
 
 
 def check_destination(path: Path) -> None:
-    """Check that writing a model to `path` destroys nobody else's file: its weights may have to lie beside it.
+    """Check that writing a model does not replace a file that is not its own. Its weights may need a second file.
+
+    Args:
+        path: Path of the model file.
 
     Raises:
-        ExportError: `path` is a folder, or `NAME.onnx.data` is there and no weights file of a model at `path`.
+        ExportError: If `path` is a folder, a pipe or a device, or if `NAME.onnx.data` exists and is not the weights
+            file of a model at `path`.
     """
     if path.is_dir():
         raise ExportError(f"{path}: cannot be written: it is a folder")
     if path.exists() and not path.is_file():
-        raise ExportError(f"{path}: cannot be written: it is a pipe or a device, and a file would take its place")
+        raise ExportError(f"{path}: cannot be written: it is a pipe or a device, which a file would replace")
     data = data_path(path)
     if os.path.lexists(data) and not _owns(path, data):
         raise ExportError(
-            f"{data}: would be replaced, and is not the weights file of a SeeWhy model {path.name}; move it, or give "
+            f"{data}: would be replaced, but is not the weights file of a SeeWhy model {path.name}; move it, or give "
             f"the output another name"
         )
 
 
 def _owns(path: Path, data: Path) -> bool:
-    """Whether `path` is a model file that says that its weights are in `data`."""
+    """Tell whether `path` is a model file whose metadata names `data` as its weights file."""
     try:
         model = parse(path)
         properties = {entry.key: entry.value for entry in model.metadata_props}
         external = Metadata.from_properties(properties, str(path)).external_data
-    except Exception:  # noqa: BLE001  missing, damaged, or something else; protobuf's DecodeError moves about
+    except Exception:  # noqa: BLE001  the file is missing or damaged; protobuf's DecodeError has no stable place
         return False
     return external is not None and external["file"] == data.name
 
 
 @contextmanager
 def staging(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write in; it is gone afterwards, whatever happens.
+    """Create a temporary folder beside `path`, which is removed at the end, whatever happens.
+
+    Args:
+        path: Path of the model file.
+
+    Yields:
+        The folder.
 
     Raises:
-        ExportError: the folder of `path` does not exist or cannot be written, or something is in the way.
+        ExportError: If the folder of `path` does not exist or cannot be written, or if `check_destination` fails.
     """
     check_destination(path)
     try:
@@ -83,12 +93,20 @@ def staging(path: Path) -> Iterator[Path]:
 
 
 def write(model: onnx_ir.Model, metadata: Metadata, path: Path) -> Metadata:
-    """Write `model` to `path`, sealed, and return the metadata as written.
+    """Write a model with its metadata and digest.
 
-    Weights beyond the contract's threshold go to the sibling file `NAME.onnx.data`.
+    Weights above the contract's threshold go to the file `NAME.onnx.data` beside it.
+
+    Args:
+        model: Model; its metadata is replaced, and its weights may become external.
+        metadata: Metadata to write.
+        path: Path of the model file.
+
+    Returns:
+        The metadata as written, including the entry for the weights file.
 
     Raises:
-        ExportError: the disk is full, or the like.
+        ExportError: If a file cannot be written, for example because the disk is full.
     """
     try:
         data_file = _move_weights_out(model, path)
@@ -107,10 +125,16 @@ def write(model: onnx_ir.Model, metadata: Metadata, path: Path) -> Metadata:
 
 
 def publish(staged: Path, path: Path) -> None:
-    """Move a written model, and its weights file if it has one, to where it belongs.
+    """Move a written model and its weights file, if it has one, to their destination.
+
+    If a step fails, the previous pair of files is restored.
+
+    Args:
+        staged: Path of the model file in the staging folder.
+        path: Destination.
 
     Raises:
-        ExportError: the destination cannot be written.
+        ExportError: If the destination cannot be written.
     """
     data, old_data, kept = data_path(staged), data_path(path), staged.with_name("previous.data")
     has_data = data.exists()
@@ -121,7 +145,7 @@ def publish(staged: Path, path: Path) -> None:
             os.replace(data, old_data)
         os.replace(staged, path)
     except BaseException as error:
-        if staged.exists():  # interrupted before the last step, so the old pair is still the valid one
+        if staged.exists():  # The last step was not reached, so the old pair is still valid.
             if has_data and not data.exists():
                 old_data.unlink(missing_ok=True)
             if kept.exists():
@@ -132,12 +156,12 @@ def publish(staged: Path, path: Path) -> None:
 
 
 def data_path(path: Path) -> Path:
-    """Where the weights of the model at `path` lie, if they are not in it."""
+    """Return the path of a model's external weights file."""
     return path.with_name(path.name + ".data")
 
 
 def _move_weights_out(model: onnx_ir.Model, path: Path) -> Path | None:
-    """Write large weights to the sibling file where the model would not fit into one; its path, or None."""
+    """Write large weights to a second file if the model is too large for one; return its path, or None."""
     tensors = [value.const_value for value in model.graph.initializers.values()]
     if any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in tensors):
         return data_path(path)

@@ -1,1 +1,1 @@
-"""Sources of networks: torchvision, timm, Python factories, checkpoints and ONNX files."""
+"""Loaders of networks: torchvision, timm, Python functions, checkpoints and ONNX files."""

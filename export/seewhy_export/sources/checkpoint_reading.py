@@ -1,4 +1,4 @@
-"""Reading a checkpoint as data: nothing in the file is called."""
+"""Read checkpoints as data, without running any code from the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seewhy_export._shared.messages import one_line
 
 
 def _numpy_functions() -> list[Any]:
-    """What NumPy's arrays and scalars are pickled with, under the names that its releases gave it."""
+    """Return the functions that unpickle NumPy arrays and scalars, under their names in all NumPy releases."""
     module = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
     return [
         (getattr(module, name), f"numpy.{core}.multiarray.{name}")
@@ -30,8 +30,8 @@ def _numpy_functions() -> list[Any]:
     ]
 
 
-# Settings and scores that training programs store beside the weights: classes that hold data and run nothing.
-_DATA: list[Any] = [
+# Classes of settings and scores that training programs store next to the weights. They hold data and run no code.
+_DATA_CLASSES: list[Any] = [
     argparse.Namespace,
     *((pathlib.PurePosixPath, f"pathlib.{name}PosixPath") for name in ("", "Pure", "_local.", "_local.Pure")),
     *((pathlib.PureWindowsPath, f"pathlib.{name}WindowsPath") for name in ("", "Pure", "_local.", "_local.Pure")),
@@ -42,26 +42,32 @@ _DATA: list[Any] = [
 ]
 
 _ARCHIVES = {
-    "constants.pkl": "a TorchScript archive; save torch.jit.load(...).state_dict(), or give the scripted module itself "
-    "to seewhy_export.export",
-    "archive_format": "an archive of torch.export; save its state dict",
+    "constants.pkl": "is a TorchScript archive; save torch.jit.load(...).state_dict(), or give the scripted module "
+    "itself to seewhy_export.export",
+    "archive_format": "is a torch.export archive; save its state dict",
 }
-"""The file in a zip archive that tells what PyTorch program it is."""
+"""File name inside a zip archive -> kind of PyTorch program that the archive holds, and what to do instead."""
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What is in the file: tensors, nested in dicts beside numbers, strings and the like.
+    """Read a file that `torch.save` wrote, or a safetensors file.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        The content of the file: most often dicts, nested, that hold tensors, numbers and strings.
 
     Raises:
-        ExportError: the file is missing, no checkpoint, or holds what only its own code can load.
-        MissingExtraError: it is a safetensors file, and safetensors is not installed.
+        ExportError: If the file is missing, is not a checkpoint, or holds objects that only their own code can load.
+        MissingExtraError: If it is a safetensors file, and safetensors is not installed.
     """
     try:
         file = open_regular(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     with file:
-        if path.suffix.lower() == ".safetensors":  # its library takes nothing but a path
+        if path.suffix.lower() == ".safetensors":  # the library accepts only a path
             return _read_safetensors(path)
         kind = _archive_kind(file)
         if kind is not None:
@@ -70,18 +76,20 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _unpickled(path: Path, file: IO[bytes]) -> Any:
+    """Return the content of a file that `torch.save` wrote."""
     file.seek(0)
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_DATA):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_DATA_CLASSES):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ExportError(f"{path}: {_refused(file, error)}") from error
+        raise ExportError(f"{path}: {_refusal(file, error)}") from error
     except Exception as error:
-        raise ExportError(f"{path}: not a PyTorch checkpoint: {one_line(error)}") from error
+        raise ExportError(f"{path}: is not a PyTorch checkpoint: {one_line(error)}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file by name."""
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -90,10 +98,11 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{path}: not a safetensors file: {one_line(error)}") from error
+        raise ExportError(f"{path}: is not a safetensors file: {one_line(error)}") from error
 
 
 def _archive_kind(file: IO[bytes]) -> str | None:
+    """Return what a zip archive holds instead of a checkpoint, or None."""
     if not zipfile.is_zipfile(file):
         return None
     try:
@@ -104,24 +113,24 @@ def _archive_kind(file: IO[bytes]) -> str | None:
     return next((kind for file, kind in _ARCHIVES.items() if file in files), None)
 
 
-def _refused(file: IO[bytes], error: pickle.UnpicklingError) -> str:
-    """What in the file only code could load."""
+def _refusal(file: IO[bytes], error: pickle.UnpicklingError) -> str:
+    """Return the end of an error message that names the objects which only code could load."""
     file.seek(0)
     try:
-        with torch.serialization.safe_globals(_DATA):
+        with torch.serialization.safe_globals(_DATA_CLASSES):
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except (ValueError, RuntimeError, pickle.UnpicklingError, EOFError):
-        # The format before PyTorch 1.6; there the message names the first.
+        # Files in the format before PyTorch 1.6: only the error message names an object, the first one.
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))
     if any(name.startswith("torch.nn.") for name in names):
         own = next((name for name in names if not name.startswith("torch.")), names[0])
         return (
-            f"holds a whole pickled network ({own}), and only that class's code can load it; load it where that code "
-            f"is, and save model.state_dict()"
+            f"holds a whole pickled network ({own}), which only the code of that class can load; load it where that "
+            f"code is installed, and save model.state_dict()"
         )
     if not names:
-        return "not a PyTorch checkpoint, or a damaged one"
+        return "is not a PyTorch checkpoint, or is damaged"
     return (
-        f"holds more than tensors and plain data: {', '.join(names[:3])}, and loading that could run its code; save "
-        f"model.state_dict() instead"
+        f"holds more than tensors and plain data: {', '.join(names[:3])}; loading these could run code from the file, "
+        f"so save model.state_dict() instead"
     )

@@ -1,4 +1,4 @@
-"""Weights that a source's library fetches."""
+"""Errors of libraries that download weights, in our words."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 
 
-def own_weights(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` returns.
+def build_with_weights(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network with a function of another library.
+
+    Args:
+        spec: Source to name in error messages.
+        build: Function of a library that builds a network, and may download its weights.
+
+    Returns:
+        The network that `build` returns.
 
     Raises:
-        ExportError: it failed, most often because a download did.
+        ExportError: If `build` fails, most often because a download fails.
     """
     try:
-        return make()
+        return build()
     except Exception as error:
-        # Hubs raise their own kinds: URLError, HfHubHTTPError, RuntimeError for a wrong hash.
+        # Model hubs raise many types: URLError, HfHubHTTPError, RuntimeError for a wrong hash.
         raise ExportError(
-            f"{spec} cannot be made: {one_line(error)}; give --weights FILE, or --weights none for random ones"
+            f"{spec}: cannot be built: {one_line(error)}; give --weights FILE, or --weights none for random weights"
         ) from error

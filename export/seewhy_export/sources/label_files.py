@@ -1,4 +1,4 @@
-"""Class names from a file of the user's."""
+"""Read class labels from a text file or a JSON file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ from seewhy.contract import json_values
 from seewhy.errors import ExportError
 
 _LARGEST = 16 * 2**20
-"""Bytes. The 21,843 names of ImageNet take a twentieth of it."""
+"""Largest size of a label file in bytes. The 21,843 labels of ImageNet-21k need a twentieth of it."""
 
 
 def load_labels(path: Path) -> tuple[str, ...]:
-    """Read one name for each class, in order.
+    """Read one label per class, in the order of the class indices.
 
-    Text in UTF-8 holds one a line. JSON is a list of names, an object of indices to names (`{"0": "cat"}`), ImageNet's
-    `{"0": ["n01440764", "tench"]}`, whose last part is the name, an object of names to indices (`{"cat": 0}`), or an
-    object with one of these as `id2label`.
+    A text file in UTF-8 holds one label per line. A JSON file holds one of these:
+
+    - a list of labels;
+    - an object that maps indices to labels, `{"0": "cat"}`;
+    - an object like ImageNet's, `{"0": ["n01440764", "tench"]}`, in which the last element is the label;
+    - an object that maps labels to indices, `{"cat": 0}`;
+    - an object with one of these under the key `id2label`.
+
+    Args:
+        path: The label file.
+
+    Returns:
+        One label for each class.
 
     Raises:
-        ExportError: the file cannot be read, an index is missing, there twice or none, or a label is too long.
+        ExportError: If the file cannot be read, an index is missing, repeated or not an index, or a label is too long.
     """
     try:
         with open_regular(path) as file:
@@ -31,20 +41,21 @@ def load_labels(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(data) > _LARGEST:
-        raise ExportError(f"{path}: more than {_LARGEST >> 20} MiB; a list of labels is smaller")
+        raise ExportError(f"{path}: must have at most {_LARGEST >> 20} MiB; is this a label file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ExportError(f"{path}, line {line}: not UTF-8; save the labels in that encoding") from error
+        raise ExportError(f"{path}, line {line}: is not UTF-8; save the labels in that encoding") from error
     try:
         labels = _from_json(path, text) if _is_json(path, text) else _from_lines(text)
-        return tuple(_checked(label, index) for index, label in enumerate(labels))
+        return tuple(_validated(label, index) for index, label in enumerate(labels))
     except ValueError as error:
         raise ExportError(f"{path}: {error}") from error
 
 
 def _is_json(path: Path, text: str) -> bool:
+    """Return True if the file's name or its content is JSON."""
     if path.suffix.lower() == ".json":
         return True
     if not text.lstrip().startswith(("{", "[")):
@@ -57,18 +68,20 @@ def _is_json(path: Path, text: str) -> bool:
 
 
 def _from_lines(text: str) -> list[str]:
-    # Not splitlines(), for which a form feed and others end a line too.
+    """Return the labels of a text file."""
+    # splitlines() would also split at form feeds and other characters.
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
         raise ValueError("holds no labels")
     if "" in lines:
-        raise ValueError(f"line {lines.index('') + 1} is blank; one label a line is needed")
+        raise ValueError(f"line {lines.index('') + 1} is blank; write one label per line")
     return lines
 
 
 def _from_json(path: Path, text: str) -> list[Any]:
+    """Return the labels of a JSON file, not yet validated."""
     try:
         data = json.loads(text, object_pairs_hook=json_values.object_without_repeats)
     except (ValueError, RecursionError) as error:
@@ -80,24 +93,26 @@ def _from_json(path: Path, text: str) -> list[Any]:
             raise ValueError("holds no labels")
         return data
     if not isinstance(data, dict) or not data:
-        raise ValueError("a list of labels, or an object of indices to labels or of labels to indices, is needed")
+        raise ValueError("must be a list of labels, or an object that maps indices to labels or labels to indices")
     if all(_is_index(value) for value in data.values()):
         return _in_order([(value, key) for key, value in data.items()])
     wrong = next((key for key in data if not re.fullmatch(r"[0-9]{1,9}", key)), None)
     if wrong is not None:
-        raise ValueError(f"{wrong[:60]!r} is no class index, and not all values are")
+        raise ValueError(f"{wrong[:60]!r} is not a class index, and not all values are")
     return _in_order([(int(key), value) for key, value in data.items()])
 
 
 def _is_index(value: Any) -> bool:
+    """Return True if the value is an integer."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _in_order(indexed: list[tuple[int, Any]]) -> list[Any]:
+    """Return the labels sorted by their indices, which must be 0, 1, 2 and so on."""
     found: dict[int, Any] = {}
     for index, label in indexed:
         if index in found:
-            raise ValueError(f"index {index} stands there twice")
+            raise ValueError(f"index {index} occurs twice")
         found[index] = label
     missing = next((index for index in range(len(found)) if index not in found), None)
     if missing is not None:
@@ -105,15 +120,16 @@ def _in_order(indexed: list[tuple[int, Any]]) -> list[Any]:
     return [found[index] for index in range(len(found))]
 
 
-def _checked(label: Any, index: int) -> str:
+def _validated(label: Any, index: int) -> str:
+    """Return the label without surrounding blanks if a model file may hold it."""
     if isinstance(label, list) and label:
         label = label[-1]
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"label {index} is {json.dumps(label)[:60]}, not a name")
+        raise ValueError(f"label {index} must be a string with text, not {json.dumps(label)[:60]}")
     try:
         label.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(f"label {index} is {ascii(label)[:60]}, which is no Unicode text") from None
+        raise ValueError(f"label {index} must be valid Unicode, not {ascii(label)[:60]}") from None
     label = label.strip()
     try:
         json_values.text(label)

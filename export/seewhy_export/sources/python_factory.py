@@ -1,4 +1,4 @@
-"""`package.module:factory`: a function of the user's that makes the network."""
+"""`package.module:factory`: a function of the user that returns the network."""
 
 from __future__ import annotations
 
@@ -9,40 +9,52 @@ from dataclasses import replace
 
 from torch import nn
 
-from seewhy.errors import ExportError, MissingExtraError
+from seewhy._shared.suggestions import did_you_mean
+from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.sources.source import Source, Wanted
+from seewhy_export.sources.source import Source, SourceRequest
 
 
-def load_factory(spec: str, wanted: Wanted) -> Source:
-    """Import the module that `spec` names, and call its function, which gives a `Source` or an `nn.Module`.
+def load_factory(spec: str, request: SourceRequest) -> Source:
+    """Import the module that `spec` names and call its function.
+
+    Args:
+        spec: `package.module:factory`. The function takes no arguments and returns a `Source` or a `torch.nn.Module`.
+        request: What the user requests.
+
+    Returns:
+        The function's `Source`, or a `Source` with its module.
 
     Raises:
-        ExportError: there is no such function, it failed, or it gave something else.
+        ExportError: If the function does not exist, fails or returns something else.
     """
     module_name, _, attribute = spec.partition(":")
-    if wanted.class_count is not None:
-        raise ExportError(f"{spec}: the function itself says how many classes there are; leave --classes out")
+    if request.class_count is not None:
+        raise ExportArgumentError(f"{spec}: the function defines the number of classes; leave --classes out")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        factory = getattr(importlib.import_module(module_name), attribute, None)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ExportError(f"{spec}: no module named {error.name!r}") from error
-    except (Exception, SystemExit) as error:  # a script that parses its arguments as it is imported
+        raise ExportArgumentError(f"{spec}: no module named {error.name!r}") from error
+    except (Exception, SystemExit) as error:  # a script may call sys.exit() while it is imported
         raise ExportError(f"{spec}: importing {module_name} failed: {one_line(error)}") from error
+    factory = getattr(module, attribute, None)
     if not callable(factory):
-        raise ExportError(f"{spec}: {module_name} has no function {attribute!r}")
+        functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise ExportArgumentError(
+            f"{spec}: {module_name} has no function {attribute!r}.{did_you_mean(attribute, functions)}"
+        )
     try:
-        made = factory()
+        result = factory()
     except (ExportError, MissingExtraError):
         raise
     except (Exception, SystemExit) as error:
         raise ExportError(f"{spec}: calling {attribute}() failed: {one_line(error)}") from error
-    source = made if isinstance(made, Source) else Source(made)
+    source = result if isinstance(result, Source) else Source(result)
     if not isinstance(source.module, nn.Module):
         raise ExportError(
-            f"{spec}: it gave {type(made).__name__}; a torch.nn.Module or a seewhy_export.Source is needed"
+            f"{spec}: the function must return a torch.nn.Module or a seewhy_export.Source, not {type(result).__name__}"
         )
-    source = source if wanted.channels is None else replace(source, channels=wanted.channels)
+    source = source if request.channels is None else replace(source, channels=request.channels)
     return source if source.name is not None else replace(source, name=attribute)

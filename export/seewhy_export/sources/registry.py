@@ -1,4 +1,4 @@
-"""Table of the loaders of networks, and the changes that a user may make to what they load."""
+"""Table of the loaders, and the function that loads any source and applies the user's changes."""
 
 from __future__ import annotations
 
@@ -9,82 +9,115 @@ from pathlib import Path
 
 import torch
 
-from seewhy.errors import ExportError
+from seewhy._shared.suggestions import closest_name
+from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export.sources.checkpoint_matching import load_checkpoint
 from seewhy_export.sources.onnx_import.loader import load_onnx
-from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
+from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides, with_overrides
 from seewhy_export.sources.python_factory import load_factory
-from seewhy_export.sources.source import Source, Wanted
-from seewhy_export.sources.timm_models import load_timm
-from seewhy_export.sources.torchvision_models import load_torchvision
+from seewhy_export.sources.source import Source, SourceRequest
+from seewhy_export.sources.timm_models import list_timm_models, load_timm
+from seewhy_export.sources.torchvision_models import list_torchvision_models, load_torchvision
 
 __all__ = ["Source", "is_onnx", "load_source"]
 
-Loader = Callable[[str, Wanted], Source]
+Loader = Callable[[str, SourceRequest], Source]
 _LOADERS: dict[str, Loader] = {"torchvision": load_torchvision, "timm": load_timm}
-_FORMS = "write torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx"
+_NAME_LISTS: dict[str, Callable[[], list[str]]] = {"torchvision": list_torchvision_models, "timm": list_timm_models}
+_FORMS = "Write torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx."
 
 
 def load_source(
     spec: str,
     weights: str = "DEFAULT",
-    size: tuple[int, int] | None = None,
+    image_size: tuple[int, int] | None = None,
     seed: int = 0,
     *,
     weights_key: str | None = None,
-    overrides: Overrides | None = None,
+    overrides: PreprocessingOverrides | None = None,
     channels: int | None = None,
-    classes: int | None = None,
+    class_count: int | None = None,
     head: str | int | None = None,
 ) -> Source:
-    """Make the network that `spec` names.
+    """Load the network that `spec` names.
 
     Args:
         spec: `torchvision:NAME`, `timm:NAME`, `package.module:factory` or the path of an ONNX file.
-        weights: `DEFAULT` (the source's own, perhaps downloaded), `none` (random, from `seed`) or a checkpoint's path.
-        size: (H, W) of the input in place of the source's own.
-        seed: for random weights.
-        weights_key: which of a checkpoint's weights to take, where several fit.
-        overrides: preprocessing in place of the source's own, field by field.
-        channels: of the images, where the source leaves that open.
-        classes: how many classes to make a torchvision or timm network for.
-        head: which of an ONNX file's outputs holds the logits.
+        weights: `DEFAULT` (the source's own weights, which may be downloaded), `none` (random weights) or the path of
+            a checkpoint.
+        image_size: (H, W) of the input in pixels. None keeps the size of the source.
+        seed: Seed of random weights.
+        weights_key: Set of weights to load from the checkpoint, if several sets fit.
+        overrides: Preprocessing values that replace those of the source.
+        channels: Number of image channels, if the source does not define it.
+        class_count: Number of classes to build a torchvision or timm network for.
+        head: Output of an ONNX file that holds the logits: a name or an index.
+
+    Returns:
+        The network with the requested changes.
 
     Raises:
-        ExportError: there is no such network, or its weights cannot be had.
-        MissingExtraError: the library that it comes from is not installed.
+        ExportError: If the source is unknown, its weights cannot be loaded, or an argument does not apply to it.
+        MissingExtraError: If the library that the source needs is not installed.
     """
-    overrides = overrides or Overrides()
+    overrides = overrides or PreprocessingOverrides()
     load = _loader(spec)
     checkpoint = None if weights in ("DEFAULT", "none") else Path(weights)
     if weights_key is not None and checkpoint is None:
-        raise ExportError(f"--weights-key {weights_key} goes with --weights FILE")
+        raise ExportArgumentError(f"--weights-key {weights_key} requires --weights FILE")
     torch.manual_seed(seed)
     with warnings.catch_warnings():
-        # Advice about initialisation and deprecations is for those who write these networks.
+        # Warnings about initialisation and deprecations are meant for the authors of the networks.
         warnings.simplefilter("ignore")
-        source = load(spec, Wanted(weights, size, channels, classes, head, overrides.resize is not None))
+        request = SourceRequest(weights, image_size, channels, class_count, head, overrides.resize is not None)
+        source = load(spec, request)
     if checkpoint is not None:
         notes = load_checkpoint(source.module, checkpoint, weights_key)
         source = replace(source, notes=(*source.notes, *notes))
-    return with_overrides(source, size, overrides)
+    return with_overrides(source, image_size, overrides)
 
 
 def is_onnx(spec: str) -> bool:
-    """Whether a source is the path of an ONNX file."""
+    """Return True if a source is the path of an ONNX file."""
     return Path(spec).suffix.lower() == ".onnx"
 
 
 def _loader(spec: str) -> Loader:
-    path = Path(spec)
+    """Return the loader of a source."""
     if is_onnx(spec):
         return load_onnx
     scheme, colon, name = spec.partition(":")
     if colon and name:
-        return load_factory if scheme not in _LOADERS else _LOADERS[scheme]
-    if path.is_file():
-        raise ExportError(
-            f"{spec}: a file that is not FILE.onnx is no source; a checkpoint goes with the network that it belongs "
-            f"to: seewhy export package.module:factory --weights {spec}"
+        return _LOADERS.get(scheme, _load_factory)
+    if Path(spec).is_file():
+        raise ExportArgumentError(
+            f"{spec}: is not an ONNX file; if it is a checkpoint, load it into its network: seewhy export "
+            f"package.module:factory --weights {spec}"
         )
-    raise ExportError(f"{spec!r} is no source; {_FORMS}")
+    matches = [f"{library}:{match}" for library in _LOADERS if (match := closest_name(spec, _model_names(library)))]
+    # A name that is exactly right in one library is better than a similar name in the other.
+    match = closest_name(spec, [match.partition(":")[2] for match in matches])
+    hint = next((f" Did you mean {full!r}?" for full in matches if full.partition(":")[2] == match), "")
+    raise ExportArgumentError(f"Unknown source {spec!r}.{hint} {_FORMS}")
+
+
+def _load_factory(spec: str, request: SourceRequest) -> Source:
+    """Load a Python factory. If its module does not exist, suggest the library with a similar name."""
+    try:
+        return load_factory(spec, request)
+    except ExportError as error:
+        scheme, _, name = spec.partition(":")
+        library = closest_name(scheme, _LOADERS)
+        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if library is None or missing != scheme:
+            raise
+        match = closest_name(name, _model_names(library)) or name
+        raise ExportArgumentError(f"Unknown source {spec!r}. Did you mean '{library}:{match}'?") from error
+
+
+def _model_names(library: str) -> list[str]:
+    """Return the models of a library, or none if it is not installed."""
+    try:
+        return _NAME_LISTS[library]()
+    except MissingExtraError:
+        return []

@@ -12,35 +12,44 @@ from seewhy.contract.metadata import Preprocessing
 
 @dataclass(frozen=True)
 class Source:
-    """A network and what it takes to use it. A `package.module:factory` may return one, or just the module."""
+    """A network and what is needed to use it.
+
+    A function that `package.module:factory` names may return a `Source`, or just the module.
+    """
 
     module: nn.Module
+    """Classifier from images (N, C, H, W), float32, to logits (N, class count)."""
     name: str | None = None
+    """Name of the model. None takes the name of the function."""
     labels: tuple[str, ...] | None = None
+    """One label for each class, in the order of the logits."""
     preprocessing: Preprocessing | None = None
+    """Preprocessing that the network expects. None leaves it out of the model file."""
     image_size: tuple[int, int] = (224, 224)
-    """(H, W) in pixels."""
+    """(H, W) of the input in pixels."""
     score: str = "softmax"
+    """Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
     channels: int | None = None
-    """Of the images; None leaves it to the exporter to find out."""
+    """Number of image channels. None lets the exporter derive it."""
     notes: tuple[str, ...] = ()
-    """What the user should know about how it was loaded."""
+    """Facts about the loading that the user should know, for example where in a checkpoint the weights were."""
     layer_names: Mapping[str, str] = field(default_factory=dict)
-    """Other names for modules, which `--layer` takes as well."""
+    """Alternative layer name -> module path. `--layer` and `--guided-scope` accept both."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the user asks of a source, besides its name."""
+class SourceRequest:
+    """What the user requests from a source, besides its name."""
 
     weights: str = "DEFAULT"
-    """`DEFAULT` (the source's own, perhaps downloaded), `none` (random) or a checkpoint's path."""
-    size: tuple[int, int] | None = None
-    """(H, W) of the input in place of the source's own."""
+    """`DEFAULT` (the source's own weights, which may be downloaded), `none` (random) or the path of a checkpoint."""
+    image_size: tuple[int, int] | None = None
+    """(H, W) of the input in pixels. None keeps the size of the source."""
     channels: int | None = None
+    """Number of image channels. None keeps the number of the source."""
     class_count: int | None = None
-    """How many the network is made for, where that can be chosen."""
+    """Number of classes to build the network for. None keeps the number of the source."""
     head: str | int | None = None
-    """Which of an ONNX file's outputs holds the logits."""
+    """Output of an ONNX file that holds the logits: a name or an index. None takes the only output."""
     resize_given: bool = False
-    """Whether the user says how photographs are resized, so that the source need not be able to."""
+    """True if the user chooses the resize mode, so that the source's own may be one that a model file cannot record."""

@@ -1,4 +1,4 @@
-"""Importing torchvision beside a PyTorch without CUDA."""
+"""Import of torchvision together with a PyTorch that lacks CUDA."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-# The definitions last as long as this object does.
+# PyTorch drops the definitions when this object is freed.
 _definitions: list[torch.library.Library] = []
 
 
 def import_torchvision() -> ModuleType:
-    """Return torchvision, imported. Whatever imports torchvision, directly or through timm, calls this first.
+    """Import torchvision.
 
-    torchvision's compiled operators need the CUDA libraries of the PyTorch that it was built with. Where they do not
-    load, its import fails on the first operator that it looks up by name, though no classifier uses any. Defining the
-    two names is enough.
+    Call this before any import of torchvision, also before imports of timm, which imports it.
+
+    The compiled operators of torchvision need the CUDA libraries of the PyTorch that it was built with. If they do
+    not load, the import fails at the first operator that torchvision looks up by name, although no classifier uses
+    these operators. Defining the two names is enough.
+
+    Returns:
+        The module torchvision.
 
     Raises:
-        MissingExtraError: torchvision is not installed.
+        MissingExtraError: If torchvision is not installed.
     """
     if "torchvision" not in sys.modules and not _operators_load():
         library = torch.library.Library("torchvision", "FRAGMENT")
@@ -40,7 +45,7 @@ def import_torchvision() -> ModuleType:
 
 
 def _operators_load() -> bool:
-    """Load torchvision's shared library, as its own import will, and say whether that works."""
+    """Load the shared library of torchvision, as its import does, and return True on success."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError('torchvision is not installed; run: pip install "seewhy[export]"')

@@ -1,1 +1,1 @@
-"""The layer that is explained, and the places of its map."""
+"""Selection of the layer that is explained, and the layout of its map."""

@@ -1,8 +1,8 @@
-"""Composition of a value's dimensions, and how reshaping and slicing change it.
+"""Composition of a tensor's dimensions from the axes of a map, and how reshaping and slicing change it.
 
-A dimension is a product of pieces of the batch, of h, of w and of channels. Splitting h into windows makes two pieces
-of it; a patch merging puts the finer pieces of h and w among the channels. Such bookkeeping is exact: whatever order a
-network brings its values into, it is known where each place of the map is, or that it is not known.
+A dimension is a product of factors of the batch, h, w and channels. Splitting h into windows splits it into two
+factors. Patch merging moves the finer factors of h and w to the channels. The bookkeeping is exact: in whatever order a
+network arranges its values, the position of each element is either known or known to be lost.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seewhy_export.target_layer.tensor_layout import PLACES, C, H, Layout, N, W
+from seewhy_export.target_layer.tensor_layout import POSITIONS, C, H, Layout, N, W
 
 BATCH = 0
-"""Stands for the number of images where that is a size; -n stands for n times that number."""
+"""Size that stands for the number of images; -n stands for n times that number."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of one axis: `size` steps of `stride` each."""
+class AxisFactor:
+    """Factor of one axis: `size` steps of `stride` each."""
 
     axis: str
     size: int
@@ -29,72 +29,82 @@ class Piece:
 
 @dataclass(frozen=True)
 class Dimension:
-    """Pieces, the slowest first; none where the size is 1."""
+    """One dimension of a tensor, as a product of axis factors."""
 
-    pieces: tuple[Piece, ...] = ()
+    factors: tuple[AxisFactor, ...] = ()
+    """Factors, the slowest first; none if the size is 1."""
     before: int = 0
-    """Entries in front that belong to no place, such as a class token."""
+    """Number of leading entries that belong to no position, such as a class token."""
     after: int = 0
-    """Such entries behind."""
+    """Number of such entries at the end."""
 
     @property
     def size(self) -> int:
-        steps = math.prod(piece.size for piece in self.pieces if piece.axis != N)
+        """Number of entries; BATCH or a negative number if the batch is a factor."""
+        steps = math.prod(factor.size for factor in self.factors if factor.axis != N)
         if N in self.axes:
             return BATCH if steps == 1 else -steps
         return self.before + steps + self.after
 
     @property
     def axes(self) -> set[str]:
-        return {piece.axis for piece in self.pieces}
+        """Axes that have a factor here."""
+        return {factor.axis for factor in self.factors}
 
     @property
     def is_spatial(self) -> bool:
+        """Whether h or w has a factor here."""
         return bool(self.axes & {H, W})
 
     @property
     def units(self) -> list[Any]:
-        """What a reshape may take apart: pieces, or the whole where other entries stand beside them."""
-        return [self] if self.before or self.after else list(self.pieces)
+        """Units that a reshape may separate: factors, or the whole dimension if it has other entries."""
+        return [self] if self.before or self.after else list(self.factors)
 
 
 ONE = Dimension()
-"""A dimension of size 1."""
+"""Dimension of size 1."""
 
 
-def of(pieces: Sequence[Piece]) -> Dimension:
-    """A dimension of these pieces; those that are one run of one axis become one. Channels have no order to keep."""
-    joined: list[Piece] = []
-    for piece in pieces:
+def merge_factors(factors: Sequence[AxisFactor]) -> Dimension:
+    """Build a dimension from factors, merging neighbours that are contiguous on one axis.
+
+    Channels always merge, since their order is free.
+
+    Args:
+        factors: Factors, the slowest first.
+    """
+    joined: list[AxisFactor] = []
+    for factor in factors:
         last = joined[-1] if joined else None
-        if last is not None and last.axis == piece.axis == C:
-            joined[-1] = Piece(C, last.size * piece.size)
-        elif last is not None and last.axis == piece.axis and last.stride == piece.size * piece.stride:
-            joined[-1] = Piece(piece.axis, last.size * piece.size, piece.stride)
+        if last is not None and last.axis == factor.axis == C:
+            joined[-1] = AxisFactor(C, last.size * factor.size)
+        elif last is not None and last.axis == factor.axis and last.stride == factor.size * factor.stride:
+            joined[-1] = AxisFactor(factor.axis, last.size * factor.size, factor.stride)
         else:
-            joined.append(piece)
+            joined.append(factor)
     return Dimension(tuple(joined))
 
 
-def fresh(axis: str, size: int) -> Dimension:
-    """A dimension that is one axis, or part of none where there is one step."""
-    return Dimension((Piece(axis, size),) if size != 1 else ())
+def whole_axis(axis: str, size: int) -> Dimension:
+    """Build a dimension that is one whole axis of the given size; without factors if the size is 1."""
+    return Dimension((AxisFactor(axis, size),) if size != 1 else ())
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The dimensions of one value."""
+    """Dimensions of one tensor."""
 
     dimensions: tuple[Dimension, ...]
     extent: tuple[int, int]
-    """(h, w) in the units of the pieces' strides."""
+    """Extent (h, w) in the unit of the factors' strides."""
     shift: tuple[int, int] = (0, 0)
-    """How far h and w are rolled."""
+    """Distances by which h and w are rolled."""
     mirrored: tuple[bool, bool] = (False, False)
     """Whether h and w are flipped."""
 
     def layout(self) -> Layout | None:
-        """The layout that these are, or None where the value holds no whole map that can be made (N, C, h, w)."""
+        """Return the layout, or None if the tensor holds no whole map that can be converted to (N, C, h, w)."""
         kinds = [_kind(dimension) for dimension in self.dimensions]
         if len(kinds) == 4 and all(kind in ("", usual) for kind, usual in zip(kinds, (N, C, H, W), strict=True)):
             kinds = [N, C, H, W]
@@ -103,105 +113,108 @@ class Axes:
         size = self._size()
         if size is None or self.shift != (0, 0):
             return None
-        # A map of one row has no piece of h; any single free dimension is it.
+        # A map of one row has no factor of h, so a dimension of size 1 without a kind takes its place.
         for axis, steps in zip((H, W), size, strict=True):
-            if steps == 1 and axis not in kinds and PLACES not in kinds and "" in kinds:
+            if steps == 1 and axis not in kinds and POSITIONS not in kinds and "" in kinds:
                 kinds[kinds.index("")] = axis
         if len(kinds) == 3 and 1 in size and C in kinds:
-            kinds = [PLACES if kind in (H, W) else kind for kind in kinds]
-        if sorted(kinds) not in (sorted((N, C, H, W)), sorted((N, PLACES, C))):
+            kinds = [POSITIONS if kind in (H, W) else kind for kind in kinds]
+        if sorted(kinds) not in (sorted((N, C, H, W)), sorted((N, POSITIONS, C))):
             return None
-        beside = [dimension for dimension in self.dimensions if dimension.before or dimension.after]
-        if any(not dimension.is_spatial for dimension in beside):
+        with_extra = [dimension for dimension in self.dimensions if dimension.before or dimension.after]
+        if any(not dimension.is_spatial for dimension in with_extra):
             return None
-        before, after = (beside[0].before, beside[0].after) if beside else (0, 0)
+        before, after = (with_extra[0].before, with_extra[0].after) if with_extra else (0, 0)
         return Layout(tuple(kinds), size, before, after, self.mirrored)
 
     def _size(self) -> tuple[int, int] | None:
-        """(h, w) of the map, where every step of both is there once."""
+        """Return (h, w) of the map if it has every step of both exactly once, else None."""
         sizes = []
         for axis, extent in zip((H, W), self.extent, strict=True):
-            pieces = [piece for d in self.dimensions for piece in d.pieces if piece.axis == axis]
-            pieces.sort(key=lambda piece: -piece.stride)
-            ends = [piece.size * piece.stride for piece in pieces]
-            # Coarse to fine without a gap; the finest may be gone, as behind a patch merging.
-            if pieces and ends != [extent, *(piece.stride for piece in pieces[:-1])]:
+            factors = [factor for d in self.dimensions for factor in d.factors if factor.axis == axis]
+            factors.sort(key=lambda factor: -factor.stride)
+            ends = [factor.size * factor.stride for factor in factors]
+            # Factors run from coarse to fine without a gap. The finest may be missing, as after patch merging.
+            if factors and ends != [extent, *(factor.stride for factor in factors[:-1])]:
                 return None
-            if not pieces and extent != 1:
+            if not factors and extent != 1:
                 return None
-            sizes.append(math.prod(piece.size for piece in pieces))
+            sizes.append(math.prod(factor.size for factor in factors))
         return sizes[0], sizes[1]
 
     def has_whole(self, index: int, axis: str) -> bool:
-        """Whether a dimension is the whole of one axis, in order, and nothing else."""
+        """Tell whether a dimension is one whole axis in order, and nothing else."""
         dimension = self.dimensions[index]
         extent = self.extent[(H, W).index(axis)]
         alone = not (dimension.before or dimension.after) and dimension.axes <= {axis}
-        others = [piece for d in self.dimensions if d is not dimension for piece in d.pieces if piece.axis == axis]
-        ends = [piece.size * piece.stride for piece in dimension.pieces]
-        return alone and not others and ends in ([], [extent, *(p.stride for p in dimension.pieces[:-1])])
+        others = [factor for d in self.dimensions if d is not dimension for factor in d.factors if factor.axis == axis]
+        ends = [factor.size * factor.stride for factor in dimension.factors]
+        return alone and not others and ends in ([], [extent, *(p.stride for p in dimension.factors[:-1])])
 
     def with_dimension(self, index: int, dimension: Dimension) -> Axes:
+        """Return the axes with one dimension replaced."""
         dimensions = list(self.dimensions)
         dimensions[index] = dimension
         return replace(self, dimensions=tuple(dimensions))
 
     def permuted(self, order: Sequence[int]) -> Axes:
+        """Return the axes after a permutation of the dimensions."""
         return replace(self, dimensions=tuple(self.dimensions[index] for index in order))
 
     def without(self, indices: Sequence[int], keep: bool) -> Axes:
-        """Some dimensions summed over, or one entry of them taken."""
+        """Return the axes after a reduction or selection along some dimensions; `keep` leaves dimensions of size 1."""
         left = [ONE if i in indices else d for i, d in enumerate(self.dimensions) if keep or i not in indices]
         return replace(self, dimensions=tuple(left)).normalised()
 
     def contracted(self, index: int, size: int) -> Axes | None:
-        """A dimension goes into a matrix product, and channels come out; None where h, w or the batch goes whole."""
-        result = self.with_dimension(index, fresh(C, size))
+        """Return the axes after a matrix product turns a dimension into channels; None if h, w or the batch is lost."""
+        result = self.with_dimension(index, whole_axis(C, size))
         lost = self.dimensions[index].axes - {C} - {axis for d in result.dimensions for axis in d.axes}
         return None if lost or self.dimensions[index].before or self.dimensions[index].after else result.normalised()
 
     def normalised(self) -> Axes:
-        """Strides count steps of the finest pieces that are left, as behind a patch merging."""
+        """Return the axes with strides in units of the finest remaining factor, as is needed after patch merging."""
         axes = self
-        for place, axis in enumerate((H, W)):
-            strides = [piece.stride for d in axes.dimensions for piece in d.pieces if piece.axis == axis]
+        for side, axis in enumerate((H, W)):
+            strides = [factor.stride for d in axes.dimensions for factor in d.factors if factor.axis == axis]
             finest = min(strides, default=1)
-            if finest > 1 and axes.extent[place] % finest == 0 and not axes.shift[place]:
+            if finest > 1 and axes.extent[side] % finest == 0 and not axes.shift[side]:
                 dimensions = tuple(
-                    replace(d, pieces=tuple(_divided(p, finest) if p.axis == axis else p for p in d.pieces))
+                    replace(d, factors=tuple(_divided(p, finest) if p.axis == axis else p for p in d.factors))
                     for d in axes.dimensions
                 )
                 extent = list(axes.extent)
-                extent[place] //= finest
+                extent[side] //= finest
                 axes = replace(axes, dimensions=dimensions, extent=(extent[0], extent[1]))
         return axes
 
     def resized(self, shape: Sequence[int]) -> Axes | None:
-        """The same with the sizes of `shape`; only channels, and whole h and w, may have other ones."""
+        """Return the axes with the sizes of `shape`, or None; only channels and whole h and w may change their size."""
         if len(shape) != len(self.dimensions):
             return None
         axes: Axes = self
         for index, size in enumerate(shape):
-            found = axes._with_size(index, size)
-            if found is None:
+            changed = axes._with_size(index, size)
+            if changed is None:
                 return None
-            axes = found
+            axes = changed
         return axes
 
     def _with_size(self, index: int, size: int) -> Axes | None:
+        """Return the axes with another size of one dimension, or None."""
         dimension = self.dimensions[index]
         if dimension.size == size:
             return self
         if dimension.axes <= {C} and size != BATCH and not dimension.before and not dimension.after:
-            return self.with_dimension(index, fresh(C, size))
-        for place, axis in enumerate((H, W)):
-            if dimension.axes == {axis} and self.has_whole(index, axis) and not self.shift[place]:
+            return self.with_dimension(index, whole_axis(C, size))
+        for side, axis in enumerate((H, W)):
+            if dimension.axes == {axis} and self.has_whole(index, axis) and not self.shift[side]:
                 extent = (size, self.extent[1]) if axis == H else (self.extent[0], size)
-                return replace(self.with_dimension(index, fresh(axis, size)), extent=extent)
+                return replace(self.with_dimension(index, whole_axis(axis, size)), extent=extent)
         return None
 
     def viewed(self, shape: Sequence[int]) -> Axes | None:
-        """After a reshape; None where it takes apart what cannot be told apart."""
+        """Return the axes after a reshape; None if it splits what must stay together."""
         units = [unit for dimension in self.dimensions for unit in dimension.units]
         dimensions = []
         for size in shape:
@@ -213,11 +226,11 @@ class Axes:
 
     @property
     def frame(self) -> tuple[object, ...]:
-        """What values must share for their places to be the same."""
+        """Extent, shift and mirroring, which tensors must share for their positions to match."""
         return self.extent, self.shift, self.mirrored
 
     def flipped(self, indices: Sequence[int]) -> Axes | None:
-        """After torch.flip."""
+        """Return the axes after torch.flip, or None."""
         mirrored = list(self.mirrored)
         for index in (i % len(self.dimensions) for i in indices):
             axes = self.dimensions[index].axes
@@ -230,7 +243,7 @@ class Axes:
         return replace(self, mirrored=(mirrored[0], mirrored[1]))
 
     def rolled(self, shifts: Sequence[int], indices: Sequence[int]) -> Axes | None:
-        """After torch.roll."""
+        """Return the axes after torch.roll, or None."""
         shift = list(self.shift)
         for by, index in zip(shifts, indices, strict=True):
             dimension = self.dimensions[index % len(self.dimensions)]
@@ -239,75 +252,80 @@ class Axes:
             axis = next(iter(dimension.axes))
             if axis == N or any(self.mirrored) or not self.has_whole(index % len(self.dimensions), axis):
                 return None
-            place = (H, W).index(axis)
-            shift[place] = (shift[place] + by * dimension.pieces[-1].stride) % self.extent[place]
+            side = (H, W).index(axis)
+            shift[side] = (shift[side] + by * dimension.factors[-1].stride) % self.extent[side]
         return replace(self, shift=(shift[0], shift[1]))
 
 
-def _divided(piece: Piece, by: int) -> Piece:
-    return Piece(piece.axis, piece.size, piece.stride // by)
+def _divided(factor: AxisFactor, by: int) -> AxisFactor:
+    """Return a factor with its stride divided."""
+    return AxisFactor(factor.axis, factor.size, factor.stride // by)
 
 
 def _kind(dimension: Dimension) -> str:
-    """N, C, h, w or places; empty where the size is 1, `?` for a mixture."""
-    axes = [piece.axis for piece in dimension.pieces]
+    """Return N, C, h, w or positions; an empty string if the size is 1, `?` for a mixture."""
+    axes = [factor.axis for factor in dimension.factors]
     if not axes:
         return "" if dimension.size == 1 else "?"
     if len(set(axes)) == 1:
-        ordered = axes[0] == C or [p.stride for p in dimension.pieces] == sorted(
-            (p.stride for p in dimension.pieces), reverse=True
+        ordered = axes[0] == C or [p.stride for p in dimension.factors] == sorted(
+            (p.stride for p in dimension.factors), reverse=True
         )
         only_batch = axes[0] != N or len(axes) == 1
-        beside = dimension.before or dimension.after
-        # A map of one row or column as tokens: the other axis has a single step.
-        return "?" if not (ordered and only_batch) else PLACES if beside and axes[0] in (H, W) else axes[0]
+        has_extra = dimension.before or dimension.after
+        # A map of one row or column may be tokens: the other axis has a single step.
+        return "?" if not (ordered and only_batch) else POSITIONS if has_extra and axes[0] in (H, W) else axes[0]
     split = axes.count(H)
     in_order = axes == [H] * split + [W] * (len(axes) - split)
-    strides = [piece.stride for piece in dimension.pieces]
-    falling = all(part == sorted(part, reverse=True) for part in (strides[:split], strides[split:]))
-    return PLACES if in_order and falling else "?"
+    strides = [factor.stride for factor in dimension.factors]
+    descending = all(half == sorted(half, reverse=True) for half in (strides[:split], strides[split:]))
+    return POSITIONS if in_order and descending else "?"
 
 
 def _take(units: list[Any], size: int) -> Dimension | None:
-    """Take as many units from the front as make up `size` = n or BATCH * n, splitting one where needed."""
+    """Remove leading units with product `size` (n, or the batch times n), splitting one if needed, or return None."""
     batch, left = (True, -size) if size < 0 else (size == BATCH, size or 1)
-    pieces: list[Piece] = []
+    factors: list[AxisFactor] = []
     while batch or left > 1:
         if not units:
             return None
         unit = units.pop(0)
         if isinstance(unit, Dimension):
-            return unit if not pieces and not batch and left == unit.size else None
+            return unit if not factors and not batch and left == unit.size else None
         if (unit.axis == N) != batch:
-            return None  # the batch is always the slowest, or it is not known what it is mixed with
+            return None  # The batch must be the slowest factor; mixed with others it is unknown.
         if batch:
             batch = False
-            pieces.append(unit)
+            factors.append(unit)
         elif left % unit.size == 0:
             left //= unit.size
-            pieces.append(unit)
+            factors.append(unit)
         elif unit.size % left == 0:
             inner = unit.size // left
-            pieces.append(Piece(unit.axis, left, 1 if unit.axis == C else unit.stride * inner))
-            units.insert(0, Piece(unit.axis, inner, unit.stride))
+            factors.append(AxisFactor(unit.axis, left, 1 if unit.axis == C else unit.stride * inner))
+            units.insert(0, AxisFactor(unit.axis, inner, unit.stride))
             left = 1
         else:
             return None
-    return of(pieces)
+    return merge_factors(factors)
 
 
 def broadcast(all_axes: Sequence[Axes], shape: Sequence[int]) -> Axes | None:
-    """What values of these axes are together, broadcast to `shape`; None where they contradict each other.
+    """Return the axes of several tensors broadcast together, or None if they contradict each other.
 
-    What is broadcast along a dimension that none of them has is taken for channels.
+    A dimension that none of them has counts as channels.
+
+    Args:
+        all_axes: Axes of the tensors.
+        shape: Shape of the result; BATCH stands for the number of images.
     """
     dimensions = []
     for index, size in enumerate(shape):
-        places = [index - len(shape) + len(axes.dimensions) for axes in all_axes]
-        found = {axes.dimensions[i] for axes, i in zip(all_axes, places, strict=True) if i >= 0} - {ONE}
+        indices = [index - len(shape) + len(axes.dimensions) for axes in all_axes]
+        found = {axes.dimensions[i] for axes, i in zip(all_axes, indices, strict=True) if i >= 0} - {ONE}
         if len(found) > 1:
             return None
-        dimensions.append(found.pop() if found else fresh(C, size))
+        dimensions.append(found.pop() if found else whole_axis(C, size))
     if len({axes.frame for axes in all_axes}) > 1:
         return None
     return replace(all_axes[0], dimensions=tuple(dimensions))

@@ -1,4 +1,4 @@
-"""Selection of the target layer, and of what the graph around it allows."""
+"""Selection of the target layer, and of the methods that its position in the graph allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from seewhy.errors import ExportError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export.capture.forward_graph import ForwardGraph, ancestors, value_of
-from seewhy_export.target_layer.axis_tracking import CONVOLUTIONS, layouts
+from seewhy_export.target_layer.axis_tracking import CONVOLUTIONS, find_layouts
 from seewhy_export.target_layer.tensor_layout import C, H, Layout, N, W
 
 aten: Any = torch.ops.aten
@@ -63,14 +63,14 @@ SCALING = {
     aten.view.default,
     aten.reshape.default,
 }
-"""What happens to the products of queries and keys before their softmax."""
+"""Operators between the products of queries and keys and their softmax."""
 
 NO_LAYERS = (
     {aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.square.default, aten.exp.default, aten.log.default}
     | {aten.neg.default}
     | ATTENTION
 )
-"""What pools otherwise than by a mean (powers, log-sum-exp, attention) or compares with prototypes."""
+"""Operators that pool other than by a mean (powers, log-sum-exp, attention) or compare with prototypes."""
 
 PERMUTATIONS = {aten.permute.default, aten.transpose.int}
 
@@ -97,52 +97,64 @@ NORMS = {
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """The layer whose output, as a map (N, C, h, w), is `activations`."""
+    """Layer whose output, as a map (N, C, h, w), is the output `activations`."""
 
     node: Node
+    """Node of the forward graph that computes the layer's output."""
     name: str
+    """Module path, or the name of the operation if no module returns the value."""
     chosen: str
+    """`named` if the user named the layer, else `automatic`."""
     layout: Layout
+    """Layout of the layer's output."""
     separates: bool
+    """Whether every path from the images to the logits passes the layer."""
     class_weights: Node | None
-    """The weight (classes, C) of the linear head, where that follows global average pooling of this very layer."""
+    """Weight (class count, C) of the linear head, if it directly follows global average pooling of this layer."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the activations."""
+        """Shape (C, h, w) of the activations."""
         return int(value_of(self.node).shape[self.layout.axes.index(C)]), *self.layout.size
 
 
 def target_layer(forward: ForwardGraph, name: str | None) -> TargetLayer:
-    """The layer asked for, or the automatic choice.
+    """Find the layer that the user named, or choose one.
 
-    Automatic: the last convolution or linear layer whose map is larger than 1x1, and from there on to the last map of
-    the same size before pooling, so that its norm, residual addition or concatenation and activation are included.
-    Where there are class tokens, what the last block's attention reads, which is its first norm: at that block's
-    output, the gradient with respect to all other tokens is zero.
+    The automatic choice starts at the last convolution or linear layer whose map is larger than 1x1. From there it goes
+    to the last map of the same size before pooling, which includes the norm, residual addition or concatenation, and
+    activation. With class tokens it takes the input of the last block's attention, which is the block's first norm: at
+    the block's output, the gradient with respect to all other tokens is zero.
+
+    Args:
+        forward: Forward graph.
+        name: Module path of the layer; None chooses one.
+
+    Returns:
+        The target layer.
 
     Raises:
-        ExportError: there is no such layer, or its output is no map, or the logits do not depend on it.
+        ExportError: If there is no such layer, its output is not a map, or the logits do not depend on it.
     """
-    found, uncertain = layouts(forward.nodes, forward.images)
-    node, chosen = (forward.marked, "named") if name is not None else (_automatic(forward, found), "automatic")
+    known, uncertain = find_layouts(forward.nodes, forward.images)
+    node, chosen = (forward.marked, "named") if name is not None else (_choose(forward, known), "automatic")
     if node is None:
-        raise ExportError(f"layer {name!r} is not called in the forward pass; name one that is")
+        raise ExportArgumentError(f"layer {name!r} is not called in the forward pass; name one that is")
     name = name if name is not None else _name(node)
-    layout = found.get(node) or (_plain_map(node, forward) if node in uncertain else None)
+    layout = known.get(node) or (_assumed_map(node, forward) if node in uncertain else None)
     if layout is None:
         raise ExportError(
-            f"layer {name!r} gives shape {_written(node)}, and which of its dimensions are places is not known; a map "
-            f"(N, C, h, w), a channels-last map or the tokens of a transformer are needed; name another layer"
+            f"layer {name!r} returns shape {_shape_text(node)}, and its spatial dimensions are unknown; name a "
+            f"layer that returns a map (N, C, h, w), a channels-last map or the tokens of a transformer"
         )
     if node not in ancestors(forward.logits):
         raise ExportError(f"layer {name!r}: its gradient is identically zero, since the logits do not depend on it")
-    separates = layout.others == 0 and _separates(forward, node)
-    return TargetLayer(node, name, chosen, layout, separates, _pooled_linear_head(forward.logits, node, layout, found))
+    separates = layout.extra_tokens == 0 and _separates(forward, node)
+    return TargetLayer(node, name, chosen, layout, separates, _pooled_linear_head(forward.logits, node, layout, known))
 
 
-def _plain_map(node: Node, forward: ForwardGraph) -> Layout | None:
-    """Four dimensions of which nothing is known are what they are in nearly every network; the user named the layer."""
+def _assumed_map(node: Node, forward: ForwardGraph) -> Layout | None:
+    """Assume the layout (N, C, h, w) for a four-dimensional value of the layer that the user named."""
     value = value_of(node)
     images = value_of(forward.images).shape[0]
     if not isinstance(value, torch.Tensor) or value.dim() != 4 or str(value.shape[0]) != str(images):
@@ -150,70 +162,73 @@ def _plain_map(node: Node, forward: ForwardGraph) -> Layout | None:
     return Layout((N, C, H, W), (int(value.shape[2]), int(value.shape[3])))
 
 
-def _written(node: Node) -> str:
+def _shape_text(node: Node) -> str:
+    """Return the shape of a node's value as text, such as `(N, 64, 7, 7)`."""
     value = value_of(node)
     if not isinstance(value, torch.Tensor):
         return "?"
     return f"({', '.join(['N', *(str(size) for size in value.shape[1:])])})"
 
 
-def _automatic(forward: ForwardGraph, found: dict[Node, Layout]) -> Node:
+def _choose(forward: ForwardGraph, known: dict[Node, Layout]) -> Node:
+    """Choose the target layer automatically."""
     leading = ancestors(forward.logits)
     nodes = [node for node in forward.nodes if node in leading]
-    maps = [n for n in nodes if n in found and found[n].places > 1]
-    several = [node for node in maps if _channels(node, found) > 1]
+    maps = [n for n in nodes if n in known and known[n].position_count > 1]
+    several = [node for node in maps if _channels(node, known) > 1]
     maps = several or maps
     last = _last_learned(maps)
     if last is None:
         raise ExportError(
-            "of no layer that leads to the logits is it known where the places of the image are, so none can be chosen "
-            "as target; name one with `layer`, or ask only for the outputs logits, input_gradients and guided_gradients"
+            "no layer before the logits has known spatial dimensions, so no target layer can be chosen; name one with "
+            "`layer`, or export only the outputs logits, input_gradients and guided_gradients"
         )
     attention = next((node for node in reversed(nodes) if node.target in ATTENTION), None)
-    # Only attention that the choice feeds: what a class token reads, or what is pooled by attention.
-    if attention is not None and (found[last].others or last in ancestors(attention)):
+    # Consider attention only if the choice feeds it: a class token reads the map, or attention pools it.
+    if attention is not None and (known[last].extra_tokens or last in ancestors(attention)):
         read = _read_by(attention, maps)
-        if read is not None and (found[last].others or found[read].size == found[last].size):
-            if not (found[read].others and _only_pools(attention, nodes, found)):
+        if read is not None and (known[last].extra_tokens or known[read].size == known[last].size):
+            if not (known[read].extra_tokens and _only_pools(attention, nodes, known)):
                 return read
             above = ancestors(read)
-            last = _last_learned([node for node in maps if node in above and not found[node].others]) or last
-    return _last_map(forward, last, nodes, maps, found)
+            last = _last_learned([node for node in maps if node in above and not known[node].extra_tokens]) or last
+    return _last_map(forward, last, nodes, maps, known)
 
 
 def _last_learned(maps: list[Node]) -> Node | None:
+    """Return the last convolution or linear layer."""
     return next((node for node in reversed(maps) if node.target in LEARNED), None)
 
 
-def _channels(node: Node, found: dict[Node, Layout]) -> int:
-    return int(value_of(node).shape[found[node].axes.index(C)])
+def _channels(node: Node, known: dict[Node, Layout]) -> int:
+    """Return the number of channels of a map."""
+    return int(value_of(node).shape[known[node].axes.index(C)])
 
 
 def _last_map(
-    forward: ForwardGraph, last: Node, nodes: list[Node], maps: list[Node], found: dict[Node, Layout]
+    forward: ForwardGraph, last: Node, nodes: list[Node], maps: list[Node], known: dict[Node, Layout]
 ) -> Node:
-    """The last map of the size of a layer's, before pooling, that all paths from the images to the logits pass.
+    """Return the last map before pooling that has a layer's size and lies on all paths from the images to the logits.
 
-    So a gate beside the features is not taken for them. Where none separates, the last that follows from the layer.
+    A gate next to the features is therefore not chosen. If no map separates, the last one that follows the layer is.
     """
-    behind = {last}
-    for node in nodes:  # in topological order
-        if node.target not in POOLS | NO_LAYERS and any(n in behind for n in node.all_input_nodes):
-            behind.add(node)
+    following = {last}
+    for node in nodes:  # These are in topological order.
+        if node.target not in POOLS | NO_LAYERS and any(n in following for n in node.all_input_nodes):
+            following.add(node)
     above = ancestors(last)
-    maps = [
-        n for n in maps if (n in behind or n in above) and (found[n].size, found[n].others) == (found[last].size, 0)
-    ]
-    # What reorders or takes a part is no part of the layer, except that norms have several results.
+    size = known[last].size
+    maps = [n for n in maps if (n in following or n in above) and (known[n].size, known[n].extra_tokens) == (size, 0)]
+    # Operators that reorder or split do not belong to the layer, but norms return several results.
     no_layers = RESHAPES | PERMUTATIONS | SPLITS | NO_LAYERS
     whole = [node for node in maps if node.target not in no_layers or _is_first_result_of_norm(node)]
     separating = next((node for node in reversed(whole) if _separates(forward, node)), None)
-    following = [node for node in whole if node in behind] or [node for node in maps if node in behind]
-    return _completed(separating or (following[-1] if following else last), maps)
+    candidates = [node for node in whole if node in following] or [node for node in maps if node in following]
+    return _with_permutation(separating or (candidates[-1] if candidates else last), maps)
 
 
-def _completed(node: Node, maps: list[Node]) -> Node:
-    """Up to the end of the module that it lies in, where that only reorders it, as a norm over the channels does."""
+def _with_permutation(node: Node, maps: list[Node]) -> Node:
+    """Return the end of a node's module if the module only permutes the value further, as a norm over channels does."""
     users = list(node.users)
     while _name(node) == node.name and len(users) == 1 and users[0] in maps and users[0].target in PERMUTATIONS:
         if _name(users[0]) != users[0].name:
@@ -222,24 +237,24 @@ def _completed(node: Node, maps: list[Node]) -> Node:
     return node
 
 
-def _only_pools(attention: Node, nodes: list[Node], found: dict[Node, Layout]) -> bool:
-    """Whether it is the network's one attention, and nothing is added to what it makes of the places."""
+def _only_pools(attention: Node, nodes: list[Node], known: dict[Node, Layout]) -> bool:
+    """Tell whether this is the network's only attention, without a residual addition after it."""
     if any(node.target in ATTENTION for node in ancestors(attention) - {attention}):
         return False
-    behind = {attention}
+    following = {attention}
     for node in nodes:
-        if any(n in behind for n in node.all_input_nodes):
-            beside = [n for n in node.all_input_nodes if n not in behind and n in found and found[n].places > 1]
-            if beside and node.target is aten.add.Tensor:
+        if any(n in following for n in node.all_input_nodes):
+            others = [n for n in node.all_input_nodes if n not in following and n in known]
+            if any(known[n].position_count > 1 for n in others) and node.target is aten.add.Tensor:
                 return False
-            behind.add(node)
+            following.add(node)
     return True
 
 
 def _read_by(attention: Node, maps: list[Node]) -> Node | None:
-    """What the queries and keys of an attention are made of: the norm in front, or the values themselves."""
+    """Return the map that an attention computes its queries and keys from: the norm before it, or the values."""
     above = [ancestors(operand) for operand in _queries_and_keys(attention)]
-    # Queries that are weights say nothing of where the keys come from.
+    # Queries may be weights, and then only the keys come from a map.
     shared = [node for node in maps if all(node in one for one in above)] or [n for n in maps if n in above[-1]]
     source = shared[-1] if shared else None
     while source is not None and source.target in LEARNED | RESHAPES | PERMUTATIONS | SPLITS:
@@ -250,7 +265,7 @@ def _read_by(attention: Node, maps: list[Node]) -> Node | None:
 
 
 def _queries_and_keys(attention: Node) -> list[Node]:
-    """The factors of the product whose softmax an attention takes; of linear attention, the keys alone."""
+    """Return the factors of the product whose softmax an attention computes; for linear attention, only the keys."""
     if attention.target not in SOFTMAX:
         return attention.all_input_nodes[:2]
     product = attention.all_input_nodes[0]
@@ -260,11 +275,12 @@ def _queries_and_keys(attention: Node) -> list[Node]:
 
 
 def _is_first_result_of_norm(node: Node) -> bool:
+    """Tell whether a node takes a result of a norm that returns several."""
     return node.target is operator.getitem and node.args[0].target in NORMS  # type: ignore[union-attr]
 
 
 def _name(node: Node) -> str:
-    """The outermost module whose last call returns this value; the operation's own name where there is none."""
+    """Return the outermost module whose last call returns this value, or the operation's own name if there is none."""
     outside = [set(user.meta.get("nn_module_stack", {})) for user in node.users if user.op != "output"]
     last_calls = {path: key for n in node.graph.nodes for key, (path, _) in n.meta.get("nn_module_stack", {}).items()}
     for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
@@ -274,18 +290,18 @@ def _name(node: Node) -> str:
 
 
 def _separates(forward: ForwardGraph, layer: Node) -> bool:
-    """Whether every path from the images to the logits passes the layer."""
+    """Tell whether every path from the images to the logits passes the layer."""
     return forward.logits not in forward.reached_from_images(without=layer)
 
 
-def _pools_globally(node: Node, layer: Node, layout: Layout, found: dict[Node, Layout]) -> bool:
-    """Whether a node is the mean over all places of the layer."""
+def _pools_globally(node: Node, layer: Node, layout: Layout, known: dict[Node, Layout]) -> bool:
+    """Tell whether a node is the mean over all positions of the layer."""
     args: tuple[Any, ...] = node.args
     source = args[0] if args and isinstance(args[0], Node) else None
     while source is not None and source is not layer and source.target in PERMUTATIONS | RESHAPES:
         source = source.all_input_nodes[0]
-    pooled = layout if args and args[0] is layer else found.get(args[0]) if args else None
-    if source is not layer or pooled is None or pooled.others:
+    pooled = layout if args and args[0] is layer else known.get(args[0]) if args else None
+    if source is not layer or pooled is None or pooled.extra_tokens:
         return False
     rank = len(pooled.axes)
     if node.target in (aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default):
@@ -301,12 +317,12 @@ def _pools_globally(node: Node, layer: Node, layout: Layout, found: dict[Node, L
     return False
 
 
-def _pooled_linear_head(logits: Node, layer: Node, layout: Layout, found: dict[Node, Layout]) -> Node | None:
-    """The weight of the one linear layer behind the pooled target layer; None where CAM has no meaning."""
+def _pooled_linear_head(logits: Node, layer: Node, layout: Layout, known: dict[Node, Layout]) -> Node | None:
+    """Return the weight of the only linear layer after the pooled target layer; None if CAM does not apply."""
     if logits.target is not aten.linear.default:
         return None
     args: tuple[Any, ...] = logits.args
     features, weight = args[:2]
     while features.target in RESHAPES:
         features = features.args[0]
-    return weight if _pools_globally(features, layer, layout, found) else None
+    return weight if _pools_globally(features, layer, layout, known) else None

@@ -1,4 +1,4 @@
-"""Layouts of a feature map in a value: (N, C, h, w), channels-last or tokens, and conversions between them."""
+"""Layouts of a feature map in a tensor: (N, C, h, w), channels-last or tokens, and conversion between them."""
 
 from __future__ import annotations
 
@@ -7,69 +7,78 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-N, C, H, W, PLACES = "N", "C", "h", "w", "places"
-_MAP, _TOKENS = (N, C, H, W), (N, PLACES, C)
+N, C, H, W, POSITIONS = "N", "C", "h", "w", "positions"
+"""Kinds of dimensions: batch, channels, rows, columns, and rows and columns flattened into one."""
+_MAP, _TOKENS = (N, C, H, W), (N, POSITIONS, C)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What each dimension of a value is, all of its places being there once."""
+    """Layout of a tensor that holds every position of a map exactly once."""
 
     axes: tuple[str, ...]
-    """One of N, C, h, w or places (h and w flattened) for each dimension."""
+    """Kind of each dimension: N, C, h, w or positions."""
     size: tuple[int, int]
-    """(h, w) of the map."""
+    """Size (h, w) of the map."""
     prefix: int = 0
-    """Tokens before the places that belong to none: class, distillation and register tokens."""
+    """Number of tokens before the positions that belong to none: class, distillation and register tokens."""
     suffix: int = 0
-    """Such tokens behind the places."""
+    """Number of such tokens after the positions."""
     mirrored: tuple[bool, bool] = (False, False)
-    """Whether h and w run the other way than in the image."""
+    """Whether h and w run in the opposite direction to the image's."""
 
     @property
     def form(self) -> str:
-        """The file contract's name of this layout."""
+        """Name of the layout in the file contract: `map`, `channels-last` or `tokens`."""
         if self.axes == _MAP:
             return "map"
-        return "tokens" if PLACES in self.axes else "channels-last"
+        return "tokens" if POSITIONS in self.axes else "channels-last"
 
     @property
-    def places(self) -> int:
+    def position_count(self) -> int:
+        """Number of positions of the map."""
         return self.size[0] * self.size[1]
 
     @property
-    def others(self) -> int:
-        """How many tokens belong to no place."""
+    def extra_tokens(self) -> int:
+        """Number of tokens that belong to no position."""
         return self.prefix + self.suffix
 
     @property
     def spatial(self) -> list[int]:
-        """The dimensions that the places lie in."""
-        return [index for index, axis in enumerate(self.axes) if axis in (H, W, PLACES)]
+        """Indices of the dimensions that hold positions."""
+        return [index for index, axis in enumerate(self.axes) if axis in (H, W, POSITIONS)]
 
     def to_map(self, value: Tensor) -> Tensor:
-        """A value of this layout as (N, C, h, w), without the tokens that belong to no place."""
-        if PLACES not in self.axes:
+        """Convert a tensor of this layout to (N, C, h, w), without the tokens that belong to no position."""
+        if POSITIONS not in self.axes:
             return self._upright(_reorder(value, self.axes, _MAP))
-        tokens = _reorder(value, self.axes, _TOKENS)[:, self.prefix : self.prefix + self.places]
+        tokens = _reorder(value, self.axes, _TOKENS)[:, self.prefix : self.prefix + self.position_count]
         return self._upright(tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.size))
 
     def from_map(self, activations: Tensor, value: Tensor) -> Tensor:
-        """The inverse; the tokens that belong to no place come from `value`."""
+        """Convert (N, C, h, w) back to this layout.
+
+        Args:
+            activations: Map of shape (N, C, h, w).
+            value: Tensor of this layout, from which the tokens that belong to no position are taken.
+        """
         activations = self._upright(activations)
-        if PLACES not in self.axes:
+        if POSITIONS not in self.axes:
             return _reorder(activations, _MAP, self.axes)
         tokens = activations.flatten(2).transpose(1, 2)
-        if self.others:
+        if self.extra_tokens:
             all_tokens = _reorder(value, self.axes, _TOKENS)
-            outside = (all_tokens[:, : self.prefix], tokens, all_tokens[:, self.prefix + self.places :])
-            tokens = torch.cat([part for part in outside if part.shape[1]], 1)
+            groups = (all_tokens[:, : self.prefix], tokens, all_tokens[:, self.prefix + self.position_count :])
+            tokens = torch.cat([group for group in groups if group.shape[1]], 1)
         return _reorder(tokens, _TOKENS, self.axes)
 
     def _upright(self, maps: Tensor) -> Tensor:
+        """Flip the mirrored dimensions of (N, C, h, w)."""
         dimensions = [dimension for dimension, turned in zip((2, 3), self.mirrored, strict=True) if turned]
         return maps.flip(dimensions) if dimensions else maps
 
 
 def _reorder(value: Tensor, axes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
+    """Permute dimensions of the given kinds into another order."""
     return value if axes == wanted else value.permute([axes.index(axis) for axis in wanted])

@@ -1,1 +1,1 @@
-"""Model files compared with PyTorch's own answers."""
+"""Comparison of exported model files with PyTorch."""

@@ -1,7 +1,7 @@
-"""Reference for the parity check: PyTorch's own autograd.
+"""Reference values for the parity check, computed by PyTorch's own autograd.
 
-Nothing here goes through the joint graph, the lowering or ONNX. The forward graph is run by PyTorch's kernels on real
-tensors, and the guided rule is a hook that cuts the gradient before PyTorch's own derivative of each rectifier.
+The reference uses neither the joint graph nor the lowering nor ONNX. PyTorch's kernels run the forward graph on real
+tensors. The guided rule clips the gradient before PyTorch's own derivative of each rectifier.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
-from torch.utils import _pytree as pytree
 
 from seewhy.contract import constants as contract
+from seewhy_export._shared.torch_internals import pytree
 from seewhy_export.backward.rectifiers import in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph
 from seewhy_export.target_layer.selection import TargetLayer
@@ -23,23 +23,24 @@ from seewhy_export.verification.float64_mode import computing_in
 aten: Any = torch.ops.aten
 
 
-class _Switch:
-    """Which output's rule the next backward pass follows; None is PyTorch's own.
+class _RuleSwitch:
+    """Holder of the output whose gradient rule the next backward pass follows; None is PyTorch's own rule.
 
-    The autograd graph holds this, and nothing that holds the graph: such circles through C++ are never collected.
+    The autograd graph refers to this object. It must not refer back to the graph: Python never collects reference
+    cycles that pass through C++.
     """
 
     def __init__(self) -> None:
         self.rule: str | None = None
 
 
-class _Ruled(torch.autograd.Function):
-    """A rectifier whose backward pass is PyTorch's own until another rule is switched on."""
+class _SwitchableRectifier(torch.autograd.Function):
+    """Rectifier whose backward pass is PyTorch's own until another rule is switched on."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, switch: _Switch, damps: bool, call: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, switch: _RuleSwitch, has_slope: bool, call: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.switch, ctx.damps, ctx.call = switch, damps, call
+        ctx.switch, ctx.has_slope, ctx.call = switch, has_slope, call
         result: Tensor = call(x)
         return result
 
@@ -47,43 +48,44 @@ class _Ruled(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         if ctx.switch.rule == contract.DECONVNET_GRADIENTS:
-            # The rectifier itself, unless it also cuts at the top, which is no part of rectifying.
-            return (ctx.call(gradient) if ctx.damps else gradient.clamp(min=0)), None, None, None
+            # Apply the rectifier itself, but not an upper bound such as ReLU6's, which does not rectify.
+            return (ctx.call(gradient) if ctx.has_slope else gradient.clamp(min=0)), None, None, None
         with torch.enable_grad():
-            again = x.detach().requires_grad_(True)
-            value = ctx.call(again)
+            x = x.detach().requires_grad_(True)
+            value = ctx.call(x)
         if ctx.switch.rule == contract.GUIDED_GRADIENTS:
             gradient = gradient.clamp(min=0)
-        return torch.autograd.grad(value, again, gradient)[0], None, None, None
+        return torch.autograd.grad(value, x, gradient)[0], None, None, None
 
 
-class _Hooked(Interpreter):
-    """Runs the forward graph and keeps what is asked for; rectifiers in scope follow the switch."""
+class _ReferenceInterpreter(Interpreter):
+    """Interpreter of the forward graph that keeps the values of chosen nodes; rectifiers in scope follow the switch."""
 
     def __init__(self, forward: ForwardGraph, scope: tuple[str, ...] | None, keep: Sequence[Node]) -> None:
         super().__init__(forward.graph_module)
         self.scope = scope
-        self.switch = _Switch()
+        self.switch = _RuleSwitch()
         self.kept: dict[Node, Any] = dict.fromkeys(keep)
 
     def run_node(self, node: Node) -> Any:
         rectifier = rectifier_of(node) if node.op == "call_function" and in_scope(node, self.scope) else None
-        value = super().run_node(node) if rectifier is None else self._ruled(node, rectifier.x)
+        value = super().run_node(node) if rectifier is None else self._run_rectifier(node, rectifier.input_index)
         if node in self.kept:
             self.kept[node] = value
         return value
 
-    def _ruled(self, node: Node, position: int) -> Tensor:
+    def _run_rectifier(self, node: Node, position: int) -> Tensor:
+        """Run a rectifier whose argument at `position` is rectified."""
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        before, x, behind = args[:position], args[position], args[position + 1 :]
+        before, x, after = args[:position], args[position], args[position + 1 :]
         operator: Any = node.target
-        damps = node.target in (aten.leaky_relu.default, aten.rrelu.default, aten.prelu.default)
-        apply: Any = _Ruled.apply
-        result: Tensor = apply(x, self.switch, damps, lambda value: operator(*before, value, *behind, **kwargs))
+        has_slope = node.target in (aten.leaky_relu.default, aten.rrelu.default, aten.prelu.default)
+        apply: Any = _SwitchableRectifier.apply
+        result: Tensor = apply(x, self.switch, has_slope, lambda value: operator(*before, value, *after, **kwargs))
         return result
 
 
-def reference(
+def reference_outputs(
     forward: ForwardGraph,
     layer: TargetLayer | None,
     outputs: Sequence[str],
@@ -91,17 +93,24 @@ def reference(
     targets: Tensor,
     scope: tuple[str, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Compute the contract's outputs in the dtype of `images`.
+    """Compute the file contract's outputs by autograd.
 
     Args:
-        images: (N, C, H, W).
-        targets: (N,) int64, -1 for the predicted class.
+        forward: Forward graph of the network.
+        layer: Target layer; None if no output needs one.
+        outputs: Names of the outputs.
+        images: Preprocessed images of shape (N, C, H, W). Their dtype is that of the computation.
+        targets: Class indices, int64 of shape (N,); -1 for the predicted class.
+        scope: Module path prefixes inside which the guided and deconvnet rules apply; None applies them everywhere.
+
+    Returns:
+        The value of each output, by its name.
     """
     images = images.clone().requires_grad_(True)
-    at, head = (None, None) if layer is None else (layer.node, layer.class_weights)
-    keep = [node for node in (at, forward.logits, head) if node is not None]
+    layer_node, head = (None, None) if layer is None else (layer.node, layer.class_weights)
+    keep = [node for node in (layer_node, forward.logits, head) if node is not None]
     typed = forward.to(images.dtype)
-    run = _Hooked(typed, scope, keep)
+    run = _ReferenceInterpreter(typed, scope, keep)
     with torch.enable_grad(), computing_in(images.dtype):
         run.run(*typed.weights.values(), images, enable_io_processing=False)
         logits = run.kept[forward.logits]
@@ -110,11 +119,11 @@ def reference(
         values = {contract.LOGITS: logits}
         if head is not None:
             values[contract.CLASS_WEIGHTS] = run.kept[head][index]
-        behind = {contract.INPUT_GRADIENTS: images}
-        if at is not None:
-            behind[contract.GRADIENTS] = values[contract.ACTIVATIONS] = run.kept[at]
-        gradients = torch.autograd.grad(score, list(behind.values()), retain_graph=True)
-        values |= dict(zip(behind, gradients, strict=True))
+        differentiated = {contract.INPUT_GRADIENTS: images}
+        if layer_node is not None:
+            differentiated[contract.GRADIENTS] = values[contract.ACTIVATIONS] = run.kept[layer_node]
+        gradients = torch.autograd.grad(score, list(differentiated.values()), retain_graph=True)
+        values |= dict(zip(differentiated, gradients, strict=True))
         for name in (contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS):
             if name in outputs:
                 run.switch.rule = name
@@ -127,30 +136,34 @@ def reference(
     return {name: values[name].detach() for name in outputs}
 
 
-def eager_reference(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """What the module itself returns, without any graph, and the input gradients of the highest values.
+def eager_output_and_gradient(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Run the module itself, without any graph.
 
     Args:
-        module: takes images in the dtype of `image`.
-        image: (N, C, H, W).
+        module: Network that takes images in the dtype of `images` and returns one tensor (N, class count).
+        images: Preprocessed images of shape (N, C, H, W).
+
+    Returns:
+        `its output`, and `its gradient`: the gradient of each image's highest output with respect to the images.
     """
-    image = image.clone().requires_grad_(True)
-    with torch.enable_grad(), computing_in(image.dtype):
-        (value,) = (leaf for leaf in pytree.tree_leaves(module(image)) if isinstance(leaf, Tensor))
-    return _value_and_gradient(value, image)
+    images = images.clone().requires_grad_(True)
+    with torch.enable_grad(), computing_in(images.dtype):
+        (value,) = (leaf for leaf in pytree.tree_leaves(module(images)) if isinstance(leaf, Tensor))
+    return _output_and_gradient(value, images)
 
 
-def traced_reference(forward: ForwardGraph, image: Tensor) -> dict[str, Tensor]:
-    """The same of the traced graph, a final score included."""
-    image = image.clone().requires_grad_(True)
-    typed = forward.to(image.dtype)
-    run = _Hooked(typed, None, [forward.returned])
-    with torch.enable_grad(), computing_in(image.dtype):
-        run.run(*typed.weights.values(), image, enable_io_processing=False)
-    return _value_and_gradient(run.kept[forward.returned], image)
+def traced_output_and_gradient(forward: ForwardGraph, images: Tensor) -> dict[str, Tensor]:
+    """Run the forward graph, including a final score operator, and return what `eager_output_and_gradient` does."""
+    images = images.clone().requires_grad_(True)
+    typed = forward.to(images.dtype)
+    run = _ReferenceInterpreter(typed, None, [forward.returned])
+    with torch.enable_grad(), computing_in(images.dtype):
+        run.run(*typed.weights.values(), images, enable_io_processing=False)
+    return _output_and_gradient(run.kept[forward.returned], images)
 
 
-def _value_and_gradient(value: Tensor, image: Tensor) -> dict[str, Tensor]:
-    with computing_in(image.dtype):
-        gradient = torch.autograd.grad(value.max(1).values.sum(), image)[0]
+def _output_and_gradient(value: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """Return an output and the gradient of its highest values with respect to the images."""
+    with computing_in(images.dtype):
+        gradient = torch.autograd.grad(value.max(1).values.sum(), images)[0]
     return {"its output": value.detach(), "its gradient": gradient}

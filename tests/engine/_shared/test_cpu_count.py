@@ -1,4 +1,4 @@
-"""Tests of `seewhy._shared.cpu_count`: affinity, hardware threads and quotas limit the number of threads."""
+"""Tests of `seewhy._shared.cpu_count`: affinity, hardware threads and quotas limit the number of cores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 8 cores with 2 hardware threads each, 0 and 8, 1 and 9, ..., all of them allowed."""
+    """Return a machine with 8 cores of 2 hardware threads each (0 and 8, 1 and 9, ...), all of which are allowed."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     for cpu in range(16):
         write(tmp_path / f"sys/devices/system/cpu/cpu{cpu}/topology/core_cpus_list", f"{cpu % 8},{cpu % 8 + 8}\n")
@@ -61,7 +61,7 @@ def test_quota(machine: Path, limit: str, cores: int) -> None:
     assert usable_cores(machine) == cores
 
 
-def test_quota_of_a_group_above(machine: Path) -> None:
+def test_quota_of_a_parent_group(machine: Path) -> None:
     write(machine / "proc/self/cgroup", "0::/system.slice/job.service\n")
     write(machine / "sys/fs/cgroup/system.slice/cpu.max", "300000 100000\n")
     write(machine / "sys/fs/cgroup/system.slice/job.service/cpu.max", "500000 100000\n")
@@ -70,15 +70,15 @@ def test_quota_of_a_group_above(machine: Path) -> None:
 
 @pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
 @pytest.mark.parametrize(("quota", "cores"), [("400000", 4), ("-1", 8)])
-def test_quota_of_the_old_kind(machine: Path, mount: str, quota: str, cores: int) -> None:
+def test_quota_of_version_1(machine: Path, mount: str, quota: str, cores: int) -> None:
     write(machine / "proc/self/cgroup", "4:memory:/a\n3:cpu,cpuacct:/docker/0123\n")
-    # Inside a container the group is the mount itself.
+    # In a container, the group is the mount itself.
     write(machine / f"sys/fs/cgroup/{mount}/cpu.cfs_quota_us", quota + "\n")
     write(machine / f"sys/fs/cgroup/{mount}/cpu.cfs_period_us", "100000\n")
     assert usable_cores(machine) == cores
 
 
-def test_group_that_names_folders_outside(machine: Path) -> None:
+def test_group_with_a_path_outside_the_mount(machine: Path) -> None:
     write(machine / "proc/self/cgroup", "0::/../../elsewhere\n")
     write(machine / "elsewhere/cpu.max", "100000 100000\n")
     assert usable_cores(machine) == 8
@@ -91,8 +91,8 @@ def test_without_affinity(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @needs_affinity
-def test_sessions_stay_on_the_cores_that_are_allowed(model_path: Path) -> None:
-    """onnxruntime's own default starts a thread for each core of the machine and nails it there."""
+def test_sessions_use_only_the_allowed_cores(model_path: Path) -> None:
+    """onnxruntime's default would start a thread for each core of the machine and pin it there."""
     code = """if True:
         import os, sys
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -20,8 +20,8 @@ def test_a_regular_file_and_a_link_to_one_are_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device"])
-def test_everything_else_is_refused_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # a socket's path may have 107 bytes
+def test_other_kinds_of_files_are_refused_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket may have at most 107 bytes
     path = Path("made")
     server = socket.socket(socket.AF_UNIX)
     with server:

@@ -12,13 +12,13 @@ from seewhy._shared.temp_tables import explained, temporary
 from seewhy.inputs.image_inputs import Inputs
 
 
-def test_a_table_of_its_own_each() -> None:
+def test_tables_are_separate() -> None:
     one, two = (temporary("CREATE TABLE t (n INTEGER PRIMARY KEY)") for _ in range(2))
     one.execute("INSERT INTO t VALUES (1)")
     assert one.execute("SELECT n FROM t").fetchall() == [(1,)] and two.execute("SELECT n FROM t").fetchall() == []
 
 
-def test_threads_may_take_turns() -> None:
+def test_several_threads_may_use_a_table() -> None:
     store = temporary("CREATE TABLE t (n INTEGER PRIMARY KEY)")
     for number in range(3):
         thread = threading.Thread(target=store.execute, args=("INSERT INTO t VALUES (?)", (number,)))
@@ -28,7 +28,7 @@ def test_threads_may_take_turns() -> None:
 
 
 def filled(store: sqlite3.Connection) -> sqlite3.OperationalError:
-    """What SQLite raises when there is no more room."""
+    """Return the error that SQLite raises on a full disk."""
     store.execute(f"PRAGMA max_page_count={store.execute('PRAGMA page_count').fetchone()[0] + 2}")
     with pytest.raises(sqlite3.OperationalError) as raised:
         for number in range(100_000):
@@ -36,16 +36,16 @@ def filled(store: sqlite3.Connection) -> sqlite3.OperationalError:
     return raised.value
 
 
-def test_a_full_disk_is_said_so() -> None:
+def test_a_full_disk_is_reported() -> None:
     error = explained(filled(temporary("CREATE TABLE t (n INTEGER PRIMARY KEY, x BLOB)")))
     assert isinstance(error, OutputError)
     assert str(error) == (
-        "the list of images cannot be kept on disk: database or disk is full; make room in the folder for temporary "
+        "the list of images cannot be stored on disk: database or disk is full; make room in the folder for temporary "
         "files, or set SQLITE_TMPDIR"
     )
 
 
-def test_what_is_no_matter_of_room_is_a_bug() -> None:
+def test_other_errors_are_reported_as_bugs() -> None:
     with pytest.raises(sqlite3.OperationalError) as raised:
         temporary("CREATE TABLE t (n INTEGER)").execute("SELECT nothing FROM t")
     if hasattr(raised.value, "sqlite_errorcode"):  # from Python 3.11
@@ -61,5 +61,5 @@ def test_a_full_disk_while_images_are_listed(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("seewhy.inputs.image_inputs.temporary", small)
     listing = tmp_path / "list"
     listing.write_text("".join(f"{'x' * 100}/{number}.jpg\n" for number in range(1000)))
-    with pytest.raises(OutputError, match="the list of images cannot be kept on disk: database or disk is full"):
+    with pytest.raises(OutputError, match="the list of images cannot be stored on disk: database or disk is full"):
         Inputs([], "out", [listing])

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.bench.measurement`: what is run, rows that cannot be measured, and the figures made from times.
+"""Tests of `seewhy.bench`: measured cases, cases that fail, statistics and reports.
 
 No test depends on how long anything takes.
 """
@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from seewhy import MethodError, ModelFileError, ProviderError
+from seewhy import ArgumentError, MethodError, ModelFileError, ProviderError
 from seewhy.bench import measurement, operator_profile
 from seewhy.bench import worker as bench_worker
 from seewhy.bench.measurement import FORWARD, Measurement
-from seewhy.bench.worker import BenchCase, Timed, WorkerTask
+from seewhy.bench.worker import BenchCase, TimedCase, WorkerTask
 from support import command_line
 
 CPU = "CPUExecutionProvider"
@@ -27,77 +27,81 @@ QUICK: dict[str, Any] = {"seconds": 0.01, "rounds": 2}
 
 
 @pytest.fixture(autouse=True)
-def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_worker, "REST", 0)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_worker, "PAUSE", 0)
 
 
 def test_measure(model_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    found = measurement.measure(model_path, batches=[1, 3], threads=[2], progress=lambda *n: told.append(n), **QUICK)
+    progress: list[tuple[int, int]] = []
+    found = measurement.measure(
+        model_path, batches=[1, 3], threads=[2], progress=lambda *n: progress.append(n), **QUICK
+    )
     layouts = [(1, 2), (2, 1)]
-    whats = [FORWARD, "gradcam", "guided-backprop"]
-    expected = [(CPU, batch, *layout, what) for batch in (1, 3) for layout in layouts for what in whats]
-    assert [(row.provider, row.batch, row.workers, row.threads, row.what) for row in found.rows] == expected
+    methods = [FORWARD, "gradcam", "guided-backprop"]
+    expected = [(CPU, batch, *layout, method) for batch in (1, 3) for layout in layouts for method in methods]
+    assert [(row.provider, row.batch, row.workers, row.threads, row.method) for row in found.rows] == expected
     for row in found.rows:
         assert row.error is None
         assert row.runs >= 3 * row.workers
         assert 0 < row.p50 <= row.p90 <= row.p99
         assert row.images_per_second > 0
-        base = next(r for r in found.rows if (r.what, r.batch, r.workers) == (FORWARD, row.batch, row.workers))
+        base = next(r for r in found.rows if (r.method, r.batch, r.workers) == (FORWARD, row.batch, row.workers))
         assert row.ratio == row.p50 / base.p50
-    assert told == [(0, 2), (1, 2), (2, 2)]
-    assert [advice.method for advice in found.advice] == whats[1:]
+    assert progress == [(0, 2), (1, 2), (2, 2)]
+    assert [advice.method for advice in found.advice] == methods[1:]
     assert found.machine["usable_cores"] >= 1
-    assert json.loads(json.dumps(found.facts()))["rows"][0]["what"] == FORWARD
+    assert json.loads(json.dumps(found.to_dict()))["rows"][0]["method"] == FORWARD
 
 
 def test_default_methods_are_those_that_the_file_serves(model_path: Path, tmp_path: Path, tiny: Any) -> None:
     path = tiny.save(tmp_path / "plain.onnx", outputs=("logits", "input_gradients"))
     found = measurement.measure(path, batches=1, threads=1, **QUICK)
-    assert [row.what for row in found.rows] == [FORWARD, "backprop"]
+    assert [row.method for row in found.rows] == [FORWARD, "backprop"]
     found = measurement.measure(tiny.save(tmp_path / "bare.onnx", outputs=("logits",)), batches=1, threads=1, **QUICK)
-    assert [row.what for row in found.rows] == [FORWARD]
+    assert [row.method for row in found.rows] == [FORWARD]
     assert found.advice == []
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"methods": ["rocket"]}, MethodError, "no method 'rocket'"),
-        ({"methods": "rocket"}, MethodError, "no method 'rocket'"),
-        ({"batches": [0]}, MethodError, "batch must be an integer from 1 to 1000000, not 0"),
-        ({"batches": [2.5]}, MethodError, "batch must be an integer"),
-        ({"batches": []}, MethodError, r"batch must be an integer from 1 to 1000000, not \[\]"),
-        ({"threads": [-1]}, MethodError, r"threads must be an integer from 1 to \d+, not -1"),
-        ({"rounds": True}, MethodError, "rounds must be an integer"),
-        ({"seconds": 0}, MethodError, "seconds must be a number above 0"),
-        ({"seconds": float("nan")}, MethodError, "seconds must be a number above 0"),
+        ({"methods": ["rocket"]}, MethodError, "Unknown method 'rocket'"),
+        ({"methods": "rocket"}, MethodError, "Unknown method 'rocket'"),
+        ({"batches": [0]}, ArgumentError, "batch must be an integer from 1 to 1000000, not 0"),
+        ({"batches": [2.5]}, ArgumentError, "batch must be an integer"),
+        ({"batches": []}, ArgumentError, r"batch must be an integer from 1 to 1000000, not \[\]"),
+        ({"threads": [-1]}, ArgumentError, r"threads must be an integer from 1 to \d+, not -1"),
+        ({"rounds": True}, ArgumentError, "rounds must be an integer"),
+        ({"seconds": 0}, ArgumentError, "seconds must be a number above 0"),
+        ({"seconds": float("nan")}, ArgumentError, "seconds must be a number above 0"),
         ({"providers": ["rocket"]}, ProviderError, "provider 'rocket' is not available"),
     ],
 )
-def test_wrong_use(model_path: Path, changes: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_wrong_arguments(model_path: Path, changes: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words) as raised:
         measurement.measure(model_path, **{**QUICK, **changes})
     assert "\n" not in str(raised.value)
 
 
-def test_no_model(tmp_path: Path) -> None:
+def test_missing_model_file(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"none\.onnx: cannot be read"):
         measurement.measure(tmp_path / "none.onnx")
 
 
-def test_a_batch_that_no_memory_holds_is_a_row(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurement, "MOST_IMAGES", 10**15)
+def test_a_batch_too_large_for_memory_gives_a_row_with_an_error(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "MAX_BATCH", 10**15)
     found = measurement.measure(model_path, methods="gradcam", batches=[1, 10**12], threads=1, **QUICK)
     assert [row.error is None for row in found.rows] == [True, True, False, False]
     for row in found.rows[2:]:
         assert row.error.startswith("not enough memory for 1000000000000 images: ")
         assert row.p50 is row.images_per_second is row.ratio is None
-    assert [advice.most.batch for advice in found.advice] == [1]
+    assert [advice.highest_throughput.batch for advice in found.advice] == [1]
 
 
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Let workers run `code` before their own."""
+    """Make worker processes run `code` before their own program."""
     (tmp_path / "changed_worker.py").write_text(f"{code}\nfrom seewhy.bench.worker import main\nmain()\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(measurement, "worker", SimpleNamespace(__name__="changed_worker"))
@@ -116,14 +120,16 @@ Explainer.explain = explain
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without signals")
-def test_a_killed_process_costs_its_own_row(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the system runs out of memory: nothing is raised, the process is gone."""
+def test_a_killed_process_fails_only_its_case(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system kills a process that needs too much memory, without an exception."""
     worker(tmp_path, monkeypatch, KILLED)
     methods = ["gradcam", "guided-backprop", "backprop"]
     found = measurement.measure(model_path, methods=methods, batches=2, threads=1, **QUICK)
-    assert [row.what for row in found.rows] == [FORWARD, *methods]
-    assert [row.error for row in found.rows if row.what != "guided-backprop"] == [None] * 3
-    assert "killed by the system, as it does where memory runs out" in found.rows[2].error
+    assert [row.method for row in found.rows] == [FORWARD, *methods]
+    assert [row.error for row in found.rows if row.method != "guided-backprop"] == [None] * 3
+    assert "killed by the system, probably for lack of memory" in found.rows[2].error
 
 
 def test_a_process_that_does_not_start(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +166,11 @@ def test_percentiles() -> None:
     assert measurement.percentile([3.0], 50) == 3
 
 
-def row(batch: int, workers: int, p50: float, rate: float, what: str = "gradcam") -> Measurement:
-    return Measurement(CPU, workers, 2 // workers, batch, what, 5, p50, p50, p50, rate)
+def row(batch: int, workers: int, p50: float, rate: float, method: str = "gradcam") -> Measurement:
+    return Measurement(CPU, workers, 2 // workers, batch, method, 5, p50, p50, p50, rate)
 
 
-def test_advice_names_the_quickest_row_and_the_most_images() -> None:
+def test_advice_has_the_lowest_latency_and_the_highest_throughput() -> None:
     rows = [
         row(1, 1, 10, 100),
         row(1, 2, 9, 180),
@@ -176,19 +182,19 @@ def test_advice_names_the_quickest_row_and_the_most_images() -> None:
         Measurement(CPU, 1, 2, 64, "gradcam", error="not enough memory"),
     ]
     [advice] = measurement.advise(rows)
-    assert advice.quickest == rows[0]  # for a single caller
-    assert advice.most == rows[3]  # within 3 % of the most, with a smaller batch
+    assert advice.lowest_latency == rows[0]  # for a single caller
+    assert advice.highest_throughput == rows[3]  # within 3 % of the highest, with a smaller batch
 
 
-def test_turns_count_every_run_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_run_of_a_measurement_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(i) for i in range(100))
     monkeypatch.setattr(bench_worker.time, "perf_counter", lambda: next(clock))
     runs = []
-    case = Timed(0, 1, lambda: runs.append(1))
-    bench_worker.turn(case, 4)
-    # The clock ticks once at the beginning, and before and after every run.
+    case = TimedCase(0, 1, lambda: runs.append(1))
+    bench_worker.run_case(case, 4)
+    # The clock is read once at the beginning, and before and after every run.
     assert (case.times, case.busy, len(runs)) == ([1, 1], 4, 3)
-    bench_worker.turn(case, 0)  # a run of a second needs no other to warm up
+    bench_worker.run_case(case, 0)  # runs of a second need no run to warm up
     assert (len(case.times), len(runs)) == (3, 4)
 
 
@@ -196,28 +202,28 @@ def test_error_in_a_thread_is_raised() -> None:
     def fail() -> None:
         raise MemoryError("here")
 
-    case = Timed(0, 2, fail, times=[5.0])
+    case = TimedCase(0, 2, fail, times=[5.0])
     with pytest.raises(MemoryError, match="here"):
-        bench_worker.turn(case, 0)
+        bench_worker.run_case(case, 0)
 
 
-def test_order_survives_the_way_to_the_worker(
+def test_worker_measures_its_task(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = measurement.measure(model_path, methods="cam", batches=1, providers=[("cpu", {"use_arena": "1"})], **QUICK)
     assert {row.provider for row in found.rows} == {CPU}
     sha256 = [hashlib.sha256(model_path.read_bytes()).hexdigest(), None]
-    order = WorkerTask(str(model_path), [("cpu", {})], 2, [BenchCase("cam", 1, 1)], 0.01, 1, sha256=sha256)
-    bench_worker.measure(order)
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert all(answer == {"case": 0, "begun": True} for answer in answers[:-1])
-    assert len(answers[-1]["times"]) >= 3
+    task = WorkerTask(str(model_path), [("cpu", {})], 2, [BenchCase("cam", 1, 1)], 0.01, 1, sha256=sha256)
+    bench_worker.measure(task)
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(message == {"case": 0, "started": True} for message in messages[:-1])
+    assert len(messages[-1]["times"]) >= 3
 
 
-def test_a_worker_refuses_another_model_than_the_one_that_was_ordered(model_path: Path) -> None:
-    order = WorkerTask(str(model_path), [("cpu", {})], 2, [BenchCase("cam", 1, 1)], 0.01, 1, sha256=["0" * 64, None])
-    with pytest.raises(ModelFileError, match=r"tiny\.onnx: changed while it was measured"):
-        bench_worker.measure(order)
+def test_a_worker_refuses_a_changed_model_file(model_path: Path) -> None:
+    task = WorkerTask(str(model_path), [("cpu", {})], 2, [BenchCase("cam", 1, 1)], 0.01, 1, sha256=["0" * 64, None])
+    with pytest.raises(ModelFileError, match=r"tiny\.onnx: the file changed during the measurement"):
+        bench_worker.measure(task)
 
 
 def test_profile(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -227,20 +233,20 @@ def test_profile(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     by_case: dict[str, list[measurement.Operator]] = {}
     for one in found.operators:
         assert (one.provider, one.batch) == (CPU, 2)
-        by_case.setdefault(one.what, []).append(one)
+        by_case.setdefault(one.method, []).append(one)
     assert list(by_case) == [FORWARD, "gradcam", "guided-backprop"]
     for operators in by_case.values():
         assert sum(one.share for one in operators) == pytest.approx(1)
         assert [one.milliseconds for one in operators] == sorted((o.milliseconds for o in operators), reverse=True)
     assert {one.part for one in by_case[FORWARD]} == {"forward"}
-    # Two convolutions and no gradient of one; guided backprop undoes both.
+    # Grad-CAM needs the two convolutions and no gradient of them; guided backpropagation needs both gradients.
     assert [one.count for one in by_case["gradcam"] if one.type == "Conv"] == [2]
     backward = [one for one in by_case["guided-backprop"] if one.part == "backward"]
     assert [one.count for one in backward if one.type == "ConvTranspose"] == [2]
-    assert [path for path in tmp_path.iterdir() if path.name != ".ses"] == []  # that is onnxruntime's, of any session
+    assert [path for path in tmp_path.iterdir() if path.name != ".ses"] == []  # every session of onnxruntime creates it
 
 
-def test_adding_up_a_profile() -> None:
+def test_times_are_summed_by_type() -> None:
     def event(name: str, kind: str, duration: int) -> dict[str, Any]:
         return {"cat": "Node", "name": f"{name}_kernel_time", "args": {"op_name": kind}, "dur": duration}
 
@@ -251,7 +257,7 @@ def test_adding_up_a_profile() -> None:
         *(event("c", "Conv", duration) for duration in (9000, 6000, 6000, 6000)),
         event("d", "Relu", 1000),
     ]
-    rows = operator_profile.add_up(events, {"a": "forward", "b": "forward", "c": "backward"})
+    rows = operator_profile.sum_by_type(events, {"a": "forward", "b": "forward", "c": "backward"})
     assert rows == [
         {"part": "backward", "type": "Conv", "count": 1, "milliseconds": 6, "share": 0.6},
         {"part": "forward", "type": "Conv", "count": 2, "milliseconds": 3, "share": pytest.approx(0.3)},
@@ -264,16 +270,16 @@ def test_the_command_prints_the_report(model_path: Path) -> None:
     result = command_line.run("bench", model_path, *options, "--profile")
     assert result.exit_code == 0, result.output
     assert "CPUExecutionProvider" in result.output and "÷ forward" in result.output
-    assert "cam: soonest, batch_size=1, threads=1: " in result.output
-    assert "where the time of one run goes" in result.output
+    assert "cam: lowest latency with batch_size=1, threads=1: " in result.output
+    assert "time of each operator type in one run" in result.output
     result = command_line.run("bench", model_path, *options, "--json")
-    assert [found["what"] for found in json.loads(result.output)["rows"]] == [FORWARD, "cam"]
+    assert [found["method"] for found in json.loads(result.output)["rows"]] == [FORWARD, "cam"]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--method", "rocket"], "no method 'rocket'"),
+        (["--method", "rocket"], "Unknown method 'rocket'"),
         (["--batch", "0"], "batch must be an integer from 1 to 1000000, not 0"),
         (["--threads", "0"], r"threads must be an integer from 1 to \d+, not 0"),
         (["--seconds", "-1"], "seconds must be a number above 0"),
@@ -289,9 +295,9 @@ def test_command_without_a_model(tmp_path: Path) -> None:
     command_line.failed(command_line.run("bench", tmp_path / "none.onnx"), "none.onnx: cannot be read")
 
 
-def test_rows_without_figures_are_printed(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_cases_are_printed(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker(tmp_path, monkeypatch, "raise SystemExit('gone\\x1b[2J')")
     result = command_line.run("bench", model_path, "--batch", 1, "--threads", 1)
     assert result.exit_code == 0
-    assert "no figures: the process failed: gone\\x1b[2J" in result.output
+    assert "not measured: the process failed: gone\\x1b[2J" in result.output
     assert "\x1b" not in result.output

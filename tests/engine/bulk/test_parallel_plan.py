@@ -23,32 +23,32 @@ from seewhy.bulk.parallel_plan import ParallelPlan, plan_parallelism
         (0, 2, 8, ParallelPlan(2, 1, None, 1, 2)),
     ],
 )
-def test_layouts_equal_those_found_by_hand(images: int, threads: int, batch_size: int, expected: ParallelPlan) -> None:
-    assert plan_parallelism(images, threads, batch_size, on_cpu=True, many_passes=False) == expected
+def test_plans_equal_those_found_by_hand(images: int, threads: int, batch_size: int, expected: ParallelPlan) -> None:
+    assert plan_parallelism(images, threads, batch_size, on_cpu=True, multi_pass=False) == expected
 
 
-def test_no_run_is_larger_and_none_has_much_more_to_do() -> None:
+def test_no_batch_is_too_large_and_the_work_is_spread_evenly() -> None:
     for images, threads, batch_size in itertools.product(range(1, 70), range(1, 6), (1, 2, 7, 8, 32)):
-        layout = plan_parallelism(images, threads, batch_size, on_cpu=True, many_passes=False)
-        assert 1 <= layout.size <= batch_size
-        assert layout.concurrent_batches * (layout.threads_per_session or 1) <= threads
-        # As many rounds as full batches would take, and no more.
-        runs = math.ceil(images / layout.size)
-        assert math.ceil(runs / layout.concurrent_batches) == math.ceil(
-            images / (batch_size * layout.concurrent_batches)
+        plan = plan_parallelism(images, threads, batch_size, on_cpu=True, multi_pass=False)
+        assert 1 <= plan.batch_size <= batch_size
+        assert plan.concurrent_batches * (plan.threads_per_session or 1) <= threads
+        # There are no more rounds than full batches would take.
+        batches = math.ceil(images / plan.batch_size)
+        assert math.ceil(batches / plan.concurrent_batches) == math.ceil(
+            images / (batch_size * plan.concurrent_batches)
         )
-        assert layout.window >= layout.size
+        assert plan.window >= plan.batch_size
 
 
-def test_threads_of_ones_own_are_kept_to() -> None:
-    assert plan_parallelism(64, 3, 8, on_cpu=True, many_passes=False).threads == 3
-    assert plan_parallelism(64, None, 8, on_cpu=True, many_passes=False).threads == usable_cores() + 1
+def test_a_given_number_of_threads_is_not_exceeded() -> None:
+    assert plan_parallelism(64, 3, 8, on_cpu=True, multi_pass=False).threads == 3
+    assert plan_parallelism(64, None, 8, on_cpu=True, multi_pass=False).threads == usable_cores() + 1
 
 
-def test_other_providers_take_full_batches_from_two_runs() -> None:
-    assert plan_parallelism(64, 4, 32, on_cpu=False, many_passes=False) == ParallelPlan(4, 2, None, 32, 128)
+def test_other_providers_run_two_full_batches_at_the_same_time() -> None:
+    assert plan_parallelism(64, 4, 32, on_cpu=False, multi_pass=False) == ParallelPlan(4, 2, None, 32, 128)
 
 
-def test_many_passes_take_one_image_after_the_other() -> None:
+def test_multi_pass_methods_take_one_image_at_a_time() -> None:
     for on_cpu in (True, False):
-        assert plan_parallelism(64, 4, 8, on_cpu=on_cpu, many_passes=True) == ParallelPlan(1, 1, None, 1, 1)
+        assert plan_parallelism(64, 4, 8, on_cpu=on_cpu, multi_pass=True) == ParallelPlan(1, 1, None, 1, 1)

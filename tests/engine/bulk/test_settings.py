@@ -1,4 +1,4 @@
-"""Tests of `seewhy.bulk.settings`: which values of settings are taken, and which are refused."""
+"""Tests of `seewhy.bulk.settings`: values that are accepted, and values that are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seewhy.bulk.settings import Settings
 Photo = Callable[..., Image.Image]
 
 
-def test_settings_take_numpy_s_numbers(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_settings_accept_numpy_numbers(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png")
     chosen: Any = {
         "top": np.uint64(2),
@@ -40,6 +40,6 @@ def test_switches_are_true_or_false(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
-def test_a_colour_map_is_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
+def test_a_colormap_must_be_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
     with pytest.raises(ArgumentError, match="Unknown colormap"):
         explainer.explain(photo()).overlays(colormap)

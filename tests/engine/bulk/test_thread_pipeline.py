@@ -1,4 +1,4 @@
-"""Tests of `seewhy.bulk.thread_pipeline`: order, bounds, overlap, and threads that end after an error."""
+"""Tests of `seewhy.bulk.thread_pipeline`: order, limits, overlap, and the end of the threads after an error."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seewhy import ProviderError
-from seewhy.bulk.thread_pipeline import Stage, run
+from seewhy.bulk.thread_pipeline import Stage, run_pipeline
 
 
 def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
     return lambda items: [function(item) for item in items]
 
 
-def helpers() -> list[threading.Thread]:
+def workers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("seewhy-")]
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    assert helpers() == []
+    assert workers() == []
 
 
 class Broken(Exception):
@@ -40,21 +40,21 @@ class Broken(Exception):
 
 plans = st.tuples(
     st.integers(0, 25),  # items
-    st.integers(1, 7),  # items in a call
+    st.integers(1, 7),  # batch size
     st.integers(1, 4),  # threads
-    st.integers(0, 9),  # places in the window beyond one call
+    st.integers(0, 9),  # items in the window beyond one batch
     st.integers(0, 2**32),  # seed of the delays
 )
 
 
 @given(plans, st.sampled_from([None, "source", 0, 1, 2]), st.integers(0, 30))
 @settings(deadline=None, max_examples=150)
-def test_equals_one_thing_after_the_other(plan: tuple[int, ...], breaks: str | int | None, at: int) -> None:
-    """Results come in order, up to what fails first; groups are those of a serial run."""
+def test_results_equal_those_of_a_serial_run(plan: tuple[int, ...], breaks: str | int | None, at: int) -> None:
+    """Results come in order, up to the first item that fails. Batches equal those of a serial run."""
     count, size, threads, room, seed = plan
     delays = random.Random(seed)
     lock = threading.Lock()
-    groups = []
+    batches = []
 
     def pause() -> None:
         with lock:
@@ -74,7 +74,7 @@ def test_equals_one_thing_after_the_other(plan: tuple[int, ...], breaks: str | i
             if breaks == number and at in [item[0] for item in items]:
                 raise Broken(at)
             if number == 1:
-                groups.append([item[0] for item in items])
+                batches.append([item[0] for item in items])
             return [(*item, number) for item in items]
 
         return work
@@ -83,31 +83,31 @@ def test_equals_one_thing_after_the_other(plan: tuple[int, ...], breaks: str | i
     found: list[Any] = []
     broken = None
     try:
-        found.extend(run(source(), stages, threads, size + room))
+        found.extend(run_pipeline(source(), stages, threads, size + room))
     except Broken as error:
         broken = error.args[0]
     fails = breaks is not None and at < count
     end = count if not fails else at - at % size if breaks == 1 else at
     assert broken == (at if fails else None)
     assert found == [(i, 0, 1, 2) for i in range(end)]
-    # No item was in a group of other ones than in a serial run, but for those behind the failure.
+    # Every batch equals one of a serial run, except for the batch that the failure cuts short.
     whole = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
-    for group in groups:
-        assert group in whole or (fails and group == list(range(group[0], at)))
+    for batch in batches:
+        assert batch in whole or (fails and batch == list(range(batch[0], at)))
 
 
-def test_results_are_there_as_soon_as_they_are_made() -> None:
-    """The consumer gets the first while the source has not given the third."""
-    go_on = threading.Event()
+def test_results_are_yielded_as_soon_as_they_are_ready() -> None:
+    """The consumer gets the first results before the source has yielded the third item."""
+    resume = threading.Event()
 
     def source() -> Iterator[int]:
         yield from (1, 2)
-        assert go_on.wait(30)
+        assert resume.wait(30)
         yield 3
 
-    results = run(source(), [Stage(each(lambda x: x * 10))], threads=2, window=3)
+    results = run_pipeline(source(), [Stage(each(lambda x: x * 10))], threads=2, window=3)
     assert [next(results), next(results)] == [10, 20]
-    go_on.set()
+    resume.set()
     assert list(results) == [30]
 
 
@@ -121,8 +121,10 @@ def test_the_source_is_not_read_further_than_the_window(threads: int, window: in
             read += 1
             yield read
 
-    results = run(source(), [Stage(each(lambda x: x)), Stage(each(lambda x: x), min(4, window))], threads, window)
-    assert read == 0  # nothing happens before something is asked for
+    results = run_pipeline(
+        source(), [Stage(each(lambda x: x)), Stage(each(lambda x: x), min(4, window))], threads, window
+    )
+    assert read == 0  # nothing is read before the first result is requested
     for done in range(100):
         assert next(results) == done + 1
         time.sleep(0.001)  # a slow consumer
@@ -130,7 +132,7 @@ def test_the_source_is_not_read_further_than_the_window(threads: int, window: in
     assert list(results) == []
 
 
-def test_threads_fill_the_window_while_the_consumer_is_away() -> None:
+def test_threads_fill_the_window_while_the_consumer_waits() -> None:
     full = threading.Event()
 
     def work(items: list[int]) -> list[int]:
@@ -138,31 +140,31 @@ def test_threads_fill_the_window_while_the_consumer_is_away() -> None:
             full.set()
         return items
 
-    results = run(range(100), [Stage(work)], threads=2, window=10)
+    results = run_pipeline(range(100), [Stage(work)], threads=2, window=10)
     assert next(results) == 0
     assert full.wait(30)
     results.close()
 
 
 def test_stages_and_calls_of_one_stage_overlap() -> None:
-    """One thread in the first stage and two in the second meet; one after the other they never would."""
-    meeting = threading.Barrier(3, timeout=30)
+    """One call of the first stage and two of the second wait for each other, which only concurrent calls can."""
+    barrier = threading.Barrier(3, timeout=30)
 
     def first(items: list[int]) -> list[int]:
         if items == [2]:
-            meeting.wait()
+            barrier.wait()
         return items
 
     def second(items: list[int]) -> list[int]:
         if items != [2]:
-            meeting.wait()
+            barrier.wait()
         return items
 
-    assert list(run(range(3), [Stage(first), Stage(second)], threads=3, window=3)) == [0, 1, 2]
+    assert list(run_pipeline(range(3), [Stage(first), Stage(second)], threads=3, window=3)) == [0, 1, 2]
 
 
 def test_a_slow_item_does_not_hold_up_those_behind_it() -> None:
-    """All others of the window are finished while the first is at work; results still come in order."""
+    """The other items of the window are finished while the first one is processed; results still come in order."""
     others = threading.Semaphore(0)
 
     def work(items: list[int]) -> list[int]:
@@ -172,11 +174,11 @@ def test_a_slow_item_does_not_hold_up_those_behind_it() -> None:
             others.release()
         return items
 
-    assert list(run(range(6), [Stage(work)], threads=2, window=6)) == list(range(6))
+    assert list(run_pipeline(range(6), [Stage(work)], threads=2, window=6)) == list(range(6))
 
 
-@pytest.mark.parametrize("at_once", [1, 2, None])
-def test_calls_at_the_same_time(at_once: int | None) -> None:
+@pytest.mark.parametrize("limit", [1, 2, None])
+def test_the_number_of_concurrent_calls_is_limited(limit: int | None) -> None:
     lock, now, most = threading.Lock(), 0, 0
 
     def work(items: list[int]) -> list[int]:
@@ -189,25 +191,30 @@ def test_calls_at_the_same_time(at_once: int | None) -> None:
             now -= 1
         return items
 
-    assert list(run(range(40), [Stage(work, 2, at_once)], threads=4, window=16)) == list(range(40))
-    assert most <= (at_once or 4)
-    assert at_once == 1 or most > 1
+    assert list(run_pipeline(range(40), [Stage(work, 2, limit)], threads=4, window=16)) == list(range(40))
+    assert most <= (limit or 4)
+    assert limit == 1 or most > 1
 
 
-def test_what_is_nearest_to_the_end_comes_first() -> None:
-    """One thread takes each item to the end before it begins another, and reads no more than a call needs."""
+def test_the_call_nearest_to_the_end_comes_first() -> None:
+    """A single thread finishes each batch before it starts another, and reads no more items than a batch needs."""
     done = []
 
     def note(name: str) -> Callable[[list[int]], list[int]]:
         return lambda items: done.append((name, items)) or items  # type: ignore[func-returns-value]
 
-    assert list(run(range(4), [Stage(note("a")), Stage(note("b"), 2), Stage(note("c"))], 1, 10)) == [0, 1, 2, 3]
+    assert list(run_pipeline(range(4), [Stage(note("a")), Stage(note("b"), 2), Stage(note("c"))], 1, 10)) == [
+        0,
+        1,
+        2,
+        3,
+    ]
     one = [("a", [0]), ("a", [1]), ("b", [0, 1]), ("c", [0]), ("c", [1])]
     assert done[:5] == one and len(done) == 10
 
 
 def test_the_first_failure_in_the_order_of_the_items_counts() -> None:
-    """The second item fails at once, the first only after that."""
+    """The second item fails before the first one does."""
     failed = threading.Event()
 
     def work(items: list[int]) -> list[int]:
@@ -218,10 +225,10 @@ def test_the_first_failure_in_the_order_of_the_items_counts() -> None:
         raise Broken(items[0])
 
     with pytest.raises(Broken, match="^0$"):
-        next(run(range(9), [Stage(work)], threads=2, window=4))
+        next(run_pipeline(range(9), [Stage(work)], threads=2, window=4))
 
 
-def test_nothing_begins_behind_a_failure() -> None:
+def test_no_item_after_a_failure_is_started() -> None:
     begun = []
 
     def work(items: list[int]) -> list[int]:
@@ -231,19 +238,19 @@ def test_nothing_begins_behind_a_failure() -> None:
         return items
 
     with pytest.raises(Broken):
-        list(run(itertools.count(), [Stage(work)], threads=1, window=8))
+        list(run_pipeline(itertools.count(), [Stage(work)], threads=1, window=8))
     assert begun == [0, 1, 2, 3]
 
 
 def test_a_wrong_number_of_results() -> None:
     with pytest.raises(ValueError, match="a stage returned 1 results for 2 items"):
-        list(run(range(4), [Stage(lambda items: items[:1], 2)], threads=2, window=4))
+        list(run_pipeline(range(4), [Stage(lambda items: items[:1], 2)], threads=2, window=4))
 
 
 @pytest.mark.parametrize(("sizes", "threads", "window"), [((1,), 0, 1), ((4,), 1, 3), ((1,), 1, 0), ((2, 3), 1, 9)])
-def test_what_could_never_end_is_refused(sizes: tuple[int, ...], threads: int, window: int) -> None:
-    with pytest.raises(ValueError, match="threads|same number"):
-        run(range(3), [Stage(lambda items: items, size) for size in sizes], threads, window)
+def test_arguments_that_would_block_forever_are_refused(sizes: tuple[int, ...], threads: int, window: int) -> None:
+    with pytest.raises(ValueError, match="at least 1 thread|the same one"):
+        run_pipeline(range(3), [Stage(lambda items: items, size) for size in sizes], threads, window)
 
 
 def test_closing_ends_the_threads() -> None:
@@ -254,24 +261,24 @@ def test_closing_ends_the_threads() -> None:
         finished.append(items[0])
         return items
 
-    results = run(itertools.count(), [Stage(work)], threads=3, window=50)
+    results = run_pipeline(itertools.count(), [Stage(work)], threads=3, window=50)
     assert [next(results) for _ in range(5)] == list(range(5))
-    assert len(helpers()) == 3
+    assert len(workers()) == 3
     results.close()
-    assert helpers() == []
-    assert sorted(finished) == list(range(len(finished)))  # what had begun was finished
+    assert workers() == []
+    assert sorted(finished) == list(range(len(finished)))  # every call that had started was finished
     with pytest.raises(StopIteration):
         next(results)
 
 
 def test_an_iterator_that_is_dropped_ends_the_threads() -> None:
-    results = run(itertools.count(), [Stage(lambda items: items)], threads=2, window=4)
+    results = run_pipeline(itertools.count(), [Stage(lambda items: items)], threads=2, window=4)
     next(results)
     del results
 
 
-def test_interrupted_while_it_waits() -> None:
-    """Ctrl-C arrives in the main thread while that starts threads, or waits for a result."""
+def test_an_interrupt_ends_the_threads() -> None:
+    """Ctrl-C reaches the main thread while it starts threads, or while it waits for a result."""
     finished = []
 
     def work(items: list[int]) -> list[int]:
@@ -284,11 +291,11 @@ def test_interrupted_while_it_waits() -> None:
     for at in (0, 5):
         finished.clear()
         with pytest.raises(KeyboardInterrupt):
-            for _ in run(itertools.count(), [Stage(work)], threads=2, window=4):
+            for _ in run_pipeline(itertools.count(), [Stage(work)], threads=2, window=4):
                 pass
         assert at in finished
         end = time.monotonic() + 30
-        while helpers():  # one that the interrupt came upon while it started is waited for by nobody
+        while workers():  # a thread that was just being started is not joined
             assert time.monotonic() < end
             time.sleep(0.01)
 
@@ -303,8 +310,8 @@ def test_a_system_that_gives_no_more_threads(monkeypatch: pytest.MonkeyPatch) ->
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    with pytest.raises(ProviderError, match="the system gives 2 of 5 threads; choose fewer, with --threads or"):
-        list(run(range(3), [Stage(list)], threads=5, window=2))
+    with pytest.raises(ProviderError, match="the system allows 2 of 5 threads; choose fewer with --threads or"):
+        list(run_pipeline(range(3), [Stage(list)], threads=5, window=2))
     assert len(begun) == 2
 
 
@@ -314,14 +321,14 @@ def test_every_exception_of_a_stage_arrives(error: type[BaseException]) -> None:
         raise error
 
     with pytest.raises(error):
-        list(run(range(3), [Stage(work)], threads=2, window=2))
+        list(run_pipeline(range(3), [Stage(work)], threads=2, window=2))
 
 
 def test_a_program_that_never_closes_its_iterator_ends() -> None:
     program = """
 import itertools, sys
-from seewhy.bulk.thread_pipeline import Stage, run
-results = run(itertools.count(), [Stage(lambda items: items)], threads=2, window=4)
+from seewhy.bulk.thread_pipeline import Stage, run_pipeline
+results = run_pipeline(itertools.count(), [Stage(lambda items: items)], threads=2, window=4)
 print(next(results))
 sys.last_results = results
 """
@@ -329,12 +336,12 @@ sys.last_results = results
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
-def test_another_thread_may_go_on_with_it() -> None:
-    """The thread that asked first is gone, and the threads at work wait for the one that comes after it."""
-    results = run(range(5), [Stage(lambda items: items)], threads=2, window=2)
+def test_another_thread_may_continue_the_iteration() -> None:
+    """The thread that took the first result has ended; the workers wait for another consumer."""
+    results = run_pipeline(range(5), [Stage(lambda items: items)], threads=2, window=2)
     first = threading.Thread(target=lambda: found.append(next(results)))
     found: list[int] = []
     first.start()
     first.join()
-    time.sleep(1.2)  # longer than they sleep between two looks
+    time.sleep(1.2)  # longer than the interval at which the workers wake up
     assert [*found, *results] == [0, 1, 2, 3, 4]

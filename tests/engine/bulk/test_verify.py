@@ -1,4 +1,4 @@
-"""Tests of `seewhy.bulk.verify` and `seewhy verify`: missing, short and changed files are named, and no others."""
+"""Tests of `seewhy.bulk.verify` and `seewhy verify`: missing, short and changed files are listed, and no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.jobs.broken_jobs import FORMATS, contents, lines, settings, write_i
 
 @pytest.fixture
 def out(explainer: Explainer, tmp_path: Path) -> Callable[[str], Path]:
-    """Make the output folder of a job over 9 images, of which one is damaged."""
+    """Return a function that makes the output folder of a job over 9 images, one of them damaged."""
 
     def make(form: str) -> Path:
         write_images(tmp_path / "photos", 9, 1)
@@ -58,10 +58,10 @@ def test_a_whole_folder(form: str, out: Callable[[str], Path]) -> None:
             lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
             "has changed: its SHA-256 is not the recorded one",
         ),
-        (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), "is not a file any more"),
+        (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), "is no longer a file"),
     ],
 )
-def test_one_result_is_not_what_it_was(
+def test_one_result_has_changed(
     spoil: Callable[[Path], object], words: str, form: str, out: Callable[[str], Path]
 ) -> None:
     folder = out(form)
@@ -74,14 +74,14 @@ def test_one_result_is_not_what_it_was(
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_results_that_no_line_names(form: str, out: Callable[[str], Path]) -> None:
-    """They are listed and no fault; files that no job writes are nobody's business."""
+    """They are listed, but not as problems. Files with other names are ignored."""
     folder = out(form)
-    orphans = {"0/left.gradcam.png", "left.gradcam.281.jpg", "left.sheet.webp", "shards/00077.npz", "x.cam.npz"}
-    for name in sorted(orphans | {"notes.txt", "0/photo.png", "shards/mine.npz", "photo.v2.png"}):
+    unlisted = {"0/left.gradcam.png", "left.gradcam.281.jpg", "left.sheet.webp", "shards/00077.npz", "x.cam.npz"}
+    for name in sorted(unlisted | {"notes.txt", "0/photo.png", "shards/mine.npz", "photo.v2.png"}):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x")
     *found, summary = verified(folder, 0)
-    assert {line.partition(": ")[0] for line in found} == {str(folder / name) for name in orphans}
+    assert {line.partition(": ")[0] for line in found} == {str(folder / name) for name in unlisted}
     assert all(": is not named in manifest.jsonl" in line for line in found)
     assert summary.endswith(", no problems, 5 unlisted")
 
@@ -91,13 +91,13 @@ def test_lines_that_are_missing(out: Callable[[str], Path]) -> None:
     manifest = folder / "manifest.jsonl"
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:7])[:-1])
     found = verified(folder, 1)
-    assert f"{manifest}: ends with an incomplete line; its images are explained again when the job goes on" in found
+    assert f"{manifest}: ends with an incomplete line; its images are explained again when the job resumes" in found
     assert f"{manifest}: has lines for 6 images, but run.json counts 9" in found
     assert sum("is not named in manifest.jsonl" in line for line in found) >= 2
 
 
 def test_an_image_that_has_two_lines(out: Callable[[str], Path]) -> None:
-    """One may stand in the place of another image's, so that the counts are right."""
+    """The second line replaces another image's line, so that the counts are right."""
     folder = out("png")
     manifest = folder / "manifest.jsonl"
     parts = manifest.read_bytes().splitlines(keepends=True)
@@ -115,14 +115,14 @@ def test_names_are_escaped(explainer: Explainer, tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_checked(out: Callable[[str], Path], tmp_path: Path) -> None:
-    failed(run("verify", tmp_path), "no run.json in it, so it is not the output folder of a job")
+    failed(run("verify", tmp_path), "has no run.json, so it is not the output folder of a job")
     failed(run("verify", ""), "OUT is empty; is a variable not set")
     folder = out("png")
     manifest = folder / "manifest.jsonl"
     data = manifest.read_bytes()
     manifest.write_bytes(data[:30] + b"?" + data[31:])
-    failed(run("verify", folder), "manifest.jsonl: damaged at line 1: its checksum does not fit its content")
+    failed(run("verify", folder), "manifest.jsonl: damaged at line 1: its checksum does not match its content")
     manifest.unlink()
     failed(run("verify", folder), "manifest.jsonl: cannot be read: No such file")
     (folder / "run.json").write_text(json.dumps({"name": "training"}))
-    failed(run("verify", folder), "run.json: not of a run of seewhy")
+    failed(run("verify", folder), "run.json: not written by SeeWhy")

@@ -1,4 +1,4 @@
-"""Fixture of the command line tests: an image file to explain."""
+"""Fixtures of the command line tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Photo = Callable[..., Image.Image]
 
 @pytest.fixture
 def cat(tmp_path: Path, photo: Photo) -> Path:
+    """Write an image to cat.jpg."""
     path = tmp_path / "cat.jpg"
     photo().save(path)
     return path

@@ -1,4 +1,4 @@
-"""Tests of errors of the `seewhy` command: one line and exit status 2 for each, and no traceback."""
+"""Tests of errors of the `seewhy` command: each is one line with exit status 2, without a traceback."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--option", "smoothgrad.samples=3"], "for smoothgrad, but the methods are gradcam"),
         ("good", ["--option", "gradcam.samples=3"], "gradcam has no option 'samples'; it has none"),
         ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=x\x1b"], "from 1 to .*, not 'x.x1b'"),
-        # Before the file is read.
+        # Options are parsed before the model file is read.
         ("none", ["--option", "samples=3"], "an option must have the form METHOD.NAME=VALUE"),
         ("good", ["--method", "smoothgrad", "--option", "smoothgrad.samples=5e0"], "from 1 to 100000, not 5e0"),
         ("good", ["--target", "6"], "target 6 is out of range: the model has classes 0 to 5"),
@@ -72,7 +72,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("good", ["--top", "7"], "top must be an integer from 1 to 6"),
         ("good", ["--top", "2", "--target", "1"], "target or top, not both"),
         ("good", ["--provider", "rocket"], "provider 'rocket' is not available .* CPUExecutionProvider"),
-        ("good", ["--quality", "50"], "png loses nothing and has no quality; leave the quality out"),
+        ("good", ["--quality", "50"], "png is lossless and has no quality; leave the quality out"),
         ("good", ["--colormap", "rainbow"], "Unknown colormap 'rainbow'; choose one of inferno"),
     ],
 )
@@ -101,7 +101,7 @@ def test_wrong_image(model_path: Path, tmp_path: Path, content: bytes | None, wo
 def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
     from support.files.image_files import bomb
 
-    # Between the size at which Pillow warns and the one at which it raises, a warning must not be printed either.
+    # The second image is large enough for a warning of Pillow, which must not be printed, but not for its error.
     for side, words in [(60_000, "decompression bomb"), (12_000, "damaged image")]:
         (tmp_path / "bomb.png").write_bytes(bomb(side, side))
         command = [sys.executable, "-m", "seewhy", "explain", str(model_path), str(tmp_path / "bomb.png"), "-o"]
@@ -113,7 +113,7 @@ def test_decompression_bomb(model_path: Path, tmp_path: Path) -> None:
 def test_output_that_cannot_be_written(model_path: Path, cat: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     failed(run("explain", model_path, cat, "-o", tmp_path / "file"), "not a folder")
-    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be made: Not a directory")
+    failed(run("explain", model_path, cat, "-o", tmp_path / "file" / "out"), "cannot be created: Not a directory")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
@@ -133,13 +133,13 @@ def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pyt
     failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
 
 
-def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
-    photo = cat.with_name("cat.gradcam.png")
-    Image.fromarray(load(cat)).save(photo)
-    before = photo.read_bytes()
-    failed(run("explain", model_path, cat, photo, "-o", cat.parent), "would replace an input image")
+def test_results_never_replace_images(model_path: Path, cat: Path) -> None:
+    image = cat.with_name("cat.gradcam.png")
+    Image.fromarray(load(cat)).save(image)
+    before = image.read_bytes()
+    failed(run("explain", model_path, cat, image, "-o", cat.parent), "would replace an input image")
     failed(run("explain", model_path, cat.parent, "-o", cat.parent), "the output folder is an input folder too")
-    assert photo.read_bytes() == before
+    assert image.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,6 @@ def test_results_never_replace_photographs(model_path: Path, cat: Path) -> None:
         ["explain", "m.onnx", "x.png", "-o", "out", "--top", "two"],
         ["explain", "m.onnx", "x.png", "-o", "out", "--format", "gif"],
         ["explain", "m.onnx", "x.png", "-o", "out", "--format", "jpg", "--quality", "0"],
-        ["nothing"],
         ["inspect"],
     ],
 )
@@ -164,8 +163,23 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert result.exit_code == 2 and re.search("(?i)error: ", result.stderr)
 
 
-def test_memory_that_runs_out(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only a command that has --batch-size says to lower it."""
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["explian"], "Unknown command 'explian'. Did you mean 'explain'?"),
+        (["nothing"], "Unknown command 'nothing'. Known commands: bench, .*, verify"),
+        (["--vresion"], "No such option: --vresion. Did you mean --version?"),
+        (["bench", "m.onnx", "--bach", "3"], "No such option: --bach. Did you mean --batch?"),
+        (["inspect"], "Missing argument 'MODEL'."),
+        (["explain", "m.onnx", "x.png", "-o", "out", "--format", "jpeg"], "'--format': 'jpeg' .* Did you mean 'jpg'?"),
+    ],
+)
+def test_unknown_names_are_corrected(arguments: list[str], words: str) -> None:
+    failed(run(*arguments), words.replace("?", r"\?"))
+
+
+def test_memory_error(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only commands that have --batch-size suggest a smaller one."""
 
     def exhaust(*_: object, **__: object) -> None:
         raise MemoryError
@@ -177,10 +191,10 @@ def test_memory_that_runs_out(model_path: Path, monkeypatch: pytest.MonkeyPatch,
     failed(result, "not enough memory; try a smaller --batch-size")
 
 
-def test_an_empty_name_of_the_output_folder(
+def test_an_empty_path_is_refused(
     model_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An unset variable would write into the current folder."""
+    """With an unset variable, results would be written into the current folder."""
     monkeypatch.chdir(tmp_path)
     photo().save("a.png")
     failed(run("explain", model_path, "a.png", "-o", ""), "-o / --output is empty; is a variable not set")
@@ -189,8 +203,8 @@ def test_an_empty_name_of_the_output_folder(
 
 
 @pytest.mark.parametrize("arguments", ["--help", "--version", "explain --help", "verify --help"])
-def test_a_full_disk_takes_no_help(arguments: str) -> None:
-    """Status 1 would mean that some images failed."""
+def test_help_on_a_full_disk(arguments: str) -> None:
+    """The exit status is 2, because 1 would mean that some images failed."""
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "seewhy", *arguments.split()]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

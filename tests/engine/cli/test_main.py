@@ -1,4 +1,4 @@
-"""Tests of `seewhy.cli`: what the commands print and write, and one line with exit status 2 for each error."""
+"""Tests of `seewhy.cli`: output and files of the commands, and one line with exit status 2 for each error."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_explain(model_path: Path, cat: Path, tmp_path: Path) -> None:
     result = run("explain", model_path, cat, "-o", tmp_path / "out")
     assert result.exit_code == 0 and result.stderr == ""
     expected = Explainer(model_path).explain(cat)
-    picture = tmp_path / "out" / "cat.gradcam.png"
+    figure = tmp_path / "out" / "cat.gradcam.png"
     score = 100 * expected.probabilities[0, expected.targets[0]]  # type: ignore[index]
-    assert result.stdout == f"{cat}: {expected.labels[0]} ({score:.1f} %) -> {picture}\n"
-    assert np.array_equal(load(picture), np.asarray(expected.overlays()[0]))
+    assert result.stdout == f"{cat}: {expected.labels[0]} ({score:.1f} %) -> {figure}\n"
+    assert np.array_equal(load(figure), np.asarray(expected.overlays()[0]))
 
 
 def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) -> None:
@@ -63,12 +63,12 @@ def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) 
 def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]) -> None:
     result = run("explain", model_path, cat, "-o", tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
-    [picture] = (tmp_path / "out").glob("cat*")
-    assert result.stdout.endswith(f"-> {picture}\n") and picture.name == f"cat.gradcam.{options[1]}"
+    [figure] = (tmp_path / "out").glob("cat*")
+    assert result.stdout.endswith(f"-> {figure}\n") and figure.name == f"cat.gradcam.{options[1]}"
     file = io.BytesIO()
     expected = Explainer(model_path).explain(cat).overlays()[0]
     expected.save(file, {"jpg": "JPEG", "webp": "WEBP"}[options[1]], quality=int(options[3]) if options[2:] else 90)
-    assert picture.read_bytes() == file.getvalue()
+    assert figure.read_bytes() == file.getvalue()
 
 
 def test_options_are_checked_before_folders_are_searched(model_path: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_class_named_twice(model_path: Path, cat: Path, tmp_path: Path) -> Non
 
 
 def test_options_of_methods(model_path: Path, cat: Path, tmp_path: Path) -> None:
-    """They reach the method, and the numbers say with which they were made."""
+    """Options reach the method, and the raw arrays record them."""
     out = tmp_path / "out"
     options = ["--method", "smoothgrad", "--option", "smoothgrad.samples=3", "--option", "smoothgrad.noise=0.3"]
     result = run("explain", model_path, cat, "-o", out, *options, "--save-raw")
@@ -139,7 +139,7 @@ def test_folder_with_a_bad_image(model_path: Path, cat: Path, tmp_path: Path) ->
     assert results(out) == ["a.gradcam.png", "c.gradcam.png"]
 
 
-def test_text_from_files_cannot_command_the_terminal(tmp_path: Path, photo: Photo) -> None:
+def test_text_from_files_cannot_control_the_terminal(tmp_path: Path, photo: Photo) -> None:
     labels = ("\x1b]0;owned\x07", "b\r\nfake: line", "\u202ec", "\x9bd", "e", "f")
     model = Tiny(labels=labels).save(tmp_path / "m\x1b[2J.onnx")
     path = tmp_path / "evil\x1b[31m\nname.png"
@@ -185,13 +185,13 @@ def test_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch, model_path: Path, c
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path) -> None:
-    """What is in work is finished, no half-written file stays, and the process ends by itself."""
+    """Images in progress are finished, no incomplete file stays, and the process ends by itself."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(2000):
         (folder / f"{number}.jpg").write_bytes(cat.read_bytes())
     command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out"]
-    # Without a buffer, in which `readline` would keep lines that `communicate` does not see.
+    # Unbuffered, because `communicate` does not see lines that `readline` has buffered.
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None and b"0.jpg: " in process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -200,7 +200,7 @@ def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path
     written = results(tmp_path / "out")
     assert len(rest.splitlines()) + 1 == len(written) < 2000
     expected = f"stopped by SIGINT after {len(written)} of 2,000 images: {len(written)} explained, 0 failed."
-    assert "finishing the images in work" in errors
+    assert "finishing the images in progress" in errors
     assert errors.endswith(f"seewhy: {expected} Run the same command again to resume.\n")
     assert all(load(tmp_path / "out" / name).shape == (12, 16, 3) for name in written)
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == len(written)
@@ -208,8 +208,8 @@ def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
 @pytest.mark.parametrize("reader", ["full", "gone"])
-def test_standard_output_that_takes_nothing(reader: str, model_path: Path, cat: Path, tmp_path: Path) -> None:
-    """It is not the output folder, and the run is as safe as one that was stopped."""
+def test_standard_output_that_cannot_be_written(reader: str, model_path: Path, cat: Path, tmp_path: Path) -> None:
+    """The error does not blame the output folder, and the job can resume."""
     command = [sys.executable, "-m", "seewhy", "explain", model_path, cat, "-o", tmp_path / "out"]
     ends = os.pipe()
     os.close(ends[0])
@@ -217,8 +217,8 @@ def test_standard_output_that_takes_nothing(reader: str, model_path: Path, cat: 
         done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(ends[1])
     reason = "No space left on device" if reader == "full" else "Broken pipe"
-    goes_on = "use -q to print no lines. Run the same command again to resume."
-    assert (done.returncode, done.stderr) == (2, f"seewhy: error: standard output: {reason}; {goes_on}\n")
+    hint = "use -q to print no lines. Run the same command again to resume."
+    assert (done.returncode, done.stderr) == (2, f"seewhy: error: standard output: {reason}; {hint}\n")
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
 
 
@@ -231,8 +231,8 @@ def test_without_standard_streams(closed: str, model_path: Path, cat: Path, tmp_
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 1
 
 
-def test_an_interrupt_before_there_is_anything_to_finish(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not click's own way, whose exit status means here that some images failed."""
+def test_an_interrupt_before_the_job_starts(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit status is not click's, which would mean that some images failed."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -258,8 +258,8 @@ def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:
     assert run("verify", tmp_path / "out").exit_code == 0
 
 
-def test_a_run_that_was_stopped_by_its_last_image(model_path: Path, photo: Photo, tmp_path: Path) -> None:
-    """There is nothing to go on with."""
+def test_a_job_that_its_last_image_stops(model_path: Path, photo: Photo, tmp_path: Path) -> None:
+    """The summary does not offer to resume, because no image is left."""
     photo().save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     result = run("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--fail-fast")

@@ -25,21 +25,23 @@ def test_inspect(model_path: Path) -> None:
     assert re.search(r"logits +noise +1\.0e-07 +2\.0e-07", result.stdout)
 
 
-def test_inspect_says_what_the_layer_gives(tiny: Tiny, tmp_path: Path) -> None:
+def test_inspect_describes_the_layer(tiny: Tiny, tmp_path: Path) -> None:
     layer = {"name": "norm1", "chosen": "named", "separates": False, "cut": None, "form": "tokens", "dropped_tokens": 2}
     path = write(tmp_path / "m.onnx", set_property(tiny.proto(), "layer", layer))
-    assert "norm1 (named), made a map from tokens, 2 of no place left out" in run("inspect", path).stdout
+    assert "norm1 (named), converted to a map from tokens, 2 without a position dropped" in run("inspect", path).stdout
 
 
 def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
-    assert re.search(r"several classes +one run of the image for all of them", run("inspect", model_path).stdout)
+    assert re.search(r"several classes +one run of the image serves all classes", run("inspect", model_path).stdout)
     assert json.loads(run("inspect", model_path, "--json").stdout)["image_repeated_for_each_class"] is False
     other = tiny_model_with_skip.save(tmp_path / "m.onnx")
-    words = r"several classes +the image is repeated for each class, since not every path .* passes through features\.4"
+    words = (
+        r"several classes +the image is repeated for each class, because not every path .* passes through features\.4"
+    )
     assert re.search(words, run("inspect", other).stdout)
     assert json.loads(run("inspect", other, "--json").stdout)["image_repeated_for_each_class"] is True
     bare = Tiny(outputs=("logits", "input_gradients")).save(tmp_path / "bare.onnx")
-    assert "for each class, since the file holds no activations to start from" in run("inspect", bare).stdout
+    assert "for each class, because the file has no activations to start from" in run("inspect", bare).stdout
 
 
 def test_inspect_json(model_path: Path, tiny: Tiny) -> None:

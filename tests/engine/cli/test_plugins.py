@@ -1,4 +1,4 @@
-"""Tests of the commands that plug-ins add to `seewhy`: listed, loaded when called, or named as missing."""
+"""Tests of plug-in commands of `seewhy`: they are listed, and loaded or reported as missing when called."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     failed(run("export", "wrong"), "no network called wrong")
     failed(run("export", "unwritable"), "/x/model.onnx: Permission denied")
     failed(run("export", "large"), "not enough memory$")
-    # A bug is not dressed up as bad input.
+    # A bug is not reported as an error of the user.
     assert isinstance(run("export", "bug").exception, ZeroDivisionError)
     assert ExportError.__mro__[1].__name__ == "SeewhyError"
 

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.cli.progress`: the line that shows count, rate and time left on a terminal."""
+"""Tests of `seewhy.cli.progress`: the line on a terminal with the number of images, the rate and the time left."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_in_words() -> None:
+def test_progress_as_text() -> None:
     assert describe(12, 340, 4) == "12/340 images, 3.0 images/s, 1:49 left"
     assert describe(1, 100_000, 1) == "1/100000 images, 1.0 images/s, 27:46:39 left"
     assert describe(5, 5, 0.5) == "5/5 images, 10.0 images/s, 0:00 left"
     assert describe(0, 5, 3) == "0/5 images, 0.0 images/s, 0:00 left"
     assert describe(2, 5, 200) == "2/5 images, 100.0 s/image, 5:00 left"
-    # A quarter of the third image took as long as each quarter of the two before it.
+    # The third image is a quarter done, and each quarter of an image took 10 s.
     assert describe(2, 4, 90, 320, 1280) == "2/4 images, 320/1280 passes, 40.0 s/image, 1:10 left"
 
 
@@ -37,7 +37,7 @@ def test_progress_is_shown_late_and_on_terminals_only(monkeypatch: pytest.Monkey
             now[0] = 4
             bar.update(2)
             now[0] = 5
-            bar.passes(5, 10)
+            bar.update_passes(5, 10)
         assert ("2/10 images, 2.0 s/image, 0:16 left" in stream.getvalue()) == shown
         assert ("2/10 images, 5/10 passes, 2.0 s/image, 0:15 left" in stream.getvalue()) == shown
         assert stream.getvalue().endswith("\r\x1b[K" if shown else "")

@@ -371,6 +371,7 @@ def test_what_it_says_of_itself(explainer: Explainer, tiny: Tiny) -> None:
 
 
 def test_package_exports() -> None:
+    assert set(seewhy.__all__) <= set(dir(seewhy))
     for name in seewhy.__all__:
         assert getattr(seewhy, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

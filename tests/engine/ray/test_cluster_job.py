@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import ClusterError, OutputError, Settings, explain_folder
+import seewhy
+from seewhy import ArgumentError, ClusterError, OutputError, Settings, explain_folder
 from seewhy.inputs.image_inputs import Inputs
+from seewhy.methods import registry
 from seewhy.ray import cluster_job
 from support.command_line import run
 from support.jobs.broken_jobs import lines
@@ -283,7 +285,7 @@ def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path:
         list(job)
     assert lines(tmp_path / "out") == []
     list(job_of(model_path, sorted(many.iterdir())[:2], tmp_path / "out"))
-    with pytest.raises(OutputError, match="holds results of another run: model.sha256 was"):
+    with pytest.raises(OutputError, match="holds results of another job: model.sha256 was"):
         list(job_of(other, [many], tmp_path / "out"))
 
 
@@ -317,3 +319,27 @@ def test_the_examples_run_as_printed(
         if wanted["heatmap"] is not None:
             stored = np.array(row["heatmap"], np.float64) * row.get("scale", 1) + row.get("offset", 0)
             np.testing.assert_allclose(stored, wanted["heatmap"], atol=np.ptp(wanted["heatmap"]) / 500, rtol=0)
+
+
+@on_a_cluster
+def test_a_plugin_reaches_the_workers(cluster: Any, model_path: Path, many: Path, tmp_path: Path) -> None:
+    """A method of one's own gives the rows of one machine; one that only this process knows is refused."""
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "import numpy as np\nimport seewhy\n\n\ndef rule(values, context):\n"
+        "    return (values['activations'] ** 2).sum(axis=1).astype(np.float32)\n\n\n"
+        "seewhy.register_method(seewhy.Method('energy', 'Energy', ('activations',), True, rule))\n"
+    )
+    chosen: dict[str, Any] = {"methods": ["energy", "gradcam"], "plugins": [plugin]}
+    try:
+        job = job_of(model_path, [many], tmp_path / "there", **chosen)
+        assert len(list(job)) == MANY
+        settings = Settings(format="parquet", shard_images=64, **chosen)
+        explain_folder(model_path, many, tmp_path / "here", settings)
+        assert_same(tmp_path / "there", tmp_path / "here")
+        registry.forget(["energy"])
+        seewhy.register_method(seewhy.Method("energy", "Energy", ("activations",), True, lambda v, c: v["activations"]))
+        with pytest.raises(ArgumentError, match="method energy is registered in this process only"):
+            job_of(model_path, [many], tmp_path / "other", methods=["energy"])
+    finally:
+        registry.forget(list(registry.origins))

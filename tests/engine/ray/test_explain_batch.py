@@ -215,7 +215,7 @@ def test_columns_are_not_replaced(explain: ExplainBatch, name: str) -> None:
         ({"target": 6}, TargetError, "out of range"),
         ({"target": 1, "top": 2}, TargetError, "target or top, not both"),
         ({"top": 7}, TargetError, "from 1 to 6"),
-        ({"dtype": "float64"}, ArgumentError, "cannot be stored as 'float64'; there are float32, float16, uint8"),
+        ({"dtype": "float64"}, ArgumentError, "dtype must be one of float32, float16, uint8, not 'float64'"),
         ({"batch_size": 0}, ImageError, "batch_size must be a positive integer"),
     ],
 )

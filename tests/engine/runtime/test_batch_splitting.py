@@ -1,4 +1,4 @@
-"""Tests of `seewhy.runtime.batch_splitting`: each piece of a batch runs once, and the results do not change."""
+"""Tests of `seewhy.runtime.batch_splitting`: each image of a batch runs once, and the results do not change."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from support.session_calls import StartedSessions
 from support.tiny_model_files import pixels
 
 MANY = 10**9
-"""Bytes that want large pieces."""
+"""Size of matrices, in bytes, for which sub-batches must be large."""
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, MANY), st.booleans())
-def test_pieces_make_up_the_batch(rows: int, threads: int, matrices: int, small: bool) -> None:
-    parts = batch_splitting.split_rows(rows, threads, matrices, small)
+def test_sub_batches_cover_the_batch(rows: int, threads: int, matrices: int, small: bool) -> None:
+    parts = batch_splitting.split_batch(rows, threads, matrices, small)
     assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
     sizes = [part.stop - part.start for part in parts]
     assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
@@ -39,13 +39,13 @@ def test_pieces_make_up_the_batch(rows: int, threads: int, matrices: int, small:
         (1, 1, 0, [1]),
     ],
 )
-def test_sizes_of_pieces(rows: int, threads: int, matrices: int, sizes: list[int]) -> None:
-    assert [part.stop - part.start for part in batch_splitting.split_rows(rows, threads, matrices, True)] == sizes
+def test_sizes_of_sub_batches(rows: int, threads: int, matrices: int, sizes: list[int]) -> None:
+    assert [part.stop - part.start for part in batch_splitting.split_batch(rows, threads, matrices, True)] == sizes
 
 
 @pytest.mark.parametrize(("threads", "sizes"), [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (9, [1] * 8)])
-def test_a_forward_pass_is_cut_once_for_each_thread(threads: int, sizes: list[int]) -> None:
-    assert [part.stop - part.start for part in batch_splitting.split_rows(8, threads, 0, False)] == sizes
+def test_a_forward_pass_has_one_sub_batch_per_thread(threads: int, sizes: list[int]) -> None:
+    assert [part.stop - part.start for part in batch_splitting.split_batch(8, threads, 0, False)] == sizes
 
 
 @pytest.mark.parametrize(
@@ -62,40 +62,40 @@ def test_a_forward_pass_is_cut_once_for_each_thread(threads: int, sizes: list[in
         (16, 2, 90_000_000, True),
     ],
 )
-def test_pieces_are_worth_it_where_no_core_idles(rows: int, threads: int, matrices: int, worth: bool) -> None:
+def test_splitting_is_worth_it_if_no_core_idles(rows: int, threads: int, matrices: int, worth: bool) -> None:
     assert batch_splitting.is_worth_splitting(rows, threads, matrices) is worth
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_results_come_in_order(threads: int) -> None:
-    parts = batch_splitting.split_rows(23, threads, 0, True)
-    assert batch_splitting.run_slices(lambda part: part, parts, threads) == parts
+def test_results_are_in_order(threads: int) -> None:
+    parts = batch_splitting.split_batch(23, threads, 0, True)
+    assert batch_splitting.run_sub_batches(lambda part: part, parts, threads) == parts
 
 
-def test_parts_run_at_the_same_time() -> None:
+def test_sub_batches_run_in_parallel() -> None:
     meeting = threading.Barrier(3, timeout=30)
     assert (
-        batch_splitting.run_slices(lambda part: meeting.wait() >= 0, batch_splitting.split_rows(3, 3, 0, True), 3)
+        batch_splitting.run_sub_batches(lambda part: meeting.wait() >= 0, batch_splitting.split_batch(3, 3, 0, True), 3)
         == [True] * 3
     )
 
 
-def test_the_first_failure_is_raised_and_no_thread_is_left() -> None:
+def test_the_first_failure_is_raised_and_all_threads_end() -> None:
     def fail(part: slice) -> None:
         if part.start >= 4:
             raise ValueError(part.start)
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="4"):
-        batch_splitting.run_slices(fail, batch_splitting.split_rows(8, 1, 0, True), 1)
+        batch_splitting.run_sub_batches(fail, batch_splitting.split_batch(8, 1, 0, True), 1)
     with pytest.raises(ValueError):
-        batch_splitting.run_slices(fail, batch_splitting.split_rows(8, 3, 0, True), 3)
+        batch_splitting.run_sub_batches(fail, batch_splitting.split_batch(8, 3, 0, True), 3)
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
-def test_answers_are_the_same_bits(model_path: Path, threads: int, count: int) -> None:
+def test_results_have_the_same_bits(model_path: Path, threads: int, count: int) -> None:
     whole, cut = Explainer(model_path, threads=1), Explainer(model_path, threads=threads)
     images = pixels(count)
     methods = [name for name in ("gradcam", "backprop", "guided-backprop", "cam") if name in whole.methods]
@@ -107,7 +107,7 @@ def test_answers_are_the_same_bits(model_path: Path, threads: int, count: int) -
             np.testing.assert_array_equal(found[method].attributions[row], alone[method].attributions[0])
 
 
-def test_a_session_that_is_there_serves_uneven_batches(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_session_runs_uneven_batches(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explainer = Explainer(model_path, threads=2)
     started = StartedSessions(monkeypatch)
     images = pixels(4)

@@ -15,7 +15,7 @@ import pytest
 from seewhy import ArgumentError, Explainer, NonFiniteError
 from seewhy.runtime import device_binding, providers, sessions
 from seewhy.runtime.device_binding import DeviceBinding
-from seewhy.runtime.in_graph_maps import IN_GRAPH_MAPS, is_map, sources
+from seewhy.runtime.in_graph_maps import IN_GRAPH_MAPS, file_outputs, is_map
 from seewhy.runtime.model_file import ModelFile
 from support.session_calls import record_runs
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -35,7 +35,7 @@ def feeds(rows: int, seed: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["shapes in the file", "shapes unknown"])
-def test_bound_runs_give_what_plain_runs_give(
+def test_bound_runs_equal_plain_runs(
     session: onnxruntime.InferenceSession, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not known:
@@ -43,11 +43,11 @@ def test_bound_runs_give_what_plain_runs_give(
         monkeypatch.setattr(session, "get_outputs", lambda: outputs)
     bound = DeviceBinding(session, "cpu", 0)
     found = [(rows, bound.run(NAMES, feeds(rows, seed))) for seed, rows in enumerate((3, 3, 1, 5, 3, 4, 1))]
-    # Looked at only now: no run has written over what an earlier one gave.
+    # The results are compared only now, because a later run must not overwrite earlier results.
     for seed, (rows, values) in enumerate(found):
         for value, expected in zip(values, session.run(NAMES, feeds(rows, seed)), strict=True):
             np.testing.assert_array_equal(value, expected)
-            value[...] = 0  # and it is the caller's
+            value[...] = 0  # the array belongs to the caller
 
 
 def test_outputs_are_allocated_once_for_a_batch_size(
@@ -65,7 +65,7 @@ def test_outputs_are_allocated_once_for_a_batch_size(
     bound = DeviceBinding(session, "cpu", 0)
     count = len(session.get_outputs())
     for rows, expected in [(3, [3]), (3, [3]), (2, [3, 2]), (3, [3, 2])]:
-        # The smaller last batch of a folder does not cost the others their outputs.
+        # The smaller last batch of a folder does not replace the outputs of the other batches.
         bound.run(NAMES, feeds(rows))
         assert [size for size, _ in allocated] == [size for size in expected for _ in range(count)]
     for rows in (1, 4, 5):
@@ -74,8 +74,7 @@ def test_outputs_are_allocated_once_for_a_batch_size(
         assert rows in kept and len(kept) <= device_binding.KEPT_SIZES
 
 
-def test_outputs_that_are_not_whole_arrays_of_rows(session: onnxruntime.InferenceSession) -> None:
-    """Inputs may be views."""
+def test_inputs_that_are_views(session: onnxruntime.InferenceSession) -> None:
     bound = DeviceBinding(session, "cpu", 0)
     given = feeds(6)
     every_other = {name: value[::2] for name, value in given.items()}
@@ -95,7 +94,7 @@ def test_threads_share_no_outputs(session: onnxruntime.InferenceSession) -> None
 
 
 def bound_runs(monkeypatch: pytest.MonkeyPatch) -> list[DeviceBinding]:
-    """Return a list to which every run with values on a device adds its session."""
+    """Return a list to which every run with values on a device adds its binding."""
     runs: list[DeviceBinding] = []
     real = DeviceBinding.run
     monkeypatch.setattr(
@@ -106,8 +105,8 @@ def bound_runs(monkeypatch: pytest.MonkeyPatch) -> list[DeviceBinding]:
 
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> list[DeviceBinding]:
-    """Treat the CPU provider as one with memory of its own, and list the sessions that are run there."""
-    monkeypatch.setitem(providers.MEMORY, CPU, ("cpu", "device_id"))
+    """Treat the CPU provider as a device with its own memory, and return a list of the bindings that run there."""
+    monkeypatch.setitem(providers.DEVICE_MEMORY, CPU, ("cpu", "device_id"))
     return bound_runs(monkeypatch)
 
 
@@ -117,7 +116,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> list[DeviceBinding]:
 def test_explanations_are_the_same(
     tmp_path: Path, tiny: Tiny, request: pytest.FixtureRequest, method: str, how: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """But for the order of float32 sums: over 5 channels and at most 256 places, rounded to 2^-24 each."""
+    """Only the order of float32 sums differs: over 5 channels and at most 256 positions, each rounded to 2^-24."""
     path = tiny.save(tmp_path / "m.onnx", size=size)
     images = np.random.default_rng(3).standard_normal((5, 3, *size)).astype(np.float32)
     expected = Explainer(path, threads=1).explain(images, method, **how)
@@ -138,7 +137,7 @@ def test_explanations_are_the_same(
 
 
 @pytest.mark.usefixtures("on_device")
-def test_only_maps_come_back(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_maps_are_copied_back(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = record_runs(monkeypatch)
     Explainer(model_path, threads=1).explain(pixels(), list(IN_GRAPH_MAPS))
     assert [outputs for outputs, _, _ in runs] == [{"logits", *(one.output for one in IN_GRAPH_MAPS.values())}]
@@ -149,18 +148,18 @@ def test_map_that_overflows(tmp_path: Path, tiny: Tiny) -> None:
     weights = tiny.weights()
     weights["fc.weight"] = np.full_like(weights["fc.weight"], 3e38)
     path = write(tmp_path / "m.onnx", tiny.proto(weights))
-    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="holds NaN or infinity"):
         Explainer(path).explain(100 * pixels(), "cam", target=1)
 
 
-def test_maps_are_made_of_outputs_of_the_file() -> None:
+def test_maps_need_outputs_of_the_file() -> None:
     gradcam = IN_GRAPH_MAPS["gradcam"]
-    assert sources({"logits", gradcam.output}) == {"logits", "activations", "gradients"}
+    assert file_outputs({"logits", gradcam.output}) == {"logits", "activations", "gradients"}
     assert is_map(gradcam.output) and not any(map(is_map, DEFAULT_OUTPUTS))
 
 
 class Started:
-    """What onnxruntime was asked to start, on a machine where CUDA works."""
+    """Record of the sessions that onnxruntime starts, on a machine where CUDA works."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
@@ -203,22 +202,22 @@ def test_options_of_cuda(
     assert name == CUDA
     defaults = {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "1"}
     assert given == {**defaults, **options}
-    assert made.reduces
+    assert made.maps_in_graph
     bound: list[tuple[Any, str, int]] = []
     monkeypatch.setattr(sessions, "DeviceBinding", lambda *arguments: bound.append(arguments))
-    made.make(frozenset({"logits"}), lambda options: None)
+    made.create_session(frozenset({"logits"}), lambda options: None)
     assert bound == [(started, "cuda", device)]
 
 
 @pytest.mark.parametrize("number", ["first", None, 1.5])
-def test_device_that_is_no_number(model_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
+def test_device_id_that_is_not_a_number(model_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any) -> None:
     Started(monkeypatch)
-    with pytest.raises(ArgumentError, match="device_id must be an integer from 0, not"):
+    with pytest.raises(ArgumentError, match="device_id must be a non-negative integer, not"):
         sessions.SessionCache(ModelFile.read(model_path), [("cuda", {"device_id": number})], None)
 
 
-def test_the_cpu_has_no_memory_of_its_own(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_is_not_a_device(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "DeviceBinding", lambda *_: pytest.fail("values lie on a device"))
     made = sessions.SessionCache(ModelFile.read(model_path), [("cpu", {})], None)
-    assert not made.reduces
+    assert not made.maps_in_graph
     made.run(frozenset({"logits"}), feeds(1))

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.runtime.external_weights`: a file is read once, verified, and found only beside its model."""
+"""Tests of `seewhy.runtime.external_weights`: the file is read once, verified, and must be beside its model file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_external_weights_in_an_attribute(tmp_path: Path, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "y" * 8_000, "two\nlines", "\x1b[2J", "none"])
-def test_external_weights_whose_name_no_system_takes(tmp_path: Path, tiny: Tiny, name: str) -> None:
+def test_external_weights_with_invalid_names(tmp_path: Path, tiny: Tiny, name: str) -> None:
     path = external(tmp_path, tiny, location=name, declared=name)
     with pytest.raises(ModelFileError, match="its weights .* are missing") as raised:
         ModelFile.read(path)
@@ -81,15 +81,15 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.floa
 
 
 def overwrite(path: Path) -> None:
-    """Replace the content in place, and set size and time of modification to what they were."""
+    """Replace the content in place, and keep the size and the modification time."""
     times = path.stat()
     with path.open("r+b") as file:
         file.write(np.random.default_rng(9).bytes(times.st_size))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_weights_that_are_overwritten_change_no_numbers(tmp_path: Path, tiny: Tiny, explainer: Explainer) -> None:
-    """Neither those of sessions that exist, which would have the file mapped, nor those of sessions made later."""
+def test_overwritten_weights_change_no_numbers(tmp_path: Path, tiny: Tiny, explainer: Explainer) -> None:
+    """Existing sessions do not map the file into memory, and later sessions do not read it again."""
     loaded = Explainer(external(tmp_path, tiny), threads=1)
     loaded.explain(IMAGES, "gradcam")
     overwrite(tmp_path / "big.onnx.data")
@@ -112,7 +112,7 @@ def test_a_job_records_the_hash_of_both_files(tmp_path: Path, tiny: Tiny, photo:
     assert [recorded["sha256"], recorded["external_data"]["sha256"]] == expected
 
 
-def test_a_file_without_weights_beside_it_has_no_second_hash(explainer: Explainer) -> None:
+def test_a_model_without_external_weights_has_no_second_hash(explainer: Explainer) -> None:
     assert explainer.external_data_sha256 is None
 
 
@@ -130,17 +130,17 @@ def test_a_file_without_weights_beside_it_has_no_second_hash(explainer: Explaine
         ({}, 4000, "it has 4000 bytes, but"),
     ],
 )
-def test_places_that_the_file_does_not_have(
+def test_positions_outside_the_file(
     tmp_path: Path, tiny: Tiny, entries: Mapping[str, str | None], size: int | None, words: str
 ) -> None:
-    """Nothing is read: a file of 40 GiB that takes no room on the disk would fill the memory."""
+    """Nothing is read: a sparse file of 40 GiB would fill the memory."""
     path = external(tmp_path, tiny, entries=entries)
     if size is not None:
         os.truncate(tmp_path / "big.onnx.data", size)
     refused(path, words, verify=False)
 
 
-def test_a_length_that_is_not_given_is_that_of_the_shape(tmp_path: Path, tiny: Tiny, explainer: Explainer) -> None:
+def test_a_missing_length_is_that_of_the_shape(tmp_path: Path, tiny: Tiny, explainer: Explainer) -> None:
     found = Explainer(external(tmp_path, tiny, entries={"length": None}), threads=1).explain(IMAGES)
     assert np.array_equal(found.logits, explainer.explain(IMAGES).logits)
 
@@ -158,7 +158,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, tiny: Tiny) -> None
 
 
 def test_links_of_both_files_to_one_other_folder_are_followed(tmp_path: Path, tiny: Tiny, explainer: Explainer) -> None:
-    """Download caches keep files under their hashes, and link their names to them."""
+    """Download caches store files by their hashes and link the names to them."""
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
     blobs.mkdir()
     snapshot.mkdir()
@@ -205,23 +205,23 @@ def test_a_disk_that_cannot_read_the_weights(tmp_path: Path, tiny: Tiny, monkeyp
         ModelFile.inspect(path)
 
 
-def test_an_external_tensor_that_is_no_weight_is_refused(tmp_path: Path, tiny: Tiny) -> None:
-    """Even in the file that the metadata names."""
+def test_an_external_tensor_that_is_not_a_weight_is_refused(tmp_path: Path, tiny: Tiny) -> None:
+    """It is refused even if it is in the file that the metadata names."""
     path = external(tmp_path, tiny)
     model = onnx.load(path, load_external_data=False)
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[6], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="big.onnx.data")
     model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=tensor))
     path.write_bytes(model.SerializeToString())
-    refused(path, "keeps a tensor that is not a weight in", verify=False)
+    refused(path, "a tensor that is not a weight is stored in", verify=False)
 
 
-def test_places_and_shapes_that_no_weight_has(tmp_path: Path, tiny: Tiny) -> None:
+def test_invalid_positions_and_shapes(tmp_path: Path, tiny: Tiny) -> None:
     path = external(tmp_path, tiny)
     for change, words in (
         (lambda tensor: tensor.external_data.add(key="location", value="x"), "gives its location twice"),
-        (lambda tensor: tensor.dims.__setitem__(0, 2**62), "has a dimension that no tensor has"),
-        (lambda tensor: tensor.dims.__setitem__(0, -1), "has a dimension that no tensor has"),
+        (lambda tensor: tensor.dims.__setitem__(0, 2**62), "has an invalid dimension"),
+        (lambda tensor: tensor.dims.__setitem__(0, -1), "has an invalid dimension"),
     ):
         model = onnx.load(path, load_external_data=False)
         change(next(t for t in model.graph.initializer if t.name == "conv2.weight"))

@@ -31,16 +31,16 @@ def test_a_pruned_graph_computes_the_same_numbers(outputs: tuple[str, ...]) -> N
     whole, part = run(model, feeds), run(prune(model, outputs), feeds)
     assert tuple(part) == outputs
     for name in outputs:
-        # The optimiser may fuse differently in a smaller graph, so a few units in the last place may move.
+        # onnxruntime may fuse a smaller graph differently, so the last bits may differ.
         np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("outputs", [("logits",), DEFAULT_OUTPUTS])
-def test_weights_kept_apart_give_the_same_bits(outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_separate_weights_give_the_same_bits(outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_pruning, "LARGE", 100)
     model = Tiny().proto()
     weights: dict[str, np.ndarray] = {}
-    light = prune(model, outputs, apart=weights)
+    light = prune(model, outputs, separate=weights)
     whole = prune(model, outputs)
     sizes = {tensor.name: len(tensor.raw_data) for tensor in whole.graph.initializer}
     assert weights.keys() == {name for name, size in sizes.items() if size >= 100} and 0 < len(weights) < len(sizes)
@@ -60,8 +60,8 @@ def test_weights_kept_apart_give_the_same_bits(outputs: tuple[str, ...], monkeyp
 
 
 @pytest.mark.parametrize("damage", ["short", "negative", "half", "elsewhere"])
-def test_weights_that_are_not_what_they_say_stay_where_they_are(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime says what is wrong with them."""
+def test_damaged_and_other_weights_stay_in_the_graph(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime reports what is wrong with them."""
     monkeypatch.setattr(graph_pruning, "LARGE", 1)
     model = Tiny().proto()
     tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
@@ -75,12 +75,12 @@ def test_weights_that_are_not_what_they_say_stay_where_they_are(damage: str, mon
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
     weights: dict[str, np.ndarray] = {}
-    light = prune(model, ["logits"], apart=weights)
+    light = prune(model, ["logits"], separate=weights)
     assert weights and tensor.name not in weights
     assert tensor in light.graph.initializer
 
 
-def test_nothing_else_is_left() -> None:
+def test_unneeded_nodes_are_removed() -> None:
     model = Tiny().proto()
     before = model.SerializeToString(deterministic=True)
     pruned = prune(model, ["logits"])
@@ -95,7 +95,7 @@ def test_nothing_else_is_left() -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
-def test_max_pool_loses_indices_that_nobody_reads() -> None:
+def test_unused_indices_of_max_pool_are_removed() -> None:
     def pool(outputs: list[str]) -> list[str]:
         pruned = prune(Tiny().proto(), outputs)
         return list(next(node.output for node in pruned.graph.node if node.op_type == "MaxPool"))
@@ -110,7 +110,7 @@ def test_unknown_output() -> None:
 
 
 def test_start_at_a_value() -> None:
-    """The head alone: the same numbers from the target layer's output, and nothing of the backbone left."""
+    """The head alone computes the same numbers from the target layer's output, without nodes of the backbone."""
     model = Tiny().proto()
     feeds = {
         "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
@@ -126,8 +126,8 @@ def test_start_at_a_value() -> None:
         np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_given_value_takes_the_place_of_the_computed_one() -> None:
-    """Where a path leads around it, the images are needed besides."""
+def test_a_given_value_replaces_the_computed_one() -> None:
+    """If a path bypasses the given value, the images are needed too."""
     model = tiny_model_with_skip.proto()
     images = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32)
     pruned = prune(model, ["logits"], ["activations"])
@@ -144,9 +144,9 @@ def test_a_given_value_takes_the_place_of_the_computed_one() -> None:
 )
 @pytest.mark.parametrize(("source", "name"), [("images", "N"), ("middle", "N"), ("middle", "s77")])
 def test_the_shape_of_an_image_needs_no_image(source: str, name: str, limits: dict[str, int]) -> None:
-    """Backward passes read the size of the batch off the images, or off what was computed on the way.
+    """Backward passes read the batch size from the shape of the images or of an intermediate value.
 
-    There PyTorch calls it by a name of its own.
+    In the latter, PyTorch uses another name for the batch size.
     """
     value = helper.make_tensor_value_info
     shape = ["N", 3, 4, 5]
@@ -175,7 +175,7 @@ def test_the_shape_of_an_image_needs_no_image(source: str, name: str, limits: di
 @pytest.mark.parametrize(("inputs", "outputs"), [([], ["a"]), (["images"], ["a", "b"])])
 @pytest.mark.parametrize("used", [False, True])
 def test_a_shape_of_another_form_is_left_to_onnxruntime(inputs: list[str], outputs: list[str], used: bool) -> None:
-    """A node that nothing needs is dropped before anyone looks at it; one that is needed stays as it is."""
+    """Such a node is removed if nothing needs it, and is not changed otherwise."""
     model = Tiny().proto()
     model.graph.node.append(helper.make_node("Shape", inputs, outputs))
     if used:
@@ -187,7 +187,7 @@ def test_a_shape_of_another_form_is_left_to_onnxruntime(inputs: list[str], outpu
     assert [(list(node.input), list(node.output)) for node in left] == ([(inputs, outputs)] if used else [])
 
 
-def test_the_batch_need_not_come_first() -> None:
+def test_the_batch_may_be_any_dimension() -> None:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [
@@ -212,7 +212,7 @@ def test_the_batch_need_not_come_first() -> None:
 
 
 @pytest.mark.parametrize("dims", [None, ["2*s77", 3], ["s77", "u0"], ["N", None]])
-def test_a_shape_that_is_not_known_is_computed(dims: list[int | str | None] | None) -> None:
+def test_an_unknown_shape_is_computed(dims: list[int | str | None] | None) -> None:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [
@@ -243,7 +243,7 @@ def make(nodes: list[onnx.NodeProto], outputs: list[str], initializers: dict[str
     return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
 
 
-def test_outputs_that_an_operator_must_have_stay() -> None:
+def test_required_outputs_of_an_operator_stay() -> None:
     model = make(
         [
             helper.make_node("Split", ["x"], ["a", "b"], num_outputs=2),
@@ -258,7 +258,7 @@ def test_outputs_that_an_operator_must_have_stay() -> None:
     assert run(pruned, {"x": np.array([-1, 2, 3, 4], np.float32)})["y"].tolist() == [0, 2]
 
 
-def test_what_a_subgraph_reads_from_outside_stays() -> None:
+def test_values_that_a_subgraph_reads_stay() -> None:
     inner = helper.make_graph(
         [helper.make_node("Add", ["outer", "shift"], ["sum"])],
         "then",

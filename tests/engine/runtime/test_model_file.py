@@ -1,4 +1,4 @@
-"""Tests of `seewhy.runtime.model_file`: files that are missing, not ONNX, damaged, or in breach of the contract."""
+"""Tests of `seewhy.runtime.model_file`: files that are missing, not ONNX, damaged, or violate the contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import refused, write
 
 
-def test_reads_what_the_file_says(model_path: Path, tiny: Tiny) -> None:
+def test_read_returns_the_content_of_the_file(model_path: Path, tiny: Tiny) -> None:
     model = ModelFile.read(model_path)
     assert model.metadata == tiny.metadata()
     assert model.outputs == tiny.outputs
@@ -33,7 +33,7 @@ def test_reads_what_the_file_says(model_path: Path, tiny: Tiny) -> None:
         (b"hello, world\n" * 100, "not an ONNX file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(1000), "not an ONNX file"),
         (bytes(1000), "not an ONNX file"),
-        (onnx.ModelProto().SerializeToString() + b"\x08\x0a", "not an ONNX file: it holds no graph"),
+        (onnx.ModelProto().SerializeToString() + b"\x08\x0a", "not an ONNX file: it has no graph"),
     ],
 )
 def test_not_onnx(tmp_path: Path, content: bytes, words: str) -> None:
@@ -42,9 +42,9 @@ def test_not_onnx(tmp_path: Path, content: bytes, words: str) -> None:
     refused(path, f"photo.png: {words}")
 
 
-def test_no_such_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     refused(tmp_path / "model.onnx", "model.onnx: cannot be read: No such file")
-    refused(tmp_path, "a folder, not a model file")
+    refused(tmp_path, "is a folder, not a model file")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
@@ -55,12 +55,12 @@ def test_no_permission(model_path: Path, tmp_path: Path) -> None:
     refused(path, "cannot be read: Permission denied")
 
 
-def test_onnx_of_someone_else(tmp_path: Path, tiny: Tiny) -> None:
+def test_onnx_file_without_metadata(tmp_path: Path, tiny: Tiny) -> None:
     model = tiny.proto()
     del model.metadata_props[:]
     path = tmp_path / "other.onnx"
     path.write_bytes(model.SerializeToString())
-    refused(path, "without SeeWhy's metadata; export the network with `seewhy export`")
+    refused(path, "has no SeeWhy metadata; export the network with `seewhy export`")
 
 
 def test_newer_schema(tmp_path: Path, tiny: Tiny) -> None:
@@ -68,7 +68,7 @@ def test_newer_schema(tmp_path: Path, tiny: Tiny) -> None:
     refused(path, "the file has schema 2, but this version of SeeWhy reads schema 1")
 
 
-def test_truncated_anywhere(model_path: Path, tmp_path: Path) -> None:
+def test_truncated_file(model_path: Path, tmp_path: Path) -> None:
     data = model_path.read_bytes()
     path = tmp_path / "cut.onnx"
     for length in {*range(0, len(data), 61), len(data) - 1}:
@@ -76,14 +76,14 @@ def test_truncated_anywhere(model_path: Path, tmp_path: Path) -> None:
         refused(path, "cut.onnx: ")
 
 
-def test_something_appended(model_path: Path, tmp_path: Path) -> None:
+def test_appended_bytes(model_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "longer.onnx"
     path.write_bytes(model_path.read_bytes() + b"\x7a\x00")  # an unknown field, which protobuf skips
     refused(path, "longer.onnx: ")
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_flipped_bits_never_give_numbers(model_path: Path, tmp_path: Path, seed: int) -> None:
+def test_flipped_bits_are_refused(model_path: Path, tmp_path: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     data = bytearray(model_path.read_bytes())
     for position in random.integers(0, len(data), 1 + seed % 3):
@@ -95,7 +95,7 @@ def test_flipped_bits_never_give_numbers(model_path: Path, tmp_path: Path, seed:
     assert "\n" not in str(raised.value)
 
 
-def test_damaged_weights_are_found_unless_verify_is_off(model_path: Path, tiny: Tiny, tmp_path: Path) -> None:
+def test_damaged_weights_are_refused_unless_verify_is_off(model_path: Path, tiny: Tiny, tmp_path: Path) -> None:
     data = model_path.read_bytes()
     weights = tiny.weights()["conv2.weight"].tobytes()
     path = tmp_path / "weights.onnx"
@@ -144,16 +144,16 @@ def no_layer(model: onnx.ModelProto) -> None:
     [
         (_rename("output", "logits", "scores"), "no output 'logits'"),
         (_rename("input", "images", "x"), "no input 'images'"),
-        (_rename("input", "targets", "class"), "wants an input 'class'"),
-        (_dim("input", "images", 0, 1), r"input images must have the shape \(N, 3, 12, 16\), not \(1, 3, 12, 16\)"),
+        (_rename("input", "targets", "class"), "has an input 'class'"),
+        (_dim("input", "images", 0, 1), r"input images must have shape \(N, 3, 12, 16\), not \(1, 3, 12, 16\)"),
         (_dim("input", "images", 2, 13), r"input images .* not \(N, 3, 13, 16\)"),
-        (_dim("output", "logits", 1, 7), r"output logits must have the shape \(N, 6\), not \(N, 7\)"),
+        (_dim("output", "logits", 1, 7), r"output logits must have shape \(N, 6\), not \(N, 7\)"),
         (_dim("output", "gradients", 0, 4), r"output gradients .* not \(4, 5, 6, 8\)"),
         (_dtype("input", "targets", TensorProto.INT32), "input targets must be INT64, not INT32"),
         (_dtype("output", "activations", TensorProto.FLOAT16), "output activations must be FLOAT, not FLOAT16"),
         (lambda model: model.graph.output[0].type.tensor_type.shape.dim.pop(), r"output logits .* not \(N\)"),
         (lambda model: set_property(model, "labels", ["cat", "dog"]), "2 labels for 6 classes"),
-        (no_layer, "holds activations, but the metadata names no target layer"),
+        (no_layer, "has the output activations, but the metadata names no target layer"),
         (
             lambda model: set_property(
                 model,
@@ -172,7 +172,7 @@ def no_layer(model: onnx.ModelProto) -> None:
         ),
     ],
 )
-def test_breach_of_contract(
+def test_violation_of_the_contract(
     tmp_path: Path, tiny: Tiny, change: Callable[[onnx.ModelProto], object], words: str
 ) -> None:
     model = tiny.proto()
@@ -189,11 +189,11 @@ def test_graph_that_onnxruntime_refuses(tmp_path: Path, tiny: Tiny) -> None:
     assert "\n" not in str(raised.value)
 
 
-# What the exporter never writes.
+# Content that the exporter never writes.
 
 
 def _function(model: onnx.ModelProto) -> None:
-    """A model-local function whose constant lies in a file beside the model file that the metadata does not name."""
+    """Add a model-local function whose constant is in a file that the metadata does not name."""
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[6], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="secret.bin")
     function = onnx.helper.make_function(
@@ -245,32 +245,32 @@ def _opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 2**62
 
 
-def _weight_twice(model: onnx.ModelProto) -> None:
+def _repeated_weight(model: onnx.ModelProto) -> None:
     model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
 
 
-def _key_twice(model: onnx.ModelProto) -> None:
+def _repeated_key(model: onnx.ModelProto) -> None:
     model.metadata_props.add(key="seewhy.score", value='"none"')
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_function, "holds model-local functions, which the exporter never writes"),
-        (_if, r"holds a graph inside its node 'choice' \(If\), which the exporter never writes"),
-        (_foreign_operator, r"holds operators of the domain 'com\.microsoft', which"),
-        (_foreign_operator_set, r"holds operators of the domain 'org\.example', which"),
-        (_training, "holds graphs for training, which"),
-        (_opset, "written in an opset that does not exist"),
-        (_weight_twice, r"holds two weights called 'conv1\.weight'"),
-        (_key_twice, r"the metadata gives seewhy\.score twice"),
+        (_function, "contains model-local functions, which the exporter never writes"),
+        (_if, r"contains a graph inside its node 'choice' \(If\), which the exporter never writes"),
+        (_foreign_operator, r"contains operators of the domain 'com\.microsoft', which"),
+        (_foreign_operator_set, r"contains operators of the domain 'org\.example', which"),
+        (_training, "contains training graphs, which"),
+        (_opset, "uses an opset that does not exist"),
+        (_repeated_weight, r"has two weights called 'conv1\.weight'"),
+        (_repeated_key, r"the metadata gives seewhy\.score twice"),
     ],
 )
 @pytest.mark.parametrize("verify", [True, False])
-def test_what_the_exporter_never_writes_is_refused(
+def test_content_that_the_exporter_never_writes_is_refused(
     tmp_path: Path, tiny: Tiny, change: Callable[[onnx.ModelProto], None], words: str, verify: bool
 ) -> None:
-    """The hashes are right, so that nothing but the content is at fault."""
+    """The hashes are correct, so the file is refused for its content."""
     model = tiny.proto()
     change(model)
     (tmp_path / "secret.bin").write_bytes(np.arange(6, dtype=np.float32).tobytes())
@@ -286,7 +286,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path: Path, pipe: bool) -> No
 
 
 def test_the_hash_is_that_of_the_bytes_that_were_parsed(tmp_path: Path, tiny: Tiny) -> None:
-    """Also where the file is replaced afterwards by another of the same size, and its time is set back."""
+    """This holds even if the file is later replaced by one of the same size and modification time."""
     path = tiny.save(tmp_path / "a.onnx")
     expected, times = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat()
     explainer = Explainer(path, threads=1)
@@ -301,11 +301,11 @@ def test_contract_names_are_what_the_tests_assume() -> None:
     assert contract.INPUTS == ("images", "targets")
 
 
-# What fuzzing brought out.
+# Errors that fuzzing found.
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path, tiny: Tiny) -> None:
-    """protobuf hands them out as bytes; onnxruntime prints them."""
+    """protobuf returns such names as bytes, and onnxruntime prints them."""
     data = tiny.proto().SerializeToString()
     for old, new in [
         (b"conv1.weight", b"conv1.we\xffght"),
@@ -318,7 +318,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, tiny: Tiny) -> None:
     ]:
         assert old in data
         (tmp_path / "odd.onnx").write_bytes(data.replace(old, new))
-        refused(tmp_path / "odd.onnx", "damaged: it holds a name that is not UTF-8", verify=False)
+        refused(tmp_path / "odd.onnx", "damaged: a name in it is not UTF-8", verify=False)
 
 
 def test_unknown_types_and_long_shapes(tmp_path: Path, tiny: Tiny) -> None:
@@ -327,7 +327,7 @@ def test_unknown_types_and_long_shapes(tmp_path: Path, tiny: Tiny) -> None:
     refused(write(tmp_path / "odd.onnx", model), "input images must be FLOAT, not of the unknown type 99")
     model = tiny.proto()
     model.graph.output[0].type.tensor_type.shape.dim.add(dim_param="a\nb" * 10_000)
-    with pytest.raises(ModelFileError, match=r"must have the shape \(N, 6\), not \(N, 6, a\\nb") as raised:
+    with pytest.raises(ModelFileError, match=r"must have shape \(N, 6\), not \(N, 6, a\\nb") as raised:
         ModelFile.read(write(tmp_path / "odd.onnx", model))
     assert len(str(raised.value)) < 400
     model = tiny.proto()
@@ -337,7 +337,7 @@ def test_unknown_types_and_long_shapes(tmp_path: Path, tiny: Tiny) -> None:
         explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
 
 
-def test_what_onnxruntime_quotes_is_escaped_and_shortened(tmp_path: Path, tiny: Tiny) -> None:
+def test_messages_of_onnxruntime_are_escaped_and_shortened(tmp_path: Path, tiny: Tiny) -> None:
     model = tiny.proto()
     next(node for node in model.graph.node if node.op_type == "Relu").op_type = "\x1b[2J" + "x" * 10_000
     with pytest.raises(ModelFileError, match=r"cannot load it: .*\\x1b\[2J") as raised:

@@ -42,7 +42,7 @@ def test_the_image_that_overflows_is_named(explainer: Explainer) -> None:
 def test_the_image_of_a_later_run_is_named(
     tmp_path: Path, method: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plain run is whole; in the runs after it the last row, which is image 2's, is not."""
+    """The plain run is finite; in later runs, the last row, which belongs to image 2, is not."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
     images = pixels(3)
     plain_run_done = False
@@ -62,7 +62,7 @@ def test_the_image_of_a_later_run_is_named(
 
 
 def test_large_but_finite_numbers_are_fine(explainer: Explainer) -> None:
-    """Sums of such values overflow, but each of them is a number."""
+    """Sums of such values overflow, but each value is finite."""
     images = pixels(2) * np.float32(1e36)
     result = explainer.explain(images, method="gradcam", target=0)
     assert np.isfinite(result.logits).all() and np.abs(result.logits).max() > 1e34
@@ -70,7 +70,7 @@ def test_large_but_finite_numbers_are_fine(explainer: Explainer) -> None:
 
 
 def overflowing(path: Path, sign: int) -> Explainer:
-    """Logits of 1e32 and gradients of 5e17 fit, and so do activations of 5e20; their products' sum is sign * 5e38."""
+    """Return a model whose products of activations (5e20) and gradients (5e17) sum to sign * 5e38, beyond float32."""
     tiny = Tiny()
     weights = {name: np.zeros_like(value) for name, value in tiny.weights().items()}
     weights["conv1.weight"][0, 0, 1, 1] = 1
@@ -87,7 +87,7 @@ BRIGHT[0, 0, 4, 4] = 1e18
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("method", ["cam", "gradcam", "hirescam", "xgradcam", "guided-gradcam"])
 def test_a_map_that_overflows(tmp_path: Path, method: str, sign: int) -> None:
-    """Either way: behind a ReLU, -infinity would be a place that says nothing."""
+    """Both signs are errors. After a ReLU, -infinity would look like a position without evidence."""
     explainer = overflowing(tmp_path / "m.onnx", sign)
     assert np.isfinite(explainer.explain(BRIGHT, method="eigencam", target=0).logits).all()
     with pytest.raises(NonFiniteError, match=f"^{method}: the values overflow float32; check the model's weights$"):
@@ -96,7 +96,7 @@ def test_a_map_that_overflows(tmp_path: Path, method: str, sign: int) -> None:
 
 @pytest.mark.parametrize("method", ["inputxgradient", "integrated-gradients"])
 def test_a_product_that_overflows(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error, and no warning of NumPy's besides (pytest makes errors of these)."""
+    """The error comes without a warning of NumPy, which pytest would raise as an error."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"))
 
     def steep(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from onnx import helper
 
 from seewhy import Explainer
 from seewhy.contract import constants as contract
-from seewhy.runtime.provider_workarounds import OPENVINO, adapt
+from seewhy.runtime.provider_workarounds import OPENVINO, apply_workarounds
 from support.tiny_model import Tiny
 
 CPU = "CPUExecutionProvider"
@@ -20,7 +20,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def masks(*betas: float | None) -> onnx.ModelProto:
-    """y = the sum over HardSigmoids of x, with these betas."""
+    """Return a model that sums HardSigmoids of x with these betas."""
     value = helper.make_tensor_value_info
     nodes = [
         helper.make_node("HardSigmoid", ["x"], [f"y{i}"], alpha=LARGEST, **({} if beta is None else {"beta": beta}))
@@ -38,11 +38,11 @@ def betas(model: onnx.ModelProto) -> list[float]:
     return [a.f for node in model.graph.node for a in node.attribute if a.name == "beta"]
 
 
-def test_zero_becomes_almost_nothing_for_openvino() -> None:
+def test_a_beta_of_zero_is_replaced_for_openvino() -> None:
     model = masks(0.0, 0.5, None, 3.0)
-    adapt(model, [CPU])
+    apply_workarounds(model, [CPU])
     assert betas(model) == [0, 0.5, 3]
-    adapt(model, [OPENVINO, CPU])
+    apply_workarounds(model, [OPENVINO, CPU])
     assert betas(model) == [pytest.approx(-1e-30), 0.5, 3]
 
 
@@ -51,7 +51,7 @@ def test_the_mask_has_the_same_bits() -> None:
     x = np.array([0, -0.0, small, 2 * small, 1e-20, 1, 1e38, -small, -1e-20, -1, -1e38], np.float32)
     before = masks(0.0)
     after = masks(0.0)
-    adapt(after, [OPENVINO])
+    apply_workarounds(after, [OPENVINO])
     found = [
         onnxruntime.InferenceSession(model.SerializeToString(), providers=[CPU]).run(None, {"x": x})[0]
         for model in (before, after)

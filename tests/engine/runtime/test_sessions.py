@@ -31,7 +31,7 @@ def test_default_provider(model_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [["cpu"], ["CPU"], [CPU], [(CPU, {})], [("cpu", {"use_arena": "1"})], "cpu"])
-def test_ways_to_name_a_provider(model_path: Path, asked: Any) -> None:
+def test_names_of_a_provider(model_path: Path, asked: Any) -> None:
     assert Explainer(model_path, asked).providers == (CPU,)
 
 
@@ -43,7 +43,7 @@ def test_unknown_provider(model_path: Path, asked: Any) -> None:
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
-def test_cuda_that_is_not_there(model_path: Path) -> None:
+def test_missing_cuda(model_path: Path) -> None:
     with pytest.raises(ProviderError, match="provider 'cuda' is not available"):
         Explainer(model_path, ["cuda"])
 
@@ -53,7 +53,7 @@ def test_no_provider(model_path: Path) -> None:
         Explainer(model_path, [])
 
 
-def test_provider_that_fails_to_start(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_that_does_not_start(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("Unknown provider option: devise_id\nin cuda_provider.cc")
 
@@ -62,8 +62,8 @@ def test_provider_that_fails_to_start(model_path: Path, monkeypatch: pytest.Monk
         Explainer(model_path, [(CPU, {"devise_id": 0})])
 
 
-class Fallen:
-    """A session as onnxruntime makes it where CUDA is installed and the driver is missing: on the CPU, quietly."""
+class FallbackSession:
+    """Session as onnxruntime creates it if CUDA is installed but the driver is missing: silently on the CPU."""
 
     def get_providers(self) -> list[str]:
         return [CPU]
@@ -72,34 +72,34 @@ class Fallen:
         pass
 
 
-class Started(Fallen):
-    """A session as onnxruntime makes it where CUDA works."""
+class Started(FallbackSession):
+    """Session as onnxruntime creates it if CUDA works."""
 
     def get_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", CPU]
 
 
-def test_quiet_fallback_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_fallback_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Fallen())
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: FallbackSession())
     with pytest.raises(ProviderError, match="CUDAExecutionProvider did not start: onnxruntime fell back to CPU"):
         Explainer(model_path, ["cuda"])
     assert Explainer(model_path).providers == (CPU,)  # None means CUDA only where it is usable
 
 
 def test_fallback_of_one_session_is_an_error(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe got its provider, but the session of the real model does not."""
+    """The provider starts for the test model, but not for the real one."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Started())
     explainer = Explainer(model_path, ["cuda"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: Fallen())
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: FallbackSession())
     with pytest.raises(ProviderError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
         explainer.explain(np.zeros((1, 3, 12, 16), np.float32))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, np.float32(2), most_threads() + 1, 3000, 10**30])
 def test_wrong_threads(model_path: Path, threads: Any) -> None:
-    """Thousands of threads would bring the machine to a halt."""
+    """Thousands of threads would freeze the machine."""
     with pytest.raises(ArgumentError, match=f"threads must be an integer from 1 to {most_threads()} on this machine"):
         Explainer(model_path, threads=threads)
     with pytest.raises(ArgumentError, match="threads must be an integer from 1 to"):
@@ -127,7 +127,7 @@ def test_cache_is_bounded_and_reused(model_path: Path, monkeypatch: pytest.Monke
 
 
 def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each graph here has the network's weights, 4 bytes a number, and at most 100 bytes of constants."""
+    """Each graph has all weights of the network, 4 bytes each, and at most 100 bytes of constants."""
     started = StartedSessions(monkeypatch)
     weights = 4 * sum(array.size for array in Tiny().weights().values())
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
@@ -146,7 +146,7 @@ def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.Monke
 def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
     method: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same bits, whether or not; and it is not given them twice."""
+    """The results have the same bits in both cases, and onnxruntime receives the weights only once."""
     images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
     written: list[int] = []
     start = onnxruntime.InferenceSession
@@ -167,21 +167,23 @@ def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
 
 
 @pytest.mark.parametrize(("in_cache", "sizes"), [(10**9, [1, 1, 1, 1]), (0, [2, 2])])
-def test_pieces_of_networks_that_stay_in_a_cache_are_small(
+def test_sub_batches_of_networks_that_fit_in_the_cache_are_small(
     in_cache: int, sizes: list[int], model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_splitting, "IN_CACHE", in_cache)
+    monkeypatch.setattr(batch_splitting, "CACHED_WEIGHT_BYTES", in_cache)
     seen: list[list[slice]] = []
-    run = batch_splitting.run_slices
+    run = batch_splitting.run_sub_batches
     monkeypatch.setattr(
-        batch_splitting, "run_slices", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
+        batch_splitting, "run_sub_batches", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
     )
     Explainer(model_path, ["cpu"], threads=2).explain(np.zeros((4, 3, 12, 16), np.float32), "gradcam")
     assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]
 
 
-def test_weights_beside_the_file_count(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for three graphs, each with all weights and at most 100 bytes of constants, holds three; less holds two."""
+def test_weights_beside_the_file_count_for_the_limit(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of three graphs (weights and at most 100 bytes of constants each) keeps three, a lower limit two."""
     started = StartedSessions(monkeypatch)
     weights = sum(array.nbytes for array in tiny.weights().values())
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
@@ -204,7 +206,7 @@ def test_failure_while_running(model_path: Path) -> None:
 
 
 def test_the_head_alone(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fed with the target layer's output, the graph starts there and needs no image."""
+    """If the target layer's output is fed, the graph starts there and needs no image."""
     found = sessions.SessionCache(ModelFile.read(model_path), None, 1)
     started = StartedSessions(monkeypatch)
     images, targets = np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32), np.array([4, 1])
@@ -222,7 +224,7 @@ def test_an_input_that_is_not_fed(model_path: Path) -> None:
         found.run(frozenset({"input_gradients"}), feeds)
 
 
-def test_threads_do_not_spin_behind_the_target_layer(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_do_not_spin_in_the_head(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sessions.SessionCache(ModelFile.read(model_path), None, 2)
     entries: list[dict[str, str]] = []
 
@@ -239,7 +241,7 @@ def test_threads_do_not_spin_behind_the_target_layer(model_path: Path, monkeypat
     feeds = {"images": np.zeros((1, 3, 12, 16), np.float32), "targets": np.array([0])}
     values = made.run(frozenset({"logits", "activations"}), feeds)
     made.run(frozenset({"logits"}), {"activations": values["activations"], "targets": np.array([0])})
-    # Behind the target layer they never do.
+    # Only the session of the head turns spinning off.
     off = {"session.intra_op.allow_spinning": "0"}
     assert entries == [{}, off]
 
@@ -258,9 +260,9 @@ def resident():
 found = SessionCache(ModelFile.read(sys.argv[1]), None, 1)
 feeds = {"images": np.ones((32, 3, 192, 192), np.float32), "targets": np.zeros(32, np.int64)}
 
-session = found.make(frozenset({"logits", "guided_gradients"}), lambda options: None)
+session = found.create_session(frozenset({"logits", "guided_gradients"}), lambda options: None)
 
-def run(rows):  # not in pieces
+def run(rows):  # without sub-batches
     session.run(None, {name: value[:rows] for name, value in feeds.items()})
 
 before = resident()
@@ -274,7 +276,7 @@ print((resident() - before) / (once - before))
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_batches_of_many_sizes_take_little_more_memory_than_the_largest(tmp_path: Path, tiny: Tiny) -> None:
-    """With onnxruntime's memory patterns it was 2.4 times as much."""
+    """With onnxruntime's memory patterns, they take 2.4 times as much."""
     path = tiny.save(tmp_path / "m.onnx", size=(192, 192))
     done = subprocess.run([sys.executable, "-c", _MEMORY, path], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1.6

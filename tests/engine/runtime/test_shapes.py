@@ -1,4 +1,4 @@
-"""Tests of graphs whose outputs have other shapes than the contract says.
+"""Tests of graphs whose outputs have other shapes than the contract defines.
 
 onnxruntime does not enforce the shapes that a graph declares.
 """
@@ -21,7 +21,7 @@ from support.tiny_model_files import pixels, write
 
 
 def returning(name: str, *nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:
-    """The tiny model with another value as output `name`, of no declared shape; `nodes` make it of `before`."""
+    """Return the tiny model with another value as output `name`, which `nodes` compute from the original `before`."""
     model = Tiny(labels=None).proto()
     graph = model.graph
     for node in graph.node:
@@ -43,7 +43,7 @@ THRICE = helper.make_node("Concat", ["before", "before", "before"], ["activation
 SLICES = {"first": np.array([0]), "second": np.array([1])}
 NARROW = helper.make_node("Slice", ["before", "first", "second", "second"], ["class_weights"])
 COPY = helper.make_node("Identity", ["activations"], ["input_gradients"])
-NO_ROOM = helper.make_node("Slice", ["before", "first", "first", "axis"], ["activations"])
+EMPTY = helper.make_node("Slice", ["before", "first", "first", "axis"], ["activations"])
 
 GRADIENT = [name for name, method in METHODS.items() if "gradients" in method.outputs]
 ACTIVATION = [name for name, method in METHODS.items() if "activations" in method.outputs]
@@ -53,27 +53,27 @@ PIXEL = [name for name, method in METHODS.items() if "input_gradients" in method
 @pytest.mark.parametrize(
     ("model", "methods", "words"),
     [
-        (returning("gradients", FLAT), GRADIENT, r"gradients has the shape \(3, 5, 1, 1\) and not \(3, 5, 6, 8\)"),
-        (returning("logits", TWICE), [*METHODS], r"logits has the shape \(6, 6\) and not \(3, 6\)"),
+        (returning("gradients", FLAT), GRADIENT, r"gradients must have shape \(3, 5, 6, 8\), not \(3, 5, 1, 1\)"),
+        (returning("logits", TWICE), [*METHODS], r"logits must have shape \(3, 6\), not \(6, 6\)"),
         (
             returning("activations", THRICE),
             ACTIVATION,
-            r"activations has the shape \(9, 5, 6, 8\) and not \(3, C, h, w\)",
+            r"activations must have shape \(3, C, h, w\), not \(9, 5, 6, 8\)",
         ),
         (
             returning("class_weights", NARROW, **SLICES),
             ["cam"],
-            r"class_weights has the shape \(3, 1\) and not \(3, 5\)",
+            r"class_weights must have shape \(3, 5\), not \(3, 1\)",
         ),
         (
             returning("input_gradients", COPY),
             PIXEL,
-            r"input_gradients has the shape \(\d+, 5, 6, 8\) and not \(\d+, 3, 12, 16\)",
+            r"input_gradients must have shape \(\d+, 3, 12, 16\), not \(\d+, 5, 6, 8\)",
         ),
         (
-            returning("activations", NO_ROOM, **SLICES, axis=np.array([3])),
+            returning("activations", EMPTY, **SLICES, axis=np.array([3])),
             ["eigencam"],
-            r"activations has the shape \(3, 5, 6, 0\) and not \(3, C, h, w\)",
+            r"activations must have shape \(3, C, h, w\), not \(3, 5, 6, 0\)",
         ),
     ],
     ids=["gradients", "logits", "activations", "class_weights", "input_gradients", "nothing"],
@@ -90,8 +90,8 @@ def few(method: str) -> dict[str, Any]:
     return {"smoothgrad": {"samples": 2}, "integrated-gradients": {"steps": 2}}.get(method, {})
 
 
-def test_other_shapes_behind_the_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of the head returns gradients alone: held to the activations that it was fed."""
+def test_other_shapes_of_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients that a run of the head returns must have the shape of the activations that it was fed."""
     explainer = Explainer(Tiny().save(tmp_path / "m.onnx"), threads=1)
 
     def flat(run: Run, outputs: frozenset[str], feeds: Feeds) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_other_shapes_behind_the_layer(tmp_path: Path, monkeypatch: pytest.Monke
         return {"gradients": values["gradients"][:, :, :1]} if outputs == {"gradients"} else values
 
     replace_runs(monkeypatch, flat)
-    with pytest.raises(ModelFileError, match=r"gradients has the shape \(3, 5, 1, 8\) and not \(3, 5, 6, 8\)"):
+    with pytest.raises(ModelFileError, match=r"gradients must have shape \(3, 5, 6, 8\), not \(3, 5, 1, 8\)"):
         explainer.explain(pixels(), top=2)
 
 
@@ -109,7 +109,7 @@ def test_another_number_of_classes(tmp_path: Path, classes: int) -> None:
     set_property(model, "input", {"image_size": [12, 16], "channels": 3, "classes": classes})
     explainer = Explainer(write(tmp_path / "odd.onnx", model), threads=1)
     for method in METHODS:
-        # A class that is not there stops a graph that looks it up; Score-CAM's plain run does not.
+        # A graph that looks up a missing class fails; the plain run of Score-CAM does not look it up.
         for arguments in ({"top": classes}, {"target": classes - 1} if method == "scorecam" else {}):
-            with pytest.raises(ModelFileError, match=rf"logits has the shape \(3, 6\) and not \(3, {classes}\)"):
+            with pytest.raises(ModelFileError, match=rf"logits must have shape \(3, {classes}\), not \(3, 6\)"):
                 explainer.explain(pixels(), method=method, **arguments)

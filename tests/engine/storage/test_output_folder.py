@@ -1,4 +1,4 @@
-"""Tests of `seewhy.storage.output_folder`: names stay inside the folder, and files are written whole or not at all."""
+"""Tests of `seewhy.storage`: files stay inside the output folder and are complete, in all formats and qualities."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def write(folder: Folder, name: str, content: bytes = b"x") -> Path:
     return folder.write(PurePath(name), lambda file: file.write(content)).path
 
 
-def test_writes_below_the_folder(tmp_path: Path) -> None:
+def test_files_are_written_below_the_folder(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "new" / "out")
     path = write(folder, "sub/deeper/a.png", b"hello")
     assert path == tmp_path / "new" / "out" / "sub" / "deeper" / "a.png"
@@ -101,14 +101,14 @@ def test_writes_below_the_folder(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
 
 
-def test_size_and_hash_of_what_was_written(tmp_path: Path) -> None:
+def test_size_and_hash_of_a_written_file(tmp_path: Path) -> None:
     found = Folder(tmp_path).write(PurePath("a"), lambda file: file.write(b"hello"))
     expected = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # by sha256sum
     assert (found.path, found.size, found.sha256) == (tmp_path / "a", 5, expected)
 
 
 def test_an_empty_name_of_the_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An unset variable would write into the current folder."""
+    """With an unset variable, files would be written to the current folder."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="the name of the output folder is empty"):
         Folder("")
@@ -123,17 +123,17 @@ def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a.png", "sub/../../a.png", "/tmp/seewhy-must-not-be-here.png"])
-def test_outside_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OutputError, match="lies outside the output folder"):
+def test_files_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="is outside the output folder"):
         write(Folder(tmp_path / "out"), name)
     assert not (tmp_path / "a.png").exists() and not Path("/tmp/seewhy-must-not-be-here.png").exists()
 
 
-def test_link_that_leads_outside(tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="lies outside the output folder"):
+    with pytest.raises(OutputError, match="is outside the output folder"):
         write(Folder(tmp_path / "out"), "sub/a.png")
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -147,7 +147,7 @@ def test_link_in_place_of_a_result_is_replaced_not_followed(tmp_path: Path) -> N
     assert victim.read_bytes() == b"precious"
 
 
-def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_failure_leaves_no_files(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "out")
     write(folder, "a.png", b"before")
 
@@ -162,8 +162,8 @@ def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="POSIX limits")
 @pytest.mark.parametrize("missing", [1, 500, 1500])
 @pytest.mark.parametrize("form", FIGURE_FORMATS)
-def test_a_picture_that_does_not_fit(form: str, missing: int, tmp_path: Path) -> None:
-    """The system takes the first part of it, and says nothing until it is asked to take more."""
+def test_file_that_does_not_fit_on_the_disk(form: str, missing: int, tmp_path: Path) -> None:
+    """The system writes the first part, and reports an error only for the next part."""
     import resource
 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -179,7 +179,7 @@ def test_a_picture_that_does_not_fit(form: str, missing: int, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_little_is_kept_of_many_inputs(tmp_path: Path) -> None:
+def test_many_inputs_need_little_memory(tmp_path: Path) -> None:
     count = 50_000
     tracemalloc.start()
     try:
@@ -205,11 +205,11 @@ def test_input_is_never_replaced(tmp_path: Path) -> None:
     assert photo.read_bytes() == b"photo" and link.is_symlink()
 
 
-def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file: not a folder"):
+    with pytest.raises(OutputError, match="file: is not a folder"):
         Folder(tmp_path / "file")
-    with pytest.raises(OutputError, match="cannot be made: Not a directory"):
+    with pytest.raises(OutputError, match="cannot be created: Not a directory"):
         Folder(tmp_path / "file" / "out")
 
 
@@ -239,16 +239,16 @@ def test_formats_and_quality(photo: Photo) -> None:
         assert encoded(picture, kind) == encoded(picture, kind, 90)
         with Image.open(io.BytesIO(encoded(picture, kind))) as found:
             difference = np.asarray(found, float) - np.asarray(picture)
-            # Noise of +-20 on each colour alone, which both formats drop half of.
+            # Independent noise of +-20 on each channel, of which both formats drop half.
             assert found.size == picture.size and np.abs(difference).mean() < 16
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("gif",), "no picture format 'gif'; there are png, jpg, webp"),
-        (("JPG",), "no picture format 'JPG'"),
-        (("png", 90), "png loses nothing and has no quality"),
+        (("gif",), "Unknown image format 'gif'; choose one of png, jpg, webp"),
+        (("JPG",), "Unknown image format 'JPG'"),
+        (("png", 90), "png is lossless and has no quality"),
         (("jpg", 0), "quality must be an integer from 1 to 100, not 0"),
         (("jpg", 101), "not 101"),
         (("webp", 9.5), "not 9.5"),
@@ -260,18 +260,20 @@ def test_wrong_formats(arguments: tuple, words: str) -> None:
         Encoding(*arguments)
 
 
-def test_format_that_pillow_was_built_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_format_that_pillow_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(Image.SAVE, "WEBP")
     with pytest.raises(OutputError, match="this installation of Pillow cannot write webp"):
         Encoding("webp")
 
 
 @pytest.mark.parametrize(("kind", "side"), [("jpg", 65500), ("webp", 16383)])
-def test_largest_pictures(tmp_path: Path, kind: str, side: int) -> None:
-    """The limits are those of the formats: one pixel less can be written."""
+def test_largest_images(tmp_path: Path, kind: str, side: int) -> None:
+    """Each limit is that of the format: an image with one pixel less can be written."""
     folder, name = Folder(tmp_path), PurePath("a")
     for size in ((side + 1, 1), (1, side + 1)):
-        with pytest.raises(ImageError, match=rf"a\.x\.{kind}: \d+x\d+ pixels, but {kind} takes at most {side} a side"):
+        with pytest.raises(
+            ImageError, match=rf"a\.x\.{kind}: \d+x\d+ pixels, but {kind} allows at most {side} per side"
+        ):
             save_figure(folder, name, "x", Image.new("RGB", size), Encoding(kind))
         assert list(tmp_path.iterdir()) == []
     path = save_figure(folder, name, "x", Image.new("RGB", (side, 1)), Encoding(kind)).path
@@ -314,7 +316,7 @@ def test_save_several_classes(explainer: Explainer, photo: Photo, tmp_path: Path
         assert saved["target"].tolist() == [4, 0] and saved["attributions"].shape == (2, 3, 12, 16)
 
 
-def test_save_does_not_replace_a_photograph(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_save_does_not_replace_an_input_image(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
     for name in ("a.png", "a.gradcam.png"):
         photo().save(tmp_path / name)
     before = (tmp_path / "a.gradcam.png").read_bytes()
@@ -323,7 +325,7 @@ def test_save_does_not_replace_a_photograph(explainer: Explainer, photo: Photo, 
     assert (tmp_path / "a.gradcam.png").read_bytes() == before
 
 
-def test_a_photograph_that_came_as_a_pil_image_is_not_overwritten(
+def test_save_does_not_replace_the_file_of_a_pil_image(
     explainer: Explainer, photo: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     photo(seed=1).save(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""Tests of `seewhy.storage.result_names`: names are inside the folder, printable, short, and unique on any system."""
+"""Tests of `seewhy.storage.result_names`: names stay in the folder, and are printable, short and unique everywhere."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
 
 
 def on_linux(path: str) -> str:
-    """The file that Linux opens for this path."""
+    """Return the file that Linux opens for this path."""
     return path
 
 
 def on_macos(path: str) -> str:
-    """The file that macOS opens: neither case nor Unicode form count."""
+    """Return the file that macOS opens, which ignores case and Unicode form."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def on_windows(path: str) -> str:
-    """The file that Windows opens: case does not count, nor do dots and spaces at a component's end."""
+    """Return the file that Windows opens, which ignores case, and dots and spaces at the end of a component."""
     parts = [part.rstrip(". ") for part in path.split("/")]
     for part in parts:
         assert part and not set(part) & set('<>:"|?*\\') and min(part) >= " ", path
         assert part.partition(".")[0].rstrip(" ").upper() not in DEVICES, path
     assert path.split("/")[:-1] == parts[:-1], "a folder that cannot be removed with Windows' own tools"
-    # As Windows' table of capitals: of one character each, and none for the dotless i.
+    # Like Windows' table of capital letters: one character each, and none for the dotless i.
     return "/".join("".join(c.upper() if len(c.upper()) == 1 and c != "ı" else c for c in part) for part in parts)
 
 
@@ -76,7 +76,7 @@ def check(names: list[PurePath]) -> None:
         assert all(len(part.encode()) <= 255 for part in name.parent.parts)
         assert len(name.name.encode()) + LONGEST_SUFFIX <= 255
         assert len(str(name).encode()) < 2000
-        # No file that is written for a name is where a folder has to be.
+        # No file that is written for a name is at the path of a folder.
         for method in METHODS:
             for ending in (*FIGURE_FORMATS, "npz"):
                 assert str(name.with_name(f"{name.name}.{method}.{ending}")).casefold() not in folders
@@ -89,8 +89,8 @@ def test_expected_names(inputs: list[str]) -> None:
 
 
 @given(st.lists(paths, max_size=5), st.lists(paths, max_size=8), st.booleans())
-def test_names_that_nobody_expected(expected: list[str], others: list[str], first: bool) -> None:
-    """Members of archives come between files, or after them."""
+def test_names_of_unannounced_inputs(expected: list[str], others: list[str], first: bool) -> None:
+    """Members of archives come between other files, or after them."""
     names = ResultNames()
     names.expect(PurePath(name) for name in expected)
     orders = [expected, others] if first else [others, expected]
@@ -113,20 +113,20 @@ def named(*inputs: str) -> list[str]:
     return [name.as_posix() for name in unique_names([PurePath(name) for name in inputs])]
 
 
-def test_names_do_not_depend_on_what_comes_later() -> None:
-    """But on which stems there are: that is what `expect` is for."""
+def test_names_do_not_depend_on_later_inputs() -> None:
+    """They depend only on the announced stems."""
     assert named("x/a.jpg", "x/b.jpg", "y/a.jpg") == ["x/a", "x/b", "y/a"]
     assert named("a.jpg", "b.jpg", "a.png") == ["a.jpg", "b", "a.png"]
 
 
-def test_folders_that_are_called_like_files() -> None:
+def test_folders_with_names_of_result_files() -> None:
     assert named("a.jpg", "a.gradcam.png/b.jpg") == ["a", "a%2Egradcam.png/b"]
     assert named("manifest.jsonl/x.jpg", "run.JSON/x.jpg") == ["%6Danifest.jsonl/x", "%72un.JSON/x"]
     assert named(".seewhy-unfinished/x.jpg", ".seewhy.lock/x.jpg") == ["%2Eseewhy-unfinished/x", "%2Eseewhy.lock/x"]
     assert named("a.x.jpg/b.jpg", "a%2Ex.jpg/b.jpg") == ["a%2Ex.jpg/b.jpg", "a%2Ex.jpg/b.jpg~2"]
 
 
-def test_absolute_and_climbing_paths() -> None:
+def test_absolute_paths_and_paths_with_parents() -> None:
     assert named("/etc/x.jpg", "../../etc/x.jpg", "a/../x.jpg") == ["etc/x", "%2E%2E/%2E%2E/etc/x", "a/%2E%2E/x"]
 
 
@@ -135,7 +135,7 @@ def test_absolute_and_climbing_paths() -> None:
     [
         (["\u00e9.jpg", "e\u0301.jpg"], ["\u00e9.jpg", "e\u0301.jpg~2"]),
         (["\u00c9/x.jpg", "e\u0301/x.jpg"], ["\u00c9/x.jpg", "e\u0301/x.jpg~2"]),
-        # Equal in NFD, but not if case is folded first: folding makes a letter of U+0345.
+        # These are equal in NFD, but not if case is folded first, because folding turns U+0345 into a letter.
         (["\u03b1\u0345\u0301.jpg", "\u03b1\u0301\u0345.png"], ["\u03b1\u0345\u0301.jpg", "\u03b1\u0301\u0345.png"]),
         (["\u1e9b\u0323.jpg", "\u1e69.jpg"], ["\u1e9b\u0323.jpg", "\u1e69.jpg~2"]),
         (["\u03b1\u0345.jpg", "\u0391\u0399.jpg"], ["\u03b1\u0345.jpg", "\u0391\u0399.jpg~2"]),
@@ -156,7 +156,7 @@ def test_names_on_other_systems(inputs: list[str], expected: list[str]) -> None:
     check(unique_names([PurePath(name) for name in inputs]))
 
 
-def test_names_that_are_safe_only_before_they_are_cut() -> None:
+def test_cut_names_are_made_safe_again() -> None:
     [device] = unique_names([PurePath(f"con{' ' * 300}x.jpg")])
     assert device.name == "%63on" + " " * 155
     folders = [
@@ -172,8 +172,8 @@ def test_names_that_are_safe_only_before_they_are_cut() -> None:
     check(names)
 
 
-def test_names_of_earlier_results_are_not_given_again() -> None:
-    """Earlier results may have names that are not given any more."""
+def test_names_of_existing_results_are_not_used_again() -> None:
+    """Existing results may have names that are no longer planned."""
     names = ResultNames()
     names.reserve(PurePath(name) for name in ["a:b", "\u00e9", "folder./x", "a. ", "..", "."])
     inputs = [PurePath(name) for name in ["a:b.jpg", "E\u0301.jpg", "FOLDER/x.jpg", "a.jpg"]]
@@ -195,7 +195,7 @@ def test_long_names() -> None:
 
 
 def test_a_name_many_times() -> None:
-    """Each takes as long as the first, or this would take minutes."""
+    """The time per name is constant; otherwise this test would take minutes."""
     names = ResultNames()
     taken = [names.take(PurePath("a.jpg")).name for _ in range(5_000)]
     assert taken[:4] == ["a", "a.jpg", "a.jpg~2", "a.jpg~3"] and taken[-1] == "a.jpg~4999"

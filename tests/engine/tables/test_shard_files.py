@@ -1,4 +1,4 @@
-"""Tests of `seewhy.tables.shard_files` and of manifest.jsonl and run.json: they agree with an Explainer."""
+"""Tests of `seewhy.tables`, manifest.jsonl and run.json: their values equal those of an Explainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Photo = Callable[..., Image.Image]
 
 @pytest.fixture
 def photos(tmp_path: Path, photo: Photo) -> Path:
-    """photos/0.png to 9.png, of which 4.png is none."""
+    """Return a folder with the images 0.png to 9.png, of which 4.png is not an image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed in range(10):
@@ -36,7 +36,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_manifest_of_pictures(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_manifest_of_figures(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = explain_folder(explainer, photos, out, Settings(["gradcam", "backprop"], top=2))
     assert summary == JobSummary(9, 1, 0, None, out / "manifest.jsonl")
@@ -54,7 +54,7 @@ def test_manifest_of_pictures(photos: Path, explainer: Explainer, tmp_path: Path
         assert [best["class"] for best in line["top5"]] == order and line["predicted"] == line["top5"][0]
         for best, index in zip(line["top5"], order, strict=True):
             assert best["label"] == explainer.labels[index]  # type: ignore[index]
-            # The shortest text that is the same float32.
+            # The recorded text is the shortest that equals the float32.
             assert np.float32(best["probability"]) == expected.probabilities[0, index]  # type: ignore[index]
             assert np.float32(best["logit"]) == expected.logits[0, index]
         told = [(each["method"], each["class"]) for each in line["explained"]]
@@ -124,13 +124,13 @@ def test_parquet_shards(photos: Path, explainer: Explainer, tmp_path: Path, full
             assert row["postprocessing"] == "ready" and np.array_equal(found, expected.heatmaps[0])
             continue
         assert np.array_equal(found, expected.maps[0])  # type: ignore[index]
-        # The rule, followed to the letter in float64.
+        # Apply the recorded steps in float64.
         relu = "relu; " if row["method"] == "gradcam" else ""
         assert row["postprocessing"] == f"{relu}bilinear, half-pixel centres, to 12x16; min-max to 0..1"
         values = np.maximum(found, 0) if relu else found
         heatmap = minmax(upsample(values.astype(np.float64), (12, 16)))
-        # Upsampling rounds to float32, by 2^-24 of the largest value; scaling divides that by the map's range, which is
-        # no less than a hundredth of it here.
+        # Upsampling rounds to float32, by 2^-24 of the largest value. Scaling divides this error by the map's range,
+        # which is at least a hundredth of the largest value here.
         assert np.ptp(values) > 0.01 * np.abs(values).max()
         assert np.abs(heatmap - expected.heatmaps[0]).max() < 1e-5
 
@@ -156,7 +156,7 @@ def test_a_list_with_targets(photos: Path, explainer: Explainer, tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])
-def test_the_same_bytes_whatever_the_batch_and_the_threads(
+def test_the_bytes_do_not_depend_on_batch_size_and_threads(
     photos: Path, model_path: Path, tmp_path: Path, form: str
 ) -> None:
     if form == "parquet":
@@ -170,7 +170,9 @@ def test_the_same_bytes_whatever_the_batch_and_the_threads(
     assert len(found[0]) == 2 and all(each == found[0] for each in found)
 
 
-def test_raw_numbers_are_the_same_bytes_too(photos: Path, model_path: Path, tmp_path: Path) -> None:
+def test_the_bytes_of_raw_numbers_do_not_depend_on_batch_size_and_threads(
+    photos: Path, model_path: Path, tmp_path: Path
+) -> None:
     found = []
     for number, (batch_size, threads) in enumerate([(1, 1), (7, 2)]):
         out = tmp_path / f"out{number}"
@@ -181,7 +183,7 @@ def test_raw_numbers_are_the_same_bytes_too(photos: Path, model_path: Path, tmp_
 
 
 def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
-    """A run that was stopped goes on: nothing is explained twice, and new images are found."""
+    """A stopped job resumes: no image is explained twice, and new images are found."""
     out, stop = tmp_path / "out", threading.Event()
     seen: list[tuple[int, int | None]] = []
 
@@ -207,12 +209,12 @@ def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (Settings(["backprop"], format="npz"), "backprop has no low-resolution map .* ask for full-size"),
+        (Settings(["backprop"], format="npz"), "backprop has no low-resolution map .* store full-size"),
         (Settings(format="npz", raw=True), "raw arrays are written beside figures"),
         (Settings(full_size=True), "full-size heatmaps are for shards"),
     ],
 )
-def test_settings_that_contradict_themselves(
+def test_contradicting_settings(
     photos: Path, explainer: Explainer, tmp_path: Path, settings: Settings, words: str
 ) -> None:
     with pytest.raises(ArgumentError, match=words):

@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.backward.constant_folding`: constants of weights, and batch norms in convolutions."""
+"""Tests of `seewhy_export.backward.constant_folding` and of batch norms folded into convolutions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def targets_of(graph: JointGraph) -> list[str]:
 
 
 def check(module: nn.Module, layer: str | None = None) -> JointGraph:
-    """The graph's gradient against autograd's on the module itself, in float64."""
+    """Compare the graph's gradient with autograd's on the module itself, in float64."""
     graph = joint(module, layer)
     images = torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     values = graph.run(images, torch.tensor([1, 4]))
@@ -49,19 +49,19 @@ def norms(graph: JointGraph) -> int:
     return sum("batch_norm" in target for target in targets_of(graph))
 
 
-def test_a_norm_behind_a_convolution_leaves_no_operator() -> None:
+def test_a_norm_after_a_convolution_leaves_no_operator() -> None:
     graph = check(network(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)))
     assert norms(graph) == 0
     assert not any("rsqrt" in target for target in targets_of(graph))
-    # Its weights and statistics are gone with it: two convolutions, the linear layer, and constants of the graph's own.
+    # Its weights and statistics are gone too. The rest are two convolutions, the linear layer, and constants.
     assert not any("running" in name for name in graph.weights)
 
 
-def test_a_norm_without_weights_and_a_convolution_with_bias() -> None:
+def test_a_norm_without_weights_is_folded_into_a_convolution_with_bias() -> None:
     assert norms(check(network(nn.Conv2d(3, 8, 3, padding="same"), nn.BatchNorm2d(8, affine=False), nn.ReLU()))) == 0
 
 
-def test_a_convolution_that_something_else_reads_keeps_its_norm() -> None:
+def test_a_convolution_with_another_reader_keeps_its_norm() -> None:
     class Beside(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -92,7 +92,7 @@ def test_a_convolution_with_two_norms_is_folded_into_neither() -> None:
     assert norms(check(network(Shared()))) == 2
 
 
-def test_one_weight_for_two_convolutions_is_folded_for_each() -> None:
+def test_a_weight_shared_by_two_convolutions_is_folded_for_each() -> None:
     class Reused(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -106,24 +106,24 @@ def test_one_weight_for_two_convolutions_is_folded_for_each() -> None:
     assert norms(check(network(Reused()))) == 0
 
 
-def test_a_large_constant_that_is_only_moved_is_stored_once(tmp_path: Path) -> None:
+def test_a_large_rearranged_constant_is_stored_once(tmp_path: Path) -> None:
     module = network(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 1))
     export(module, tmp_path / "m.onnx", image_size=(12, 12), verify=False)
     stored = sum(numpy_helper.to_array(t).nbytes for t in onnx.load(tmp_path / "m.onnx").graph.initializer)
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    # Beside the weights, kernels of ones and shapes. The reversed kernels alone would be 150 kB.
+    # Besides the weights, the file holds kernels of ones and shapes. The reversed kernels alone would take 150 kB.
     assert stored < weights + 20_000
 
 
 def test_constants_are_rounded_once() -> None:
-    """w gamma / sqrt(variance + eps), computed in float64 by hand, is the float32 weight to half a unit."""
+    """Compare with w gamma / sqrt(variance + eps) in float64, to half a unit in the last place."""
     module = network(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     forward = trace_forward(prepare(module), (12, 12), 3, None)
     graph = build_joint(forward, target_layer(forward, None), OUTPUTS)
     convolution, norm = module[0], module[1]
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     expected = (convolution.weight.double() * scale.reshape(-1, 1, 1, 1)).float()
-    # Two roundings in float64 may fall to the other side of a tie in float32.
+    # Rounding twice in float64 may end on the other side of a tie in float32.
     assert any(
         w.shape == expected.shape and torch.allclose(w, expected, rtol=6e-8, atol=0) for w in graph.weights.values()
     )

@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.backward.gradient_rules`: rectifiers at and near their bounds, against PyTorch."""
+"""Tests of `seewhy_export.backward.gradient_rules`: rectifiers at and near their bounds, compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 SLOPES = {"leaky_relu": 0.1, "prelu": 0.25, "rrelu": 0.25}
-"""Below zero, on a gradient; 0 for all others."""
+"""Slope below zero by rectifier; 0 for all others."""
 
 KINDS = {
     "relu in place": "relu",
@@ -61,18 +61,18 @@ KINDS = {
     "x * (x > 0)": "mask",
     "(x >= 0) * x": "mask",
 }
-"""What the file reports, where it is not the name itself."""
+"""Kind that the model file reports, if it differs from the name."""
 
 
 class Pointwise(nn.Module):
-    """logits = (f(x) * pixel weights).sum() for class 0 and its negative for class 1, so gradients have both signs."""
+    """Network with logits (f(x) * pixel weights).sum() for class 0 and the negative for class 1: both signs occur."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 1, 1, bias=False)
         self.conv.weight.data.fill_(1.0)
         self.function = function
-        # Powers of two: exact in float32, so that hand-computed gradients are too.
+        # Powers of two are exact in float32, so gradients computed by hand are exact too.
         self.register_buffer("weights", torch.tensor([1.0, -2.0, 4.0, -0.5]).repeat(3)[:12].reshape(1, 1, 2, 6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ VALUES = [-3.0, -1e-30, 0.0, 1e-30, 0.5, 0.7, 1.0, 2.0, 5.9999995, 6.0, 6.000000
 
 
 @pytest.mark.parametrize("name", RECTIFIERS)
-def test_plain_gradient_is_pytorchs_at_every_bound(name: str) -> None:
+def test_the_plain_gradient_equals_pytorchs_at_every_bound(name: str) -> None:
     forward = trace_forward(prepare(Pointwise(RECTIFIERS[name])), (2, 6), 1, None).to(torch.float64)
     names = ["input_gradients", "guided_gradients", "deconvnet_gradients"]
     joint = build_joint(forward, target_layer(forward, None), names)
@@ -93,16 +93,16 @@ def test_plain_gradient_is_pytorchs_at_every_bound(name: str) -> None:
     ours = joint.run(x.detach(), torch.tensor([0]))
     (plain,) = torch.autograd.grad(module(x)[0, 0], x)
     assert torch.equal(ours["input_gradients"], plain)
-    # By hand: the pixel weight comes in, what is negative of it stops, and f'(x) is what plain made of it.
+    # By hand: the incoming gradient is the pixel weight, clipped at zero; f'(x) follows from the plain gradient.
     weights = module.weights
     guided = torch.where(weights > 0, plain, torch.zeros_like(plain))
     assert torch.equal(ours["guided_gradients"], guided)
-    # The incoming gradient is all that deconvnet looks at.
+    # Deconvnet depends on the incoming gradient alone.
     deconvnet = torch.where(weights > 0, weights, SLOPES.get(name, 0.0) * weights)
     assert torch.equal(ours["deconvnet_gradients"], deconvnet)
 
 
-def test_deconvnet_takes_each_channels_slope() -> None:
+def test_deconvnet_uses_the_slope_of_each_channel() -> None:
     class Slopes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -158,19 +158,19 @@ NO_RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", NO_RECTIFIERS)
-def test_what_is_no_rectifier_is_not_taken_for_one(name: str) -> None:
+def test_other_operators_are_not_rectifiers(name: str) -> None:
     forward = trace_forward(prepare(Pointwise(NO_RECTIFIERS[name])), (2, 6), 1, None)
     assert not [node for node in forward.nodes if rectifier_of(node)]
 
 
-def test_broadcasting_against_zeros_is_no_rectifier() -> None:
+def test_a_broadcast_against_zeros_is_not_a_rectifier() -> None:
     forward = trace_forward(
         prepare(Pointwise(lambda x: torch.maximum(x[:, :, :1], torch.zeros(2, 6)))), (2, 6), 1, None
     )
     assert not [node for node in forward.nodes if rectifier_of(node)]
 
 
-def test_a_parameter_of_zeros_is_no_constant() -> None:
+def test_a_parameter_of_zeros_is_not_a_constant() -> None:
     class Learned(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -184,13 +184,13 @@ def test_a_parameter_of_zeros_is_no_constant() -> None:
 
 
 @pytest.mark.parametrize("name", RECTIFIERS)
-def test_what_the_file_reports(name: str) -> None:
+def test_the_file_reports_the_kind_of_rectifier(name: str) -> None:
     forward = trace_forward(prepare(Pointwise(RECTIFIERS[name])), (2, 6), 1, None)
     counted = count_rectifiers(forward, None)
     assert counted.kinds == {KINDS.get(name, name): 1} and counted.guided == 1
 
 
-def test_without_rectifiers_all_rules_are_the_plain_gradient() -> None:
+def test_without_rectifiers_all_rules_give_the_plain_gradient() -> None:
     forward = trace_forward(prepare(Pointwise(functional.silu)), (2, 6), 1, None).to(torch.float64)
     names = ["input_gradients", "guided_gradients", "deconvnet_gradients"]
     joint = build_joint(forward, target_layer(forward, None), names)
@@ -201,8 +201,8 @@ def test_without_rectifiers_all_rules_are_the_plain_gradient() -> None:
 
 
 @pytest.mark.parametrize(("scope", "guided"), [(["part"], 0), (["partner"], 1), ([], None), (None, "both")])
-def test_scope_holds_for_every_rule(scope: list[str] | None, guided: object) -> None:
-    """Two ReLUs in a row over a positive x; negative gradients stop at the first one that has a rule."""
+def test_the_scope_applies_to_every_rule(scope: list[str] | None, guided: object) -> None:
+    """Two ReLUs follow each other over a positive x; negative gradients stop at the first one that has a rule."""
     module = nn.ModuleDict({"part": nn.ReLU(), "partner": nn.ReLU()})
 
     class Chain(nn.Module):
@@ -212,7 +212,7 @@ def test_scope_holds_for_every_rule(scope: list[str] | None, guided: object) -> 
             self.conv.weight.data.fill_(1.0)
 
         def forward(self, x: Tensor) -> Tensor:
-            # The gradient is negative behind `partner`, positive between the two, where a factor turns it.
+            # The factor -1 flips the gradient's sign between `partner` and `part`.
             y = self.partner(-self.part(self.conv(x)) + 10)
             return torch.cat([-y.sum((2, 3)), y.sum((2, 3))], 1)
 
@@ -223,12 +223,12 @@ def test_scope_holds_for_every_rule(scope: list[str] | None, guided: object) -> 
     for target, sign in ((0, 1.0), (1, -1.0)):
         plain, *ruled = (float(value.unique()) for value in joint.run(x, torch.tensor([target])).values())
         assert plain == sign
-        # Target 0 sends a negative gradient to `partner` and a positive one to `part`; target 1 the other way round.
+        # Target 0 sends a negative gradient to `partner` and a positive one to `part`; target 1 does the opposite.
         stopped = {0: target == 1, 1: target == 0, None: False, "both": True}[guided]
         assert ruled == [0.0 if stopped else plain] * 2
 
 
-def test_scope_takes_whole_path_segments() -> None:
+def test_the_scope_matches_whole_path_segments() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,6 +1,6 @@
-"""Tests of `seewhy_export.backward.joint_graph`: the graph run by PyTorch, against autograd, module hooks and Captum.
+"""Tests of `seewhy_export.backward.joint_graph`: the graph, run by PyTorch, equals autograd, module hooks and Captum.
 
-All compute in float64, where no rectifier is within rounding error of zero, so the bound is 1e-9.
+All compute in float64, in which no rectifier is within rounding error of zero, so the bound is 1e-9.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.capture.forward_graph import trace_forward
 from seewhy_export.capture.module_preparation import prepare
 from seewhy_export.target_layer.selection import target_layer
-from seewhy_export.verification.reference import reference
+from seewhy_export.verification.reference import reference_outputs
 from support.exporting.module_hooks import activations_and_gradients, gradient, guided_gradient
 from support.exporting.networks import branches, torchvision_network
 
@@ -68,7 +68,7 @@ def test_plain_gradients_equal_autograd(case: tuple[str, nn.Module, Tensor, dict
 
 
 def test_guided_gradients_equal_module_hooks(case: tuple[str, nn.Module, Tensor, dict, str]) -> None:
-    """In all of these networks every rectifier is a module, ReLU6 included, so hooks see them all."""
+    """Every rectifier of these networks is a module, including ReLU6, so hooks see all of them."""
     _, module, images, values, _ = case
     expected = guided_gradient(module, images, classes(module, images), is_rectifier)
     assert_close(values["guided_gradients"], expected)
@@ -90,7 +90,7 @@ def test_gradients_equal_those_of_captum(case: tuple[str, nn.Module, Tensor, dic
 
 
 def test_every_rectifier_is_guided_however_it_is_written() -> None:
-    """Functional, in place, one module used twice, ReLU6, clamp: with the guided rule cut into each by hand."""
+    """Compare functional, in-place and reused rectifiers, ReLU6 and clamp with a guided rule written by hand."""
 
     class Cut(torch.autograd.Function):
         @staticmethod
@@ -125,7 +125,7 @@ def test_sizes_that_strides_do_not_divide(size: tuple[int, int]) -> None:
     assert_close(values["input_gradients"], gradient(module.double(), images, classes(module, images)))
 
 
-def test_target_outside_minus_one_is_taken_as_it_is() -> None:
+def test_a_target_other_than_minus_one_is_used_as_given() -> None:
     module = branches()
     images = noise(32)
     forward = trace_forward(prepare(module), (32, 32), 3, None).to(torch.float64)
@@ -137,12 +137,12 @@ def test_target_outside_minus_one_is_taken_as_it_is() -> None:
 
 
 def test_no_autograd_graph_outlives_its_use() -> None:
-    """A circle through PyTorch's C++ is never collected, and would keep every activation of each export."""
+    """A cycle through PyTorch's C++ is never collected, and would keep every activation of each export."""
     forward = trace_forward(prepare(branches()), (32, 32), 3, None)
     layer = target_layer(forward, None)
     outputs = ("logits", "gradients", "guided_gradients")
     build_joint(forward, layer, outputs)
-    reference(forward, layer, outputs, torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
+    reference_outputs(forward, layer, outputs, torch.zeros(1, 3, 32, 32), torch.tensor([-1]))
     gc.collect()
     nodes = [value for value in gc.get_objects() if type(value).__name__ in ("RectifyBackward", "_RuledBackward")]
     assert nodes == []

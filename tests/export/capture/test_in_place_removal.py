@@ -13,7 +13,7 @@ from seewhy_export.capture.in_place_removal import make_functional
 from seewhy_export.capture.module_preparation import prepare
 
 
-class Code(nn.Module):
+class CodeModule(nn.Module):
     def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.code = code
@@ -39,7 +39,7 @@ def ignored_result(x: Tensor) -> Tensor:
     return x
 
 
-def twice(x: Tensor) -> Tensor:
+def written_twice(x: Tensor) -> Tensor:
     return (x.relu_() + 1).mul_(2).clamp_(max=3)
 
 
@@ -49,40 +49,40 @@ def through_dropout(x: Tensor) -> Tensor:
     return same
 
 
-def pieces(x: Tensor) -> Tensor:
+def chunk_written(x: Tensor) -> Tensor:
     first, second = x.chunk(2, 3)
     first.neg_()
     return x + torch.cat([second, second], 3)
 
 
-def test_memory_shared_without_saying_so_is_not_renamed() -> None:
-    """Dropout in evaluation mode returns its input itself. PyTorch's own functionalization overlooks that as well, and
-    then the check of the graph against the module refuses the export."""
+def test_undeclared_shared_memory_is_not_replaced() -> None:
+    """Dropout in evaluation mode returns its input itself. PyTorch's own functionalization overlooks this too; the
+    comparison of the graph with the module then refuses the export."""
     x = torch.zeros(2, 3, 4, 4)
     program = torch.export.export(
-        prepare(Code(through_dropout)), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+        prepare(CodeModule(through_dropout)), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
     )
     assert not make_functional(program.graph_module.graph)
 
 
 CASES = [
     (ignored_result, True),
-    (twice, True),
+    (written_twice, True),
     (lambda x: x + x.clone().relu_(), True),
     (read_after, False),
     (view_written, False),
-    (pieces, False),
+    (chunk_written, False),
 ]
 
 
-@pytest.mark.parametrize(("code", "renamed"), CASES)
-def test_the_graph_computes_what_the_module_does(code: Callable[[Tensor], Tensor], renamed: bool) -> None:
-    module = prepare(Code(code))
+@pytest.mark.parametrize(("code", "replaced"), CASES)
+def test_the_graph_computes_the_same_as_the_module(code: Callable[[Tensor], Tensor], replaced: bool) -> None:
+    module = prepare(CodeModule(code))
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     before = str(program.graph_module.graph)
-    assert make_functional(program.graph_module.graph) is renamed
-    assert renamed or str(program.graph_module.graph) == before, "nothing is changed half-way"
+    assert make_functional(program.graph_module.graph) is replaced
+    assert replaced or str(program.graph_module.graph) == before, "the graph is unchanged"
     forward = trace_forward(module, (4, 4), 3, None)
     assert not any("_." in str(node.target) for node in forward.nodes if "aten" in str(node.target))
     (value,) = forward.graph_module(*forward.weights.values(), x.clone())[-1:]

@@ -50,8 +50,8 @@ class Output:
     loss: Tensor | None = None
 
 
-class Returning(nn.Module):
-    """A small network that returns its results in a form of choice."""
+class TwoOutputs(nn.Module):
+    """Small network that returns two results in the container that `form` makes."""
 
     def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class Returning(nn.Module):
     ],
 )
 def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool, tmp_path: Path) -> None:
-    module = Returning(form).eval()
-    report = export(module, tmp_path / "model.onnx", image_size=SIZE, output=output)
-    assert any("is taken as its logits" in message for message in report.messages)
+    module = TwoOutputs(form).eval()
+    report = export(module, tmp_path / "model.onnx", image_size=SIZE, head=output)
+    assert any("is used as its logits" in message for message in report.messages)
 
     def logits(x: Tensor) -> Tensor:
         network = module.network
@@ -96,17 +96,17 @@ def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool
 @pytest.mark.parametrize(
     ("form", "output", "message"),
     [
-        (lambda a, b: (a, b), None, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose the logits with `output`"),
-        (lambda a, b: (a, b), 2, r"no output 2; the network returns 0 \(N, 7\), 1 \(N, 7\)"),
-        (lambda a, b: {"x": a, "y": b}, "z", r"no output 'z'; the network returns x \(N, 7\), y \(N, 7\)"),
-        (lambda a, b: a, "z", r"returns one tensor alone"),
+        (lambda a, b: (a, b), None, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose the logits with `head`"),
+        (lambda a, b: (a, b), 2, r"no output 2\. The network returns 0 \(N, 7\), 1 \(N, 7\)"),
+        (lambda a, b: {"x": a, "y": b}, "z", r"no output 'z'\. The network returns x \(N, 7\), y \(N, 7\)"),
+        (lambda a, b: a, "z", r"returns a single tensor"),
         (lambda a, b: None, None, r"returns no tensor"),
         (lambda a, b: a.unsqueeze(2), None, r"not 1 of shape \(N, 7, 1\)"),
     ],
 )
-def test_outputs_that_are_not_there(form: Any, output: str | int | None, message: str, tmp_path: Path) -> None:
+def test_unknown_outputs_are_refused(form: Any, output: str | int | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message) as caught:
-        export(Returning(form).eval(), tmp_path / "model.onnx", image_size=SIZE, output=output)
+        export(TwoOutputs(form).eval(), tmp_path / "model.onnx", image_size=SIZE, head=output)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -163,7 +163,7 @@ def test_other_dtypes_are_exported_in_float32(dtype: torch.dtype, tmp_path: Path
     assert_close(run(report.path, "logits"), module.double()(images().double()))
 
 
-class Narrow(nn.Module):
+class HalfPrecisionCode(nn.Module):
     def __init__(self, narrow: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network, self.narrow = simple(), narrow
@@ -174,12 +174,12 @@ class Narrow(nn.Module):
 
 def test_half_precision_inside_the_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="float16") as caught:
-        export(Narrow(lambda logits: logits.half()), tmp_path / "model.onnx", image_size=SIZE)
+        export(HalfPrecisionCode(lambda logits: logits.half()), tmp_path / "model.onnx", image_size=SIZE)
     assert "\n" not in str(caught.value)
 
 
-class Counting(nn.Module):
-    """Changes a buffer in each forward pass, and its logits depend on it."""
+class BufferChanging(nn.Module):
+    """Network that changes a buffer in each forward pass, on which its logits depend."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class Counting(nn.Module):
 
 
 def test_buffers_that_forward_changes_keep_their_value_at_export(tmp_path: Path) -> None:
-    module = Counting().eval()
+    module = BufferChanging().eval()
     report = export(module, tmp_path / "model.onnx", image_size=SIZE)
     assert float(module.calls) == 1, "the module itself is not run"
     assert any("changes calls" in message for message in report.messages)
@@ -201,7 +201,7 @@ def test_buffers_that_forward_changes_keep_their_value_at_export(tmp_path: Path)
         assert_close(run(report.path, "logits"), exact)
 
 
-class Coded(nn.Module):
+class CustomCode(nn.Module):
     def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network, self.code = simple(), code
@@ -223,16 +223,16 @@ class Coded(nn.Module):
 )
 def test_code_that_a_graph_cannot_hold_is_refused(code: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message) as caught:
-        export(Coded(code), tmp_path / "model.onnx", image_size=SIZE)
+        export(CustomCode(code), tmp_path / "model.onnx", image_size=SIZE)
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_sizes_say_what_the_module_said(tmp_path: Path) -> None:
+def test_a_wrong_image_size_reports_the_modules_own_error(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"fails on float32 images of shape \(N, 3, 2, 2\): RuntimeError"):
         export(simple(), tmp_path / "model.onnx", image_size=(2, 2))
 
 
-def test_the_copy_shares_nothing() -> None:
+def test_the_copy_shares_no_memory() -> None:
     module = simple()
     traced = torch.jit.trace(module, torch.zeros(2, 3, *SIZE))
     for original in (module, traced):

@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.onnx_writer.model_file`: files are whole, and replace no other program's file."""
+"""Tests of `seewhy_export.onnx_writer.model_file`: files are complete, and never replace another program's file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from seewhy_export.onnx_writer import model_file
 from support.exporting.networks import branches
 
 
-class Fails(nn.Module):
+class FailingModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raise AssertionError("the work has begun")
 
 
 @pytest.mark.parametrize("old", [None, "not a model", "a model without a weights file", "another's model"])
-def test_somebody_elses_weights_file_is_kept(old: str | None, tmp_path: Path) -> None:
+def test_another_programs_weights_file_is_kept(old: str | None, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     if old == "not a model":
         path.write_bytes(b"mine")
@@ -34,13 +34,13 @@ def test_somebody_elses_weights_file_is_kept(old: str | None, tmp_path: Path) ->
         onnx.save(onnx.ModelProto(ir_version=8), path)
     (tmp_path / "model.onnx.data").write_bytes(b"weights of another.onnx")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(ExportError, match="model.onnx.data: would be replaced, and is not the weights file") as caught:
-        export(Fails(), path, image_size=(40, 40), verify=False)
+    with pytest.raises(ExportError, match="model.onnx.data: would be replaced, but is not the weights file") as caught:
+        export(FailingModule(), path, image_size=(40, 40), verify=False)
     assert "\n" not in str(caught.value)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_failed_publish_puts_the_old_pair_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_publish_restores_the_old_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
@@ -61,11 +61,11 @@ def test_a_failed_publish_puts_the_old_pair_back(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", ["write", "measure", "publish"])
-def test_a_signal_leaves_nothing_behind(
+@pytest.mark.parametrize("step", ["write", "measure_parity", "publish"])
+def test_a_signal_leaves_no_file(
     step: str, signal_number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGTERM as the command line takes it, which raises an exception too."""
+    """The command line turns SIGTERM into an exception, like SIGINT."""
 
     def stop(*_: object) -> None:
         os.kill(os.getpid(), signal_number)
@@ -74,7 +74,7 @@ def test_a_signal_leaves_nothing_behind(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    owner = {"write": model_file, "measure": exporter, "publish": model_file}[step]
+    owner = {"write": model_file, "measure_parity": exporter, "publish": model_file}[step]
     monkeypatch.setattr(owner, step, stop)
     (tmp_path / "model.onnx").write_bytes(b"mine")
     previous = signal.signal(signal_number, interrupted)
@@ -88,10 +88,10 @@ def test_a_signal_leaves_nothing_behind(
 
 @pytest.mark.parametrize("moves", range(3))
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_an_interrupted_publish_puts_the_old_pair_back(
+def test_an_interrupted_publish_restores_the_old_pair(
     error: type[BaseException], moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each publish moves the old weights away, the new ones in, and the model in."""
+    """Interrupt each step of a publish: old weights away, new weights in, model in."""
     monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 4096)
     path = tmp_path / "model.onnx"
     export(branches(), path, image_size=(40, 40), verify=False)
@@ -116,15 +116,15 @@ def test_an_interrupted_publish_puts_the_old_pair_back(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_an_empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ExportError, match="the path of the file to write is empty"):
-        export(Fails(), "")
+        export(FailingModule(), "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_destination_that_is_no_file_is_kept(tmp_path: Path) -> None:
+def test_a_destination_other_than_a_file_is_kept(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(ExportError, match="pipe.onnx: cannot be written: it is a pipe or a device"):
-        export(Fails(), tmp_path / "pipe.onnx")
+        export(FailingModule(), tmp_path / "pipe.onnx")
     assert (tmp_path / "pipe.onnx").is_fifo()

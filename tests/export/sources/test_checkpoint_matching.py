@@ -44,7 +44,7 @@ def prefixed(state: State, prefix: str) -> State:
 
 
 def loads(path: Path, state: State, key: str | None = None) -> tuple[str, ...]:
-    """Load `path` into a network with other weights, and check that it then has those of `state`."""
+    """Load `path` into a network with other weights, assert that it then has those of `state`, and return the notes."""
     module = net(99)
     assert not torch.equal(module.state_dict()["head.weight"], state["head.weight"])
     notes = load_checkpoint(module, path, key)
@@ -87,16 +87,16 @@ def test_layouts(layout: str, tmp_path: Path) -> None:
     expected = {**state, "backbone.1.num_batches_tracked": torch.tensor(0)} if layout == "without counters" else state
     notes = loads(tmp_path / "best.pth", expected)
     assert bool(notes) == (layout not in ("bare", "compiled", "compiled inside", "without counters"))
-    assert all(note.startswith("best.pth: weights taken from ") for note in notes)
+    assert all(note.startswith("best.pth: weights loaded from ") for note in notes)
 
 
-def test_beside_an_optimiser(tmp_path: Path) -> None:
+def test_checkpoint_with_optimiser_state(tmp_path: Path) -> None:
     module = net(1)
     optimiser = torch.optim.Adam(module.parameters())
     module(torch.zeros(2, 3, 8, 8)).sum().backward()
     optimiser.step()
     torch.save({"model": module.state_dict(), "optimizer": optimiser.state_dict(), "epoch": 7}, tmp_path / "last.pt")
-    assert loads(tmp_path / "last.pt", module.state_dict()) == ("last.pt: weights taken from model",)
+    assert loads(tmp_path / "last.pt", module.state_dict()) == ("last.pt: weights loaded from model",)
 
 
 def test_the_format_before_pytorch_1_6(tmp_path: Path) -> None:
@@ -111,11 +111,11 @@ def test_safetensors(tmp_path: Path) -> None:
     safetensors.save_file(prefixed(state, "model."), tmp_path / "best.safetensors")
     loads(tmp_path / "best.safetensors", state)
     (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(ExportError, match="bad.safetensors: not a safetensors file"):
+    with pytest.raises(ExportError, match="bad.safetensors: is not a safetensors file"):
         load_checkpoint(net(2), tmp_path / "bad.safetensors")
 
 
-def test_a_network_that_wraps_what_was_saved(tmp_path: Path) -> None:
+def test_a_network_that_wraps_the_saved_one(tmp_path: Path) -> None:
     inner = net(1)
     torch.save(inner.state_dict(), tmp_path / "inner.pth")
 
@@ -129,12 +129,12 @@ def test_a_network_that_wraps_what_was_saved(tmp_path: Path) -> None:
     assert all(torch.equal(value, inner.state_dict()[name]) for name, value in module.network.state_dict().items())
 
 
-def test_what_lies_outside_the_prefix_is_named(tmp_path: Path) -> None:
+def test_ignored_tensors_are_named(tmp_path: Path) -> None:
     state = net(1).state_dict()
     torch.save({"state_dict": {**prefixed(state, "model."), "loss.weight": torch.ones(3)}}, tmp_path / "a.ckpt")
     (note,) = loads(tmp_path / "a.ckpt", state)
     assert note == (
-        "a.ckpt: weights taken from state_dict, behind the prefix 'model.'; 1 others beside it left out: loss.weight"
+        "a.ckpt: weights loaded from state_dict, with the prefix 'model.'; ignored other tensors (1): loss.weight"
     )
 
 
@@ -147,14 +147,14 @@ def test_several_that_fit(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     loads(path, state, "model")
     loads(path, ema, "model_ema.module")
-    with pytest.raises(ExportError, match="no weights that fit are called 'ema'; there are model, model_ema.module"):
+    with pytest.raises(ExportError, match="unknown weights key 'ema'. The file has model, model_ema.module"):
         load_checkpoint(net(3), path, "ema")
-    # The same ones twice leave nothing to choose.
+    # The choice is unambiguous if both sets are equal.
     torch.save({"model": state, "copy": {name: value.clone() for name, value in state.items()}}, path)
     loads(path, state)
 
 
-def test_an_average_under_the_same_names_behind_a_prefix(tmp_path: Path) -> None:
+def test_an_average_with_a_prefix(tmp_path: Path) -> None:
     state, ema = net(1).state_dict(), net(2).state_dict()
     path = tmp_path / "both.pth"
     torch.save({**state, **prefixed(ema, "ema.")}, path)
@@ -168,7 +168,7 @@ def test_an_average_under_the_same_names_behind_a_prefix(tmp_path: Path) -> None
     loads(path, state, "student")
 
 
-def test_an_average_is_not_taken_where_the_weights_hold_more(tmp_path: Path) -> None:
+def test_an_average_is_not_chosen_if_the_weights_have_additional_names(tmp_path: Path) -> None:
     state, ema = net(1).state_dict(), net(2).state_dict()
     path = tmp_path / "more.pth"
     torch.save({"model": {**state, "neck.weight": torch.ones(2)}, "state_dict_ema": ema}, path)
@@ -184,21 +184,21 @@ def test_an_optimisers_tensors_are_not_the_weights(place: str, tmp_path: Path) -
     state, buffers = net(1).state_dict(), net(2).state_dict()
     path = tmp_path / "last.pth"
     torch.save({"model": state, place: buffers}, path)
-    assert loads(path, state) == ("last.pth: weights taken from model",)
+    assert loads(path, state) == ("last.pth: weights loaded from model",)
     loads(path, buffers, place)
     torch.save({"model": {**state, "neck.weight": torch.ones(2)}, place: {"state": buffers}}, path)
     with pytest.raises(ExportError, match="does not fit the network: it has unknown neck.weight$"):
         load_checkpoint(net(3), path)
     torch.save({place: buffers}, path)
-    with pytest.raises(ExportError, match=f"tensors of an optimiser alone, as it seems: {place}; --weights-key"):
+    with pytest.raises(ExportError, match=f"seems to hold only tensors of an optimiser: {place}; use --weights-key"):
         load_checkpoint(net(3), path)
-    # A network of that name is none.
+    # A key that only resembles an optimiser's holds the weights.
     torch.save({"optimized_model": state}, path)
     loads(path, state)
 
 
 def test_two_tensors_of_one_name(tmp_path: Path) -> None:
-    """`_orig_mod.` is left out of names, and then two of them may be the same."""
+    """Removing `_orig_mod.` may give two tensors the same name."""
     state, other = net(1).state_dict(), net(2).state_dict()
     path = tmp_path / "two.pth"
     torch.save({**state, **prefixed(other, "_orig_mod.")}, path)
@@ -234,7 +234,7 @@ def test_tensors_of_another_kind(kind: str, tmp_path: Path) -> None:
         load_checkpoint(net(2), path)
 
 
-def test_numbers_past_the_networks_type(tmp_path: Path) -> None:
+def test_numbers_beyond_the_networks_type(tmp_path: Path) -> None:
     torch.save({**net(1).state_dict(), "head.bias": torch.tensor([1e39, 0, 0], dtype=torch.float64)}, tmp_path / "a.pt")
     with pytest.raises(ExportError, match="holds NaN or infinity in head.bias"):
         load_checkpoint(net(2), tmp_path / "a.pt")
@@ -280,7 +280,7 @@ class Evil:
 
 
 class Settings:
-    """A class of the training program's."""
+    """A class of the training program."""
 
 
 def refusals(folder: Path) -> dict[str, Any]:
@@ -308,17 +308,20 @@ def refusals(folder: Path) -> dict[str, Any]:
         ("unknown", "does not fit the network: it has unknown neck.weight$"),
         (
             "lacks behind a prefix",
-            r"\(model, behind the prefix 'module.'\): does not fit the network: it lacks head.weight, head.bias$",
+            r"\(model, with the prefix 'module.'\): does not fit the network: it lacks head.weight, head.bias$",
         ),
-        ("classes", "it has head.weight 5x4 instead of 3x4, head.bias 5 instead of 3; is the network made for another"),
+        (
+            "classes",
+            "it has head.weight 5x4 instead of 3x4, head.bias 5 instead of 3; if the number of classes differs",
+        ),
         ("other", "it lacks backbone.0.weight, .* and 3 more and has unknown stem.weight, .* and "),
-        ("nan", "holds NaN or infinity in head.weight; take a checkpoint from before that"),
-        ("evil", "holds more than tensors and plain data: .*open, and loading that could run its code"),
-        ("settings", r"holds more than tensors and plain data: \S*Settings, .*save model.state_dict\(\) instead"),
-        ("whole", r"holds a whole pickled network \(\S*Net\), and only that class's code can load it"),
-        ("list", "not a state dict"),
-        ("numbers", "not a state dict"),
-        ("empty", "not a state dict"),
+        ("nan", "holds NaN or infinity in head.weight; use an earlier checkpoint"),
+        ("evil", "holds more than tensors and plain data: .*open; loading these could run code"),
+        ("settings", r"holds more than tensors and plain data: \S*Settings; .*save model.state_dict\(\) instead"),
+        ("whole", r"holds a whole pickled network \(\S*Net\), which only the code of that class can load"),
+        ("list", "holds no state dict"),
+        ("numbers", "holds no state dict"),
+        ("empty", "holds no state dict"),
     ],
 )
 def test_refused_in_one_line(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +336,7 @@ def test_refused_in_one_line(name: str, message: str, tmp_path: Path, monkeypatc
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items()), "partly loaded"
 
 
-def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(net(1).eval(), torch.zeros(1, 3, 8, 8)), tmp_path / "scripted.pt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
     (tmp_path / "text.pth").write_text("weights: none")
@@ -341,11 +344,11 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     torch.save(net(1).state_dict(), tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:700])
     for name, message in {
-        "scripted.pt": "a TorchScript archive; save torch.jit.load",
-        "evil.pkl": "not a PyTorch checkpoint|holds more than",
-        "text.pth": "not a PyTorch checkpoint",
-        "empty.pth": "not a PyTorch checkpoint",
-        "cut.pth": "not a PyTorch checkpoint",
+        "scripted.pt": "is a TorchScript archive; save torch.jit.load",
+        "evil.pkl": "is not a PyTorch checkpoint|holds more than",
+        "text.pth": "is not a PyTorch checkpoint",
+        "empty.pth": "is not a PyTorch checkpoint",
+        "cut.pth": "is not a PyTorch checkpoint",
         "missing.pth": "cannot be read: No such file",
         ".": "cannot be read: it is a folder",
     }.items():

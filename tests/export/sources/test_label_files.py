@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.sources.label_files`: every form of label file, and the errors for all others."""
+"""Tests of `seewhy_export.sources.label_files`: every form of label file, and errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ def test_json(data: Any, tmp_path: Path) -> None:
     [
         ("a.txt", b"", "holds no labels"),
         ("a.txt", b"\n\n", "holds no labels"),
-        ("a.txt", b"cat\n\ndog\n", "line 2 is blank; one label a line is needed"),
-        ("a.txt", b"cat\nH\xfcndin\n", "a.txt, line 2: not UTF-8"),
+        ("a.txt", b"cat\n\ndog\n", "line 2 is blank; write one label per line"),
+        ("a.txt", b"cat\nH\xfcndin\n", "a.txt, line 2: is not UTF-8"),
         ("a.json", b"[]", "holds no labels"),
-        ("a.json", b"{}", "a list of labels, or an object"),
-        ("a.json", b'"cat"', "a list of labels, or an object"),
+        ("a.json", b"{}", "must be a list of labels, or an object"),
+        ("a.json", b'"cat"', "must be a list of labels, or an object"),
         ("a.json", b'["cat"', "not valid JSON"),
         ("a.json", b"[" * 100_000, "not valid JSON"),
         ("a.json", b'{"0": "cat", "2": "dog"}', "index 1 is missing; 2 labels are numbered 0 to 1"),
         ("a.json", b'{"1": "cat", "2": "dog"}', "index 0 is missing"),
-        ("a.json", b'{"0": "cat", "00": "dog"}', "index 0 stands there twice"),
-        ("a.json", b'{"0": "cat", "0": "dog"}', "'0' is given twice"),
-        ("a.json", b'{"cat": 0, "dog": 0}', "index 0 stands there twice"),
+        ("a.json", b'{"0": "cat", "00": "dog"}', "index 0 occurs twice"),
+        ("a.json", b'{"0": "cat", "0": "dog"}', "'0' stands there twice"),
+        ("a.json", b'{"cat": 0, "dog": 0}', "index 0 occurs twice"),
         ("a.json", b'{"cat": 0, "dog": -1}', "index 1 is missing"),
-        ("a.json", b'{"cat": 0, "dog": "1"}', "'cat' is no class index"),
-        ("a.json", b'["cat", 5]', "label 1 is 5, not a name"),
-        ("a.json", b'["cat", ""]', 'label 1 is "", not a name'),
+        ("a.json", b'{"cat": 0, "dog": "1"}', "'cat' is not a class index"),
+        ("a.json", b'["cat", 5]', "label 1 must be a string with text, not 5"),
+        ("a.json", b'["cat", ""]', 'label 1 must be a string with text, not ""'),
         ("a.txt", b"cat\n" + b"x" * 8193, 'a.txt: label 1: expected a string of at most 8192 bytes, not "xxx'),
         ("a.txt", b"cat\n" + "ü".encode() * 4097, "a.txt: label 1: expected a string of at most 8192 bytes"),
         ("a.json", b'["' + b"x" * 8193 + b'", "cat"]', "a.json: label 0: expected a string of at most 8192 bytes"),
-        ("a.json", b'["cat", null]', "label 1 is null, not a name"),
-        ("a.json", b'["cat", "\\ud800"]', "label 1 is .*, which is no Unicode text"),
+        ("a.json", b'["cat", null]', "label 1 must be a string with text, not null"),
+        ("a.json", b'["cat", "\\ud800"]', "label 1 must be valid Unicode, not "),
     ],
 )
 def test_refused_in_one_line(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="missing.txt: cannot be read: No such file"):
         load_labels(tmp_path / "missing.txt")
     (tmp_path / "large.txt").write_bytes(b"x" * (16 * 2**20 + 1))
-    with pytest.raises(ExportError, match="more than 16 MiB"):
+    with pytest.raises(ExportError, match="must have at most 16 MiB"):
         load_labels(tmp_path / "large.txt")
 
 

@@ -13,16 +13,16 @@ from torch import nn
 from seewhy.contract.metadata import Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError
 from seewhy.images.preprocessing import load_image, normalise
-from seewhy_export.sources.preprocessing_overrides import Overrides, with_overrides
+from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides, with_overrides
 from seewhy_export.sources.source import Source
-from seewhy_export.sources.timm_models import preprocessing_of
+from seewhy_export.sources.timm_models import contract_preprocessing
 
 OWN = Preprocessing("shorter-side", 256, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "BGR")
 
 
 def made(own: Preprocessing | None, image_size: tuple[int, int] | None = None, **values: Any) -> Preprocessing | None:
     source = Source(nn.Conv2d(3, 1, 1), preprocessing=own)
-    return with_overrides(source, image_size, Overrides(**values)).preprocessing
+    return with_overrides(source, image_size, PreprocessingOverrides(**values)).preprocessing
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_each_flag_replaces_its_field(values: dict[str, Any], expected: Preproce
     assert made(OWN, **values) == expected
 
 
-def test_a_source_that_says_nothing() -> None:
+def test_a_source_without_preprocessing() -> None:
     assert made(None) is None
     assert made(None, mean=(0.5,), std=(0.25,)) == Preprocessing(
         "squash", None, "bilinear", False, (0.5,) * 3, (0.25,) * 3, "RGB"
@@ -54,18 +54,24 @@ def test_a_source_that_says_nothing() -> None:
     assert made(None, mean=(0.5,), std=(0.25,), resize="shorter-side") == Preprocessing(
         "shorter-side", 224, "bilinear", True, (0.5,) * 3, (0.25,) * 3, "RGB"
     )
-    with pytest.raises(ExportError, match="does not say how pixels are normalised; give --mean and --std"):
+    with pytest.raises(ExportError, match="does not define how pixels are normalised; give --mean and --std"):
         made(None, interpolation="bicubic")
     with pytest.raises(ExportError, match="give --mean and --std"):
         made(None, mean=(0.5,))
 
 
 def test_one_value_stands_for_all_channels() -> None:
-    grey = with_overrides(Source(nn.Conv2d(1, 2, 3)), None, Overrides(mean=(0.5,), std=(0.25,))).preprocessing
+    grey = with_overrides(
+        Source(nn.Conv2d(1, 2, 3)), None, PreprocessingOverrides(mean=(0.5,), std=(0.25,))
+    ).preprocessing
     assert grey is not None and grey.mean == (0.5,) and grey.std == (0.25,)
-    four = with_overrides(Source(nn.Linear(1, 1), channels=4), None, Overrides(mean=(0.0,), std=(1.0,))).preprocessing
+    four = with_overrides(
+        Source(nn.Linear(1, 1), channels=4), None, PreprocessingOverrides(mean=(0.0,), std=(1.0,))
+    ).preprocessing
     assert four is not None and four.mean == (0.0,) * 4
-    mixed = with_overrides(Source(nn.Conv2d(3, 2, 3)), None, Overrides(mean=(0.1, 0.2), std=(1.0,))).preprocessing
+    mixed = with_overrides(
+        Source(nn.Conv2d(3, 2, 3)), None, PreprocessingOverrides(mean=(0.1, 0.2), std=(1.0,))
+    ).preprocessing
     assert mixed is not None and mixed.std == (1.0, 1.0)
 
 
@@ -79,12 +85,15 @@ def test_another_size_keeps_the_share_of_the_crop() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mean": (123.7, 116.3, 103.5)}, "--mean 123.7,116.3,103.5: must be from -1 to 1, .* divide values"),
-        ({"std": (58.0,)}, "--std 58: must be from 1e-06 to 1"),
-        ({"std": (0.0,)}, "--std 0: must be from"),
-        ({"std": (float("nan"),)}, "--std nan: must be from"),
-        ({"mean": (0.5, 0.5)}, "--mean 0.5,0.5: 2 values for 3 channels; give one, or one a channel"),
-        ({"resize": "squash", "size": 256}, "--resize-size 256: only --resize shorter-side has a size, not squash"),
+        (
+            {"mean": (123.7, 116.3, 103.5)},
+            "--mean 123.7,116.3,103.5: must be between -1 and 1 because .* divide values",
+        ),
+        ({"std": (58.0,)}, "--std 58: must be between 1e-06 and 1"),
+        ({"std": (0.0,)}, "--std 0: must be between"),
+        ({"std": (float("nan"),)}, "--std nan: must be between"),
+        ({"mean": (0.5, 0.5)}, "--mean 0.5,0.5: 2 values for 3 channels; give one, or one per channel"),
+        ({"resize": "squash", "size": 256}, "--resize-size 256 requires --resize shorter-side, not squash"),
     ],
 )
 def test_refused(values: dict[str, Any], message: str) -> None:
@@ -104,7 +113,7 @@ def config(**values: Any) -> dict[str, Any]:
     }
 
 
-SAYABLE = {
+EXPRESSIBLE = {
     "center": config(),
     "center bilinear": config(interpolation="bilinear", crop_pct=0.95),
     "center whole": config(crop_pct=1.0),
@@ -113,15 +122,15 @@ SAYABLE = {
 }
 
 
-@pytest.mark.parametrize("name", SAYABLE)
+@pytest.mark.parametrize("name", EXPRESSIBLE)
 @pytest.mark.parametrize("size", [(100, 75), (75, 101), (64, 64), (40, 300)])
 def test_pixels_are_timms(name: str, size: tuple[int, int], photo: Callable[..., Image.Image]) -> None:
     timm_data = pytest.importorskip("timm.data")
-    how = SAYABLE[name]
+    how = EXPRESSIBLE[name]
     height, width = how["input_size"][1:]
     picture = photo(*size)
     theirs = timm_data.create_transform(**how)(picture).numpy()
-    preprocessing = preprocessing_of("timm:any", how, (height, width), False)
+    preprocessing = contract_preprocessing("timm:any", how, (height, width), False)
     metadata = Metadata(
         ModelInfo("", "", ""), (height, width), 3, 2, None, preprocessing, None, "softmax", Rectifiers(), {}, {}
     )
@@ -141,11 +150,15 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], photo: Callable[...,
         config(input_size=(3, 80, 48)),
     ],
 )
-def test_what_a_file_cannot_say_is_refused_unless_the_user_chooses(how: dict[str, Any]) -> None:
+def test_inexpressible_preprocessing_is_refused_unless_the_user_chooses(how: dict[str, Any]) -> None:
     size = how["input_size"][1:]
-    with pytest.raises(ExportError, match="timm:any: timm shows it photographs in crop mode .* choose a way with"):
-        preprocessing_of("timm:any", how, size, False)
-    own = preprocessing_of("timm:any", how, size, True)
-    chosen = with_overrides(Source(nn.Conv2d(3, 1, 1), preprocessing=own, image_size=size), None, Overrides("squash"))
+    with pytest.raises(
+        ExportError, match="timm:any: a model file cannot record timm's crop mode .* choose another with"
+    ):
+        contract_preprocessing("timm:any", how, size, False)
+    own = contract_preprocessing("timm:any", how, size, True)
+    chosen = with_overrides(
+        Source(nn.Conv2d(3, 1, 1), preprocessing=own, image_size=size), None, PreprocessingOverrides("squash")
+    )
     assert chosen.preprocessing is not None and chosen.preprocessing.resize == "squash"
     assert chosen.preprocessing.mean == how["mean"] and chosen.preprocessing.size is None

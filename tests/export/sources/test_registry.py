@@ -1,10 +1,11 @@
-"""Tests of `seewhy_export.sources.registry` and `seewhy export`: torchvision, timm, factories, weights and labels."""
+"""Tests of `seewhy_export.sources.registry` and `seewhy export`: sources, weights, labels, help and errors."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,7 +14,8 @@ import seewhy
 from seewhy.cli.main import main
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
-from seewhy_export.sources.preprocessing_overrides import Overrides
+from seewhy_export.cli import export_command
+from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides
 from seewhy_export.sources.registry import load_source
 from support.exporting.networks import branches
 
@@ -84,13 +86,15 @@ def test_torchvision() -> None:
 
 
 def test_another_size_keeps_the_share_of_the_crop() -> None:
-    source = load_source("torchvision:resnet18", "none", size=(448, 448))
+    source = load_source("torchvision:resnet18", "none", image_size=(448, 448))
     assert source.image_size == (448, 448)
     assert source.preprocessing is not None and source.preprocessing.size == 512
 
 
 def test_squash() -> None:
-    source = load_source("torchvision:alexnet", "none", size=(512, 512), overrides=Overrides(resize="squash"))
+    source = load_source(
+        "torchvision:alexnet", "none", image_size=(512, 512), overrides=PreprocessingOverrides(resize="squash")
+    )
     assert source.preprocessing is not None
     assert (source.preprocessing.resize, source.preprocessing.size, source.preprocessing.crop) == (
         "squash",
@@ -124,37 +128,57 @@ def test_checkpoint(tmp_path: Path, factories: Path) -> None:
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
-def test_a_network_for_other_classes(tmp_path: Path) -> None:
-    other = load_source("torchvision:squeezenet1_1", "none", classes=5)
+def test_a_network_for_another_number_of_classes(tmp_path: Path) -> None:
+    other = load_source("torchvision:squeezenet1_1", "none", class_count=5)
     assert other.labels is None
     torch.save({"model": other.module.state_dict()}, tmp_path / "five.pth")
-    again = load_source("torchvision:squeezenet1_1", str(tmp_path / "five.pth"), seed=8, classes=5)
-    assert again.notes == ("five.pth: weights taken from model",)
-    with pytest.raises(ExportError, match="classifier.1.weight 5x512x1x1 instead of 1000x512x1x1, .* .--classes, for"):
+    again = load_source("torchvision:squeezenet1_1", str(tmp_path / "five.pth"), seed=8, class_count=5)
+    assert again.notes == ("five.pth: weights loaded from model",)
+    with pytest.raises(
+        ExportError, match="classifier.1.weight 5x512x1x1 instead of 1000x512x1x1, .* set it with --classes"
+    ):
         load_source("torchvision:squeezenet1_1", str(tmp_path / "five.pth"))
     with pytest.raises(ExportError, match="its own weights are for 1000 classes"):
-        load_source("torchvision:squeezenet1_1", classes=5)
+        load_source("torchvision:squeezenet1_1", class_count=5)
 
 
 def test_timm_with_other_channels_and_classes() -> None:
     pytest.importorskip("timm")
-    source = load_source("timm:test_resnet", "none", channels=1, classes=4)
+    source = load_source("timm:test_resnet", "none", channels=1, class_count=4)
     assert source.module(torch.zeros(1, 1, 64, 64)).shape == (1, 4)
     assert (source.labels, source.preprocessing, source.channels) == (None, None, 1)
     assert "mean and std are for three channels" in source.notes[0]
-    described = load_source("timm:test_resnet", "none", channels=1, overrides=Overrides(mean=(0.5,), std=(0.25,)))
+    described = load_source(
+        "timm:test_resnet", "none", channels=1, overrides=PreprocessingOverrides(mean=(0.5,), std=(0.25,))
+    )
     assert described.preprocessing is not None and described.preprocessing.mean == (0.5,)
 
 
 @pytest.mark.parametrize(
     ("spec", "weights", "message"),
     [
-        ("resnet18", "none", "'resnet18' is no source; write torchvision:NAME, timm:NAME, package.module:factory or"),
-        ("torchvision:resnet19", "none", "torchvision has no classifier 'resnet19'; close names: .*resnet18"),
-        ("timm:resnet19", "none", "timm has no model 'resnet19'; close names: .*resnet"),
+        (
+            "resnet18",
+            "none",
+            r"Unknown source 'resnet18'\. Did you mean 'torchvision:resnet18'\? Write torchvision:NAME, timm:NAME, ",
+        ),
+        (
+            "zzz",
+            "none",
+            r"Unknown source 'zzz'\. Write torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx",
+        ),
+        (
+            "torchvison:resnet50",
+            "none",
+            r"Unknown source 'torchvison:resnet50'\. Did you mean 'torchvision:resnet50'\?",
+        ),
+        ("Torchvision:resnet5O", "none", r"Did you mean 'torchvision:resnet50'\?$"),
+        ("torchvision:resnet5O", "none", r"torchvision classifier 'resnet5O'\. Did you mean 'torchvision:resnet50'\?"),
+        ("timm:resnet19", "none", r"Unknown timm model 'resnet19'\. Did you mean 'timm:resnet18'\?"),
         ("no_such_module:factory", "none", "no module named 'no_such_module'"),
         ("my_factories:nowhere", "none", "my_factories has no function 'nowhere'"),
         ("my_factories:nothing", "none", "my_factories has no function 'nothing'"),
+        ("my_factories:smal", "none", r"my_factories has no function 'smal'\. Did you mean 'small'\?$"),
         ("my_factories:fails", "none", "calling fails.. failed: ValueError: no GPU"),
         ("my_factories:leaves", "none", "calling leaves.. failed: SystemExit: 0$"),
         ("my_script:small", "none", "importing my_script failed: SystemExit: 0$"),
@@ -163,7 +187,7 @@ def test_timm_with_other_channels_and_classes() -> None:
         (
             "other.pth",
             "none",
-            "other.pth: a file that is not FILE.onnx is no source; .* --weights other.pth",
+            "other.pth: is not an ONNX file; if it is a checkpoint, .* --weights other.pth",
         ),
     ],
 )
@@ -178,7 +202,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where nothing has been downloaded before
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # an empty cache of downloads
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(ExportError, match="Network is unreachable; give --weights FILE, or --weights none"):
         load_source("torchvision:resnet18", "DEFAULT")
@@ -195,7 +219,7 @@ def test_the_command(factories: Path) -> None:
     assert explainer.labels == ("cat", "dog") and explainer.metadata.model.source == "my_factories:described"
 
 
-def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
+def test_a_checkpoint_with_all_options(factories: Path) -> None:
     module = load_source("my_factories:small").module
     torch.save({"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}, "epoch": 3}, "best.pth")
     Path("names.txt").write_text("cat\nBengal\u202ecat\n", encoding="utf-8")
@@ -206,7 +230,7 @@ def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
     )
     done = CliRunner().invoke(main, arguments.split())
     assert done.exit_code == 0, done.output
-    assert "note:         best.pth: weights taken from state_dict, behind the prefix 'module.'" in done.output
+    assert "note:         best.pth: weights loaded from state_dict, with the prefix 'module.'" in done.output
     explainer = seewhy.Explainer("cats.onnx")
     assert explainer.labels == ("cat", "Bengal\u202ecat") and explainer.metadata.score_kind == "sigmoid"
     assert explainer.metadata.model.name == "cats"
@@ -221,7 +245,7 @@ def test_an_own_checkpoint_with_everything_said(factories: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
-def test_the_outermost_seeds(seed: int, factories: Path) -> None:
+def test_the_smallest_and_largest_seed(seed: int, factories: Path) -> None:
     done = CliRunner().invoke(main, f"export my_factories:small --size 12 --no-verify --seed {seed}".split())
     assert done.exit_code == 0, done.output
 
@@ -242,6 +266,18 @@ def test_several_heads(factories: Path) -> None:
     assert seewhy.Explainer("two_heads.onnx").metadata.class_count == 2
 
 
+def test_the_help_puts_every_option_into_a_group() -> None:
+    text = CliRunner().invoke(main, ["export", "--help"]).output
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        *("Source and weights", "Input and preprocessing", "Explanations", "Output", "Other options", "Examples"),
+    ]
+    assert text.partition("Other options:\n")[2].startswith("  -h, --help  Show this message and exit.\n\nExamples:")
+    for option in export_command.params:
+        if isinstance(option, click.Option):
+            assert option.help and option.help.endswith("."), option.name
+
+
 def test_the_commands_options(factories: Path) -> None:
     arguments = "export my_factories:small --weights none --size 20x30 --layer 0 --outputs input_gradients --no-verify"
     done = CliRunner().invoke(main, arguments.split())
@@ -251,9 +287,7 @@ def test_the_commands_options(factories: Path) -> None:
     assert metadata.image_size == (20, 30) and metadata.parity == {} and metadata.layer is None
 
 
-def test_the_demonstration_does_not_write_into_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_does_not_write_into_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["demo", "-o", ""])
     assert done.exit_code == 2 and len(done.output.splitlines()) == 1
@@ -264,49 +298,61 @@ def test_the_demonstration_does_not_write_into_the_current_folder(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("my_factories:small --size big", "'--size': 'big' is not a size; write 512 or 480x640"),
-        ("my_factories:small --size 0x5", "'--size': '0x5' has no pixels"),
-        ("my_factories:small --resize squash", "the source does not say how pixels are normalised"),
-        ("my_factories:small --layer one", "no layer is named 'one'"),
-        ("my_factories:small --outputs heat", "unknown output 'heat'"),
+        (
+            "my_factories:small --size big",
+            "'--size': must be a side such as 512, or height x width such as 480x640, not 'big'",
+        ),
+        ("my_factories:small --size 0x5", "'--size': height and width must be at least 1 pixel, not '0x5'"),
+        ("my_factories:small --resize squash", "the source does not define how pixels are normalised"),
+        ("my_factories:small --layer one", "Unknown layer 'one'"),
+        ("my_factories:small --outputs heat", "Unknown output 'heat'"),
         ("my_factories:small -o no/out.onnx", "no/out.onnx: cannot be written"),
-        ("torchvision:resnet19 --weights none", "torchvision has no classifier"),
-        ("my_factories:small --mean dark --std 1", "'--mean': 'dark' is not a number, or one a channel with commas"),
-        ("my_factories:small --mean 0.5, --std 1", "'--mean': '0.5,' is not a number"),
-        ("my_factories:small --mean 124 --std 1", "--mean 124: must be from -1 to 1"),
+        ("torchvision:resnet19 --weights none", "Unknown torchvision classifier"),
+        (
+            "my_factories:small --mean dark --std 1",
+            "'--mean': must be one number, or one number per channel separated by commas, not 'dark'",
+        ),
+        (
+            "my_factories:small --mean 0.5, --std 1",
+            "'--mean': must be one number, or one number per channel separated by commas, not '0.5,'",
+        ),
+        ("my_factories:small --mean 124 --std 1", "--mean 124: must be between -1 and 1"),
         ("my_factories:small --mean 0.5,0.5 --std 1 --channels 3", "--mean 0.5,0.5: 2 values for 3 channels"),
         (
             "my_factories:small --mean 0 --std 1 --resize-size 9",
-            "--resize-size 9: only --resize shorter-side",
+            "--resize-size 9 requires --resize shorter-side, not squash",
         ),
         ("my_factories:small --interpolation cubic", "'--interpolation': 'cubic' is not one of"),
         ("my_factories:small --resize crop", "'--resize': 'crop' is not one of"),
         ("my_factories:small --channel-order GRB", "'--channel-order': 'GRB' is not one of"),
         ("my_factories:small --score relu", "'--score': 'relu' is not one of"),
         ("torchvision:alexnet --weights none --channels 1", "torchvision:alexnet: takes images of 3 channels"),
-        (f"my_factories:small --seed {10**22}", f"'--seed': {10**22} has more than 64 bits"),
-        (f"my_factories:small --seed {-(2**63) - 1}", "'--seed': -9223372036854775809 has more than 64 bits"),
+        (f"my_factories:small --seed {10**22}", f"'--seed': must be from -2**63 to 2**64 - 1, not {10**22}"),
+        (
+            f"my_factories:small --seed {-(2**63) - 1}",
+            "'--seed': must be from -2**63 to 2**64 - 1, not -9223372036854775809",
+        ),
         ("my_factories:leaves", "my_factories:leaves: calling leaves() failed: SystemExit: 0"),
         ("my_factories:small --channels 0", "'--channels': 0 is not in the range"),
-        ("my_factories:small --classes 5", "the function itself says how many classes there are"),
+        ("my_factories:small --classes 5", "the function defines the number of classes; leave --classes out"),
         ("my_factories:small --labels none.txt", "none.txt: cannot be read: No such file"),
         ("my_factories:small --size 12 --labels three.txt", "three.txt: 3 labels for 2 classes"),
         ("my_factories:small --weights none.pth", "none.pth: cannot be read: No such file"),
-        ("my_factories:small --weights-key model", "--weights-key model goes with --weights FILE"),
+        ("my_factories:small --weights-key model", "--weights-key model requires --weights FILE"),
         ("my_factories:two_heads --size 12 --head c", "no output 'c'"),
-        ("my_factories:odd_name --size 12", "'../escape' cannot name a file; give one with -o"),
-        ("my_factories:small --size 12 --name a:b", "'a:b' cannot name a file; give one with -o"),
+        ("my_factories:odd_name --size 12", "'../escape' cannot be a file name; choose the file to write with -o"),
+        ("my_factories:small --size 12 --name a:b", "'a:b' cannot be a file name; choose the file to write with -o"),
         ("--weights none", "Missing argument 'SOURCE'"),
         ("my_factories:small -o ''", "-o / --output is empty; is a variable not set?"),
         ("my_factories:small --labels ''", "--labels is empty; is a variable not set?"),
-        ("my_factories:small --weights ''", "'--weights': is empty"),
-        ("'' --weights none", "'SOURCE': is empty"),
+        ("my_factories:small --weights ''", "'--weights': must not be empty"),
+        ("'' --weights none", "'SOURCE': must not be empty"),
         (f"my_factories:fails --name {'x' * 8193}", "--name: expected a string of at most 8192 bytes"),
         (f"my_factories:fails --layer {'x' * 8193}", "--layer: expected a string of at most 8192 bytes"),
         (f"my_factories:{'x' * 8193}", "SOURCE: expected a string of at most 8192 bytes"),
         ("my_factories:fails --labels long.txt", "long.txt: label 1: expected a string of at most 8192 bytes"),
         ("my_factories:long_labels", "label 1: expected a string of at most 8192 bytes"),
-        ("my_factories:small --wieghts none", "No such option"),
+        ("my_factories:small --wieghts none", "No such option: --wieghts. Did you mean --weights?"),
     ],
 )
 def test_the_commands_errors(arguments: str, message: str, factories: Path) -> None:

@@ -22,7 +22,7 @@ CHANNELS = 6
 
 
 class Detour(nn.Module):
-    """Features (N, 6, 8, 12), changed by `path` to what `after` sees, pooled by `pool`."""
+    """Network that passes features (N, 6, 8, 12) through `path`, the layer `after` and `pool`."""
 
     def __init__(self, path: Callable[[Tensor], Tensor], layer: nn.Module, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ def windows(x: Tensor, size: int = 4) -> Tensor:
     return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, size * size, c)
 
 
-def together(x: Tensor, size: int = 4, h: int = 8, w: int = 12) -> Tensor:
-    """The inverse of `windows`, channels-last."""
+def windows_merged(x: Tensor, size: int = 4, h: int = 8, w: int = 12) -> Tensor:
+    """Invert `windows`, into channels-last."""
     x = x.reshape(-1, h // size, w // size, size, size, x.shape[-1])
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, h, w, x.shape[-1])
 
@@ -70,14 +70,14 @@ def mean_last(x: Tensor) -> Tensor:
 
 KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor], Tensor], str, tuple[int, int]]] = {
     "windows and back": (
-        lambda x: together(attend(windows(x))),
+        lambda x: windows_merged(attend(windows(x))),
         nn.Linear(CHANNELS, 7),
         mean_last,
         "channels-last",
         (8, 12),
     ),
     "shifted windows and back": (
-        lambda x: together(attend(windows(x.roll((-2, -2), (2, 3))))).roll((2, 2), (1, 2)),
+        lambda x: windows_merged(attend(windows(x.roll((-2, -2), (2, 3))))).roll((2, 2), (1, 2)),
         nn.Linear(CHANNELS, 7),
         mean_last,
         "channels-last",
@@ -150,20 +150,20 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor],
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_axes_choose_the_layer_behind_the_detour(name: str) -> None:
+def test_known_axes_choose_the_layer_after_the_detour(name: str) -> None:
     path, layer, pool, form, size = KNOWN[name]
     module = Detour(path, layer, pool).eval()
     chosen = choose(module)
     assert (chosen.name, chosen.layout.form, chosen.layout.size) == ("after", form, size)
     assert choose(module, "after").layout == chosen.layout
-    # The layout holds what it says: with features that are the places' own numbers, each place comes back to its own.
+    # With features that are the numbers of their positions, the layout returns every number to its own position.
     numbers = torch.arange(8.0 * 12).reshape(1, 1, 8, 12).expand(2, CHANNELS, -1, -1)
-    if name in PLACE_BY_PLACE:
+    if name in KEEPING_POSITIONS:
         value = path(numbers.contiguous())
         assert torch.equal(chosen.layout.to_map(value)[0, 0], numbers[0, 0])
 
 
-PLACE_BY_PLACE = {"transposed", "einsum", "flipped", "channels in another order"}
+KEEPING_POSITIONS = {"transposed", "einsum", "flipped", "channels in another order"}
 
 
 REVERSED = torch.arange(95, -1, -1)
@@ -197,7 +197,7 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor], 
         nn.Conv2d(CHANNELS, 7, 3, padding=1),
         lambda x: x.mean((2, 3)).reshape(-1, 6, 7).mean(1),
     ),
-    "places mixed": (
+    "positions mixed": (
         lambda x: x.flatten(2) @ MIXING,
         nn.Conv1d(CHANNELS, 7, 1),
         lambda x: x.mean(2),
@@ -207,15 +207,15 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, Callable[[Tensor], 
 
 @pytest.mark.parametrize("name", LOST)
 def test_lost_axes_choose_an_earlier_layer(name: str) -> None:
-    """An earlier layer is chosen, and this one is refused by its name."""
+    """The automatic choice is an earlier layer, and the layer itself is refused by name."""
     module = Detour(*LOST[name]).eval()
     assert choose(module).name == "features"
-    with pytest.raises(ExportError, match=r"'after' gives shape .* places is not known"):
+    with pytest.raises(ExportError, match=r"'after' returns shape .* spatial dimensions are unknown"):
         choose(module, "after")
 
 
 class Pooled(nn.Module):
-    """Features and something behind them that is no layer."""
+    """Network with features followed by pooling that is not a layer."""
 
     def __init__(self, pool: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
@@ -257,14 +257,14 @@ POOLS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_what_pools_is_not_taken_for_the_layer(name: str) -> None:
+def test_pooling_operators_are_not_chosen(name: str) -> None:
     chosen = choose(Pooled(POOLS[name]).eval())
     assert chosen.shape == (8, 8, 12)
-    assert chosen.name in ("features", "clamp", "mul") and chosen.layout.others == 0
+    assert chosen.name in ("features", "clamp", "mul") and chosen.layout.extra_tokens == 0
 
 
 class Registers(nn.Module):
-    """A transformer's block with tokens of no place in front and behind."""
+    """Transformer block with tokens before and after the positions that belong to none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ class Registers(nn.Module):
         return self.head((x + self.mlp(self.norm2(x)))[:, -1])
 
 
-def test_tokens_of_no_place_on_both_sides_and_norms_of_queries_and_keys() -> None:
+def test_extra_tokens_on_both_sides_and_norms_of_queries_and_keys() -> None:
     module = Registers().eval()
     chosen = choose(module)
     assert (chosen.name, chosen.layout.prefix, chosen.layout.suffix, chosen.shape) == ("norm1", 1, 2, (8, 4, 6))
@@ -295,7 +295,7 @@ def test_tokens_of_no_place_on_both_sides_and_norms_of_queries_and_keys() -> Non
     assert torch.equal(chosen.layout.from_map(maps, value), value)
 
 
-def test_patches_by_reshaping() -> None:
+def test_patches_made_by_reshaping() -> None:
     class Reshaped(nn.Module):
         def __init__(self) -> None:
             super().__init__()

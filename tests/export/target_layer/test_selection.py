@@ -41,29 +41,29 @@ def test_automatic_choice(network: str, name: str, maps: tuple[int, ...], cam: b
     assert (chosen.name, chosen.chosen, shape(chosen)) == (name, "automatic", maps)
     assert (chosen.class_weights is not None) is cam
     assert chosen.separates
-    # The name leads back to the same value.
+    # Naming the layer selects the same value.
     named = choose(module, name)
     assert (named.node.name, named.chosen) == (chosen.node.name, "named")
 
 
-def test_densenets_last_map_is_its_functional_relu() -> None:
+def test_the_last_map_of_densenet_is_its_functional_relu() -> None:
     chosen = choose(torchvision_network("densenet121"))
     assert chosen.name.startswith("relu") and shape(chosen) == (1024, 2, 2)
     assert chosen.class_weights is not None
 
 
 def test_a_module_called_several_times_means_its_last_call() -> None:
-    """`act` runs on the first branch and on the last map; only the last has 10 channels."""
+    """`act` runs on the first branch and on the last map; only the last map has 10 channels."""
     assert shape(choose(branches(), "act")) == (10, 8, 8)
 
 
-def test_a_layer_that_others_bypass_does_not_separate() -> None:
+def test_a_bypassed_layer_does_not_separate() -> None:
     assert not choose(branches(), "down").separates
     assert choose(branches(), "pool").separates
 
 
 def test_a_wrong_name_lists_close_ones() -> None:
-    with pytest.raises(ExportError, match=r"no layer is named 'layr4'; close names: .*layer4") as caught:
+    with pytest.raises(ExportError, match=r"Unknown layer 'layr4'\. Did you mean 'layer4'\?") as caught:
         choose(torchvision_network("resnet18"), "layr4")
     assert "\n" not in str(caught.value)
 
@@ -75,12 +75,12 @@ def test_a_layer_that_is_not_called_is_refused() -> None:
 
 
 def test_a_layer_without_maps_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"'fc' gives shape \(N, 1000\), and which"):
+    with pytest.raises(ExportError, match=r"'fc' returns shape \(N, 1000\), and its"):
         choose(torchvision_network("resnet18"), "fc")
 
 
 class DeadEnd(nn.Module):
-    """`unused` feeds nothing; `silenced` is multiplied by zero."""
+    """Network in which nothing reads `unused`, and `silenced` is multiplied by zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,12 +123,12 @@ def test_a_network_without_convolutions_needs_a_name() -> None:
         choose(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 4)))
 
 
-def test_blocks_that_go_through_another_layout_are_not_cut_short() -> None:
+def test_blocks_that_change_the_layout_are_included_whole() -> None:
     chosen = choose(torchvision_network("convnext_tiny"))
     assert (chosen.name, shape(chosen), chosen.separates) == ("features", (768, 2, 2), True)
 
 
-def test_a_bias_in_front_of_the_pool_is_part_of_the_map() -> None:
+def test_a_bias_before_the_pool_is_part_of_the_map() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.target_layer.tensor_layout`: layers of tokens and channels-last maps become (N, C, h, w)."""
+"""Tests of `seewhy_export.target_layer.tensor_layout`: tokens and channels-last maps become (N, C, h, w)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def choose(module: nn.Module, layer: str | None = None) -> TargetLayer:
 
 
 def as_map(value: Tensor, form: str, dropped: int, size: tuple[int, int]) -> Tensor:
-    """What the contract says of `activations`, place by place."""
+    """Convert a layer's output to `activations` as the file contract defines them, position by position."""
     if form == "channels-last":
         rows = [[value[:, i, j] for j in range(size[1])] for i in range(size[0])]
     else:
@@ -53,7 +53,7 @@ def test_automatic_choice(
     chosen = choose(module)
     assert (chosen.name, chosen.layout.form, chosen.layout.prefix) == (name, form, dropped)
     assert chosen.shape == maps and chosen.separates is separates
-    # CAM: the mean over all places, and one linear layer.
+    # CAM applies to a mean over all positions followed by one linear layer.
     assert (chosen.class_weights is not None) is (dropped == 0)
 
     report = export(module, tmp_path / "model.onnx", image_size=SIZE)
@@ -85,13 +85,13 @@ def test_layers_by_name(layer: str, form: str, dropped: int) -> None:
 
 
 def test_a_layer_whose_gradient_is_zero_is_refused(tmp_path: Path) -> None:
-    """Only the class token is read from the last block's output."""
+    """The network reads only the class token of the last block's output."""
     with pytest.raises(ExportError, match="gradient is identically zero"):
         export(live_weights(Transformer(1)), tmp_path / "model.onnx", image_size=SIZE, layer="blocks.1")
 
 
 class Shuffled(nn.Module):
-    """Tokens in another order than the places', and another number of them."""
+    """Network that changes the order and the number of its tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,8 +105,10 @@ class Shuffled(nn.Module):
         return self.head(x.mean(1))
 
 
-def test_places_that_are_not_known_are_refused_by_name() -> None:
-    with pytest.raises(ExportError, match=r"'after' gives shape \(N, 5, 8\).*places is not known") as caught:
+def test_a_named_layer_with_unknown_positions_is_refused() -> None:
+    with pytest.raises(
+        ExportError, match=r"'after' returns shape \(N, 5, 8\).*spatial dimensions are unknown"
+    ) as caught:
         choose(Shuffled(), "after")
     assert "\n" not in str(caught.value)
 

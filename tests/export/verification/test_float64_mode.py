@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy_export.verification.float64_mode import computing_in
-from seewhy_export.verification.reference import eager_reference
+from seewhy_export.verification.reference import eager_output_and_gradient
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -19,7 +19,8 @@ def test_batch_norm_takes_gradients_in_any_memory_order(dtype: torch.dtype, coun
             value.uniform_(0.5, 1.5)
     x = torch.randn(count, 16, 4, 4, dtype=dtype, requires_grad=True)
     gradient = torch.randn(count, 16, 4, 4, dtype=dtype)
-    # As a gradient comes out of attention: places first, and a stride of the first dimension that nothing needs.
+    # Attention produces gradients with this memory order: positions first, and for one image a stride of the first
+    # dimension that is never used.
     strided = torch.empty_strided(gradient.shape, (16 if count == 1 else 256, 1, 64, 16), dtype=dtype).copy_(gradient)
     with computing_in(dtype):
         (ours,) = torch.autograd.grad(norm(x), x, strided)
@@ -27,7 +28,7 @@ def test_batch_norm_takes_gradients_in_any_memory_order(dtype: torch.dtype, coun
     torch.testing.assert_close(ours, expected.detach())
 
 
-class Attends(nn.Module):
+class AttentionNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 4, stride=4)
@@ -41,19 +42,19 @@ class Attends(nn.Module):
         return self.head(attended.mean(1))
 
 
-def test_one_image_has_the_gradient_that_it_has_beside_another() -> None:
-    module = Attends().double().eval()
+def test_an_image_has_the_same_gradient_alone_and_in_a_batch() -> None:
+    module = AttentionNetwork().double().eval()
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    alone, beside = eager_reference(module, images[:1]), eager_reference(module, images)
+    alone, in_batch = eager_output_and_gradient(module, images[:1]), eager_output_and_gradient(module, images)
     for name, value in alone.items():
-        torch.testing.assert_close(value, beside[name][:1])
+        torch.testing.assert_close(value, in_batch[name][:1])
 
 
-def test_what_says_float32_is_computed_in_float64() -> None:
+def test_code_that_names_float32_computes_in_float64() -> None:
     x = torch.full((1, 3), 1 / 3, dtype=torch.float64)
     with computing_in(torch.float64):
         values = x.float() + torch.full((3,), 0.1) + torch.tensor([0.1], dtype=torch.float32)
     assert values.dtype == torch.float64
-    # A tensor that float32 has rounded already stays what it is.
+    # A tensor that is already rounded to float32 keeps its value.
     torch.testing.assert_close(values, x + 0.1 + torch.tensor([0.1]).double(), rtol=0, atol=1e-15)
     assert torch.get_default_dtype() == torch.float32

@@ -127,7 +127,7 @@ def test_results_of_images_that_the_job_is_not_given_stay(
         assert notices[-1] == "images that are explained again: 1" and len(lines(out)) == 6
     else:
         assert notices[-1] == (
-            "images that are not explained again, since they or others of their shard are not given: 1"
+            "images that are not explained again, because they or others of their shard are not given: 1"
         )
         assert {name: contents(out)[name] for name in before if name != "run.json"} == {
             name: content for name, content in before.items() if name != "run.json"
@@ -151,7 +151,7 @@ def test_lost_results_of_images_that_the_job_is_not_given(explainer: Explainer, 
     assert list(job) == [] and job.already_recorded == 3 and len(lines(out)) == 6
     assert notices == [
         "images whose results are missing or incomplete: 3",
-        "images that are not explained again, since they or others of their shard are not given: 3",
+        "images that are not explained again, because they or others of their shard are not given: 3",
     ]
     assert explain_folder(explainer, [one, two], out).already_recorded == 3
     assert problems(out) == 0

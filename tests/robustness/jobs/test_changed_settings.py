@@ -215,7 +215,7 @@ def test_the_failure_rate_counts_after_a_hundred_images(explainer: Explainer, tm
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"format": "csv"}, "format must be one of png, jpg, webp, npz, parquet, not 'csv'"),
+        ({"format": "csv"}, "Unknown format 'csv'; choose one of png, jpg, webp, npz, parquet"),
         ({"canvas": "full"}, "Unknown canvas 'full'; choose one of model, original"),
         ({"colormap": "rainbows"}, "rainbows"),
         ({"alpha": 2}, "alpha must be between 0 and 1, not 2"),

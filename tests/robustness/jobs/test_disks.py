@@ -66,7 +66,7 @@ def test_a_call_that_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The job ends with the error of the failing call, and the next attempt resumes it."""
-    monkeypatch.setattr(commit, "FILES", 4)
+    monkeypatch.setattr(commit, "IMAGES_PER_SYNC", 4)
     error = OSError(errno.ENOSPC, "No space left on device") if kind == "full" else KeyboardInterrupt()
 
     def run(number: int) -> int:
@@ -120,7 +120,7 @@ def test_a_full_disk(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commit, "FILES", 8)
+    monkeypatch.setattr(commit, "IMAGES_PER_SYNC", 8)
     paths = write_images(tmp_path / "images", 60, 5)
     out = small_disk("size=128k" if form == "png" else "size=64k") / "out"
     arguments = ["explain", model_path, tmp_path / "images", "-o", out, "-q", "--format", form, "--shard-size", 8]
@@ -141,7 +141,7 @@ def test_a_read_only_disk(small_disk: Callable[[str], Path], model_path: Path, i
     result = command_line.run("explain", model_path, image_folder, "-o", disk)
     command_line.failed(result, r"\.seewhy\.lock: cannot be opened: Read-only file")
     result = command_line.run("explain", model_path, image_folder, "-o", disk / "out")
-    command_line.failed(result, "out: cannot be made: Read-only file system")
+    command_line.failed(result, "out: cannot be created: Read-only file system")
 
 
 def test_no_space_for_the_list_of_images(
@@ -160,12 +160,12 @@ def test_no_space_for_the_list_of_images(
     with monkeypatch.context() as patch:
         patch.setattr("seewhy.inputs.image_inputs.temporary", small)
         command_line.failed(
-            command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+            command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
         )
     assert command_line.run(*arguments).exit_code == 2  # because all images failed
     monkeypatch.setattr("seewhy.storage.manifest.temporary", small)
     command_line.failed(
-        command_line.run(*arguments), "the list of images cannot be kept on disk: database or disk is full"
+        command_line.run(*arguments), "the list of images cannot be stored on disk: database or disk is full"
     )
 
 
@@ -212,7 +212,7 @@ def test_a_changed_output_folder_ends_the_job(
             with manifest.open("ab") as file:
                 file.write(b'{"a": "line"}\n')
 
-    words = "has vanished or been replaced|was deleted or replaced during|was changed by somebody else"
+    words = "has vanished or been replaced|was deleted or replaced|was changed by another program"
     with pytest.raises(OutputError, match=words):
         explain_and_disturb(explainer, image_folder, out, disturb, form)
     if how == "moved":

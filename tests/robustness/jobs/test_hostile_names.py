@@ -274,7 +274,7 @@ def test_a_link_in_the_output_folder(explainer: Explainer, sandbox: Path, png: b
     (sandbox / "out").mkdir()
     (sandbox / "out" / "sub").symlink_to(sandbox / "neighbour")
     before = contents(sandbox / "neighbour")
-    with pytest.raises(OutputError, match="lies outside the output folder"):
+    with pytest.raises(OutputError, match="is outside the output folder"):
         explain_folder(explainer, sandbox / "in", sandbox / "out")
     assert contents(sandbox / "neighbour") == before
 
@@ -331,7 +331,7 @@ def test_pipes_in_place_of_files_of_the_job(name: str, explainer: Explainer, san
     if name == ".seewhy.lock":
         explain_folder(explainer, sandbox / "in", sandbox / "out")
     else:
-        reason = "cannot be read: it is a pipe, not a regular file" if name == "run.json" else "not a file"
+        reason = "cannot be read: it is a pipe, not a regular file" if name == "run.json" else "is not a file"
         with pytest.raises(OutputError, match=f"{re.escape(name)}: {reason}; choose another output folder"):
             explain_folder(explainer, sandbox / "in", sandbox / "out")
 

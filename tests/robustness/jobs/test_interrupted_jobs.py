@@ -162,7 +162,7 @@ def test_missing_files_of_the_job_are_refused(
 
     manifest = copied(uninterrupted("npz"), out)
     for path, words in [
-        (out / "run.json", r"manifest\.jsonl: there is no run\.json"),
+        (out / "run.json", r"manifest\.jsonl: the folder has no run\.json"),
         (manifest, r"manifest\.jsonl: is gone"),
     ]:
         content = path.read_bytes()
@@ -172,8 +172,8 @@ def test_missing_files_of_the_job_are_refused(
     run()
     manifest.unlink()
     (out / "run.json").unlink()
-    refused(out, r"00000\.npz: there is no run\.json", run)
-    words = r"00000\.npz: there is no run\.json .* choose another output folder, or delete them yourself$"
+    refused(out, r"00000\.npz: the folder has no run\.json", run)
+    words = r"00000\.npz: the folder has no run\.json .* choose another output folder, or delete the file yourself$"
     # Without run.json, the owner of the shards is unknown.
     refused(out, words, lambda: explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"), restart=True))
 
@@ -185,7 +185,7 @@ def test_a_missing_manifest_of_a_killed_first_attempt(
     copied(uninterrupted("npz"), out).unlink()
     facts = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**facts, "images": {"done": 0, "failed": 0}}))
-    words = r"manifest\.jsonl: is gone, though there is shards/00000\.npz"
+    words = r"manifest\.jsonl: is gone, although shards/00000\.npz exists"
     refused(out, words, lambda: explain_folder(explainer, image_folder, out, broken_jobs.settings("npz")))
     explain_folder(explainer, image_folder, out, broken_jobs.settings("npz"), restart=True)
     assert len(lines(out)) == COUNT
@@ -212,7 +212,7 @@ def test_run_json_of_another_program_stays(
     (out / "shards" / "00000.npz").write_bytes(b"mine")
     (out / "run.json").write_bytes(content)
     settings = broken_jobs.settings("npz")
-    words = r"run\.json: not of a run of seewhy"
+    words = r"run\.json: not written by SeeWhy"
     refused(out, words, lambda: explain_folder(explainer, image_folder, out, settings, restart=restart))
 
 
@@ -220,7 +220,7 @@ def test_run_json_of_another_program_stays(
 def test_manifest_of_another_program_stays(content: bytes, explainer: Explainer, image_folder: Path, out: Path) -> None:
     out.mkdir()
     (out / "manifest.jsonl").write_bytes(content)
-    refused(out, r"there is no run\.json that says", lambda: explain_folder(explainer, image_folder, out))
+    refused(out, r"the folder has no run\.json that records", lambda: explain_folder(explainer, image_folder, out))
 
 
 @pytest.mark.parametrize("form", ["png", "npz"])
@@ -270,7 +270,7 @@ def test_the_second_job_is_refused(
     with closing(iter(FolderJob(resolve_job(explainer, Settings()), Inputs([image_folder], out), out))) as first:
         next(first)
         for restart in (False, True):
-            with pytest.raises(OutputError, match=rf"another run \(process {os.getpid()} on .*\) is writing here"):
+            with pytest.raises(OutputError, match=rf"another job \(process {os.getpid()} on .*\) is writing here"):
                 explain_folder(explainer, image_folder, out, restart=restart)
         assert len(list(first)) == COUNT - 1
     assert_same(out, uninterrupted("png"), paths, "png")
@@ -281,7 +281,7 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
-        with pytest.raises(OutputError, match=f"another run .process {process.pid} on"), locked(tmp_path):
+        with pytest.raises(OutputError, match=f"another job .process {process.pid} on"), locked(tmp_path):
             pass
         process.kill()
     with locked(tmp_path), pytest.raises(OutputError, match=f"process {os.getpid()} on"), locked(tmp_path):

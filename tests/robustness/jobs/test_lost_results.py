@@ -135,7 +135,7 @@ def test_an_emptied_manifest_is_refused(
     shutil.copytree(uninterrupted(form), out)
     (out / "manifest.jsonl").write_bytes(b"")
     before = contents(out)
-    with pytest.raises(OutputError, match=rf"manifest\.jsonl: is empty, though run\.json counts {COUNT} images"):
+    with pytest.raises(OutputError, match=rf"manifest\.jsonl: is empty, although run\.json counts {COUNT} images"):
         resume(explainer, image_folder, out, form)
     assert contents(out) == before
 
@@ -297,7 +297,7 @@ def test_a_lost_shard_of_images_that_are_only_partly_given(
     assert notices == [
         "images whose results are missing or incomplete: 5",
         "images that are explained again: 4",
-        "images that are not explained again, since they or others of their shard are not given: 1",
+        "images that are not explained again, because they or others of their shard are not given: 1",
     ]
     assert problems(out) == 0 and len(lines(out)) == 4
 
@@ -336,7 +336,7 @@ def test_a_refused_job_changes_nothing(
     manifest = out / "manifest.jsonl"
     manifest.write_bytes(manifest.read_bytes()[:-20])
     before = contents(out)
-    with pytest.raises(OutputError, match="holds results of another run: methods was"):
+    with pytest.raises(OutputError, match="holds results of another job: methods was"):
         explain_folder(explainer, image_folder, out, broken_jobs.settings(form, methods=["hirescam"]))
     assert contents(out) == before
 

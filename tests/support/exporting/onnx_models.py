@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from seewhy_export.sources.onnx_import.loader import load_onnx
-from seewhy_export.sources.source import Source, Wanted
+from seewhy_export.sources.source import Source, SourceRequest
 
 Array = NDArray[Any]
 
@@ -92,9 +92,9 @@ def relu(name: str = "x") -> list[onnx.NodeProto]:
     return [node("Relu", [name], ["r"]), node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["out"])]
 
 
-def loaded(model: onnx.ModelProto, folder: Path, **wanted: object) -> Source:
+def loaded(model: onnx.ModelProto, folder: Path, **request: object) -> Source:
     """Save a model in `folder`, and import it."""
-    return load_onnx(str(save(model, folder / "model.onnx")), Wanted(**wanted))  # type: ignore[arg-type]
+    return load_onnx(str(save(model, folder / "model.onnx")), SourceRequest(**request))  # type: ignore[arg-type]
 
 
 def answer(source: Source, images: Array) -> Array:

@@ -100,7 +100,7 @@ def killed(number: int, model: str, images: str, folder: Path, form: str) -> boo
             sys.exit(f"job {number} failed with wait status {status}")
         return False
     # Commit after every 5 files and never by time, so that slow machines make the same calls.
-    commit.FILES, commit.SECONDS = 5, 1e9
+    commit.IMAGES_PER_SYNC, commit.SECONDS_PER_SYNC = 5, 1e9
     settings = Settings() if form == "png" else Settings(format=form, shard_images=4)
     explainer = Explainer(model, threads=1)
     killer = Killer(number)

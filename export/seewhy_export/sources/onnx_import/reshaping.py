@@ -1,7 +1,8 @@
-"""ONNX's operators that move elements, in PyTorch's terms, for any number of images.
+"""ONNX operators that move elements, as PyTorch functions for any batch size.
 
-Many files fix the batch: a Reshape to (1, 512), a class token expanded to (1, 1, 768). Each value's shape for the
-file's own batch is known, and so is the dimension that differs now, so the batch is put in its place.
+Many files fix the batch size: a Reshape to (1, 512), a class token expanded to (1, 1, 768). The operators here know the
+shape of each value for the file's own batch size. The dimension that differs from it now is the batch, and the
+operators write the current batch size there.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy_export.sources.onnx_import.resize import resize, upsample
-from seewhy_export.sources.onnx_import.shape_arithmetic import MOST, equal_parts, slice_bounds
+from seewhy_export.sources.onnx_import.shape_arithmetic import MAX_KNOWN_ELEMENTS, slice_bounds, split_sizes
 from seewhy_export.sources.onnx_import.values import (
-    At,
-    Known,
+    KnownValue,
+    NodeInfo,
     Operator,
     Size,
     Unsupported,
     Value,
-    axes_of,
-    known,
-    sizes,
-    static,
-    tensor,
+    as_tensor,
+    known_sizes,
+    normalized_axes,
+    object_array,
+    static_sizes,
 )
 
 _PAD_MODES = {b"constant": "constant", b"reflect": "reflect", b"edge": "replicate", b"wrap": "circular"}
 
 
 def _batch_axis(now: Any, then: tuple[int, ...]) -> int | None:
-    """The dimension that another batch has changed; None where nothing has changed."""
+    """Return the dimension that another batch size has changed, or None if no dimension has changed."""
     if len(now) != len(then):
         raise Unsupported("a number of dimensions that depends on the number of images")
     changed = [i for i, size in enumerate(now) if isinstance(size, torch.SymInt) or size != then[i]]
@@ -43,36 +44,36 @@ def _batch_axis(now: Any, then: tuple[int, ...]) -> int | None:
     return changed[0] if changed else None
 
 
-def _is_fixed(at: At, target: list[Size]) -> bool:
-    """Whether a target shape is written in the file, rather than computed from the images' shape."""
-    return target == at.file_target and not any(isinstance(size, torch.SymInt) for size in target)
+def _is_fixed(node: NodeInfo, target: list[Size]) -> bool:
+    """Return True if a target shape is written in the file, and not computed from the shape of the images."""
+    return target == node.file_target_shape and not any(isinstance(size, torch.SymInt) for size in target)
 
 
-def _reshape(at: At, x: Tensor, shape: Value | None = None) -> Tensor:
-    target = list(at.get("shape")) if shape is None else sizes(shape, "shape")
-    if at.file_output is None:
-        at.file_target = target
-    elif _is_fixed(at, target):
-        target, at.outer = _rebatched(at, x)
+def _reshape(node: NodeInfo, x: Tensor, shape: Value | None = None) -> Tensor:
+    target = list(node.get("shape")) if shape is None else known_sizes(shape, "shape")
+    if node.file_output_shape is None:
+        node.file_target_shape = target
+    elif _is_fixed(node, target):
+        target, node.outer_factor = _with_current_batch(node, x)
     else:
-        at.outer = 1
-    if not at.get("allowzero", 0):
+        node.outer_factor = 1
+    if not node.get("allowzero", 0):
         target = [x.shape[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(target)]
     return x.reshape(target)
 
 
-def _rebatched(at: At, x: Tensor) -> tuple[list[Size], int]:
-    """The file's output shape, with the batch of `x` where it comes to lie, and what is in front of it there.
+def _with_current_batch(node: NodeInfo, x: Tensor) -> tuple[list[Size], int]:
+    """Return the file's output shape with the batch size of `x`, and the factor in front of the batch size.
 
-    A Reshape keeps the order of elements, and so the number of those in front of the batch. Where the file's batch is
-    one, several dimensions can be meant: a dimension of its own comes first, then the front of one that is not the
-    last (which holds features), then the back of one.
+    A Reshape keeps the order of the elements, and therefore the number of elements in front of the batch. If the
+    file's batch size is 1, several dimensions may be the batch. The order of preference is: a dimension of its own,
+    the front of a dimension that is not the last (which holds features), the back of a dimension.
     """
-    then, result, batch = at.file_inputs[0], list(at.file_output or ()), at.run.batch
+    then, result, batch = node.file_input_shapes[0], list(node.file_output_shape or ()), node.state.batch
     axis = None if then is None else _batch_axis(x.shape, then)
     if then is None or axis is None:
         return list(result), 1
-    before = math.prod(then[:axis]) * at.outer
+    before = math.prod(then[:axis]) * node.outer_factor
     ranked = []
     for i, size in enumerate(result):
         outer, rest = divmod(before, math.prod(result[:i]) or 1)
@@ -82,84 +83,86 @@ def _rebatched(at: At, x: Tensor) -> tuple[list[Size], int]:
         front = outer == 1 and (before == 1 or i + 1 < len(result))
         ranked.append((not (outer == 1 and inner == 1), not front, inner != 1, i, outer))
     if not ranked:
-        raise Unsupported(f"a shape {tuple(result)} that is for {batch} images only")
+        raise Unsupported(f"a shape {tuple(result)} that fits {batch} images only")
     *_, place, outer = min(ranked)
     return [*result[:place], -1, *result[place + 1 :]], outer
 
 
-def _expand(at: At, x: Value, shape: Value) -> Tensor:
-    x, target = tensor(x, at), sizes(shape, "shape")
-    if at.file_output is None:
-        at.file_target = target
-    elif _is_fixed(at, target):
-        then, target = at.file_inputs[0], list(at.file_output)
+def _expand(node: NodeInfo, x: Value, shape: Value) -> Tensor:
+    x, target = as_tensor(x, node), known_sizes(shape, "shape")
+    if node.file_output_shape is None:
+        node.file_target_shape = target
+    elif _is_fixed(node, target):
+        then, target = node.file_input_shapes[0], list(node.file_output_shape)
         axis = None if then is None else _batch_axis(x.shape, then)
         if axis is not None:
             target[axis - x.dim()] = x.shape[axis]
-    # Dimensions of one are ONNX's wildcard on either side, and PyTorch's in the value alone.
+    # A dimension of 1 is a wildcard in both shapes in ONNX, but only in the shape of the value in PyTorch.
     missing = max(0, x.dim() - len(target))
     target = [1] * missing + target
     own = [1] * (len(target) - x.dim()) + list(x.shape)
     return x.expand([b if isinstance(s, int) and s == 1 else s for s, b in zip(target, own, strict=True)])
 
 
-def _concat(at: At, *values: Value) -> Tensor:
-    tensors = [tensor(value, at) for value in values]
-    (axis,) = axes_of(tensors[0].dim(), [at.get("axis", 1)])
-    for i, then in enumerate(at.file_inputs):
+def _concat(node: NodeInfo, *values: Value) -> Tensor:
+    tensors = [as_tensor(value, node) for value in values]
+    (axis,) = normalized_axes(tensors[0].dim(), [node.get("axis", 1)])
+    for i, then in enumerate(node.file_input_shapes):
         batch = None if then is None else _batch_axis(tensors[i].shape, then)
         if batch is not None and batch != axis:
-            # What does not depend on the images has the file's batch, and one of these is like another.
+            # Values that do not depend on the images still have the file's batch size; repeat them for each image.
             size = tensors[i].shape[batch]
-            tensors = [_repeated(at, value, batch, size, at.file_inputs[j]) for j, value in enumerate(tensors)]
+            tensors = [
+                _repeated(node, value, batch, size, node.file_input_shapes[j]) for j, value in enumerate(tensors)
+            ]
             break
     return torch.cat(tensors, axis)
 
 
-def _repeated(at: At, x: Tensor, axis: int, size: Size, then: tuple[int, ...] | None) -> Tensor:
+def _repeated(node: NodeInfo, x: Tensor, axis: int, size: Size, then: tuple[int, ...] | None) -> Tensor:
     if then is None or _batch_axis(x.shape, then) is not None:
         return x
     if x.shape[axis] != 1:
-        raise Unsupported(f"a constant that is for {at.run.batch} images only")
+        raise Unsupported(f"a constant that fits {node.state.batch} images only")
     return x.expand([size if i == axis else -1 for i in range(x.dim())])
 
 
-def _flatten(at: At, x: Tensor) -> Tensor:
-    axis = at.get("axis", 1)
+def _flatten(node: NodeInfo, x: Tensor) -> Tensor:
+    axis = node.get("axis", 1)
     axis = axis + x.dim() if axis < 0 else axis
     if axis == 1 and x.dim() > 1:
         return x.flatten(1)
     return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
-def _transpose(at: At, x: Tensor) -> Tensor:
-    return x.permute(at.get("perm") or list(reversed(range(x.dim()))))
+def _transpose(node: NodeInfo, x: Tensor) -> Tensor:
+    return x.permute(node.get("perm") or list(reversed(range(x.dim()))))
 
 
-def _squeeze(at: At, x: Tensor, axes: Value | None = None) -> Tensor:
-    chosen = at.get("axes") if axes is None else static(axes, "axes")
+def _squeeze(node: NodeInfo, x: Tensor, axes: Value | None = None) -> Tensor:
+    chosen = node.get("axes") if axes is None else static_sizes(axes, "axes")
     if chosen is None:
         chosen = [i for i, size in enumerate(x.shape) if isinstance(size, int) and size == 1]
-    return x.squeeze(tuple(axes_of(x.dim(), chosen)))
+    return x.squeeze(tuple(normalized_axes(x.dim(), chosen)))
 
 
-def _unsqueeze(at: At, x: Tensor, axes: Value | None = None) -> Tensor:
-    chosen = at.get("axes") if axes is None else static(axes, "axes")
-    for axis in sorted(axes_of(x.dim() + len(chosen), chosen)):
+def _unsqueeze(node: NodeInfo, x: Tensor, axes: Value | None = None) -> Tensor:
+    chosen = node.get("axes") if axes is None else static_sizes(axes, "axes")
+    for axis in sorted(normalized_axes(x.dim() + len(chosen), chosen)):
         x = x.unsqueeze(axis)
     return x
 
 
-def _split(at: At, x: Tensor, split: Value | None = None) -> tuple[Tensor, ...]:
-    (axis,) = axes_of(x.dim(), [at.get("axis", 0)])
-    parts = at.get("split") if split is None else static(split, "sizes")
-    if parts is None:
-        parts = equal_parts(at, int(x.shape[axis]))
-    return torch.split(x, parts, axis)
+def _split(node: NodeInfo, x: Tensor, split: Value | None = None) -> tuple[Tensor, ...]:
+    (axis,) = normalized_axes(x.dim(), [node.get("axis", 0)])
+    lengths = node.get("split") if split is None else static_sizes(split, "sizes")
+    if lengths is None:
+        lengths = split_sizes(node, int(x.shape[axis]))
+    return torch.split(x, lengths, axis)
 
 
-def _slice(at: At, x: Tensor, *bounds: Known | None) -> Tensor:
-    for start, end, axis, step in zip(*slice_bounds(at, x.dim(), bounds), strict=True):
+def _slice(node: NodeInfo, x: Tensor, *bounds: KnownValue | None) -> Tensor:
+    for start, end, axis, step in zip(*slice_bounds(node, x.dim(), bounds), strict=True):
         before = [slice(None)] * axis
         if step > 0:
             x = x[(*before, slice(start, end, step))]
@@ -172,17 +175,17 @@ def _slice(at: At, x: Tensor, *bounds: Known | None) -> Tensor:
     return x
 
 
-def _gather(at: At, x: Value, indices: Value) -> Tensor:
-    x = tensor(x, at)
-    (axis,) = axes_of(x.dim(), [at.get("axis", 0)])
+def _gather(node: NodeInfo, x: Value, indices: Value) -> Tensor:
+    x = as_tensor(x, node)
+    (axis,) = normalized_axes(x.dim(), [node.get("axis", 0)])
     if not isinstance(indices, np.ndarray):
         flat = x.index_select(axis, indices.reshape(-1))
         return flat.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-    then = at.file_inputs[0] if at.file_inputs else None
-    if then is not None and len(then) == 1 == at.run.batch and indices.ndim and indices.shape[0] == 1:
+    then = node.file_input_shapes[0] if node.file_input_shapes else None
+    if then is not None and len(then) == 1 == node.state.batch and indices.ndim and indices.shape[0] == 1:
         if _batch_axis(x.shape, then) == 0:
-            return _gather_within_images(at, x, indices)
-    chosen = static(indices, "indices")
+            return _gather_within_images(node, x, indices)
+    chosen = static_sizes(indices, "indices")
     if indices.ndim == 0:
         return x.select(axis, chosen[0])
     size = int(x.shape[axis])
@@ -193,28 +196,30 @@ def _gather(at: At, x: Value, indices: Value) -> Tensor:
     return flat.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
-def _gather_within_images(at: At, x: Tensor, indices: Known) -> Tensor:
-    """Elements of one image, flattened: what PyTorch writes where it looks at a tensor in another layout."""
-    image = (at.file_inputs[0] or (0,))[0]
-    chosen = [index % image for index in static(indices, "indices")]
+def _gather_within_images(node: NodeInfo, x: Tensor, indices: KnownValue) -> Tensor:
+    """Gather elements of each flattened image. PyTorch exports a view of a tensor in another layout like this."""
+    image = (node.file_input_shapes[0] or (0,))[0]
+    chosen = [index % image for index in static_sizes(indices, "indices")]
     return x.reshape(-1, image).index_select(1, torch.tensor(chosen)).reshape(-1, *indices.shape[1:])
 
 
-def _range(at: At, start: Value, limit: Value, delta: Value) -> Tensor:
-    (first,), (last,), (step,) = (sizes(value, "bounds") for value in (start, limit, delta))
+def _range(node: NodeInfo, start: Value, limit: Value, delta: Value) -> Tensor:
+    (first,), (last,), (step,) = (known_sizes(value, "bounds") for value in (start, limit, delta))
     return torch.arange(first, last, step)
 
 
-def _tile(at: At, x: Value, repeats: Value) -> Tensor:
-    return tensor(x, at).repeat(sizes(repeats, "repeats"))
+def _tile(node: NodeInfo, x: Value, repeats: Value) -> Tensor:
+    return as_tensor(x, node).repeat(known_sizes(repeats, "repeats"))
 
 
-def _pad(at: At, x: Tensor, pads: Value | None = None, value: Value | None = None, axes: Value | None = None) -> Tensor:
-    mode = at.get("mode", b"constant")
+def _pad(
+    node: NodeInfo, x: Tensor, pads: Value | None = None, value: Value | None = None, axes: Value | None = None
+) -> Tensor:
+    mode = node.get("mode", b"constant")
     if mode not in _PAD_MODES:
         raise Unsupported(f"mode {mode.decode(errors='replace')!r}")
-    given = list(at.get("pads")) if pads is None else static(pads, "pads")
-    chosen = list(range(x.dim())) if axes is None else axes_of(x.dim(), static(axes, "axes"))
+    given = list(node.get("pads")) if pads is None else static_sizes(pads, "pads")
+    chosen = list(range(x.dim())) if axes is None else normalized_axes(x.dim(), static_sizes(axes, "axes"))
     both = [(0, 0)] * x.dim()
     for i, axis in enumerate(chosen):
         both[axis] = (given[i], given[i + len(chosen)])
@@ -222,7 +227,7 @@ def _pad(at: At, x: Tensor, pads: Value | None = None, value: Value | None = Non
     if first is None:
         return x
     if mode == b"constant":
-        fill = at.get("value", 0.0)
+        fill = node.get("value", 0.0)
         if value is not None:
             fill = float(value.item()) if math.prod(value.shape) else 0.0
         return F.pad(x, [size for pair in reversed(both[first:]) for size in pair], value=fill)
@@ -231,39 +236,39 @@ def _pad(at: At, x: Tensor, pads: Value | None = None, value: Value | None = Non
     return F.pad(x, [size for pair in reversed(both[2:]) for size in pair], mode=_PAD_MODES[mode])
 
 
-def _shape(at: At, x: Value) -> Known:
-    return known(list(x.shape)[at.get("start", 0) : at.get("end")])
+def _shape(node: NodeInfo, x: Value) -> KnownValue:
+    return object_array(list(x.shape)[node.get("start", 0) : node.get("end")])
 
 
-def _constant_of_shape(at: At, shape: Value) -> Value:
-    target, fill = sizes(shape, "shape"), at.get("value")
+def _constant_of_shape(node: NodeInfo, shape: Value) -> Value:
+    target, fill = known_sizes(shape, "shape"), node.get("value")
     fill = np.zeros(1, np.float32) if fill is None else fill
     if fill.size != 1:
         raise Unsupported("a fill of several values")
     number = fill.reshape(-1)[0].item()
-    if all(isinstance(size, int) for size in target) and 0 <= math.prod(target) <= MOST:
+    if all(isinstance(size, int) for size in target) and 0 <= math.prod(target) <= MAX_KNOWN_ELEMENTS:
         return np.full(target, number, fill.dtype)
-    dtype = at.run.dtype if fill.dtype.kind == "f" else torch.from_numpy(fill).dtype
+    dtype = node.state.dtype if fill.dtype.kind == "f" else torch.from_numpy(fill).dtype
     return torch.full(target, number, dtype=dtype)
 
 
-def _depth_to_space(at: At, x: Tensor) -> Tensor:
-    block = at.get("blocksize")
-    if at.get("mode", b"DCR") == b"CRD":
+def _depth_to_space(node: NodeInfo, x: Tensor) -> Tensor:
+    block = node.get("blocksize")
+    if node.get("mode", b"DCR") == b"CRD":
         return F.pixel_shuffle(x, block)
     n, c, h, w = x.shape
-    parts = x.reshape(n, block, block, c // block**2, h, w)
-    return parts.permute(0, 3, 4, 1, 5, 2).reshape(n, c // block**2, h * block, w * block)
+    blocks = x.reshape(n, block, block, c // block**2, h, w)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(n, c // block**2, h * block, w * block)
 
 
-def _space_to_depth(at: At, x: Tensor) -> Tensor:
-    block = at.get("blocksize")
+def _space_to_depth(node: NodeInfo, x: Tensor) -> Tensor:
+    block = node.get("blocksize")
     n, c, h, w = x.shape
-    parts = x.reshape(n, c, h // block, block, w // block, block)
-    return parts.permute(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, w // block)
+    blocks = x.reshape(n, c, h // block, block, w // block, block)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, w // block)
 
 
-SHAPES: dict[str, Operator] = {
+RESHAPING: dict[str, Operator] = {
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "DepthToSpace": _depth_to_space,
@@ -275,7 +280,7 @@ SHAPES: dict[str, Operator] = {
     "Reshape": _reshape,
     "Resize": resize,
     "Shape": _shape,
-    "Size": lambda at, x: known(math.prod(x.shape)),
+    "Size": lambda node, x: object_array(math.prod(x.shape)),
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
@@ -285,4 +290,4 @@ SHAPES: dict[str, Operator] = {
     "Unsqueeze": _unsqueeze,
     "Upsample": upsample,
 }
-"""Shape, Size and ConstantOfShape have known results."""
+"""ONNX name -> operator. The results of Shape, Size and, where possible, ConstantOfShape are known values."""

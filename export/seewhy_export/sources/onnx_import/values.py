@@ -1,8 +1,8 @@
-"""The two kinds of value in an ONNX graph that is run by PyTorch, and what an operator sees of its node.
+"""Values of an ONNX graph that PyTorch runs, and the information about a node that its operator needs.
 
-What depends on the images is a tensor. What is known without them (shapes, axes, sizes, scalars) is a NumPy array: of
-Python objects where a size may be symbolic, as the batch is while PyTorch traces. Arithmetic on shapes then stays
-exact, and no operator has to read numbers out of a tensor, which a trace cannot.
+A value that depends on the images is a tensor. A known value does not depend on them (shapes, axes, sizes, scalars) and
+is a NumPy array. Its elements are Python objects if a size may be symbolic, as the batch size is while PyTorch traces.
+Arithmetic on shapes is therefore exact, and no operator reads numbers out of a tensor, which a trace does not allow.
 """
 
 from __future__ import annotations
@@ -17,85 +17,98 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Known: TypeAlias = NDArray[Any]
-Value: TypeAlias = Tensor | Known
+KnownValue: TypeAlias = NDArray[Any]
+Value: TypeAlias = Tensor | KnownValue
 Size: TypeAlias = Any
 """An int, or a torch.SymInt while PyTorch traces."""
 
-LARGEST = 2**28
-"""Elements of one value for the file's own batch; a file of a few bytes can ask for any number of them."""
+MAX_ELEMENTS = 2**28
+"""Maximum number of elements of one value for the file's own batch size.
 
-MOST_STEPS = 2**26
-"""Elements that one run computes one by one, in one or two minutes; shapes and tables of indices need thousands."""
-_SYMBOLIC_STEPS = 2**10
-"""Steps counted for an element that may hold a symbolic size."""
+Without a limit, a file of a few bytes could request any amount of memory.
+"""
+
+MAX_COMPUTED_ELEMENTS = 2**26
+"""Maximum number of elements that one forward pass computes one by one, in one or two minutes.
+
+Shapes and tables of indices need thousands.
+"""
+_SYMBOLIC_COST = 2**10
+"""Number of elements that one element counts as if it may be a symbolic size."""
 
 _MOST_DIMENSIONS = 64
-"""Dimensions of one value, as in NumPy."""
+"""Maximum number of dimensions of one value, as in NumPy."""
 
 
 @dataclass
-class Run:
-    """What all nodes of one run share."""
+class ForwardState:
+    """State that all nodes share during one forward pass."""
 
     dtype: torch.dtype = torch.float32
-    """That of the images; floating point in the file means this one."""
+    """Dtype of the images. Every floating-point type in the file becomes this one."""
     batch: int = 1
-    """How many images the file was written for."""
-    steps: int = 0
-    """Number of elements of known values that this run has computed one by one."""
+    """Batch size that the file was written for."""
+    computed_elements: int = 0
+    """Number of elements of known values that this pass has computed one by one."""
 
-    def count(self, shape: tuple[int, ...], symbolic: bool) -> None:
+    def count_elements(self, shape: tuple[int, ...], symbolic: bool) -> None:
         """Count the elements of a known value that is about to be computed.
 
+        Args:
+            shape: Shape of the value.
+            symbolic: True if the elements may be symbolic sizes, which count more.
+
         Raises:
-            Unsupported: This run has computed too many.
+            Unsupported: If this pass has computed too many elements.
         """
-        self.steps += math.prod(shape) * (_SYMBOLIC_STEPS if symbolic else 1)
-        if self.steps > MOST_STEPS:
-            raise Unsupported(f"more than {MOST_STEPS} elements of values that are known without the images")
+        self.computed_elements += math.prod(shape) * (_SYMBOLIC_COST if symbolic else 1)
+        if self.computed_elements > MAX_COMPUTED_ELEMENTS:
+            raise Unsupported(f"more than {MAX_COMPUTED_ELEMENTS} elements of values that do not depend on the images")
 
 
 @dataclass
-class At:
-    """One node: what its operator needs beside the inputs."""
+class NodeInfo:
+    """Information about a node that its operator needs besides the inputs."""
 
     operation: str
     opset: int
     attributes: dict[str, Any]
     outputs: int
-    """How many of its outputs are used, up to the last one that is."""
-    run: Run
-    file_inputs: list[tuple[int, ...] | None] = field(default_factory=list)
-    """Shapes of the inputs for the batch that the file was written for, once it has been run so."""
-    file_output: tuple[int, ...] | None = None
-    file_target: list[Any] | None = None
-    """What a Reshape or Expand was asked for in that run."""
-    outer: int = 1
-    """What the dimension with the batch in it has in front of the batch: 197 where (197, N, C) became (197 N, C)."""
+    """Number of outputs up to the last one that is used."""
+    state: ForwardState
+    file_input_shapes: list[tuple[int, ...] | None] = field(default_factory=list)
+    """Shapes of the inputs for the file's own batch size. Empty until the graph has run with it."""
+    file_output_shape: tuple[int, ...] | None = None
+    """Shape of the first output for the file's own batch size."""
+    file_target_shape: list[Any] | None = None
+    """Target shape of a Reshape or Expand for the file's own batch size."""
+    outer_factor: int = 1
+    """Factor in front of the batch size in the dimension that holds it: 197 if (197, N, C) became (197 N, C)."""
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute of the node, or `default` if the node does not have it."""
         return self.attributes.get(name, default)
 
 
 Operator: TypeAlias = Callable[..., Any]
-"""(at, *inputs) -> a value, or a tuple of them. An input that the node leaves out is None."""
+"""(node, *inputs) -> one value or a tuple of values. An input that the node leaves out is None."""
 
 
 class Unsupported(Exception):
-    """A form of an operator that cannot be converted; the message says which."""
+    """An operator is used in a form that cannot be converted. The message names the form."""
 
 
 class NeedsTensor(Unsupported):
-    """What is known of a value is symbolic, so only a tensor operator can use it."""
+    """A known value is symbolic, so only a tensor operator can use it."""
 
 
 def is_known(value: Any) -> bool:
+    """Return True if a value does not depend on the images."""
     return isinstance(value, np.ndarray)
 
 
-def known(values: Any) -> Known:
-    """An array of Python objects, for sizes that may be symbolic."""
+def object_array(values: Any) -> KnownValue:
+    """Return an array of Python objects, for sizes that may be symbolic."""
     if not isinstance(values, (list, tuple)):
         return np.array(values, dtype=object)
     result = np.empty(len(values), dtype=object)
@@ -103,49 +116,79 @@ def known(values: Any) -> Known:
     return result
 
 
-def sizes(value: Value | None, what: str) -> list[Size]:
-    """The integers in a known value.
+def known_sizes(value: Value | None, what: str) -> list[Size]:
+    """Read the integers in a known value.
+
+    Args:
+        value: The value.
+        what: Meaning of the value, for the error message.
+
+    Returns:
+        The integers as a flat list. An element may be symbolic.
 
     Raises:
-        Unsupported: it depends on the images.
+        Unsupported: If the value depends on the images.
     """
     if not isinstance(value, np.ndarray):
         raise Unsupported(f"its {what} depends on the pixels of the images")
     return [size if isinstance(size, torch.SymInt) else int(size) for size in value.reshape(-1)]
 
 
-def static(value: Value | None, what: str) -> list[int]:
-    """The same where no number of images may stand in it."""
-    found = sizes(value, what)
+def static_sizes(value: Value | None, what: str) -> list[int]:
+    """Read the integers in a known value that must not contain the batch size.
+
+    Args:
+        value: The value.
+        what: Meaning of the value, for the error message.
+
+    Returns:
+        The integers as a flat list.
+
+    Raises:
+        Unsupported: If the value depends on the images.
+        NeedsTensor: If it depends on the batch size.
+    """
+    found = known_sizes(value, what)
     if any(isinstance(size, torch.SymInt) for size in found):
         raise NeedsTensor(f"its {what} depends on the number of images")
     return found
 
 
-def tensor(value: Value, at: At) -> Tensor:
-    """Any value as a tensor; a known floating point one in the run's dtype."""
+def as_tensor(value: Value, node: NodeInfo) -> Tensor:
+    """Return any value as a tensor. Known floating-point values get the dtype of the images."""
     if isinstance(value, Tensor):
         return value
     if value.dtype == object:
         if value.ndim == 0 and isinstance(value.item(), torch.SymInt):
             return torch.scalar_tensor(value.item(), dtype=torch.int64)
         value = value.astype(np.float64 if any(isinstance(v, float) for v in value.reshape(-1)) else np.int64)
-    dtype = at.run.dtype if value.dtype.kind == "f" else torch.from_numpy(np.empty(0, value.dtype)).dtype
+    dtype = node.state.dtype if value.dtype.kind == "f" else torch.from_numpy(np.empty(0, value.dtype)).dtype
     if value.size and (value == value.flat[0]).all():
-        # As a number, which a trace shows: a maximum with zero is a rectifier.
+        # Create it from one number, which stays visible in a trace: a maximum with zero is a rectifier.
         return torch.full(value.shape, value.flat[0].item(), dtype=dtype)
     return torch.tensor(value.tolist(), dtype=dtype).reshape(value.shape)
 
 
-def operand(value: Value, other: Tensor, at: At) -> Any:
-    """A value for arithmetic with `other`: a Python number where it is just one, and broadcasts the same."""
+def as_operand(value: Value, other: Tensor, node: NodeInfo) -> Any:
+    """Return a value for arithmetic with `other`: as a Python number if it is one number that broadcasts alike."""
     if isinstance(value, np.ndarray) and value.size == 1 and value.ndim <= other.dim():
         return value.item()
-    return tensor(value, at)
+    return as_tensor(value, node)
 
 
-def axes_of(rank: int, axes: Sequence[int]) -> list[int]:
-    """Axes counted from the front, checked."""
+def normalized_axes(rank: int, axes: Sequence[int]) -> list[int]:
+    """Replace negative axes.
+
+    Args:
+        rank: Number of dimensions.
+        axes: Axes from -rank to rank - 1.
+
+    Returns:
+        The axes, from 0 to rank - 1.
+
+    Raises:
+        Unsupported: If an axis is out of range, or there are too many dimensions.
+    """
     if rank > _MOST_DIMENSIONS:
         raise Unsupported(f"a value with {rank} dimensions")
     for axis in axes:

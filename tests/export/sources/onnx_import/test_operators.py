@@ -1,4 +1,4 @@
-"""Tests of `seewhy_export.sources.onnx_import`: each operator against onnxruntime, in the forms of its opsets."""
+"""Tests of `seewhy_export.sources.onnx_import`: every operator and opset against onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from support.exporting.operator_cases import CASES
 
 
 def check(case: Case, opset: int, folder: Path, batch: int | str) -> None:
+    """Assert that the converted operator computes what onnxruntime computes, in float32 and float64."""
     nodes = [*case.nodes, node("Flatten", ["y"], ["out"])]
     path = save(make_model(nodes, case.constants, (batch, 6, 8, 8), opset), folder / "one.onnx")
     images = random(2, 6, 8, 8, seed=7, low=0.1 if case.positive else -3.0, high=3.0)
@@ -28,7 +29,7 @@ def check(case: Case, opset: int, folder: Path, batch: int | str) -> None:
         value = module(torch.from_numpy(images)).numpy()
         double = module.double()(torch.from_numpy(images).double()).numpy()
     assert value.shape == exact.shape and double.dtype == np.float64
-    # Float32 sums of up to a few hundred products, in another order; NaN where both have it.
+    # Both sum up to a few hundred float32 products, in different orders. NaN must be in the same places.
     np.testing.assert_allclose(value, exact, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(double, exact, rtol=1e-5, atol=1e-5)
 
@@ -42,5 +43,5 @@ def test_any_batch(case: Case, opset: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("case", "opset"), [p for p in PARAMETERS if p.values[0].fixed])  # type: ignore[attr-defined]
-def test_a_batch_of_one_is_freed(case: Case, opset: int, tmp_path: Path) -> None:
+def test_fixed_batch_of_one(case: Case, opset: int, tmp_path: Path) -> None:
     check(case, opset, tmp_path, 1)

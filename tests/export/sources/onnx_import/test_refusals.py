@@ -1,4 +1,4 @@
-"""Tests of ONNX files that are refused as sources: an error of one line, and never a wrong network."""
+"""Tests of ONNX files that are refused as sources with an error of one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def two_inputs() -> onnx.ModelProto:
 
 
 def mixed_batch() -> onnx.ModelProto:
-    """The mean over the batch, which is no classifier of images."""
+    """Return a model that averages over the batch, which is not a classifier of single images."""
     nodes = [node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=1), *relu("y")]
     return make_model(nodes, shape=(1, 3, 8, 8), opset=13)
 
@@ -69,23 +69,23 @@ def constant_bomb() -> onnx.ModelProto:
     return make_model(nodes, {"s": np.array([1 << 20, 1 << 20])})
 
 
-def numbers_without_end() -> onnx.ModelProto:
-    """Each node squares a number that is known; the last would have 2**40 digits."""
+def growing_numbers() -> onnx.ModelProto:
+    """Return a model whose nodes square a constant again and again. The last one would have 2**40 digits."""
     squares = [node("Mul", [f"k{i}", f"k{i}"], [f"k{i + 1}"], name=f"square{i}") for i in range(42)]
     nodes = [*squares, node("Cast", ["k42"], ["k"], to=1), node("Mul", ["x", "k"], ["y"]), *relu("y")]
     return make_model(nodes, {"k0": np.array(3)})
 
 
-def batches_without_end() -> onnx.ModelProto:
-    """The same with the number of images."""
-    model = numbers_without_end()
+def growing_batch_sizes() -> onnx.ModelProto:
+    """Return a model that squares the batch size again and again."""
+    model = growing_numbers()
     model.graph.node.insert(0, node("Shape", ["x"], ["shape"]))
     model.graph.node.insert(1, node("Gather", ["shape", "zero"], ["k0"]))
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(0), "zero"))
     return model
 
 
-def a_product_without_end() -> onnx.ModelProto:
+def growing_product() -> onnx.ModelProto:
     nodes = [
         node("Expand", ["k", "many"], ["ks"]),
         node("ReduceProd", ["ks"], ["all"], keepdims=0, name="product"),
@@ -103,27 +103,27 @@ def unconnected() -> onnx.ModelProto:
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "quantised": (quantised, r"cannot be converted: QuantizeLinear \(node 'quant'\)"),
     "custom": (custom, r"cannot be converted: com.microsoft.FusedConv \(node 'y'\)"),
-    "branching": (branching, r"runs parts of its graph on a condition: If \(node 'choice'\)"),
-    "bytes": (lambda: of_type(TensorProto.UINT8), "the input 'x' is UINT8; floating point images are needed"),
-    "two inputs": (two_inputs, "has one input, the images; this one has x, z"),
-    "vectors": (lambda: make_model(relu(), shape=("N", 12)), "the input 'x' has 2 dimensions; images"),
-    "old": (lambda: classifier(opset=6), "written in opset 6; 7 to"),
-    "mixed batch": (mixed_batch, "it is made for 1 at a time|depends on the number of images"),
-    "bomb": (bomb, r"node 'boom' \(Tile\) makes \d+ elements, more than"),
-    "constant bomb": (constant_bomb, r"node 'boom' \(ConstantOfShape\) makes \d+ elements, more than"),
+    "branching": (branching, r"has nodes that run subgraphs on a condition: If \(node 'choice'\)"),
+    "bytes": (lambda: of_type(TensorProto.UINT8), "the input 'x' is UINT8; it must be floating point"),
+    "two inputs": (two_inputs, "must have one input, the images; it has x, z"),
+    "vectors": (lambda: make_model(relu(), shape=("N", 12)), "the input 'x' has 2 dimensions; it must be images"),
+    "old": (lambda: classifier(opset=6), "opset must be between 7 and .*, not 6"),
+    "mixed batch": (mixed_batch, "written for batches of 1 images|depends on the number of images"),
+    "bomb": (bomb, r"node 'boom' \(Tile\) computes \d+ elements; the limit is"),
+    "constant bomb": (constant_bomb, r"node 'boom' \(ConstantOfShape\) computes \d+ elements; the limit is"),
     "numbers": (
-        numbers_without_end,
-        r"node 'square5' \(Mul\) cannot be converted: a whole number of more than 64 bits",
+        growing_numbers,
+        r"node 'square5' \(Mul\) cannot be converted: an integer of more than 64 bits",
     ),
     "batches": (
-        batches_without_end,
-        r"node 'square5' \(Mul\) cannot be converted: a whole number of more than 64 bits",
+        growing_batch_sizes,
+        r"node 'square5' \(Mul\) cannot be converted: an integer of more than 64 bits",
     ),
     "product": (
-        a_product_without_end,
-        r"node 'product' \(ReduceProd\) cannot be converted: a whole number of more than 64 bits",
+        growing_product,
+        r"node 'product' \(ReduceProd\) cannot be converted: an integer of more than 64 bits",
     ),
-    "no images": (unconnected, "has one input, the images; this one has none"),
+    "no images": (unconnected, "must have one input, the images; it has none"),
 }
 
 
@@ -136,18 +136,18 @@ def test_refused_by_name(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("options", "message"),
     [
         ({"weights": "none"}, "--weights none: an ONNX file holds its own weights"),
         ({"weights": "best.pth"}, "--weights best.pth: an ONNX file holds its own weights"),
-        ({"classes": 4}, "--classes 4: an ONNX file has its own"),
-        ({"size": (24, 24)}, "--size 24x24: .* is fixed to 12x12"),
+        ({"class_count": 4}, "--classes 4: an ONNX file has a fixed number of classes"),
+        ({"image_size": (24, 24)}, "--size 24x24: .* is fixed to 12x12"),
         ({"channels": 1}, "--channels 1: .* takes 3"),
     ],
 )
-def test_what_a_file_decides_itself(wanted: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_options_that_contradict_the_file(options: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message):
-        loaded(classifier(), tmp_path, **wanted)
+        loaded(classifier(), tmp_path, **options)
 
 
 def test_files_that_are_not_onnx(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_files_that_are_not_onnx(tmp_path: Path) -> None:
         load_source(str(tmp_path / "folder.onnx"))
 
 
-def test_damage_that_onnx_does_not_notice(tmp_path: Path) -> None:
+def test_damage_that_onnx_does_not_detect(tmp_path: Path) -> None:
     model = classifier()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), np.nan, "f4"), "conv1.weight"))
     with pytest.raises(ExportError, match="onnxruntime computes NaN or infinity from it on noise; it is damaged"):
@@ -177,8 +177,8 @@ def test_damage_that_onnx_does_not_notice(tmp_path: Path) -> None:
         load_source(str(tmp_path / "model.onnx"))
 
 
-def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
-    """Whatever is damaged, the answer is an error of one line, or what onnxruntime computes from the damaged file."""
+def test_a_flipped_bit_is_detected_or_harmless(tmp_path: Path) -> None:
+    """A damaged file gives an error of one line, or a network that agrees with onnxruntime on the damaged file."""
     whole = bytearray(classifier(classes=3).SerializeToString())
     random_places = np.random.default_rng(0).integers(0, len(whole), 60)
     for place in random_places:
@@ -195,9 +195,9 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
         agrees(source, path, images)
 
 
-def test_a_converter_that_is_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_conversion_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seewhy_export.sources.onnx_import import graph_module
 
-    monkeypatch.setitem(graph_module.OPERATORS, "Relu", lambda at, x: x.clamp(min=0.01))
+    monkeypatch.setitem(graph_module.OPERATORS, "Relu", lambda node, x: x.clamp(min=0.01))
     with pytest.raises(ExportError, match="output differs from onnxruntime's by .* so it was not converted rightly"):
         loaded(classifier(), tmp_path)

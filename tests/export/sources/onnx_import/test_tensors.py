@@ -1,4 +1,4 @@
-"""Tests of tensors in ONNX files that claim a wrong size or lie in another file: they are refused unread."""
+"""Tests of tensors in ONNX files that claim a wrong size or lie in another file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tensors = Callable[[ModelProto, TensorProto], None]
 
 @contextmanager
 def memory(more: int) -> Iterator[None]:
-    """Let this process have `more` bytes of address space beyond what it has now."""
+    """Limit this process to `more` bytes of address space beyond what it uses now."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -36,6 +36,7 @@ def memory(more: int) -> Iterator[None]:
 
 
 def external(name: str, dims: tuple[int, ...], kind: int = TensorProto.FLOAT, **entries: object) -> TensorProto:
+    """Return a tensor with a reference to another file."""
     tensor = TensorProto(name=name, data_type=kind, dims=dims, data_location=TensorProto.EXTERNAL)
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=str(value))
@@ -43,7 +44,7 @@ def external(name: str, dims: tuple[int, ...], kind: int = TensorProto.FLOAT, **
 
 
 def with_bias(tensor: TensorProto) -> ModelProto:
-    """Adds a tensor to the images."""
+    """Return a model that adds a tensor to the images."""
     model = make_model([node("Add", ["x", tensor.name], ["y"]), *relu("y")])
     model.graph.initializer.append(tensor)
     return model
@@ -66,22 +67,22 @@ def test_a_tensor_without_a_length_is_read_by_its_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dims", "kind", "entries", "message"),
     [
-        ((3, 1, 1), TensorProto.FLOAT, {"length": 16}, r"length is 16 bytes, and FLOAT of shape \[3, 1, 1\] needs 12"),
-        ((3, 1, 1), TensorProto.FLOAT, {"length": 8}, "length is 8 bytes, and .* needs 12"),
-        ((3, 1, 1), TensorProto.FLOAT, {"length": 40 * 2**30}, "length is 42949672960 bytes, and .* needs 12"),
-        ((3, 1, 1), TensorProto.FLOAT, {"length": "-12"}, "length is '-12', and a number of bytes is needed"),
-        ((3, 1, 1), TensorProto.FLOAT, {"length": "1e1"}, "length is '1e1', and a number of bytes is needed"),
-        ((3, 1, 1), TensorProto.FLOAT, {"offset": "-1"}, "offset is '-1', and a number of bytes is needed"),
-        ((3, 1, 1), TensorProto.FLOAT, {"offset": " 0"}, "offset is ' 0', and a number of bytes is needed"),
-        ((3, 1, 1), TensorProto.FLOAT, {"offset": "9" * 5000}, "offset is '9.*9', and a number of bytes is needed"),
+        ((3, 1, 1), TensorProto.FLOAT, {"length": 16}, r"length is 16 bytes, but FLOAT of shape \[3, 1, 1\] needs 12"),
+        ((3, 1, 1), TensorProto.FLOAT, {"length": 8}, "length is 8 bytes, but .* needs 12"),
+        ((3, 1, 1), TensorProto.FLOAT, {"length": 40 * 2**30}, "length is 42949672960 bytes, but .* needs 12"),
+        ((3, 1, 1), TensorProto.FLOAT, {"length": "-12"}, "length must be a number of bytes, not '-12'"),
+        ((3, 1, 1), TensorProto.FLOAT, {"length": "1e1"}, "length must be a number of bytes, not '1e1'"),
+        ((3, 1, 1), TensorProto.FLOAT, {"offset": "-1"}, "offset must be a number of bytes, not '-1'"),
+        ((3, 1, 1), TensorProto.FLOAT, {"offset": " 0"}, "offset must be a number of bytes, not ' 0'"),
+        ((3, 1, 1), TensorProto.FLOAT, {"offset": "9" * 5000}, "offset must be a number of bytes, not '9.*9'"),
         ((3, 1, 1), TensorProto.FLOAT, {"offset": 90}, "end at byte 102 of 'w.data', which has 100 bytes"),
         ((3, 1, 1), TensorProto.FLOAT, {"offset": 2**62}, "end at byte .* of 'w.data', which has 100 bytes"),
-        ((10**10,), TensorProto.FLOAT, {}, "takes more than the 2147483647 bytes that a tensor may have"),
-        ((2**62, 2**62), TensorProto.FLOAT, {}, "takes more than the 2147483647 bytes that a tensor may have"),
+        ((10**10,), TensorProto.FLOAT, {}, "exceeds the limit of 2147483647 bytes for a tensor"),
+        ((2**62, 2**62), TensorProto.FLOAT, {}, "exceeds the limit of 2147483647 bytes for a tensor"),
         ((-3, -1, 1), TensorProto.FLOAT, {}, r"their shape \[-3, -1, 1\] has a negative length"),
-        ((1,), TensorProto.STRING, {}, "data type STRING, which holds no numbers"),
-        ((1,), TensorProto.UNDEFINED, {}, "data type UNDEFINED, which holds no numbers"),
-        ((1,), 99, {}, "data type 99, which holds no numbers"),
+        ((1,), TensorProto.STRING, {}, "data type is STRING, which does not hold numbers"),
+        ((1,), TensorProto.UNDEFINED, {}, "data type is UNDEFINED, which does not hold numbers"),
+        ((1,), 99, {}, "data type is 99, which does not hold numbers"),
     ],
 )
 def test_references_that_contradict_the_shape(
@@ -102,8 +103,8 @@ KINDS = [
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tensor_beside_the_file_is_the_one_inside(kind: str, count: int, tmp_path: Path) -> None:
-    """Of every type, also of those that pack several elements into a byte."""
+def test_external_tensors_equal_internal_ones(kind: str, count: int, tmp_path: Path) -> None:
+    """Every type is read, also those that pack several elements into a byte."""
     values = np.arange(count) % 2
     inside = helper.make_tensor("w", TensorProto.DataType.Value(kind), [count], values, raw=False)
     content = numpy_helper.from_array(numpy_helper.to_array(inside)).raw_data
@@ -111,14 +112,14 @@ def test_a_tensor_beside_the_file_is_the_one_inside(kind: str, count: int, tmp_p
     beside = external("w", (count,), inside.data_type, location="w.data", offset=6)
     try:
         found = tensor_value(tmp_path / "model.onnx", beside)
-    except ExportError as error:  # some types have no conversion, wherever they lie
+    except ExportError as error:  # some types have no conversion in either place
         with pytest.raises(ExportError) as caught:
             tensor_value(tmp_path / "model.onnx", inside)
         assert str(caught.value) == str(error) and "not numbers" in str(error)
     else:
         assert found.shape == (count,) and found.astype("f4").tolist() == values.tolist()
     beside = external("w", (count,), inside.data_type, location="w.data", offset=6, length=len(content) + 1)
-    with pytest.raises(ExportError, match=f"length is {len(content) + 1} bytes, and {kind} of shape"):
+    with pytest.raises(ExportError, match=f"length is {len(content) + 1} bytes, but {kind} of shape"):
         tensor_value(tmp_path / "model.onnx", beside)
 
 
@@ -168,9 +169,7 @@ def in_training(model: ModelProto, tensor: TensorProto) -> None:
         ("model.onnx/inner", "its weights are in 'model.onnx/inner', which cannot be read: Not a directory"),
     ],
 )
-def test_weights_that_nothing_needs_stay_in_the_folder(
-    put: Tensors, location: str, message: str, tmp_path: Path
-) -> None:
+def test_unused_external_weights_are_checked_too(put: Tensors, location: str, message: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "secret.data").write_bytes(bytes(100))
@@ -201,7 +200,7 @@ def test_shapes_without_the_data(kind: int, dims: tuple[int, ...], raw: bool, tm
 
 
 def doubling(depth: int) -> ModelProto:
-    """Functions that each call the next one twice: 2**depth nodes."""
+    """Return a model with functions that each call the next one twice: 2**depth nodes after inlining."""
     model = make_model([helper.make_node("f0", ["x"], ["y"], domain="own"), *relu("y")])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     model.opset_import.append(opsets[1])
@@ -222,7 +221,7 @@ def recursive() -> ModelProto:
 
 
 def with_a_large_constant(calls: int) -> ModelProto:
-    """A function with 40 MB of weights, called again and again."""
+    """Return a model that calls a function with 40 MB of weights repeatedly."""
     model = doubling(0)
     weights = numpy_helper.from_array(np.zeros(10**7, np.float32), "w")
     body = [helper.make_node("Constant", [], ["w"], value=weights), helper.make_node("ReduceMean", ["w"], ["m"])]
@@ -236,14 +235,14 @@ def with_a_large_constant(calls: int) -> ModelProto:
     return model
 
 
-def test_functions_that_grow_without_end(tmp_path: Path) -> None:
+def test_functions_that_grow_exponentially(tmp_path: Path) -> None:
     images = random(2, 3, 8, 8)
-    source = loaded(doubling(3), tmp_path)  # 8 times Neg, which is nothing
+    source = loaded(doubling(3), tmp_path)  # applies Neg 8 times, which is the identity
     agrees(source, tmp_path / "model.onnx", images)
     for model, message in {
-        "40": (doubling(40), "its functions call each other too often to be put in place of the calls"),
-        "deep": (doubling(2000), "its function 'f100' calls itself, or 100 others deep"),
-        "recursive": (recursive(), "its function 'f0' calls itself, or 100 others deep"),
+        "40": (doubling(40), "its functions call each other too often to be inlined"),
+        "deep": (doubling(2000), "its function 'f100' calls itself, or calls are nested more than 100 deep"),
+        "recursive": (recursive(), "its function 'f0' calls itself, or calls are nested more than 100 deep"),
         "large": (with_a_large_constant(60), "its functions call each other too often"),
     }.values():
         with pytest.raises(ExportError, match=message) as caught:
@@ -251,7 +250,7 @@ def test_functions_that_grow_without_end(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_function_with_weights_beside_the_file(tmp_path: Path) -> None:
+def test_a_function_with_external_weights(tmp_path: Path) -> None:
     values = random(3, 1, 1)
     (tmp_path / "w.data").write_bytes(values.tobytes())
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
@@ -271,16 +270,16 @@ MEAN = [node("Cast", ["c"], ["f"], to=1), node("ReduceMean", ["f"], ["m"], keepd
 
 
 def chain(value: str, nodes: list[NodeProto]) -> list[NodeProto]:
-    """Expand a constant, and put nodes behind that go from e0 to e30."""
+    """Return nodes that expand a constant to e0, then `nodes`, which lead from e0 to e30, and an output c."""
     return [node("Expand", [value, "s"], ["e0"]), *nodes, node("Identity", ["e30"], ["c"])]
 
 
 ENORMOUS: dict[str, tuple[list[NodeProto], dict[str, np.ndarray], str]] = {
-    "ConstantOfShape": ([node("ConstantOfShape", ["s"], ["c"])], {"s": np.array([10**10])}, "more than"),
+    "ConstantOfShape": ([node("ConstantOfShape", ["s"], ["c"])], {"s": np.array([10**10])}, "the limit is"),
     "Expand": ([node("Expand", ["k", "s"], ["c"])], {"k": np.array([1]), "s": np.array([10**10])}, "elements"),
     "Tile": ([node("Tile", ["k", "s"], ["c"])], {"k": np.array([1]), "s": np.array([10**10])}, "elements"),
     "Range": ([node("Range", ["k", "s", "k"], ["c"])], {"k": np.array(1), "s": np.array(10**10)}, "elements"),
-    "Pad": ([node("Pad", ["k", "s"], ["c"])], {"k": np.array([1]), "s": np.array([0, 10**10])}, "more than"),
+    "Pad": ([node("Pad", ["k", "s"], ["c"])], {"k": np.array([1]), "s": np.array([0, 10**10])}, "the limit is"),
     "Add": (
         [node("Add", ["a", "b"], ["c"])],
         {"a": np.zeros((10**5, 1), np.int64), "b": np.zeros((1, 10**5), np.int64)},
@@ -304,19 +303,19 @@ ENORMOUS: dict[str, tuple[list[NodeProto], dict[str, np.ndarray], str]] = {
     "a chain": (
         chain("k", [node("Add", [f"e{i}", "k"], [f"e{i + 1}"]) for i in range(30)]),
         {"k": np.array([1]), "s": np.array([2**16])},
-        "more than 1048576 elements of values that are known without the images",
+        "more than 1048576 elements of values that do not depend on the images",
     ),
     "weights": (
         chain("w", [node("Neg", [f"e{i}"], [f"e{i + 1}"]) for i in range(30)]),
         {"w": random(1, 8), "s": np.array([2**22, 8])},
-        r"the file computes constants of \d+ elements, and \d+ are the most",
+        r"the file computes constants of \d+ elements; the limit is \d+",
     ),
 }
 
 
 @pytest.mark.parametrize("name", ENORMOUS)
 def test_constants_that_the_file_computes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_values, "MOST_STEPS", 2**20)  # as many as there really are take minutes
+    monkeypatch.setattr(onnx_values, "MAX_COMPUTED_ELEMENTS", 2**20)  # the real limit takes minutes
     nodes, constants, message = ENORMOUS[name]
     model = make_model([*nodes, *MEAN], constants)
     with memory(6 * 2**30), pytest.raises(ExportError, match=message) as caught:
@@ -324,7 +323,7 @@ def test_constants_that_the_file_computes(name: str, tmp_path: Path, monkeypatch
     assert "\n" not in str(caught.value)
 
 
-def test_enormous_values_that_nothing_needs_are_not_computed(tmp_path: Path) -> None:
+def test_unused_enormous_values_are_not_computed(tmp_path: Path) -> None:
     model = classifier()
     model.graph.initializer.append(numpy_helper.from_array(np.array([10**10]), "size"))
     model.graph.node.append(node("ConstantOfShape", ["size"], ["enormous"]))
@@ -339,11 +338,11 @@ def test_enormous_values_that_nothing_needs_are_not_computed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("shape", [(1, 3, 10**5, 10**5), (10**9, 3, 8, 8), (1, 3, 2**40, 2**40)])
 def test_enormous_images(shape: tuple[int, ...], tmp_path: Path) -> None:
-    with memory(4 * 2**30), pytest.raises(ExportError, match="takes images of .*, and 268435456 elements are the most"):
+    with memory(4 * 2**30), pytest.raises(ExportError, match="takes images of .*; the limit is 268435456 elements"):
         loaded(make_model(relu(), shape=shape), tmp_path)
 
 
-def test_the_file_itself_is_regular_and_not_enormous(tmp_path: Path) -> None:
+def test_the_file_must_be_regular_and_not_enormous(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     (tmp_path / "zero.onnx").symlink_to("/dev/zero")
     with open(tmp_path / "sparse.onnx", "wb") as file:
@@ -351,7 +350,7 @@ def test_the_file_itself_is_regular_and_not_enormous(tmp_path: Path) -> None:
     refused = in_time(REFUSED_SOURCES, tmp_path / "pipe.onnx", tmp_path / "zero.onnx", tmp_path / "sparse.onnx")
     assert "pipe.onnx: cannot be read: it is a pipe, not a regular file" in refused[0]
     assert "zero.onnx: cannot be read: it is a device, not a regular file" in refused[1]
-    assert "sparse.onnx: not an ONNX file: it has 42949672960 bytes, and 2147483647 are the most" in refused[2]
+    assert "sparse.onnx: is not an ONNX file: it has 42949672960 bytes, and the limit is 2147483647" in refused[2]
 
 
 REFUSED_SOURCES = """

@@ -52,7 +52,7 @@ MASK = torch.tensor([True, False, True, True, False, False])
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "batch norm of the batch": (
         lambda: network(nn.BatchNorm2d(CHANNELS, track_running_stats=False)),
-        r"aten.batch_norm.default in branches.0.part \(BatchNorm2d\) takes the statistics of the batch",
+        r"aten.batch_norm.default in branches.0.part \(BatchNorm2d\) uses the statistics of the batch",
     ),
     "fractional max pool": (
         lambda: network(nn.FractionalMaxPool2d(3, output_ratio=0.5)),
@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "aten.grid_sampler.* in branches.0.part",
     ),
-    "an if by value": (custom_output(by_value), "decides by the values of a tensor"),
+    "an if by value": (custom_output(by_value), "depends on the values of a tensor"),
     "a loop by value": (custom_output(loop_by_value), "the values of a tensor"),
     "a size by value": (custom_output(lambda x, y: y * x[x > 0].mean()), "depends on the other images of the batch"),
     "a batch of one": (
