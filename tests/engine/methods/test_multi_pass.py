@@ -174,13 +174,13 @@ def test_integrated_gradients_of_a_straight_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("zero", None), ("black", 0.0), ("grey", 0.5), ("white", 1.0)])
 def test_baselines(explainer: Explainer, name: str, value: float | None) -> None:
-    """A picture of the baseline's colour has nothing to attribute, and no error."""
+    """An image of the baseline's color has nothing to attribute, and no error."""
     how = explainer.metadata.preprocessing
     assert how is not None
     colour = np.zeros(3) if value is None else (value - np.array(how.mean)) / np.array(how.std)
-    picture = np.broadcast_to(colour.astype(np.float32)[:, None, None], (1, 3, 12, 16)).copy()
+    image = np.broadcast_to(colour.astype(np.float32)[:, None, None], (1, 3, 12, 16)).copy()
     options = {"integrated-gradients": {"steps": 2, "baseline": name}}
-    result = explainer.explain(picture, method="integrated-gradients", options=options)
+    result = explainer.explain(image, method="integrated-gradients", options=options)
     assert np.abs(result.attributions).max() < 1e-5
     assert result.completeness is not None and result.completeness.max() < 1e-5
     if value is not None:
