@@ -1,16 +1,18 @@
-"""Grad-CAM and guided backprop on a GPU, beside PyTorch, torch.compile and pytorch-grad-cam on the same one.
+"""Compare Grad-CAM and guided backpropagation with PyTorch, torch.compile and pytorch-grad-cam on one GPU.
 
     python benchmarks/cuda.py [--model resnet50 --model vgg16] [--batch 1 --batch 32 --batch 128] [--rounds 9] [--json]
 
-Needs an NVIDIA GPU, onnxruntime-gpu instead of onnxruntime, a PyTorch with CUDA, and grad-cam. Everything takes one
-array of preprocessed float32 pixels in the host's memory, and gives heatmaps (N,H,W) there; forward passes give logits.
-All have the same weights, drawn at random, and explain the class that they predict. Rounds of all, in turns; before
-each measurement one run that does not count. Medians, the slowest and quickest round, and the ratio to `onnxruntime
-forward`, a plain `torch.onnx.export` of the untouched network, in the median of the rounds.
+The script needs an NVIDIA GPU, onnxruntime-gpu instead of onnxruntime, PyTorch with CUDA, and grad-cam. All tools take
+an array of preprocessed float32 pixels in host memory and return heatmaps (N, H, W) in host memory; forward passes
+return logits. All tools have the same random weights and explain the class that they predict.
 
-TF32 is left at everybody's default: on in onnxruntime and in cuDNN's convolutions, off in PyTorch's matrix products.
+The tools take turns in rounds, with one unmeasured call before each measurement. The table shows the median, the
+fastest and the slowest round, and the median of the rounds' ratios to `onnxruntime forward`, a plain
+`torch.onnx.export` of the unchanged network.
 
-`--device cpu` runs the same on the CPU, to try the script; those figures say nothing about a GPU.
+TF32 keeps the default of each library: on in onnxruntime and in cuDNN's convolutions, off in PyTorch's matrix products.
+
+`--device cpu` runs the same on the CPU to test the script; its results do not apply to a GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from benchmarks.shared import markdown_tables
 from benchmarks.shared.forward_pass import export_forward
 from benchmarks.shared.machine_facts import processor_name
 from benchmarks.shared.round_statistics import ratio
-from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+from benchmarks.shared.timing_in_turns import in_turns, seconds_after_pause
 
 FORWARD = "onnxruntime forward"
 AIMS = {"gradcam": 1.05, "guided-backprop": 2.2}
@@ -50,27 +52,29 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that is measured."""
+    """One tool that is measured for one task."""
 
     task: str
-    """`forward`, or one of the methods."""
+    """`forward` or the name of a method."""
     name: str
     run: Run
 
 
-# The rivals. Each takes a module in eval mode on its device and gives a function of a host array.
+# Other tools. Each function takes a module in evaluation mode on its device and returns a function of a host array.
 
 
 def target_layer(model: Any) -> str:
-    """Return the name of the last layer with maps."""
+    """Return the name of the last layer that returns maps."""
     for name in ("layer4", "features"):
         if hasattr(model, name) and hasattr(model, "avgpool"):
             return name
-    raise SystemExit(f"cuda.py: error: {type(model).__name__} is not a network that this script can take apart")
+    raise SystemExit(
+        f"cuda.py: error: {type(model).__name__} is not supported; choose a model with `layer4` or `features`"
+    )
 
 
 def torch_gradcam(trunk: Any, head: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """PyTorch's autograd, back to the layer and no further."""
+    """Return Grad-CAM by PyTorch's autograd, with a backward pass that ends at the target layer."""
     import torch
 
     from benchmarks.peers.workers.torch_by_hand import heatmaps
@@ -91,7 +95,7 @@ def torch_gradcam(trunk: Any, head: Any, device: str) -> Callable[[np.ndarray], 
 
 
 def torch_guided(model: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """PyTorch's autograd through a network whose ReLUs are guided."""
+    """Return guided backpropagation by PyTorch's autograd, for a network with guided ReLUs."""
     import torch
 
     from benchmarks.peers.workers.torch_by_hand import scaled
@@ -114,14 +118,14 @@ def library_gradcam(model: Any, layer: Any, device: str) -> Callable[[np.ndarray
 
 
 def library_guided(model: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """pytorch-grad-cam's takes one image at a time."""
+    """Return guided backpropagation by pytorch-grad-cam, one image at a time."""
     import torch
     from pytorch_grad_cam import GuidedBackpropReLUModel
 
-    rule = GuidedBackpropReLUModel(model, device)
+    guided_model = GuidedBackpropReLUModel(model, device)
 
     def run(images: np.ndarray) -> np.ndarray:
-        found = [rule(torch.from_numpy(image[None]).to(device)) for image in images]
+        found = [guided_model(torch.from_numpy(image[None]).to(device)) for image in images]
         return np.stack([np.abs(gradient).max(-1) for gradient in found])
 
     return run
@@ -138,7 +142,7 @@ def forward(model: Any, device: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def contenders(name: str, batch: int, size: int, device: str, compiled: bool, folder: Path) -> list[Contender]:
-    """Everything, for one network and one batch size, with the same images."""
+    """Return all tools for one network and one batch size, with the same images."""
     import torch
 
     from benchmarks.peers.workers.torch_by_hand import freeze, guide, halves
@@ -164,25 +168,26 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
     outputs = [value.name for value in session.get_outputs()]
 
     model = model.to(device)
-    # As the library's documentation has it: parameters keep their gradients; and hooks stay on what it was given.
-    whole, other = copy.deepcopy(model), copy.deepcopy(model)
+    # pytorch-grad-cam gets its own copies: as in its documentation, parameters keep their gradients, and its hooks stay
+    # on the module.
+    gradcam_model, guided_library_model = copy.deepcopy(model), copy.deepcopy(model)
     freeze(model)
-    rule = copy.deepcopy(model)
-    guide(rule)
+    guided_model = copy.deepcopy(model)
+    guide(guided_model)
     layer = target_layer(model)
     trunk, head = halves(model, layer)
-    rivals: list[tuple[str, str, Callable[[np.ndarray], Any]]] = [
+    others: list[tuple[str, str, Callable[[np.ndarray], Any]]] = [
         ("forward", "PyTorch", forward(model, device)),
         ("gradcam", "PyTorch, to the layer only", torch_gradcam(trunk, head, device)),
-        ("gradcam", "pytorch-grad-cam", library_gradcam(whole, whole.get_submodule(layer), device)),
-        ("guided-backprop", "PyTorch, rule by hand", torch_guided(rule, device)),
-        ("guided-backprop", "pytorch-grad-cam", library_guided(other, device)),
+        ("gradcam", "pytorch-grad-cam", library_gradcam(gradcam_model, gradcam_model.get_submodule(layer), device)),
+        ("guided-backprop", "PyTorch, rule by hand", torch_guided(guided_model, device)),
+        ("guided-backprop", "pytorch-grad-cam", library_guided(guided_library_model, device)),
     ]
     if compiled:
-        rivals += [
+        others += [
             ("forward", "torch.compile", forward(torch.compile(model), device)),
             ("gradcam", "torch.compile", torch_gradcam(torch.compile(trunk), torch.compile(head), device)),
-            ("guided-backprop", "torch.compile", torch_guided(torch.compile(rule), device)),
+            ("guided-backprop", "torch.compile", torch_guided(torch.compile(guided_model), device)),
         ]
     return [
         Contender("forward", FORWARD, lambda: bound.run(outputs, {inputs[0]: images})),
@@ -192,50 +197,52 @@ def contenders(name: str, batch: int, size: int, device: str, compiled: bool, fo
             )
             for method in AIMS
         ),
-        *(Contender(task, rival, lambda run=run: run(images)) for task, rival, run in rivals),
+        *(Contender(task, rival, lambda run=run: run(images)) for task, rival, run in others),
     ]
 
 
-# Measuring.
+# Measurements.
 
 
 def measure(
     found: Sequence[Contender], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[list[float]]:
-    """Seconds: for each contender one of each round."""
-    for one in found:
-        one.run()  # compiles, and looks for the ways to convolve
-    measured = {number: partial(rested_seconds, one.run, 0, clock) for number, one in enumerate(found)}
+    """Return the seconds of each contender in each round."""
+    for contender in found:
+        contender.run()  # compiles, and selects convolution algorithms
+    measured = {number: partial(seconds_after_pause, contender.run, 0, clock) for number, contender in enumerate(found)}
     return list(in_turns(measured, rounds).values())
 
 
 def rows(found: Sequence[Contender], times: Sequence[Sequence[float]], **facts: Any) -> list[dict[str, Any]]:
-    [base] = [own for one, own in zip(found, times, strict=True) if one.name == FORWARD]
+    [base] = [seconds for contender, seconds in zip(found, times, strict=True) if contender.name == FORWARD]
     return [
         {
             **facts,
-            "task": one.task,
-            "what": one.name,
-            "ms": round(1000 * statistics.median(own), 3),
-            "quickest_ms": round(1000 * min(own), 3),
-            "slowest_ms": round(1000 * max(own), 3),
-            "ratio": round(ratio(own, base), 3),
+            "task": contender.task,
+            "what": contender.name,
+            "ms": round(1000 * statistics.median(seconds), 3),
+            "quickest_ms": round(1000 * min(seconds), 3),
+            "slowest_ms": round(1000 * max(seconds), 3),
+            "ratio": round(ratio(seconds, base), 3),
         }
-        for one, own in zip(found, times, strict=True)
+        for contender, seconds in zip(found, times, strict=True)
     ]
 
 
 def agreement(found: Sequence[Contender]) -> dict[str, float]:
-    """How far each rival's heatmaps are from ours, relative L2: whoever computes something else is no rival."""
-    ours = {one.task: one.run() for one in found if one.name == "SeeWhy"}
+    """Return the relative L2 distance of each tool's heatmaps from SeeWhy's, to show that all compute the same."""
+    ours = {contender.task: contender.run() for contender in found if contender.name == "SeeWhy"}
     result = {}
-    for one in found:
-        if one.task in ours and one.name != "SeeWhy":
-            mine, theirs = ours[one.task], np.asarray(one.run(), np.float32)
+    for contender in found:
+        if contender.task in ours and contender.name != "SeeWhy":
+            ours_for_task, theirs = ours[contender.task], np.asarray(contender.run(), np.float32)
             high = theirs.reshape(len(theirs), -1).max(1)[:, None, None]
             low = theirs.reshape(len(theirs), -1).min(1)[:, None, None]
             theirs = (theirs - low) / np.maximum(high - low, 1e-30)
-            result[f"{one.task}: {one.name}"] = round(float(np.linalg.norm(mine - theirs) / np.linalg.norm(mine)), 5)
+            result[f"{contender.task}: {contender.name}"] = round(
+                float(np.linalg.norm(ours_for_task - theirs) / np.linalg.norm(ours_for_task)), 5
+            )
     return result
 
 
@@ -246,7 +253,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verdicts(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Whether the aims are reached, and where torch.compile is ahead."""
+    """Return one line per measurement of SeeWhy: its ratio, its aim, and the ratio of torch.compile."""
     lines = []
     for row in found:
         if row["what"] != "SeeWhy":
@@ -264,7 +271,7 @@ def verdicts(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def no_gpu() -> str | None:
-    """Why this machine cannot measure anything."""
+    """Return the reason why this machine cannot run the benchmark, or None."""
     if CUDA not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {CUDA}: install onnxruntime-gpu in place of onnxruntime"
     try:
@@ -276,15 +283,15 @@ def no_gpu() -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="cuda.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", action="append")
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    if chosen.device == "cuda" and (reason := no_gpu()) is not None:
+    parser.add_argument("--model", action="append", help="torchvision model; repeatable (default: resnet50 and vgg16)")
+    parser.add_argument("--batch", type=int, action="append", help="batch size; repeatable (default: 1, 32 and 128)")
+    parser.add_argument("--size", type=int, default=224, help="side length of the images in pixels (default: 224)")
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds (default: 9)")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="device (default: cuda)")
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and (reason := no_gpu()) is not None:
         print(f"cuda.py: error: not measured: {reason}", file=sys.stderr)
         raise SystemExit(2)
     import torch
@@ -292,19 +299,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[dict[str, Any]] = []
     differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for model in chosen.model or ["resnet50", "vgg16"]:
-            for batch in chosen.batch or [1, 32, 128]:
-                each = contenders(model, batch, chosen.size, chosen.device, not chosen.no_compile, Path(folder))
-                found += rows(each, measure(each, chosen.rounds), model=model, batch=batch)
-                differences |= {f"{model}, batch {batch}, {what}": far for what, far in agreement(each).items()}
-    device = torch.cuda.get_device_name() if chosen.device == "cuda" else processor_name()
+        for model in options.model or ["resnet50", "vgg16"]:
+            for batch in options.batch or [1, 32, 128]:
+                group = contenders(model, batch, options.size, options.device, not options.no_compile, Path(folder))
+                found += rows(group, measure(group, options.rounds), model=model, batch=batch)
+                differences |= {
+                    f"{model}, batch {batch}, {name}": distance for name, distance in agreement(group).items()
+                }
+    device = torch.cuda.get_device_name() if options.device == "cuda" else processor_name()
     facts = {
         "device": device,
         "versions": {"seewhy": __version__, "onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
         "rows": found,
         "differences": differences,
     }
-    print(json.dumps(facts, indent=2) if chosen.json else "\n".join([device, "", table(found), *verdicts(found)]))
+    print(json.dumps(facts, indent=2) if options.json else "\n".join([device, "", table(found), *verdicts(found)]))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def explainer(model_path: Path) -> Explainer:
 
 
 @pytest.fixture(scope="session")
-def photo() -> Callable[..., Image.Image]:
+def make_image() -> Callable[..., Image.Image]:
     """Return a function that makes an image of smooth colors with some noise: (width, height, seed) -> PIL image."""
 
     def make(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:

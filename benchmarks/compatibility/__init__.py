@@ -1,1 +1,1 @@
-"""Tests of which networks and ONNX files can be exported, and how exactly."""
+"""Compatibility checks: networks and ONNX files that can be exported, and their errors."""

@@ -1,15 +1,15 @@
-"""Write classifiers to ONNX as people do, take the files as sources, and write docs/reference/onnx-source.md.
+"""Export classifiers from ONNX files that PyTorch wrote, and write docs/reference/onnx-source.md.
 
-    python benchmarks/compatibility/onnx_sources.py               all of them, from scratch (an hour on two cores)
-    python benchmarks/compatibility/onnx_sources.py --missing     those without a result yet
-    python benchmarks/compatibility/onnx_sources.py --only swin   those whose name holds this, again
-    python benchmarks/compatibility/onnx_sources.py --peers       what onnx2torch and onnx2pytorch make of the files
-    python benchmarks/compatibility/onnx_sources.py --table       the page alone, from the results
+    python benchmarks/compatibility/onnx_sources.py               test all files again (an hour on two cores)
+    python benchmarks/compatibility/onnx_sources.py --missing     test the files without a result
+    python benchmarks/compatibility/onnx_sources.py --only swin   test the files whose name contains this
+    python benchmarks/compatibility/onnx_sources.py --peers       test onnx2torch and onnx2pytorch on the files
+    python benchmarks/compatibility/onnx_sources.py --table       only write the page from the stored results
 
-Each network has live random weights (tests/support/exporting/networks.py). PyTorch's two exporters write it, for one
-image at a time and for any number. Each file is converted, compared with onnxruntime, and traced for any number of
-images. One of each network is exported and held to PyTorch's autograd in float64, and its logits to those of the first
-file.
+Each network has random weights that leave no branch inactive (tests/support/exporting/networks.py). PyTorch's two
+exporters write it for one image or for any batch size. Each file is converted, compared with onnxruntime, and traced
+for any batch size. One file of each network is exported and compared with PyTorch's autograd in float64, and its logits
+with those of the original file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import RESULTS, ROOT
-from benchmarks.compatibility.onnx_sources_page import NETWORKS, PEERS, WAYS, label, page
+from benchmarks.compatibility.onnx_sources_page import NETWORKS, PEERS, VARIANTS, label, page
 from benchmarks.shared import json_files
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.machine_facts import versions
@@ -42,13 +42,13 @@ SECONDS = 1800
 PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnx", "onnxruntime")
 
 
-def write(spec: str, way: tuple[str, int, bool], path: Path) -> tuple[int, int]:
-    """Write the network to `path`, and return its image size."""
+def write(spec: str, variant: tuple[str, int, bool], path: Path) -> tuple[int, int]:
+    """Write the network to `path` and return its image size."""
     import torch
 
     network, size = live_network(spec)
-    exporter, opset, free = way
-    # A batch of one is a constant for torch.export.
+    exporter, opset, free = variant
+    # torch.export treats a batch size of 1 as a constant.
     images = torch.zeros(2 if free and exporter == "dynamo" else 1, 3, *size)
     options: dict[str, Any] = {"opset_version": opset, "dynamo": exporter == "dynamo"}
     if exporter == "dynamo":
@@ -61,8 +61,8 @@ def write(spec: str, way: tuple[str, int, bool], path: Path) -> tuple[int, int]:
     return size
 
 
-def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
-    """Return the result of one network, written in one way."""
+def check_export(spec: str, variant: tuple[str, int, bool]) -> dict[str, Any]:
+    """Write one network with one exporter, export it from the file, and return the result."""
     import numpy as np
     import onnx
     import onnxruntime
@@ -79,15 +79,15 @@ def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path, exported = Path(folder) / "model.onnx", Path(folder) / "exported.onnx"
         try:
-            size = write(spec, way, path)
-        except Exception as error:  # noqa: BLE001  whatever PyTorch's exporter stumbles over is a result
+            size = write(spec, variant, path)
+        except Exception as error:  # noqa: BLE001  any failure of PyTorch's exporter is a result
             return {**record, "unwritten": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"}
         graph = onnx.load(path, load_external_data=False).graph
         record["nodes"], record["operators"] = len(graph.node), sorted({node.op_type for node in graph.node})
         try:
             source = load_source(str(path))
             record["conversion"] = float(source.notes[0].rpartition("by ")[2].split()[0])
-            if way != WAYS[-1]:
+            if variant != VARIANTS[-1]:
                 trace_forward(prepare(source.module), source.image_size, source.channels or 3, None)
                 return {**record, "traced": True}
             report = export(
@@ -107,41 +107,41 @@ def take(spec: str, way: tuple[str, int, bool]) -> dict[str, Any]:
             onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in (path, exported)
         )
         name = first.get_inputs()[0].name
-        # One at a time, which every file takes.
+        # Run the images one at a time, which every file supports.
         theirs = np.concatenate([first.run(None, {name: image[None]})[0] for image in images])
         ours = second.run(["logits"], {"images": images, "targets": np.full(3, -1)})[0]
         record["file"] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     return record
 
 
-def try_peers(spec: str, way: tuple[str, int, bool]) -> dict[str, str]:
-    """Return, for each other converter, whether its module can be traced for any number of images."""
+def check_converters(spec: str, variant: tuple[str, int, bool]) -> dict[str, str]:
+    """Return for each other converter the result of converting and tracing for any batch size."""
     import torch
 
     from seewhy_export.sources.torchvision_import import import_torchvision
 
     import_torchvision()
     torch.set_num_threads(1)
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            size = write(spec, way, path)
+            size = write(spec, variant, path)
         except Exception:  # noqa: BLE001  as above
             return {}
         for peer in PEERS:
             try:
                 module = converters()[peer](path)
-            except Exception as error:  # noqa: BLE001  any failure of theirs is the result
-                found[peer] = f"does not convert: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            except Exception as error:  # noqa: BLE001  any failure of the converter is a result
+                results[peer] = f"does not convert: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
                 continue
             try:
                 shapes = ({0: torch.export.Dim.DYNAMIC},)
                 torch.export.export(module, (torch.zeros(2, 3, *size),), dynamic_shapes=shapes, strict=False)
-                found[peer] = "traces"
+                results[peer] = "traces"
             except Exception as error:  # noqa: BLE001  as above
-                found[peer] = f"cannot be traced: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-    return found
+                results[peer] = f"cannot be traced: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+    return results
 
 
 def converters() -> dict[str, Callable[[Path], Any]]:
@@ -153,8 +153,8 @@ def converters() -> dict[str, Callable[[Path], Any]]:
 
         return convert(path).eval()
 
-    class One(nn.Module):
-        """Theirs takes any arguments, which torch.export cannot see through."""
+    class SingleInput(nn.Module):
+        """A module with one input; the converter's module takes any arguments, which torch.export cannot trace."""
 
         def __init__(self, module: nn.Module) -> None:
             super().__init__()
@@ -166,23 +166,24 @@ def converters() -> dict[str, Callable[[Path], Any]]:
     def onnx2pytorch(path: Path) -> nn.Module:
         from onnx2pytorch import ConvertModel
 
-        return One(ConvertModel(onnx.load(path))).eval()
+        return SingleInput(ConvertModel(onnx.load(path))).eval()
 
     return {"onnx2torch": onnx2torch, "onnx2pytorch": onnx2pytorch}
 
 
 def peer_versions() -> dict[str, str]:
-    found = {}
+    results = {}
     for peer in PEERS:
         try:
-            found[peer] = version(peer)
+            results[peer] = version(peer)
         except PackageNotFoundError:
             module = __import__(peer)
-            found[peer] = str(getattr(module, "__version__", "of unknown version"))
-    return found
+            results[peer] = str(getattr(module, "__version__", "of unknown version"))
+    return results
 
 
-def in_own_process(arguments: list[str]) -> dict[str, Any]:
+def run_in_child(arguments: list[str]) -> dict[str, Any]:
+    """Run this script with arguments in a child process and return the JSON that it prints."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, *arguments]
     try:
@@ -196,10 +197,12 @@ def in_own_process(arguments: list[str]) -> dict[str, Any]:
 
 
 def save(key: str, record: dict[str, Any]) -> None:
+    """Store one result in the results file."""
     json_files.write(FILE, dict(sorted({**json_files.read(FILE), key: record}.items())))
 
 
 def write_page() -> None:
+    """Write the page from the stored results."""
     sys.path[:0] = [str(ROOT / "export"), str(ROOT / "engine")]
     from seewhy_export.sources.onnx_import.file_reading import OLDEST_OPSET
     from seewhy_export.sources.onnx_import.graph_module import OPERATORS
@@ -211,29 +214,29 @@ def write_page() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--missing", action="store_true")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--missing", action="store_true", help="test only files without a result")
+    parser.add_argument("--only", default="", help="test only files whose name contains this")
+    parser.add_argument("--peers", action="store_true", help="test other converters instead of the exporter")
+    parser.add_argument("--table", action="store_true", help="only write the page from the stored results")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--peers-of", nargs=2, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    for asked, work in ((chosen.one, take), (chosen.peers_of, try_peers)):
-        if asked:
-            print("\n" + json.dumps(work(asked[0], WAYS[int(asked[1])])))
+    for case, check in ((options.one, check_export), (options.peers_of, check_converters)):
+        if case:
+            print("\n" + json.dumps(check(case[0], VARIANTS[int(case[1])])))
             return
-    for spec in NETWORKS if not chosen.table else ():
-        for i, way in enumerate(WAYS):
-            key = ("peers " if chosen.peers else "") + label(spec, way)
-            if chosen.only not in key or (chosen.missing and key in json_files.read(FILE)):
+    for spec in NETWORKS if not options.table else ():
+        for i, variant in enumerate(VARIANTS):
+            key = ("peers " if options.peers else "") + label(spec, variant)
+            if options.only not in key or (options.missing and key in json_files.read(FILE)):
                 continue
-            record = in_own_process(["--peers-of" if chosen.peers else "--one", spec, str(i)])
+            record = run_in_child(["--peers-of" if options.peers else "--one", spec, str(i)])
             save(key, record)
-            told = {name: value for name, value in record.items() if name not in ("versions", "operators")}
-            print(f"{key}: {json.dumps(told)[:240]}", flush=True)
-    if chosen.peers:
+            shown = {name: value for name, value in record.items() if name not in ("versions", "operators")}
+            print(f"{key}: {json.dumps(shown)[:240]}", flush=True)
+    if options.peers:
         save("peers versions", peer_versions())
     write_page()
 

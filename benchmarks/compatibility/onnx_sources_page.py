@@ -1,4 +1,4 @@
-"""Networks that onnx_sources.py tests, and the page docs/reference/onnx-source.md that it writes."""
+"""Networks for onnx_sources.py, and the text of the page docs/reference/onnx-source.md."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NETWORKS = """
     torchvision:swin_t timm:deit_tiny_patch16_224 timm:edgenext_xx_small timm:mobilevit_xxs
 """.split()
 
-# (exporter, opset, whether the file accepts any batch size). The last one is also compared with autograd.
-WAYS = (("script", 11, False), ("script", 17, True), ("dynamo", 20, True), ("dynamo", 18, False))
+# (exporter, opset, any batch size). The files of the last variant are also exported and compared with autograd.
+VARIANTS = (("script", 11, False), ("script", 17, True), ("dynamo", 20, True), ("dynamo", 18, False))
 
 PEERS = ("onnx2torch", "onnx2pytorch")
 
@@ -28,7 +28,7 @@ exports a network whose PyTorch source you do not have. The exporter converts th
 child per node, and then treats it like every other source. ONNX files hold neither labels nor preprocessing, so options
 set them.
 
-The exporter first compares the module with onnxruntime on the original file, on noise and on a picture with large areas
+The exporter first compares the module with onnxruntime on the original file, on noise and on an image with large areas
 of one value. The relative L2 error may be at most 1e-4, or four times PyTorch's own float32 error if that is larger
 (2e-2 for a file in half precision), on one of five draws.
 
@@ -82,16 +82,16 @@ does not know its numbers. SeeWhy keeps such values apart from tensors, with sym
 """
 
 
-def label(spec: str, way: tuple[str, int, bool]) -> str:
+def label(spec: str, variant: tuple[str, int, bool]) -> str:
     """Return the key of a file's result."""
-    exporter, opset, free = way
+    exporter, opset, free = variant
     return f"{spec} {exporter} {opset} {'any' if free else 'one'}"
 
 
 def page(results: dict[str, dict[str, Any]], oldest_opset: int, operators: Sequence[str]) -> str:
     """Return the whole page; `operators` are the names of the converted operators."""
     head = ["network", "written by", "opset", "batch", "nodes", "conversion", "then", "logits", "gradients"]
-    rows = [row(spec, way, results.get(label(spec, way), {})) for spec in NETWORKS for way in WAYS]
+    rows = [row(spec, variant, results.get(label(spec, variant), {})) for spec in NETWORKS for variant in VARIANTS]
     text = HEAD.format(
         opsets=f"{oldest_opset} and later",
         operators=textwrap.fill(" ".join(f"`{name}`" for name in operators), 120),
@@ -101,12 +101,12 @@ def page(results: dict[str, dict[str, Any]], oldest_opset: int, operators: Seque
 
 
 def summary(results: dict[str, dict[str, Any]]) -> str:
-    records = [results.get(label(spec, way), {}) for spec in NETWORKS for way in WAYS]
+    records = [results.get(label(spec, variant), {}) for spec in NETWORKS for variant in VARIANTS]
     written = [record for record in records if record and "unwritten" not in record]
     good = sum("file" in record or "traced" in record for record in written)
     refused = sum("refused" in record for record in written)
-    of = next((record["versions"] for record in written if "versions" in record), {})
-    names = ", ".join(f"{name} {number}" for name, number in of.items())
+    versions = next((record["versions"] for record in written if "versions" in record), {})
+    names = ", ".join(f"{name} {number}" for name, number in versions.items())
     missing = sum(not record for record in records)
     text = (
         f"Of {len(written)} files that PyTorch could write, {good} were accepted and {refused} refused"
@@ -116,17 +116,17 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
     return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
-def row(spec: str, way: tuple[str, int, bool], record: dict[str, Any]) -> list[Any]:
-    exporter, opset, free = way
+def row(spec: str, variant: tuple[str, int, bool], record: dict[str, Any]) -> list[Any]:
+    exporter, opset, free = variant
     return [spec, exporter, opset, "any" if free else "one", record.get("nodes", ""), *outcome(record)]
 
 
 def outcome(record: dict[str, Any]) -> list[str]:
     """Return the cells conversion, then, logits and gradients, or the reason of a failure."""
-    for key, told in (("unwritten", "PyTorch cannot write it"), ("refused", "refused"), ("failed", "failed")):
+    for key, title in (("unwritten", "PyTorch cannot write it"), ("refused", "refused"), ("failed", "failed")):
         if key in record:
             reason = record[key].replace("|", "/")
-            return [f"{told}: {reason}", "", "", ""]
+            return [f"{title}: {reason}", "", "", ""]
     if not record:
         return ["not tested", "", "", ""]
     if "file" not in record:
@@ -142,18 +142,18 @@ def gradients(worst: list[float | None] | None) -> str:
 
 
 def peers(results: dict[str, dict[str, Any]]) -> str:
-    tried = {key.removeprefix("peers "): record for key, record in results.items() if key.startswith("peers ")}
-    numbers = tried.pop("versions", {})
-    if not tried:
+    peer_results = {key.removeprefix("peers "): record for key, record in results.items() if key.startswith("peers ")}
+    numbers = peer_results.pop("versions", {})
+    if not peer_results:
         return ""
     rows = []
     for peer in PEERS:
-        told = [record[peer] for record in tried.values() if peer in record]
-        traced = sum(text == "traces" for text in told)
-        converted = sum(not text.startswith("does not convert") for text in told)
-        reasons = Counter(reason(text) for text in told if text != "traces").most_common(2)
+        outcomes = [record[peer] for record in peer_results.values() if peer in record]
+        traced = sum(text == "traces" for text in outcomes)
+        converted = sum(not text.startswith("does not convert") for text in outcomes)
+        reasons = Counter(reason(text) for text in outcomes if text != "traces").most_common(2)
         listed = "; ".join(f"{text} ({count})" for text, count in reasons)
-        rows.append([f"{peer} {numbers.get(peer, '')}", len(told), converted, traced, listed])
+        rows.append([f"{peer} {numbers.get(peer, '')}", len(outcomes), converted, traced, listed])
     head = ["converter", "files", "converted", "of these, traced", "most frequent reasons for failure"]
     return TAIL.format(table=table(head, rows))
 

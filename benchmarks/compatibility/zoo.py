@@ -1,12 +1,12 @@
 """Export every classifier of torchvision and a member of each timm family, and write docs/reference/models.md.
 
-    python benchmarks/compatibility/zoo.py                 all of them, from scratch (hours on two cores)
-    python benchmarks/compatibility/zoo.py --missing       those without a result in benchmarks/results/zoo.json
-    python benchmarks/compatibility/zoo.py --only swin     those whose name holds this, again
-    python benchmarks/compatibility/zoo.py --table         the table alone, from the results
+    python benchmarks/compatibility/zoo.py                 export all networks again (hours on two cores)
+    python benchmarks/compatibility/zoo.py --missing       export networks that benchmarks/results/zoo.json lacks
+    python benchmarks/compatibility/zoo.py --only swin     export networks whose name contains this
+    python benchmarks/compatibility/zoo.py --table         only write the page from the stored results
 
-Each network gets live random weights (see tests/support/exporting/networks.py) and a process of its own; `export`
-itself compares the file under onnxruntime with PyTorch's autograd in float64.
+Each network has random weights that leave no branch inactive (tests/support/exporting/networks.py). `export` verifies
+the model file: it compares onnxruntime with PyTorch's autograd in float64.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from benchmarks.compatibility.zoo_page import table
 from benchmarks.shared import json_files
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.machine_facts import versions
-from benchmarks.shared.random_networks import settled_network
+from benchmarks.shared.random_networks import calibrated_network
 
 FILE = RESULTS / "zoo.json"
 TABLE = ROOT / "docs" / "reference" / "models.md"
-# Networks in one process, and the most seconds for them.
-TOGETHER, SECONDS = 6, 7200
+# Maximum number of networks per process, and the time limit of a process in seconds.
+GROUP_SIZE, SECONDS = 6, 7200
 PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnxruntime", "onnxscript")
 
-# One small member of each family.
+# One small member of each timm family.
 TIMM = """
     beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_lite_tiny coatnet_pico_rw_224 convmixer_768_32 convnext_atto
     convnextv2_atto crossvit_tiny_240 cs3darknet_s cspresnet50 darknet53 davit_tiny deit_tiny_distilled_patch16_224
@@ -56,6 +56,7 @@ TIMM = """
 
 
 def specs() -> list[str]:
+    """Return the names of all networks, as `torchvision:NAME` or `timm:NAME`."""
     from seewhy_export.sources.torchvision_import import import_torchvision
 
     models = import_torchvision().models
@@ -63,13 +64,14 @@ def specs() -> list[str]:
 
 
 def export_one(spec: str) -> dict[str, Any]:
+    """Export one network in this process and return its record."""
     import torch
 
     from seewhy.errors import SeewhyError
     from seewhy_export import export
 
     torch.set_num_threads(1)
-    module, image_size = settled_network(spec)
+    module, image_size = calibrated_network(spec)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     record: dict[str, Any] = {"parameters": parameters, "image_size": image_size, "versions": versions(*PACKAGES)}
     with tempfile.TemporaryDirectory() as folder:
@@ -92,52 +94,58 @@ def export_one(spec: str) -> dict[str, Any]:
     }
 
 
-def export_several(wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Export in processes of a few networks each, which saves most of the imports; a crash costs one network."""
-    # One thread: on a busy machine PyTorch's threads wait for each other.
+def export_several(selected: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Export the networks in child processes and yield the records.
+
+    Several networks share a process, which saves imports. A crash fails only the network that caused it.
+    """
+    # Use one thread, because on a busy machine PyTorch's threads wait for each other.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    waiting = list(wanted)
-    while waiting:
-        group, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
+    remaining = list(selected)
+    while remaining:
+        group, remaining = remaining[:GROUP_SIZE], remaining[GROUP_SIZE:]
         command = [sys.executable, __file__, "--several", *group]
         with (
             tempfile.TemporaryFile("w+") as errors,
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
         ):
             assert process.stdout is not None
-            watch = threading.Timer(SECONDS, process.kill)
-            watch.start()
+            timer = threading.Timer(SECONDS, process.kill)
+            timer.start()
             for line in process.stdout:
                 if line.startswith("{") and group:
                     yield group.pop(0), json.loads(line)
             process.wait()
-            watch.cancel()
-            # One that fails with nothing left to try did all its work.
+            timer.cancel()
+            # A process that fails after its last network has done all its work.
             if group:
                 errors.seek(0)
                 yield group.pop(0), {"failed": f"exit status {process.returncode}: {last_line(errors.read())}"}
-            waiting = group + waiting
+            remaining = group + remaining
 
 
 def read_results() -> dict[str, dict[str, Any]]:
+    """Return the stored records by network."""
     return json_files.read(FILE)
 
 
-def export_wanted(only: list[str] | None, missing: bool) -> None:
+def export_selected(only: list[str] | None, missing: bool) -> None:
+    """Export the selected networks and store their records."""
     results = read_results()
-    wanted = [
+    selected = [
         spec
         for spec in specs()
         if (only is None or any(part in spec for part in only)) and not (missing and "parity" in results.get(spec, {}))
     ]
-    for spec, record in export_several(wanted):
-        # Read again: another run may have written in the meantime.
+    for spec, record in export_several(selected):
+        # Read the file again, because another process may have written to it.
         json_files.write(FILE, {**read_results(), spec: record})
         outcome = record.get("refused") or record.get("failed") or f"{record['seconds']} s"
         print(f"{spec}: {outcome}", flush=True)
 
 
 def write_table() -> None:
+    """Write the page from the stored records."""
     TABLE.write_text(table(specs(), read_results()))
     print(f"wrote {TABLE}")
 
@@ -145,9 +153,9 @@ def write_table() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--several", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--only", action="append", help="only models whose name holds this; repeatable")
-    parser.add_argument("--missing", action="store_true", help="only models without a good result")
-    parser.add_argument("--table", action="store_true", help="write the page from the results there are")
+    parser.add_argument("--only", action="append", help="export only networks whose name contains this; repeatable")
+    parser.add_argument("--missing", action="store_true", help="export only networks without a successful result")
+    parser.add_argument("--table", action="store_true", help="only write the page from the stored results")
     options = parser.parse_args()
     if options.several:
         for spec in options.several:
@@ -156,7 +164,7 @@ def main() -> None:
         return
     try:
         if not options.table:
-            export_wanted(options.only, options.missing)
+            export_selected(options.only, options.missing)
     finally:
         write_table()
 

@@ -26,7 +26,7 @@ page.
 
 Each cell of the last five columns is the relative L2 error of that output against PyTorch's autograd in float64. In
 brackets is the error of PyTorch's own float32 against the same reference. Both are the larger of two values: on noise,
-and on a picture with flat areas. An error may be at most the larger of 1e-4 and four times PyTorch's own;
+and on an image with flat areas. An error may be at most the larger of 1e-4 and four times PyTorch's own;
 [semantics.md](../concepts/semantics.md#parity) explains why. A `†` marks an input for which rounding flipped a
 rectifier, in PyTorch's float32 or in the file, so that another input of the same kind was used. *Rectifiers* are those
 that guided backpropagation guides; smooth activations follow after a semicolon. Seconds are those of export and check
@@ -64,8 +64,8 @@ def _summary(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
 
 
 def _agrees(errors: dict[str, float | None]) -> bool:
-    error, own = errors["error"], errors["torch_float32"]
-    return error is None or error <= min(LARGEST, max(TOLERANCE, FACTOR * (own or 0)))
+    error, torch_error = errors["error"], errors["torch_float32"]
+    return error is None or error <= min(LARGEST, max(TOLERANCE, FACTOR * (torch_error or 0)))
 
 
 def _rows(specs: Iterable[str], results: dict[str, dict[str, Any]]) -> str:
@@ -105,5 +105,5 @@ def _cell(kinds: dict[str, dict[str, float | None]]) -> str:
     if not tested:
         return "zero"
     worst = max(tested, key=lambda errors: errors["error"] or 0)
-    again = " †" if any((errors["draw"] or 1) > 1 for errors in tested) else ""
-    return f"{worst['error']:.0e} ({worst['torch_float32']:.0e}){again}"
+    repeated = " †" if any((errors["draw"] or 1) > 1 for errors in tested) else ""
+    return f"{worst['error']:.0e} ({worst['torch_float32']:.0e}){repeated}"

@@ -1,1 +1,1 @@
-"""Measurements made once to decide something."""
+"""One-time experiments behind design decisions."""

@@ -1,1 +1,1 @@
-"""Measurements of whole jobs, from image files to results on the disk."""
+"""Benchmarks of complete jobs, from image files to results on disk."""

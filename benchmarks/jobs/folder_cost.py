@@ -1,19 +1,23 @@
-"""What does a folder of photographs cost, from files to overlays in files, beside the forward passes alone?
+"""Measure the time of a job, from image files to overlay files, relative to its forward passes.
 
     python benchmarks/jobs/folder_cost.py [torchvision:resnet50] [--images 64] [--batch 8] [--rounds 5]
         [--models FOLDER] [--json FILE]
 
-`forward` is the untouched network as torch.onnx.export writes it, in onnxruntime with its defaults, on images that lie
-in memory ready. `forward, one thread each` is the same on as many single threads at once as there are cores, which is
-how SeeWhy runs it. The rest is `seewhy explain FOLDER` without the start: 640x480 JPEGs are read, decoded, resized,
-explained by Grad-CAM, and the overlays (or the maps, in shards) written, made safe on the disk and recorded. Rounds of
-all, one after the other, so that a busy machine hits them alike; before each, thread pools that spin get time to rest.
+The rows of the table are:
 
-Times are wall clock. Processor time stands beside them: it says what the work costs where other programs disturb the
-clock (but counts the time that onnxruntime's threads spend spinning as work).
+- `forward`: the unchanged network, written by torch.onnx.export, in onnxruntime with its defaults, on arrays in memory.
+- `forward, one thread each`: the same with one single-threaded run per core at a time, as SeeWhy runs it.
+- all others: `seewhy explain FOLDER` without its start. It reads, decodes, resizes and explains 640x480 JPEG files with
+  Grad-CAM, and writes overlays or shards to disk with fsync.
 
-The network has random weights, which cost what trained ones cost. The first time, PyTorch exports it in a process of
-its own; with --models the files are kept. The photographs are cut from those of scikit-image.
+All rows take turns in rounds, so that other load on the machine affects them alike. A pause before each measurement
+lets spinning thread pools stop.
+
+Times are elapsed times. The table also shows the CPU time, which other load affects less, but which counts the spinning
+of onnxruntime's threads as work.
+
+The network has random weights, which take the same time as trained ones. PyTorch exports it in a child process; with
+--models the files are kept. The images are crops of the sample images of scikit-image.
 """
 
 from __future__ import annotations
@@ -47,10 +51,10 @@ from seewhy.runtime.providers import CPU
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.forward_pass import cpu_session, export_forward
-from benchmarks.shared.images import write_photographs
+from benchmarks.shared.images import write_sample_images
 from benchmarks.shared.markdown_tables import table
 from benchmarks.shared.round_statistics import ratio, ratios
-from benchmarks.shared.timing_in_turns import REST, clock_and_processor_seconds, in_turns
+from benchmarks.shared.timing_in_turns import REST, elapsed_and_cpu_seconds, in_turns
 
 _OVERLAYS = {
     "jpg": Settings(format="jpg", quality=90),
@@ -66,34 +70,39 @@ FORWARD, SINGLE = "forward", "forward, one thread each"
 
 
 def export(source: str, model: Path, forward: Path) -> None:
-    """Write the file that explains and the plain one, of the same weights."""
+    """Write the model file and the plain forward pass of the same weights."""
     from seewhy_export import export as export_model
     from seewhy_export.sources.registry import load_source
 
-    made = load_source(source, weights="none", seed=0)
-    size = made.image_size
+    source_network = load_source(source, weights="none", seed=0)
+    size = source_network.image_size
     if not model.exists():
         export_model(
-            made.module, model, image_size=size, preprocessing=made.preprocessing, labels=made.labels, name=made.name
+            source_network.module,
+            model,
+            image_size=size,
+            preprocessing=source_network.preprocessing,
+            labels=source_network.labels,
+            name=source_network.name,
         )
-    export_forward(made.module.eval(), forward, size)
+    export_forward(source_network.module.eval(), forward, size)
 
 
 class Forward:
-    """The untouched network on images that lie ready."""
+    """Forward passes of the unchanged network on images in memory."""
 
-    def __init__(self, model: Path, images: np.ndarray, batch: int, threads: int, at_once: int) -> None:
+    def __init__(self, model: Path, images: np.ndarray, batch: int, threads: int, concurrency: int) -> None:
         self._session = cpu_session(model, threads)
         self._input = self._session.get_inputs()[0].name
         self._batches = [images[start : start + batch] for start in range(0, len(images), batch)]
-        self._at_once = at_once
+        self._concurrency = concurrency
 
     def __call__(self) -> None:
-        if self._at_once == 1:
+        if self._concurrency == 1:
             for batch in self._batches:
                 self._run(batch)
             return
-        with ThreadPoolExecutor(self._at_once) as threads:
+        with ThreadPoolExecutor(self._concurrency) as threads:
             list(threads.map(self._run, self._batches))
 
     def _run(self, batch: np.ndarray) -> Sequence[Any]:
@@ -102,103 +111,109 @@ class Forward:
 
 
 def measure(run: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds of one run on the clock and of all processors, after a rest."""
+    """Return the elapsed seconds and the CPU seconds of one call, after a pause."""
     time.sleep(REST)
-    return clock_and_processor_seconds(run)
+    return elapsed_and_cpu_seconds(run)
 
 
-def explain(explainer: Explainer, photos: Path, out: Path, settings: Settings) -> None:
+def explain(explainer: Explainer, image_folder: Path, out: Path, settings: Settings) -> None:
+    """Run a job into an empty output folder, and exit if an image fails."""
     shutil.rmtree(out, ignore_errors=True)
-    summary = explain_folder(explainer, photos, out, settings)
+    summary = explain_folder(explainer, image_folder, out, settings)
     if summary.failed:
         raise SystemExit(f"{summary.failed} images failed; see {summary.manifest}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", default="torchvision:resnet50")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--models", type=Path, help="where the exported files lie, or are put")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        figures = compare(chosen, Path(place))
-    if chosen.json is not None:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(text(figures), end="")
+    parser.add_argument(
+        "source", nargs="?", default="torchvision:resnet50", help="network (default: torchvision:resnet50)"
+    )
+    parser.add_argument("--images", type=int, default=64, help="number of images (default: 64)")
+    parser.add_argument("--batch", type=int, default=8, help="batch size (default: 8)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
+    parser.add_argument("--models", type=Path, help="folder that keeps the exported files")
+    parser.add_argument("--json", type=Path, help="JSON file for the results")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work_folder:
+        results = compare(options, Path(work_folder))
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    print(text(results), end="")
 
 
-def compare(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
-    name = chosen.source.partition(":")[2]
-    models = chosen.models or place
+def compare(options: argparse.Namespace, work_folder: Path) -> dict[str, Any]:
+    """Export the network, measure all rows, and return the results."""
+    name = options.source.partition(":")[2]
+    models = options.models or work_folder
     model, forward = models / f"{name}.onnx", models / f"{name}.forward.onnx"
     if not (model.exists() and forward.exists()):
-        process = multiprocessing.get_context("spawn").Process(target=export, args=(chosen.source, model, forward))
+        process = multiprocessing.get_context("spawn").Process(target=export, args=(options.source, model, forward))
         process.start()
         process.join()
         if process.exitcode:
-            raise SystemExit(f"{chosen.source} could not be exported")
-    write_photographs(place / "photographs", chosen.images)
+            raise SystemExit(f"{options.source} could not be exported")
+    write_sample_images(work_folder / "images", options.images)
 
     explainer = Explainer(model)
-    paths = sorted((place / "photographs").iterdir())
+    paths = sorted((work_folder / "images").iterdir())
     images = normalise([load_image(path, explainer.metadata) for path in paths], explainer.metadata)
     runs: dict[str, Callable[[], object]] = {
-        FORWARD: Forward(forward, images, chosen.batch, 0, 1),
-        SINGLE: Forward(forward, images, chosen.batch, 1, usable_cores()),
+        FORWARD: Forward(forward, images, options.batch, 0, 1),
+        SINGLE: Forward(forward, images, options.batch, 1, usable_cores()),
     }
     for kind, settings in _OVERLAYS.items():
-        settings = dataclasses.replace(settings, batch_size=chosen.batch)
-        runs[kind] = lambda settings=settings: explain(explainer, place / "photographs", place / "out", settings)  # type: ignore[misc]
-    rounds = in_turns({kind: partial(measure, run) for kind, run in runs.items()}, 1 + chosen.rounds)
+        settings = dataclasses.replace(settings, batch_size=options.batch)
+        runs[kind] = lambda settings=settings: explain(explainer, work_folder / "images", work_folder / "out", settings)  # type: ignore[misc]
+    rounds = in_turns({kind: partial(measure, run) for kind, run in runs.items()}, 1 + options.rounds)
     rounds = {kind: found[1:] for kind, found in rounds.items()}  # the first round loads and warms up
     return {
         "model": explainer.metadata.model.name,
-        "images": chosen.images,
-        "batch": chosen.batch,
+        "images": options.images,
+        "batch": options.batch,
         "layout": vars(
-            plan_parallelism(chosen.images, None, chosen.batch, on_cpu=explainer.providers[0] == CPU, multi_pass=False)
+            plan_parallelism(
+                options.images, None, options.batch, on_cpu=explainer.providers[0] == CPU, multi_pass=False
+            )
         ),
         "cores": usable_cores(),
         "machine": platform.machine(),
         "seewhy": __version__,
         "onnxruntime": onnxruntime.__version__,
         "pillow": PIL.__version__,
-        "runs": {kind: _figures(found, rounds[FORWARD], chosen.images) for kind, found in rounds.items()},
+        "runs": {kind: _summary(found, rounds[FORWARD], options.images) for kind, found in rounds.items()},
     }
 
 
-def _figures(found: list[tuple[float, float]], floor: list[tuple[float, float]], images: int) -> dict[str, Any]:
-    clock, processor = ([1000 * value / images for value in values] for values in zip(*found, strict=True))
-    times, floors = [one[0] for one in found], [one[0] for one in floor]
-    least = min(one[0] for one in floor), min(one[1] for one in floor)
+def _summary(found: list[tuple[float, float]], floor: list[tuple[float, float]], images: int) -> dict[str, Any]:
+    elapsed, cpu = ([1000 * value / images for value in values] for values in zip(*found, strict=True))
+    times, floors = [pair[0] for pair in found], [pair[0] for pair in floor]
+    least = min(pair[0] for pair in floor), min(pair[1] for pair in floor)
     return {
-        "ms_an_image": round(statistics.median(clock), 2),
-        "least_ms": round(min(clock), 2),
-        "core_ms_an_image": round(statistics.median(processor), 2),
-        "least_core_ms": round(min(processor), 2),
+        "ms_an_image": round(statistics.median(elapsed), 2),
+        "least_ms": round(min(elapsed), 2),
+        "core_ms_an_image": round(statistics.median(cpu), 2),
+        "least_core_ms": round(min(cpu), 2),
         "ratio": round(ratio(times, floors), 4),
-        "ratio_of_least": round(min(one[0] for one in found) / least[0], 4),
-        "core_ratio_of_least": round(min(one[1] for one in found) / least[1], 4),
-        "cores_busy": round(statistics.median(one[1] / one[0] for one in found), 3),
-        "ratios": [round(one, 4) for one in ratios(times, floors)],
+        "ratio_of_least": round(min(pair[0] for pair in found) / least[0], 4),
+        "core_ratio_of_least": round(min(pair[1] for pair in found) / least[1], 4),
+        "cores_busy": round(statistics.median(pair[1] / pair[0] for pair in found), 3),
+        "ratios": [round(value, 4) for value in ratios(times, floors)],
     }
 
 
-def text(figures: dict[str, Any]) -> str:
-    head = f"{figures['model']}, {figures['images']} images, batch {figures['batch']}, {figures['cores']} cores"
+def text(results: dict[str, Any]) -> str:
+    head = f"{results['model']}, {results['images']} images, batch {results['batch']}, {results['cores']} cores"
     columns = {
-        "ms_an_image": "ms an image",
-        "least_ms": "least",
-        "least_core_ms": "least core-ms",
+        "ms_an_image": "ms per image",
+        "least_ms": "minimum",
+        "least_core_ms": "minimum CPU ms",
         "ratio": "ratio to forward",
-        "ratio_of_least": "of the least",
-        "core_ratio_of_least": "of the least core-ms",
+        "ratio_of_least": "ratio of minimums",
+        "core_ratio_of_least": "ratio of minimum CPU ms",
         "cores_busy": "cores busy",
     }
-    rows = ([kind, *(run[column] for column in columns)] for kind, run in figures["runs"].items())
+    rows = ([kind, *(run[column] for column in columns)] for kind, run in results["runs"].items())
     return f"{head}\n\n{table(['', *columns.values()], rows)}"
 
 

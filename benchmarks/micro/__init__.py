@@ -1,1 +1,1 @@
-"""Measurements of single parts: kernels, rules of the exporter, sessions, memory."""
+"""Benchmarks of single components: kernels, lowering rules, session threads and memory."""

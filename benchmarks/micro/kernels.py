@@ -1,18 +1,18 @@
-"""How fast are the kernels, beside a plain copy of as many bytes, and beside other ways to draw overlays?
+"""Measure the C++ kernels against a plain copy, and overlays against OpenCV, NumPy and PyTorch.
 
     python benchmarks/micro/kernels.py [--batch 8 --batch 32] [--size 224] [--rounds 40] [--alpha 0.5] [--json]
 
-The first table has every kernel, with each instruction set that this processor can run, on one thread and on two:
-gigabytes a second, counting each argument read once and the result written once, and that as a share of what one thread
-of NumPy reaches that copies as many bytes from warm memory to warm memory. A kernel's result is new memory.
+The first table lists every kernel with each instruction set of this processor, on one thread and on two. It shows GB/s,
+where each argument counts as read one time and the result as written one time. In brackets is that speed divided by the
+speed of a NumPy copy of as many bytes, on one thread and in warm memory. Kernels write their results to new memory.
 
-The second table is about overlays: maps (N,7,7) and photographs (N,H,W,3) in, overlays (N,H,W,3) out. OpenCV, NumPy and
-PyTorch draw the same where they are installed; how far their results are from ours is part of the answer. OpenCV and
-PyTorch are held to one thread, and OpenCV writes into arrays that are made once, image by image, as it has no batches.
+The second table compares overlays, from maps (N, 7, 7) and images (N, H, W, 3) to overlays (N, H, W, 3). OpenCV, NumPy
+and PyTorch compute the same if they are installed, and the table shows the largest pixel difference from SeeWhy. OpenCV
+and PyTorch use one thread. OpenCV has no batches, so it runs image by image and writes into preallocated arrays.
 
-Candidates take turns in rounds, so that a busy machine hits them alike; figures are medians of the rounds. Beside the
-time that passes stands the processor time, summed over threads, which says more about one thread where others want the
-processor too; speeds on one thread are made of it.
+Candidates take turns in rounds, so that other load on the machine affects them alike. All numbers are medians of the
+rounds. The tables also use the CPU time of all threads, which other load affects less than the elapsed time. Speeds on
+one thread are computed from CPU time.
 """
 
 from __future__ import annotations
@@ -36,53 +36,53 @@ from seewhy.visualization.colormaps import palette
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.machine_facts import describe
-from benchmarks.shared.timing_in_turns import clock_and_processor_seconds, in_turns
+from benchmarks.shared.timing_in_turns import elapsed_and_cpu_seconds, in_turns
 
 Run = Callable[[], Any]
 _SHORTEST = 2e-3
-"""Seconds that one measurement takes at least, by repetition."""
+"""Minimum seconds of one measurement; shorter calls are repeated."""
 _MAP = 7
 _CHANNELS, _CHANNELS_OF_ACTIVATIONS = 3, 2048
 PALETTE = palette("jet")
 
 
 def rounds(candidates: dict[str, Run], count: int) -> dict[str, dict[str, float]]:
-    """Seconds of one run of each, from `count` rounds in which they take turns: see `_summary`."""
+    """Return the summaries of the seconds per call, from `count` rounds in which the candidates take turns."""
     repeats = {}
     for name, run in candidates.items():
         run()
-        shortest = min(clock_and_processor_seconds(run)[0] for _ in range(3))
+        shortest = min(elapsed_and_cpu_seconds(run)[0] for _ in range(3))
         repeats[name] = max(1, round(_SHORTEST / shortest))
-    measured = {name: partial(clock_and_processor_seconds, run, repeats[name]) for name, run in candidates.items()}
+    measured = {name: partial(elapsed_and_cpu_seconds, run, repeats[name]) for name, run in candidates.items()}
     return {name: _summary(times) for name, times in in_turns(measured, count).items()}
 
 
 def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
-    passed, processors = zip(*times, strict=True)
+    elapsed, processors = zip(*times, strict=True)
     return {
-        "median": statistics.median(passed),
-        "least": min(passed),
+        "median": statistics.median(elapsed),
+        "least": min(elapsed),
         "processor": statistics.median(processors),
     }
 
 
 def arguments(batch: int, size: int) -> dict[str, dict[str, Any]]:
-    """Kernel -> arguments of the sizes that ResNet-50 gives for photographs of `size`."""
+    """Return arguments for each kernel, with the shapes of ResNet-50 for images of side `size` pixels."""
     random = np.random.default_rng(0)
 
     def floats(*shape: int) -> NDArray[np.float32]:
         return random.standard_normal(shape, np.float32)
 
-    photographs = random.integers(0, 256, (batch, size, size, 3), np.uint8)
+    images = random.integers(0, 256, (batch, size, size, 3), np.uint8)
     gradients, heat = floats(batch, _CHANNELS, size, size), random.random((batch, size, size), np.float32)
     layer = {
         "activations": np.maximum(floats(batch, _CHANNELS_OF_ACTIVATIONS, _MAP, _MAP), np.float32(0)),
         "gradients": floats(batch, _CHANNELS_OF_ACTIVATIONS, _MAP, _MAP),
     }
-    maps, drawn = floats(batch, _MAP, _MAP), {"palette": PALETTE, "alpha": 0.5}
+    maps, style = floats(batch, _MAP, _MAP), {"palette": PALETTE, "alpha": 0.5}
     return {
         "normalize": {
-            "pixels": photographs,
+            "pixels": images,
             "mean": np.array([0.485, 0.456, 0.406], np.float32),
             "std": np.array([0.229, 0.224, 0.225], np.float32),
         },
@@ -96,8 +96,8 @@ def arguments(batch: int, size: int) -> dict[str, dict[str, Any]]:
         "max_abs": {"gradients": gradients},
         "gradient_rgb": {"gradients": gradients},
         "multiply_by_map": {"gradients": gradients, "maps": heat},
-        "overlay": {"images": photographs, "heatmaps": heat, **drawn},
-        "overlay_maps": {"images": photographs, "maps": maps, **drawn, "relu": True},
+        "overlay": {"images": images, "heatmaps": heat, **style},
+        "overlay_maps": {"images": images, "maps": maps, **style, "relu": True},
     }
 
 
@@ -110,82 +110,84 @@ def with_isa(isa: str, run: Run) -> Run:
 
 
 def copy_of(size: int) -> Run:
-    """Reads and writes as many bytes as a kernel that reads and writes `size` together."""
+    """Return a function that copies `size` / 2 bytes, so it reads and writes `size` bytes in total."""
     source, target = np.ones(size // 2, np.uint8), np.zeros(size // 2, np.uint8)
     return lambda: np.copyto(target, source)
 
 
 def kernels(batch: int, size: int, count: int) -> list[dict[str, Any]]:
     found = []
-    for name, given in arguments(batch, size).items():
+    for name, keywords in arguments(batch, size).items():
         kernel = getattr(_core, name)
 
-        def run(threads: int, kernel: Any = kernel, given: dict[str, Any] = given) -> Run:
-            return lambda: kernel(**given, threads=threads)
+        def run(threads: int, kernel: Any = kernel, keywords: dict[str, Any] = keywords) -> Run:
+            return lambda: kernel(**keywords, threads=threads)
 
-        moved = sum(value.nbytes for value in given.values() if isinstance(value, np.ndarray)) + run(1)().nbytes
-        ways = [(isa, threads) for isa in _core.isas() for threads in (1, 2)]
-        candidates = {f"{isa}, {threads}": with_isa(isa, run(threads)) for isa, threads in ways}
-        times = rounds({"copy": copy_of(moved), **candidates}, count)
-        found.append({"kernel": name, "batch": batch, "bytes": moved, "seconds": times})
+        total_bytes = (
+            sum(value.nbytes for value in keywords.values() if isinstance(value, np.ndarray)) + run(1)().nbytes
+        )
+        variants = [(isa, threads) for isa in _core.isas() for threads in (1, 2)]
+        candidates = {f"{isa}, {threads}": with_isa(isa, run(threads)) for isa, threads in variants}
+        times = rounds({"copy": copy_of(total_bytes), **candidates}, count)
+        found.append({"kernel": name, "batch": batch, "bytes": total_bytes, "seconds": times})
     return found
 
 
-# Overlays by other means. Each takes what it needs ready-made and gives a function (maps, photographs) -> overlays.
+# Other implementations of overlays. Each function returns a function (maps, images) -> overlays.
 
 
-def separately(alpha: float) -> Callable[..., Any]:
-    def draw(maps: Any, photographs: Any) -> Any:
-        heat = _core.minmax(_core.upsample(np.maximum(maps, np.float32(0)), *photographs.shape[1:3], 1), 1)
-        return _core.overlay(photographs, heat, PALETTE, alpha, 1)
+def step_by_step(alpha: float) -> Callable[..., Any]:
+    def draw(maps: Any, images: Any) -> Any:
+        heat = _core.minmax(_core.upsample(np.maximum(maps, np.float32(0)), *images.shape[1:3], 1), 1)
+        return _core.overlay(images, heat, PALETTE, alpha, 1)
 
     return draw
 
 
 def with_opencv(alpha: float, shape: tuple[int, ...], coarser: bool = False) -> Callable[..., Any]:
-    """The same steps, each with the function that OpenCV has for it.
+    """Return the same steps with functions of OpenCV.
 
-    With `coarser`, the small map becomes bytes before it is stretched, which is quicker; whole levels of heat get lost.
+    With `coarser`, the small map is quantized to 8 bits before it is resized, which is faster but loses levels.
     """
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(1)
     height, width = shape[1:3]
     large, heat = np.empty((height, width), np.float32), np.empty((height, width), np.uint8)
-    colours, result = np.empty((height, width, 3), np.uint8), np.empty(shape, np.uint8)
+    colors, result = np.empty((height, width, 3), np.uint8), np.empty(shape, np.uint8)
     table = PALETTE.reshape(256, 1, 3)
 
-    def draw(maps: Any, photographs: Any) -> Any:
-        for one, photograph, target in zip(maps, photographs, result, strict=True):
-            positive = cv2.max(one, 0.0)
+    def draw(maps: Any, images: Any) -> Any:
+        for overlay_map, image, target in zip(maps, images, result, strict=True):
+            positive = cv2.max(overlay_map, 0.0)
             if coarser:
                 small = cv2.normalize(positive, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
                 cv2.resize(small, (width, height), dst=heat, interpolation=cv2.INTER_LINEAR)
             else:
                 cv2.resize(positive, (width, height), dst=large, interpolation=cv2.INTER_LINEAR)
                 cv2.normalize(large, heat, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-            cv2.applyColorMap(heat, table, colours)
-            cv2.addWeighted(colours, alpha, photograph, 1 - alpha, 0, dst=target)
+            cv2.applyColorMap(heat, table, colors)
+            cv2.addWeighted(colors, alpha, image, 1 - alpha, 0, dst=target)
         return result
 
     return draw
 
 
 def with_numpy(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
-    """Interpolation as two products with small matrices."""
+    """Return the same steps in NumPy, with the interpolation as two products with small matrices."""
 
     def matrix(size: int) -> NDArray[np.float32]:
         position = np.clip((np.arange(size) + 0.5) * _MAP / size - 0.5, 0, _MAP - 1)
         return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(_MAP))).astype(np.float32)
 
     rows, columns = matrix(shape[1]), matrix(shape[2]).T.copy()
-    colours = PALETTE.astype(np.float32) * np.float32(alpha)
+    colors = PALETTE.astype(np.float32) * np.float32(alpha)
     rest = np.float32(1 - alpha)
 
-    def draw(maps: Any, photographs: Any) -> Any:
+    def draw(maps: Any, images: Any) -> Any:
         large = rows @ np.maximum(maps, np.float32(0)) @ columns
         low, high = large.min(axis=(1, 2), keepdims=True), large.max(axis=(1, 2), keepdims=True)
         entries = np.rint((large - low) * (np.float32(255) / (high - low))).astype(np.uint8)
-        return np.rint(np.take(colours, entries, axis=0) + rest * photographs).astype(np.uint8)
+        return np.rint(np.take(colors, entries, axis=0) + rest * images).astype(np.uint8)
 
     return draw
 
@@ -193,15 +195,15 @@ def with_numpy(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
 def with_torch(alpha: float, shape: tuple[int, ...]) -> Callable[..., Any]:
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    colours = torch.from_numpy(PALETTE.astype(np.float32) * np.float32(alpha))
+    colors = torch.from_numpy(PALETTE.astype(np.float32) * np.float32(alpha))
     size = shape[1:3]
 
-    def draw(maps: Any, photographs: Any) -> Any:
+    def draw(maps: Any, images: Any) -> Any:
         small = torch.from_numpy(maps).relu()[:, None]
         large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)[:, 0]
         low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
         entries = ((large - low) * (255 / (high - low))).round().long()
-        mixed = colours[entries].add_(torch.from_numpy(photographs), alpha=1 - alpha)
+        mixed = colors[entries].add_(torch.from_numpy(images), alpha=1 - alpha)
         return mixed.round_().to(torch.uint8).numpy()
 
     return draw
@@ -218,28 +220,28 @@ RIVALS: dict[str, Callable[[float, tuple[int, ...]], Callable[..., Any]]] = {
 def overlays(batch: int, size: int, alpha: float, count: int) -> dict[str, Any]:
     random = np.random.default_rng(0)
     maps = random.standard_normal((batch, _MAP, _MAP), np.float32)
-    photographs = random.integers(0, 256, (batch, size, size, 3), np.uint8)
+    images = random.integers(0, 256, (batch, size, size, 3), np.uint8)
 
     def ours(threads: int) -> Run:
-        return lambda: _core.overlay_maps(photographs, maps, PALETTE, alpha, True, threads)
+        return lambda: _core.overlay_maps(images, maps, PALETTE, alpha, True, threads)
 
     candidates = {
         f"SeeWhy, {isa}, {threads}": with_isa(isa, ours(threads)) for isa in _core.isas() for threads in (1, 2)
     }
     best = _core.isas()[-1]
-    steps = separately(alpha)
-    candidates["SeeWhy, step by step"] = with_isa(best, lambda: steps(maps, photographs))
+    steps = step_by_step(alpha)
+    candidates["SeeWhy, step by step"] = with_isa(best, lambda: steps(maps, images))
     distances, missing = {}, []
     expected = ours(1)().astype(int)
     for name, make in RIVALS.items():
         try:
-            draw = make(alpha, photographs.shape)
+            draw = make(alpha, images.shape)
         except ImportError:
             missing.append(name)
             continue
-        distances[name] = int(np.abs(draw(maps, photographs).astype(int) - expected).max())
-        candidates[name] = lambda draw=draw: draw(maps, photographs)
-    times = rounds({**candidates, "copy": copy_of(2 * photographs.nbytes)}, count)
+        distances[name] = int(np.abs(draw(maps, images).astype(int) - expected).max())
+        candidates[name] = lambda draw=draw: draw(maps, images)
+    times = rounds({**candidates, "copy": copy_of(2 * images.nbytes)}, count)
     reference = times[f"SeeWhy, {best}, 1"]
     return {
         "batch": batch,
@@ -262,54 +264,61 @@ def machine() -> dict[str, Any]:
 
 
 def print_kernels(found: list[dict[str, Any]]) -> None:
-    ways = [name for name in found[0]["seconds"] if name != "copy"]
+    variants = [name for name in found[0]["seconds"] if name != "copy"]
     print(f"\nKernels, batch {found[0]['batch']}: GB/s (share of a copy), by instruction set and threads")
-    print(f"{'':26}{'MB':>7}{'copy':>8}" + "".join(f"{way:>16}" for way in ways))
+    print(f"{'':26}{'MB':>7}{'copy':>8}" + "".join(f"{variant:>16}" for variant in variants))
     for row in found:
         speed = {
             name: row["bytes"] / times["median" if name.endswith(", 2") else "processor"] / 1e9
             for name, times in row["seconds"].items()
         }
         copied = speed["copy"]
-        cells = [f"{speed[way]:.1f} ({speed[way] / copied:.2f})" for way in ways]
+        cells = [f"{speed[variant]:.1f} ({speed[variant] / copied:.2f})" for variant in variants]
         print(f"{row['kernel']:26}{row['bytes'] / 1e6:7.1f}{copied:8.1f}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def print_overlays(found: dict[str, Any], size: int) -> None:
     print(f"\nOverlays of {size}x{size} from {_MAP}x{_MAP} maps, batch {found['batch']}, alpha {found['alpha']}")
-    keys = ("median", "least", "processor")
-    print(f"{'us/image (÷ ours, one thread)':30}" + "".join(f"{key:>18}" for key in keys) + f"{'furthest':>10}")
+    titles = {"median": "median", "least": "minimum", "processor": "CPU time"}
+    columns = "".join(f"{title:>18}" for title in titles.values())
+    print(f"{'us/image (÷ SeeWhy, one thread)':34}{columns}{'difference':>12}")
     for name, times in found["seconds"].items():
-        cells = [f"{1e6 * times[key] / found['batch']:.1f} ({found['ratios'][name][key]:.2f})" for key in keys]
+        cells = [f"{1e6 * times[key] / found['batch']:.1f} ({found['ratios'][name][key]:.2f})" for key in titles]
         distance = found["furthest from ours"].get(name, "")
-        print(f"{name:30}" + "".join(f"{cell:>18}" for cell in cells) + f"{distance:>10}")
+        print(f"{name:34}" + "".join(f"{cell:>18}" for cell in cells) + f"{distance:>12}")
     if found["not installed"]:
         print(f"not installed: {', '.join(found['not installed'])}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, action="append", help="may be given several times; 8 and 32 by default")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--alpha", type=float, action="append", help="of overlays; may be given several times")
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    parser.add_argument("--batch", type=int, action="append", help="batch size; repeatable (default: 8 and 32)")
+    parser.add_argument("--size", type=int, default=224, help="side length of the images in pixels (default: 224)")
+    parser.add_argument("--rounds", type=int, default=40, help="number of rounds (default: 40)")
+    parser.add_argument(
+        "--alpha", type=float, action="append", help="opacity of the overlays; repeatable (default: 0.5 and 0.4)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args()
 
-    batches, alphas = chosen.batch or [8, 32], chosen.alpha or [0.5, 0.4]
+    batches, alphas = options.batch or [8, 32], options.alpha or [0.5, 0.4]
     before = _core.isa()
-    drawn = [overlays(batch, chosen.size, alpha, chosen.rounds) for batch in batches for alpha in alphas]
-    alone = {batch: kernels(batch, chosen.size, chosen.rounds) for batch in batches}
+    overlay_results = [overlays(batch, options.size, alpha, options.rounds) for batch in batches for alpha in alphas]
+    kernel_results = {batch: kernels(batch, options.size, options.rounds) for batch in batches}
     _core.use_isa(before)
-    if chosen.json:
-        rows = [row for found in alone.values() for row in found]
-        print(json.dumps({"machine": machine(), "size": chosen.size, "overlays": drawn, "kernels": rows}, indent=2))
+    if options.json:
+        rows = [row for found in kernel_results.values() for row in found]
+        print(
+            json.dumps(
+                {"machine": machine(), "size": options.size, "overlays": overlay_results, "kernels": rows}, indent=2
+            )
+        )
         return
     print(machine())
-    for found in alone.values():
+    for found in kernel_results.values():
         print_kernels(found)
-    for one in drawn:
-        print_overlays(one, chosen.size)
+    for found in overlay_results:
+        print_overlays(found, options.size)
 
 
 if __name__ == "__main__":

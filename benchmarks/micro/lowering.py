@@ -1,10 +1,10 @@
-"""What each way of writing the backward pass is worth: guided gradients with all of them, and with one left out.
+"""Measure the gain of each lowering rule, by guided gradients with all rules and with one rule left out.
 
     python benchmarks/micro/lowering.py [--models resnet50 mobilenet_v2] [--rounds 9] [--json]
 
-Every variant is exported afresh, from the same weights. Rounds alternate between the variants, each time from another
-one on, on one thread and on all; what is kept is the median of a round's ratios to the whole. Reorders are the
-conversions to and from onnxruntime's blocked layout, counted in the graph that it makes of the file.
+Every variant is exported again from the same weights. The variants take turns in rounds with changing order, on one
+thread and on all cores. The result is the median of the rounds' ratios to the variant with all rules. `reorders` is the
+number of conversions to and from the blocked layout in onnxruntime's optimized graph.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from benchmarks.shared.forward_pass import cpu_session
 from benchmarks.shared.markdown_tables import table
 from benchmarks.shared.random_networks import live_network
 from benchmarks.shared.round_statistics import order
-from benchmarks.shared.timing_in_turns import in_turns, rested_seconds
+from benchmarks.shared.timing_in_turns import in_turns, seconds_after_pause
 
 OUTPUTS = ("logits", "guided_gradients")
 aten: Any = torch.ops.aten
@@ -61,7 +61,7 @@ _COMPARISONS = {
     torch.ops.seewhy.is_below.default: _below,
 }
 
-# What is left out: what to put in its place, by the module that looks it up.
+# Rule that is left out -> replacements, as pairs of a module or table and its new values.
 VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
     "everything": [],
     "norms folded into the weights, for the gradient too": [
@@ -90,21 +90,21 @@ VARIANTS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
 
 
 @contextmanager
-def _changed(changes: list[tuple[Any, dict[str, Any]]]) -> Iterator[None]:
+def _patched(changes: list[tuple[Any, dict[str, Any]]]) -> Iterator[None]:
     if not changes:
         yield
         return
-    (where, values), *others = changes
-    change = patch.dict(where, values) if isinstance(where, dict) else patch.multiple(where, **values)
-    with change, _changed(others):
+    (target, values), *others = changes
+    change = patch.dict(target, values) if isinstance(target, dict) else patch.multiple(target, **values)
+    with change, _patched(others):
         yield
 
 
-def make(network: str, name: str, folder: Path) -> tuple[bytes, int]:
-    """Export one variant; its graph, and how often onnxruntime's graph of it leaves the blocks or comes back."""
+def export_variant(network: str, name: str, folder: Path) -> tuple[bytes, int]:
+    """Export one variant and return its graph and the number of layout conversions in onnxruntime's graph."""
     path, optimized = folder / "model.onnx", folder / "optimized.onnx"
     mean = {aten.mean.dim: lambda *args, **options: forward_operators.mean(*args, **options)}
-    with _changed(VARIANTS[name]), patch.dict(forward_operators.FORWARD_LOWERINGS, mean):
+    with _patched(VARIANTS[name]), patch.dict(forward_operators.FORWARD_LOWERINGS, mean):
         export(live_network(f"torchvision:{network}")[0], path, outputs=list(OUTPUTS), verify=False)
     model = prune(onnx.load(path), OUTPUTS).SerializeToString()
     cpu_session(model, 1, optimized_model_filepath=str(optimized))
@@ -114,35 +114,35 @@ def make(network: str, name: str, folder: Path) -> tuple[bytes, int]:
 
 def measure(network: str, rounds: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        made = {name: make(network, name, Path(folder)) for name in VARIANTS}
+        variants = {name: export_variant(network, name, Path(folder)) for name in VARIANTS}
     feeds = {
         "images": np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32),
         "targets": np.array([-1]),
     }
-    rows = [{"without": name, "reorders": reorders} for name, (_, reorders) in made.items()]
+    rows = [{"without": name, "reorders": reorders} for name, (_, reorders) in variants.items()]
     for threads in sorted({1, usable_cores()}):
-        runs = {name: partial(cpu_session(model, threads).run, None, feeds) for name, (model, _) in made.items()}
-        times = in_turns({name: partial(rested_seconds, run) for name, run in runs.items()}, rounds, order)
+        runs = {name: partial(cpu_session(model, threads).run, None, feeds) for name, (model, _) in variants.items()}
+        times = in_turns({name: partial(seconds_after_pause, run) for name, run in runs.items()}, rounds, order)
         for row in rows:
-            of_each = np.array(times[str(row["without"])]) / np.array(times["everything"])
-            row[f"ratio, {threads} threads"] = round(float(np.median(of_each)), 3)
+            ratios = np.array(times[str(row["without"])]) / np.array(times["everything"])
+            row[f"ratio, {threads} threads"] = round(float(np.median(ratios)), 3)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"], help="torchvision models")
+    parser.add_argument("--rounds", type=int, default=11, help="number of rounds (default: 11)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {network: measure(network, chosen.rounds) for network in chosen.models}
-    if chosen.json:
+    found = {network: measure(network, options.rounds) for network in options.models}
+    if options.json:
         print(json.dumps(found, indent=1))
         return
     for network, rows in found.items():
-        first, *others = rows[0]
-        print("\n" + table([f"{network}, {first}", *others], (row.values() for row in rows)), end="")
+        first_column, *columns = rows[0]
+        print("\n" + table([f"{network}, {first_column}", *columns], (row.values() for row in rows)), end="")
 
 
 if __name__ == "__main__":

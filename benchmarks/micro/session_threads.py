@@ -1,25 +1,26 @@
-"""How should a machine's cores be split? One session of many threads, many callers, pinned threads, spinning threads.
+"""Measure how sessions should use cores: threads per session, callers, pinning, spinning, and memory settings.
 
     python benchmarks/micro/session_threads.py MODEL.onnx [--method gradcam] [--batch 1 --batch 8] [--cores 2]
         [--rounds 7] [--json]
     python benchmarks/micro/session_threads.py MODEL.onnx --memory [--runs 200] [--largest 32] [--json]
 
-The first form measures images a second and processor time per image of these ways, in turns, round after round.
-`outside` is how many cores were busy with other processes meanwhile, in the median; with `--quiet 0.2` only turns count
-that had less than that.
+The first form measures images per second and CPU time per image. These configurations take turns in rounds:
 
-- `pinned`: onnxruntime's own default: a thread for each core of the machine, nailed to it
-- `free`: the same number of threads, said explicitly, so that none is nailed
-- `free, no spin`: these do not spin when they wait for work
-- `free, short`: these spin for 50 microseconds at most
-- `free, stop`: these spin during a run, and stop when it ends
-- `kernels beside`: one call after the other of `free`, with the engine's own kernels between (heatmaps of the outputs)
-- `kernels beside, no spin`, `..., short`, `..., stop`
-- `N callers`: a session of one thread, shared by as many callers as there are cores
-- `N sessions`: as many sessions of one thread each as there are cores
+- `pinned`: onnxruntime's default, one thread per core of the machine, pinned to the core
+- `free`: the same number of threads, set explicitly, so that they are not pinned
+- `free, no spin`: threads that do not spin while they wait for work
+- `free, short`: threads that spin for at most 50 microseconds
+- `free, stop`: threads that spin during a run and stop at its end
+- `kernels beside`: as `free`, with the engine's kernels between the runs (heatmaps of the outputs)
+- `kernels beside, no spin`, `..., short`, `..., stop`: the same with the settings above
+- `N callers`: one session of one thread, shared by N callers, one per core
+- `N sessions`: N sessions of one thread each, one per core
 
-The second form runs batches of random sizes, each setting in a process of its own, and reports the resident memory
-along the way and the processor time per image on one thread.
+`outside` is the median number of cores that other processes used during a turn. With `--quiet 0.2`, only turns with a
+smaller number count.
+
+The second form runs batches of random sizes, with each setting in its own process. It reports the resident memory
+during the runs and the CPU time per image on one thread.
 """
 
 from __future__ import annotations
@@ -58,30 +59,34 @@ CLOCK = Clock()
 
 
 @dataclass(frozen=True)
-class Way:
-    """How sessions are made and called."""
+class Configuration:
+    """Configuration of sessions and callers."""
 
     threads: int
-    """0 is onnxruntime's default."""
+    """Number of threads per session; 0 means onnxruntime's default."""
     spin: str = "on"
+    """Key of SPIN."""
     callers: int = 1
+    """Number of threads that call sessions."""
     shared: bool = True
+    """True if all callers share one session."""
     kernels: bool = False
+    """True to run the engine's kernels after each session run."""
 
 
-def ways(cores: int) -> dict[str, Way]:
+def configurations(cores: int) -> dict[str, Configuration]:
     return {
-        "pinned": Way(0),
-        "free": Way(cores),
-        "free, no spin": Way(cores, "off"),
-        "free, short": Way(cores, "short"),
-        "free, stop": Way(cores, "stop"),
-        "kernels beside": Way(cores, kernels=True),
-        "kernels beside, no spin": Way(cores, "off", kernels=True),
-        "kernels beside, short": Way(cores, "short", kernels=True),
-        "kernels beside, stop": Way(cores, "stop", kernels=True),
-        f"{cores} callers": Way(1, callers=cores),
-        f"{cores} sessions": Way(1, callers=cores, shared=False),
+        "pinned": Configuration(0),
+        "free": Configuration(cores),
+        "free, no spin": Configuration(cores, "off"),
+        "free, short": Configuration(cores, "short"),
+        "free, stop": Configuration(cores, "stop"),
+        "kernels beside": Configuration(cores, kernels=True),
+        "kernels beside, no spin": Configuration(cores, "off", kernels=True),
+        "kernels beside, short": Configuration(cores, "short", kernels=True),
+        "kernels beside, stop": Configuration(cores, "stop", kernels=True),
+        f"{cores} callers": Configuration(1, callers=cores),
+        f"{cores} sessions": Configuration(1, callers=cores, shared=False),
     }
 
 
@@ -104,19 +109,21 @@ MEMORY: dict[str, dict[str, Any]] = {
 
 def feeds(model: ModelFile, graph: onnxruntime.InferenceSession, batch: int) -> dict[str, Any]:
     data = model.metadata
-    given = {
+    inputs = {
         contract.IMAGES: np.random.default_rng(0).standard_normal((batch, data.channels, *data.image_size), np.float32),
         contract.TARGETS: np.full(batch, contract.PREDICTED, np.int64),
     }
-    return {value.name: given[value.name] for value in graph.get_inputs()}
+    return {value.name: inputs[value.name] for value in graph.get_inputs()}
 
 
-def caller(model: ModelFile, made: onnxruntime.InferenceSession, batch: int, kernels: bool) -> Callable[[], object]:
-    given = feeds(model, made, batch)
+def make_caller(
+    model: ModelFile, session: onnxruntime.InferenceSession, batch: int, kernels: bool
+) -> Callable[[], object]:
+    inputs = feeds(model, session, batch)
     size = model.metadata.image_size
 
     def run() -> None:
-        values = made.run(None, given)
+        values = session.run(None, inputs)
         if kernels:
             maps = [value for value in values if value.ndim == 4]
             heat = _core.max_abs(maps[0]) if maps[0].shape[2:] == tuple(size) else _core.channel_means(maps[0])
@@ -128,17 +135,17 @@ def caller(model: ModelFile, made: onnxruntime.InferenceSession, batch: int, ker
 
 
 def measure(calls: list[Callable[[], object]], seconds: float) -> tuple[int, float, float, float]:
-    """Batches run, seconds on the clock, seconds of processor time, cores that others kept busy."""
+    """Return (number of batches, elapsed seconds, CPU seconds, cores used by other processes)."""
     time.sleep(REST)
     calls[0]()
     counts = [0] * len(calls)
-    begun, spent, all_spent = time.perf_counter(), time.process_time(), CLOCK.machine()
+    start, cpu_start, machine_start = time.perf_counter(), time.process_time(), CLOCK.machine()
 
     def work(number: int) -> None:
         while True:
             calls[number]()
             counts[number] += 1
-            if time.perf_counter() - begun >= seconds:
+            if time.perf_counter() - start >= seconds:
                 return
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(1, len(calls))]
@@ -147,21 +154,27 @@ def measure(calls: list[Callable[[], object]], seconds: float) -> tuple[int, flo
     work(0)
     for worker in workers:
         worker.join()
-    clock, own = time.perf_counter() - begun, time.process_time() - spent
-    return sum(counts), clock, own, max(CLOCK.machine() - all_spent - own, 0) / clock
+    clock, own = time.perf_counter() - start, time.process_time() - cpu_start
+    return sum(counts), clock, own, max(CLOCK.machine() - machine_start - own, 0) / clock
 
 
-def split(
+def measure_threads(
     model: ModelFile, method: str, batches: list[int], cores: int, rounds: int, seconds: float, quiet: float
 ) -> list[dict]:
     graph = prune(model.proto, [contract.LOGITS, *METHODS[method].outputs]).SerializeToString()
     rows = []
     for batch in batches:
         calls = {}
-        for name, way in ways(cores).items():
-            made = [cpu_session(graph, way.threads, SPIN[way.spin]) for _ in range(1 if way.shared else way.callers)]
-            calls[name] = [caller(model, made[i % len(made)], batch, way.kernels) for i in range(way.callers)]
-        measured = {name: partial(measure, one, seconds) for name, one in calls.items()}
+        for name, configuration in configurations(cores).items():
+            sessions = [
+                cpu_session(graph, configuration.threads, SPIN[configuration.spin])
+                for _ in range(1 if configuration.shared else configuration.callers)
+            ]
+            calls[name] = [
+                make_caller(model, sessions[i % len(sessions)], batch, configuration.kernels)
+                for i in range(configuration.callers)
+            ]
+        measured = {name: partial(measure, callers, seconds) for name, callers in calls.items()}
         for name, turns in in_turns(measured, rounds).items():
             figures = [
                 (count * batch / clock, 1000 * processor / (count * batch), outside)
@@ -183,38 +196,38 @@ def split(
     return rows
 
 
-def remember(path: str, method: str, setting: str, runs: int, largest: int) -> dict[str, Any]:
-    """Memory of one setting, in this process."""
+def measure_memory(path: str, method: str, setting: str, runs: int, largest: int) -> dict[str, Any]:
+    """Measure the memory of one setting in this process."""
     model = ModelFile.read(path, verify=False)
     changes = dict(MEMORY[setting])
     options = onnxruntime.RunOptions()
     if changes.pop("shrink", False):
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     graph = prune(model.proto, [contract.LOGITS, *METHODS[method].outputs]).SerializeToString()
-    made = cpu_session(graph, 1, **changes)
-    given = feeds(model, made, largest)
+    session = cpu_session(graph, 1, **changes)
+    inputs = feeds(model, session, largest)
     sizes = np.random.default_rng(1).integers(1, largest + 1, runs)
     before = resident()
-    made.run(None, given, options)
-    once = resident()
-    along = []
-    spent = time.process_time()
+    session.run(None, inputs, options)
+    after_largest = resident()
+    during_runs = []
+    cpu_start = time.process_time()
     for number, size in enumerate(sizes, 1):
-        made.run(None, {name: value[:size] for name, value in given.items()}, options)
+        session.run(None, {name: value[:size] for name, value in inputs.items()}, options)
         if number % max(runs // 5, 1) == 0:
-            along.append(resident())
-    spent = time.process_time() - spent
+            during_runs.append(resident())
+    cpu_seconds = time.process_time() - cpu_start
     return {
         "setting": setting,
         "loaded_mib": before,
-        "after_largest_mib": once,
-        "along_mib": along,
-        "core_ms_per_image": round(1000 * spent / int(sizes.sum()), 2),
+        "after_largest_mib": after_largest,
+        "along_mib": during_runs,
+        "core_ms_per_image": round(1000 * cpu_seconds / int(sizes.sum()), 2),
     }
 
 
 def resident() -> int:
-    """Return the MiB of memory that this process has resident."""
+    """Return the resident memory of this process in MiB."""
     return memory_of_process()["VmRSS"] // 2**20
 
 
@@ -227,37 +240,45 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser.add_argument("model", help="model file")
     parser.add_argument("--method", default="gradcam", choices=[m.name for m in METHODS.values() if not m.multi_pass])
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--cores", type=int, default=usable_cores())
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each way in each round")
-    parser.add_argument("--quiet", type=float, default=math.inf, help="cores that others may keep busy in a turn")
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--largest", type=int, default=32)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--batch", type=int, action="append", help="batch size; repeatable (default: 1 and 8)")
+    parser.add_argument("--cores", type=int, default=usable_cores(), help="number of cores (default: all)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default: 7)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per configuration and round (default: 1)")
+    parser.add_argument(
+        "--quiet", type=float, default=math.inf, help="ignore turns in which other processes used more cores than this"
+    )
+    parser.add_argument("--memory", action="store_true", help="measure memory settings instead of threads")
+    parser.add_argument("--runs", type=int, default=200, help="number of runs with --memory (default: 200)")
+    parser.add_argument("--largest", type=int, default=32, help="largest batch size with --memory (default: 32)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--setting", choices=list(MEMORY), help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.setting is not None:
-        print(json.dumps(remember(chosen.model, chosen.method, chosen.setting, chosen.runs, chosen.largest)))
+    options = parser.parse_args()
+    if options.setting is not None:
+        print(json.dumps(measure_memory(options.model, options.method, options.setting, options.runs, options.largest)))
         return
-    model = ModelFile.read(chosen.model)
-    if chosen.memory:
+    model = ModelFile.read(options.model)
+    if options.memory:
         rows = [json_of_script(__file__, *sys.argv[1:], "--setting", setting) for setting in MEMORY]
     else:
-        rows = split(
-            model, chosen.method, chosen.batch or [1, 8], chosen.cores, chosen.rounds, chosen.seconds, chosen.quiet
+        rows = measure_threads(
+            model,
+            options.method,
+            options.batch or [1, 8],
+            options.cores,
+            options.rounds,
+            options.seconds,
+            options.quiet,
         )
     facts = {
         "model": model.metadata.model.name,
-        "method": chosen.method,
+        "method": options.method,
         "usable_cores": usable_cores(),
         "onnxruntime": onnxruntime.__version__,
         "rows": rows,
     }
-    print(json.dumps(facts, indent=2) if chosen.json else f"{facts['model']}, {chosen.method}\n{table(rows)}")
+    print(json.dumps(facts, indent=2) if options.json else f"{facts['model']}, {options.method}\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""SeeWhy beside other tools; `compare_tools.py` measures them."""
+"""Comparison of SeeWhy with other tools; `compare_tools.py` runs it."""

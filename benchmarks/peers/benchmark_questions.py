@@ -1,4 +1,4 @@
-"""The questions of the comparison, and the tools that take part in each."""
+"""Questions of the comparison, and the tools that are measured for each question."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import result_agreement
-from benchmarks.peers.input_files import MEAN, MODELS, PHOTOGRAPHS, STD
+from benchmarks.peers.input_files import IMAGE_COUNT, MEAN, MODELS, STD
 from benchmarks.peers.measurement_rounds import Rival
 
 OURS, FLOOR, COMPILED = "SeeWhy", "onnxruntime forward", "torch.compile by hand"
@@ -17,19 +17,23 @@ _FLOOR = Rival(FLOOR, "seewhy", "seewhy_tool:forward", compare=False)
 
 @dataclass(frozen=True)
 class Question:
+    """A task that several tools solve, such as Grad-CAM, and how to measure and compare them."""
+
     title: str
     rivals: Sequence[Rival]
     ours: str
-    """Whose answer the others' is compared with."""
+    """Name of the rival whose result the other results are compared with."""
     floor: str | None
+    """Name of the rival that is the baseline, or None."""
     compare: Callable[..., Mapping[str, Any]]
+    """Function of `result_agreement` that compares two results."""
     models: Sequence[str] = MODELS
     batches: Sequence[int] = (1, 8, 32)
     rounds: Mapping[int, int] | None = None
-    """Batch -> rounds, where they are not the usual ones."""
+    """Batch size -> number of rounds, or None for the default ROUNDS."""
 
     def options(self, rival: Rival, inputs: Path, scratch: Path) -> dict[str, Any]:
-        """What its jobs are told besides model and batch."""
+        """Return the task options of a rival: paths and settings besides model and batch size."""
         return {}
 
 
@@ -44,11 +48,11 @@ class _Overlays(Question):
 class _Folder(Question):
     def options(self, rival: Rival, inputs: Path, scratch: Path) -> dict[str, Any]:
         out = scratch / rival.name.replace(" ", "-").replace(",", "")
-        given = {"photographs": str(inputs / "photographs"), "out": str(out), "count": PHOTOGRAPHS}
-        return {**given, "mean": MEAN, "std": STD, **rival.options}
+        paths = {"photographs": str(inputs / "photographs"), "out": str(out), "count": IMAGE_COUNT}
+        return {**paths, "mean": MEAN, "std": STD, **rival.options}
 
 
-# Networks in the aims. Compiling a forward and backward pass takes minutes for each batch size.
+# Only the networks in the aims, because compiling a forward and backward pass takes minutes per batch size.
 _COMPILED = ("alexnet", "vgg16", "resnet50", "mobilenet_v2")
 FORMS = {"jpeg": "JPEG", "png": "PNG", "original": "PNG, original size"}
 
@@ -137,7 +141,7 @@ QUESTIONS: Mapping[str, Question] = {
         rounds={8: 5},
     ),
 }
-# In `compare_tools.py` besides these: `cold`, whose processes live for one measurement.
+# `compare_tools.py` also has the question `cold`, which starts a new process for each measurement.
 COLD = "cold"
 ALL = (*QUESTIONS, COLD)
 ROUNDS = {1: 11, 8: 5, 32: 3}

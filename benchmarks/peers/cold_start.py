@@ -1,4 +1,4 @@
-"""Cold start: seconds from process start to the first heatmap, peak memory, and size on disk."""
+"""Measure the cold start of each tool: seconds to the first heatmap, peak memory, and installed size."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SECONDS = 300
 
 
 def measure(environments: Environments, model: Path, threads: int, rounds: int) -> dict[str, Any]:
-    """One unmeasured start of each, so that all files are in the system's cache; then rounds of fresh processes."""
-    photograph = str(next((model.parent / "photographs").iterdir()))
+    """Start each tool once to fill the file cache, then measure new processes in rounds, and return the record."""
+    image = str(next((model.parent / "photographs").iterdir()))
     failures: dict[str, str] = {}
     seconds: dict[str, list[float]] = {name: [] for name in TOOLS}
     peaks: dict[str, list[int]] = {name: [] for name in TOOLS}
@@ -44,7 +44,7 @@ def measure(environments: Environments, model: Path, threads: int, rounds: int) 
                 str(WORKERS / "first_heatmap.py"),
                 tool,
                 str(model),
-                photograph,
+                image,
                 str(threads),
             ]
             outcome = _start(command, threads)
@@ -57,7 +57,10 @@ def measure(environments: Environments, model: Path, threads: int, rounds: int) 
 
 
 def _start(command: list[str], threads: int) -> tuple[float, int] | str:
-    """Seconds and peak memory, or what went wrong. The clock stops at the line, before the interpreter cleans up."""
+    """Return (seconds, peak memory in bytes) of a new process, or the reason of its failure.
+
+    The time ends with the line that the process prints, before the interpreter shuts down.
+    """
     start = time.perf_counter()
     with subprocess.Popen(
         command, env=environment(threads), cwd=WORKERS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -75,10 +78,10 @@ def _start(command: list[str], threads: int) -> tuple[float, int] | str:
             return f"did not end within {SECONDS} s"
     if process.returncode or not line.startswith("{"):
         return f"exit status {process.returncode}: {last_line(errors)}"[:300]
-    told = json.loads(line)
-    if told["shape"] != SHAPE:
-        return f"a heatmap of {told['shape']} instead of {SHAPE}"
-    return elapsed, told["peak"]
+    output = json.loads(line)
+    if output["shape"] != SHAPE:
+        return f"a heatmap of {output['shape']} instead of {SHAPE}"
+    return elapsed, output["peak"]
 
 
 def _record(

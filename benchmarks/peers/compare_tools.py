@@ -1,12 +1,13 @@
-"""Measure SeeWhy beside the tools that one would use instead (`make bench`).
+"""Compare the speed of SeeWhy with that of other tools on a CPU (`make bench`).
 
-    python benchmarks/peers/compare_tools.py                          everything, from scratch, and the page
-    python benchmarks/peers/compare_tools.py --missing                what benchmarks/results/peers.json lacks
+    python benchmarks/peers/compare_tools.py                          measure everything again and write the page
+    python benchmarks/peers/compare_tools.py --missing                measure what benchmarks/results/peers.json lacks
     python benchmarks/peers/compare_tools.py --questions gradcam guided --models resnet50 --batches 1 8 --rounds 5
-    python benchmarks/peers/compare_tools.py --install                the tools' environments alone
+    python benchmarks/peers/compare_tools.py --install                install the environments of the tools only
 
-Needs an interpreter that has SeeWhy with its extras `demo`, `timm` and `dev`, as `make` makes it. Everything else is
-installed below the folder `.bench`, several GiB; what is there already is used again.
+Each tool runs in its own process and virtual environment. The tools of a question take turns, so that other load on the
+machine affects them alike. The script needs an interpreter with SeeWhy and its extras `demo`, `timm` and `dev`, as
+`make` installs them. The tools are installed below the folder `.bench`, which takes several GiB and is reused.
 """
 
 from __future__ import annotations
@@ -34,113 +35,124 @@ FILE = RESULTS / "peers.json"
 COLD_ROUNDS = 7
 
 
-class Bench:
-    """Everything that a run needs to know."""
+class Comparison:
+    """One run of the comparison: options, environments, input files and measurements."""
 
-    def __init__(self, chosen: argparse.Namespace) -> None:
-        self.chosen = chosen
-        self.folder = chosen.folder.resolve()
-        self.environments = Environments(self.folder / "environments", chosen.allow_gpu_libraries)
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.folder = options.folder.resolve()
+        self.environments = Environments(self.folder / "environments", options.allow_gpu_libraries)
         self.inputs = self.folder / "models"
         self.missing_tools: dict[str, str] = {}
         self.sources = sources_digest()
 
     def install(self) -> None:
+        """Install the environments of all tools; remember the tools that cannot be installed."""
         for name in ENVIRONMENTS:
             start = time.monotonic()
             try:
                 if self.environments.make(name):
-                    say(f"installed {name} in {time.monotonic() - start:.0f} s")
+                    log(f"installed {name} in {time.monotonic() - start:.0f} s")
             except EnvironmentFailure as failure:
                 if name == SEEWHY:
                     raise
                 self.missing_tools[name] = str(failure)
-                say(f"not installed: {name}: {failure}")
+                log(f"not installed: {name}: {failure}")
 
     def conditions(self) -> dict[str, Any]:
+        """Return the conditions that all measurements in one results file share."""
         packages = {name: self.environments.packages(name) for name in ENVIRONMENTS if name not in self.missing_tools}
         return {
             "machine": describe(),
-            "threads": self.chosen.threads,
+            "threads": self.options.threads,
             "sources": self.sources,
             "packages": packages,
         }
 
     def run(self) -> None:
         self.install()
-        if self.chosen.install:
+        if self.options.install:
             return
-        restricted = self.chosen.models or self.chosen.batches or self.chosen.questions
-        keep = bool(self.chosen.missing or self.chosen.keep_earlier or restricted)
-        kept = results_file.Results(self.chosen.results, self.conditions(), keep, self.chosen.keep_earlier)
+        restricted = self.options.models or self.options.batches or self.options.questions
+        keep = bool(self.options.missing or self.options.keep_earlier or restricted)
+        results = results_file.Results(self.options.results, self.conditions(), keep, self.options.keep_earlier)
         input_files.write_inputs(self.inputs)
-        for name in self.chosen.questions or ALL:
+        for name in self.options.questions or ALL:
             for model in self._models(cold_start.MODELS if name == COLD else QUESTIONS[name].models):
                 start = time.monotonic()
                 if name == COLD:
-                    self._cold(kept, model)
+                    self._cold(results, model)
                 else:
-                    self._question(kept, name, QUESTIONS[name], model)
-                say(f"{name}, {model}: {time.monotonic() - start:.0f} s")
+                    self._question(results, name, QUESTIONS[name], model)
+                log(f"{name}, {model}: {time.monotonic() - start:.0f} s")
 
-    def _models(self, there: Sequence[str]) -> list[str]:
-        return [name for name in there if name == "any" or not self.chosen.models or name in self.chosen.models]
+    def _models(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name == "any" or not self.options.models or name in self.options.models]
 
-    def _lacks(self, kept: results_file.Results, key: str) -> bool:
-        return not (self.chosen.missing and kept.has(key))
+    def _must_measure(self, results: results_file.Results, key: str) -> bool:
+        return not (self.options.missing and results.has(key))
 
-    def _prepared(self, model: str) -> Path:
-        """The files depend on the exporter of the sources measured."""
+    def _model_folder(self, model: str) -> Path:
+        """Return the folder of the model, written by the exporter of the measured sources."""
         return self.inputs / model if model == "any" else input_files.prepare(self.inputs, model, self.sources)
 
-    def _cold(self, kept: results_file.Results, model: str) -> None:
+    def _cold(self, results: results_file.Results, model: str) -> None:
         key = results_file.key(COLD, model, 1)
-        if self._lacks(kept, key):
-            rounds = self.chosen.rounds or COLD_ROUNDS
-            kept.add(key, cold_start.measure(self.environments, self._prepared(model), self.chosen.threads, rounds))
+        if self._must_measure(results, key):
+            rounds = self.options.rounds or COLD_ROUNDS
+            results.add(
+                key, cold_start.measure(self.environments, self._model_folder(model), self.options.threads, rounds)
+            )
 
-    def _question(self, kept: results_file.Results, name: str, question: Question, model: str) -> None:
-        batches = [batch for batch in question.batches if not self.chosen.batches or batch in self.chosen.batches]
-        wanted = [batch for batch in batches if self._lacks(kept, results_file.key(name, model, batch))]
-        if wanted:
+    def _question(self, results: results_file.Results, name: str, question: Question, model: str) -> None:
+        batches = [batch for batch in question.batches if not self.options.batches or batch in self.options.batches]
+        missing = [batch for batch in batches if self._must_measure(results, results_file.key(name, model, batch))]
+        if missing:
             with self.started_tools(name, model, question, question.rivals) as tools:
-                for batch in wanted:
-                    trying = [tool for tool in tools if tool.rival.tries(model, batch)]
-                    kept.add(results_file.key(name, model, batch), self.measure_group(question, model, batch, trying))
+                for batch in missing:
+                    used_tools = [tool for tool in tools if tool.rival.tries(model, batch)]
+                    results.add(
+                        results_file.key(name, model, batch), self.measure_group(question, model, batch, used_tools)
+                    )
         for batch in batches:
-            self.measure_apart(kept, name, question, model, batch)
+            self.measure_apart(results, name, question, model, batch)
 
-    def measure_apart(self, kept: results_file.Results, name: str, question: Question, model: str, batch: int) -> None:
-        """Tools for which the memory of all together did not suffice, beside the two that others are divided by."""
+    def measure_apart(
+        self, results: results_file.Results, name: str, question: Question, model: str, batch: int
+    ) -> None:
+        """Measure tools that ran out of memory again, each with only SeeWhy and the baseline in memory."""
         key = results_file.key(name, model, batch)
         for rival in question.rivals:
-            record = kept.rivals(key).get(rival.name, {})
+            record = results.rivals(key).get(rival.name, {})
             if not record.get("failed", "").startswith(KILLED) or record.get("apart"):
                 continue
-            few = [other for other in question.rivals if other.name in (rival.name, question.ours, question.floor)]
-            with self.started_tools(name, model, question, few) as tools:
+            few_rivals = [
+                other for other in question.rivals if other.name in (rival.name, question.ours, question.floor)
+            ]
+            with self.started_tools(name, model, question, few_rivals) as tools:
                 group = self.measure_group(question, model, batch, tools)
-            kept.replace(key, rival.name, {**group["rivals"][rival.name], "apart": True})
+            results.replace(key, rival.name, {**group["rivals"][rival.name], "apart": True})
 
     def measure_group(self, question: Question, model: str, batch: int, tools: Sequence[Tool]) -> dict[str, Any]:
-        place = self._prepared(model)
-        rounds = self.chosen.rounds or (question.rounds or ROUNDS)[batch]
+        """Measure the tools for one question, model and batch size, and return the record."""
+        model_folder = self._model_folder(model)
+        rounds = self.options.rounds or (question.rounds or ROUNDS)[batch]
         with tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as scratch:
             tasks = {
                 tool.rival.name: {
-                    "model": str(place),
+                    "model": str(model_folder),
                     "batch": batch,
-                    "threads": tool.rival.threads or self.chosen.threads,
+                    "threads": tool.rival.threads or self.options.threads,
                     "options": question.options(tool.rival, self.inputs, Path(scratch)),
                 }
                 for tool in tools
             }
             group = Group(tools, tasks, question.ours, question.floor, question.compare, Path(scratch))
-            return measure(group, rounds, self.chosen.quiet)
+            return measure(group, rounds, self.options.quiet)
 
     @contextlib.contextmanager
     def started_tools(self, name: str, model: str, question: Question, rivals: Sequence[Rival]) -> Iterator[list[Tool]]:
-        """All started together; each is ready before anything is measured."""
+        """Start the processes of all tools and wait until each is ready; close them at the end."""
         tools = [
             self._start(name, rival)
             for rival in rivals
@@ -160,37 +172,52 @@ class Bench:
     def _start(self, name: str, rival: Rival) -> Tool:
         python = self.environments.python(rival.environment)
         log = self.folder / "logs" / f"{name}-{rival.name.replace(' ', '-')}.log"
-        return Tool(rival, Process(python, rival.job, rival.threads or self.chosen.threads, log))
+        return Tool(rival, Process(python, rival.job, rival.threads or self.options.threads, log))
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
+    """Print a line with the time of day."""
     print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", nargs="+", choices=ALL, metavar="QUESTION", help=f"some of {', '.join(ALL)}")
-    parser.add_argument("--models", nargs="+", choices=input_files.MODELS, metavar="MODEL", help="some of the networks")
-    parser.add_argument("--batches", nargs="+", type=int, choices=(1, 8, 32), help="some of the batch sizes")
-    parser.add_argument("--rounds", type=int, help="rounds of every group, instead of fewer for larger batches")
-    parser.add_argument("--missing", action="store_true", help="only what the file of results lacks")
-    parser.add_argument("--keep-earlier", action="store_true", help="keep figures of other commits, and mark them")
-    parser.add_argument("--quiet", type=float, metavar="CORES", help="measure only while others keep fewer cores busy")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="of every tool (all cores)")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for environments and models (.bench)")
-    parser.add_argument("--results", type=Path, default=FILE, help="the JSON file to write")
-    parser.add_argument("--install", action="store_true", help="install the tools, and measure nothing")
-    parser.add_argument("--allow-gpu-libraries", action="store_true", help="let pip install gigabytes for GPUs")
+    parser.add_argument(
+        "--questions", nargs="+", choices=ALL, metavar="QUESTION", help=f"measure only these of {', '.join(ALL)}"
+    )
+    parser.add_argument(
+        "--models", nargs="+", choices=input_files.MODELS, metavar="MODEL", help="measure only these networks"
+    )
+    parser.add_argument("--batches", nargs="+", type=int, choices=(1, 8, 32), help="measure only these batch sizes")
+    parser.add_argument(
+        "--rounds", type=int, help="number of rounds for every group (default: fewer rounds for larger batches)"
+    )
+    parser.add_argument("--missing", action="store_true", help="measure only what the results file lacks")
+    parser.add_argument("--keep-earlier", action="store_true", help="keep and mark results of other commits")
+    parser.add_argument(
+        "--quiet", type=float, metavar="CORES", help="measure only while other programs use fewer cores than this"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=available_cores(), help="number of threads of each tool (default: all cores)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".bench", help="folder for environments and models (default: .bench)"
+    )
+    parser.add_argument("--results", type=Path, default=FILE, help="JSON file for the results")
+    parser.add_argument("--install", action="store_true", help="only install the tools")
+    parser.add_argument(
+        "--allow-gpu-libraries", action="store_true", help="allow pip to install gigabytes of GPU libraries"
+    )
     return parser
 
 
 def main() -> None:
-    chosen = arguments().parse_args()
+    options = arguments().parse_args()
     try:
-        Bench(chosen).run()
+        Comparison(options).run()
     except (EnvironmentFailure, results_file.OtherConditions, RuntimeError) as error:
         raise SystemExit(f"bench: {error}") from None
-    if not chosen.install and chosen.results == FILE:
+    if not options.install and options.results == FILE:
         from benchmarks.peers.page import write_page
 
         write_page.main([])

@@ -1,8 +1,8 @@
-"""The files that all tools share: weights, plain exports, SeeWhy's exports, inputs, photographs.
+"""Write the files that all tools share: weights, plain exports, SeeWhy's exports, input arrays and image files.
 
-    python input_files.py FOLDER MODEL
+    python benchmarks/peers/input_files.py FOLDER MODEL
 
-writes one model's files, in a process of its own, with the exporter of this checkout.
+writes the files of one model below FOLDER with the exporter of this checkout. `prepare` runs it in a child process.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.forward_pass import export_forward
-from benchmarks.shared.images import cut_photograph
+from benchmarks.shared.images import sample_image
 
 MODELS = ("alexnet", "vgg16", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny")
 LARGEST_BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PHOTOGRAPHS = 32
+IMAGE_COUNT = 32
 
 
 def prepare(folder: Path, name: str, sources: str) -> Path:
-    """The model's folder, its files written again where the exporter has changed.
+    """Return the folder of a model, after writing its files if they are missing or the exporter has changed.
 
     Raises:
-        RuntimeError: the export failed; the message is its last line.
+        RuntimeError: If the export fails. The message is the last line of its output.
     """
     stamp = folder / name / "made.txt"
     if not stamp.exists() or stamp.read_text() != sources:
@@ -45,24 +45,24 @@ def prepare(folder: Path, name: str, sources: str) -> Path:
 
 
 def write_inputs(folder: Path) -> None:
-    """Photographs, and maps and photographs to lay over each other, for the questions without a network or weights."""
+    """Write image files, and the maps, images and palette for the questions that need no network."""
     from seewhy.visualization.colormaps import palette
 
     maps = folder / "maps.npy"
     if maps.exists():
         return
-    photographs = folder / "photographs"
-    photographs.mkdir(parents=True, exist_ok=True)
-    views = [_photograph(photographs, i) for i in range(PHOTOGRAPHS)]
+    image_folder = folder / "photographs"
+    image_folder.mkdir(parents=True, exist_ok=True)
+    crops = [_write_image(image_folder, i) for i in range(IMAGE_COUNT)]
     generator = np.random.default_rng(0)
-    np.save(folder / "views.npy", np.stack(views))
+    np.save(folder / "views.npy", np.stack(crops))
     np.save(folder / "palette.npy", palette("jet"))
-    np.save(maps, generator.standard_normal((PHOTOGRAPHS, 7, 7)).astype(np.float32))
+    np.save(maps, generator.standard_normal((IMAGE_COUNT, 7, 7)).astype(np.float32))
 
 
-def _photograph(folder: Path, index: int) -> np.ndarray:
-    """Write a photograph as JPEG, and return a 224x224 part of it."""
-    image = cut_photograph(index)
+def _write_image(folder: Path, index: int) -> np.ndarray:
+    """Write a sample image as a JPEG file and return a 224x224 crop of it."""
+    image = sample_image(index)
     image.save(folder / f"photograph{index:02}.jpg", quality=92)
     return np.asarray(image)[128 : 128 + 224, 208 : 208 + 224]
 
@@ -70,34 +70,34 @@ def _photograph(folder: Path, index: int) -> np.ndarray:
 def _write(folder: Path, name: str) -> None:
     import torch
 
-    from benchmarks.shared.random_networks import scenes, settled_network
+    from benchmarks.shared.random_networks import calibrated_network, noise_images
     from seewhy.contract.metadata import Preprocessing
     from seewhy_export import export
 
     torch.set_num_threads(os.cpu_count() or 1)
-    module, size = settled_network(f"torchvision:{name}")
-    images = scenes(LARGEST_BATCH, size)
+    module, size = calibrated_network(f"torchvision:{name}")
+    images = noise_images(LARGEST_BATCH, size)
     with torch.no_grad():
         targets = torch.cat([module(part).argmax(1) for part in images.split(8)]).tolist()
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
+    model_folder = folder / name
+    model_folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", images.numpy())
-    torch.save(module.state_dict(), place / "weights.pt")
-    export_forward(module, place / "forward.onnx", size)
+    torch.save(module.state_dict(), model_folder / "weights.pt")
+    export_forward(module, model_folder / "forward.onnx", size)
     preprocessing = Preprocessing("shorter-side", 256, "bilinear", True, MEAN, STD, "RGB")
-    # Held to PyTorch below, by the comparison of every tool's answers.
-    report = export(module, place / "seewhy.onnx", size, preprocessing=preprocessing, name=name, verify=False)
+    # The export skips its verification, because the comparison of the tools' results covers it.
+    report = export(module, model_folder / "seewhy.onnx", size, preprocessing=preprocessing, name=name, verify=False)
     modules = dict(module.named_modules())
     facts = {
         "layer": report.layer,
-        # DenseNet's last rectifier is a function; libraries can only be given the module before it.
+        # DenseNet's last rectifier is a function, so libraries get the module before it.
         "module": report.layer if report.layer in modules else "features",
         "activations": report.activations,
         "targets": targets,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "rectifiers": dict(report.rectifiers.kinds),
     }
-    (place / "facts.json").write_text(json.dumps(facts))
+    (model_folder / "facts.json").write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rounds: every tool in turn, one at a time, with the others idle."""
+"""Measure the tools of a group in rounds: one tool works at a time, and the others are idle."""
 
 from __future__ import annotations
 
@@ -16,40 +16,42 @@ from benchmarks.shared import round_statistics
 from benchmarks.shared.machine_facts import Clock
 from benchmarks.shared.timing_in_turns import REST
 
-# A call that takes this long is not preceded by an unmeasured one: waking threads takes microseconds.
-LONG = 0.5
-# Seconds that a machine is watched before it counts as quiet; and what the system's clocks, which tick a hundred times
-# a second, may be wrong by.
-LOOK = 0.5
-TICKS = 0.03
-# Of one turn. The last one counts, whatever others did meanwhile.
+# Seconds. A longer call needs no unmeasured call before it, because waking threads takes only microseconds.
+LONG_CALL = 0.5
+# Seconds for which the load of the machine is observed before a measurement, and the possible error in seconds of the
+# system's CPU times, which have a resolution of 10 ms.
+OBSERVED_SECONDS = 0.5
+CLOCK_ERROR = 0.03
+# Maximum number of tries of one turn. The last one counts, even if other programs disturbed it.
 MOST_TRIES = 40
 
 
 @dataclass(frozen=True)
 class Rival:
-    """One way to answer a question."""
+    """One tool with its settings, as measured for a question."""
 
     name: str
     environment: str
     job: str
     """MODULE:FUNCTION in workers/."""
     compare: bool = True
-    """Whether its answer is meant to be the same as SeeWhy's."""
+    """True if its result should equal that of SeeWhy."""
     threads: int | None = None
-    """Where it is not the run's own number."""
+    """Number of threads, or None for the number of the comparison."""
     options: Mapping[str, Any] = field(default_factory=dict)
     models: Sequence[str] | None = None
-    """The models that it is tried with, where that is not all: to compile takes minutes."""
+    """Models to measure, or None for all. Some rivals are limited because compilation takes minutes."""
     batches: Sequence[int] | None = None
+    """Batch sizes to measure, or None for all."""
 
     def tries(self, model: str, batch: int) -> bool:
+        """Return True if the rival is measured with this model and batch size."""
         return (self.models is None or model in self.models) and (self.batches is None or batch in self.batches)
 
 
 @dataclass
 class Tool:
-    """A rival whose process is running."""
+    """A rival with its running process and its measurements."""
 
     rival: Rival
     process: Process
@@ -58,13 +60,13 @@ class Tool:
     seconds: float = 0.0
     calls: int = 1
     times: list[float] = field(default_factory=list)
-    """One for each round, in seconds: the median of its calls."""
+    """Median seconds of the calls in each round."""
 
-    def attempt(self, what: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """None where the tool failed, now or before."""
+    def attempt(self, action: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """Call `action` and return its result, or None if the tool fails now or failed before."""
         if self.failure is None:
             try:
-                return what()
+                return action()
             except ToolFailure as failure:
                 self.failure = str(failure)
         return None
@@ -72,11 +74,11 @@ class Tool:
 
 @dataclass(frozen=True)
 class Group:
-    """What is measured side by side: one question, one model, one batch size."""
+    """Tools that are measured together for one question, one model and one batch size."""
 
     tools: Sequence[Tool]
     tasks: Mapping[str, Mapping[str, Any]]
-    """Rival -> what `load` gets."""
+    """Rival name -> task for the worker command `load`."""
     ours: str
     floor: str | None
     compare: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
@@ -84,103 +86,107 @@ class Group:
 
 
 def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, Any]:
-    """Load all, compare their answers, then go round; returns the group's record.
+    """Load all tools, compare their results, measure the rounds, and return the record of the group.
 
-    With `limit`, a turn waits until other programs keep fewer processors than that busy, and is made again where they
-    did not stay so.
+    With `limit`, a turn starts when other programs use fewer cores than that, and is repeated if they used more
+    during the turn.
     """
     for tool in group.tools:
         tool.times, tool.note, tool.calls = [], "", 1
         tool.attempt(lambda tool=tool: tool.process.send("load", task=group.tasks[tool.rival.name]) or {})
     for tool in group.tools:
-        tool.attempt(tool.process.answer)
-    answers = {tool.rival.name: _first(tool, group.scratch) for tool in group.tools}
+        tool.attempt(tool.process.receive)
+    results = {tool.rival.name: _first_result(tool, group.scratch) for tool in group.tools}
     agreements = {
-        name: result_agreement.of(group.compare, answers[group.ours], answer)
+        name: result_agreement.agreement_of(group.compare, results[group.ours], result)
         for tool in group.tools
         if (name := tool.rival.name) != group.ours and tool.rival.compare
-        if (answer := answers[name]) is not None and answers[group.ours] is not None
+        if (result := results[name]) is not None and results[group.ours] is not None
     }
     clock = Clock()
-    quiet = Quiet(clock, limit)
+    monitor = LoadMonitor(clock, limit)
     for turn in range(rounds):
         working = [tool.rival.name for tool in group.tools if tool.failure is None]
         for name in round_statistics.order(working, turn) if working else []:
-            take_turn(next(tool for tool in group.tools if tool.rival.name == name), quiet)
+            take_turn(next(tool for tool in group.tools if tool.rival.name == name), monitor)
     return {
         "rounds": rounds,
         "rivals": {tool.rival.name: _record(tool, group, agreements) for tool in group.tools},
-        "others_share": quiet.share(),
-        **({} if limit is None else {"quiet": limit, "made_again": quiet.made_again}),
+        "others_share": monitor.share(),
+        **({} if limit is None else {"quiet": limit, "made_again": monitor.repeated}),
     }
 
 
-def _first(tool: Tool, scratch: Path) -> np.ndarray | None:
-    """Its answer; settles how many calls make a measurement."""
-    path = scratch / "answer.npy"
+def _first_result(tool: Tool, scratch: Path) -> np.ndarray | None:
+    """Return the result of the tool's first call, and set the number of calls per measurement."""
+    path = scratch / "result.npy"
     time.sleep(REST)
-    done = tool.attempt(lambda: tool.process.ask("first", answer=str(path)))
-    if done is None:
+    reply = tool.attempt(lambda: tool.process.call("first", result=str(path)))
+    if reply is None:
         return None
-    tool.note = done["note"]
-    # The first call warms up; the second says how long one takes.
-    short = done["seconds"] < 10 * LONG
-    again = tool.attempt(lambda: tool.process.ask("run", count=1, warm=False)) if short else None
-    tool.seconds = again["times"][0] if again else done["seconds"]
+    tool.note = reply["note"]
+    # The first call warms up, and the second measures how long a call takes.
+    short = reply["seconds"] < 10 * LONG_CALL
+    second = tool.attempt(lambda: tool.process.call("run", count=1, warm=False)) if short else None
+    tool.seconds = second["times"][0] if second else reply["seconds"]
     tool.calls = round_statistics.repeats(tool.seconds)
     return np.load(path)
 
 
-def take_turn(tool: Tool, quiet: Quiet) -> None:
-    """Measure one tool once, and again while other programs disturb it."""
+def take_turn(tool: Tool, monitor: LoadMonitor) -> None:
+    """Measure one tool, and repeat the measurement while other programs disturb it."""
     for _ in range(MOST_TRIES):
-        quiet.wait()
+        monitor.wait()
         time.sleep(REST)
-        quiet.start(tool)
-        done = tool.attempt(lambda: tool.process.ask("run", count=tool.calls, warm=tool.seconds < LONG))
-        if quiet.stop(tool) or done is None:
+        monitor.start(tool)
+        reply = tool.attempt(lambda: tool.process.call("run", count=tool.calls, warm=tool.seconds < LONG_CALL))
+        if monitor.stop(tool) or reply is None:
             break
-    if done is not None:
-        tool.times.append(round_statistics.summary(done["times"])["median"])
+    if reply is not None:
+        tool.times.append(round_statistics.summary(reply["times"])["median"])
         tool.seconds = tool.times[-1]
 
 
-class Quiet:
-    """How much processor time went elsewhere while a tool was measured: to idle tools, or to other programs."""
+class LoadMonitor:
+    """Monitor of the CPU time that idle tools and other programs use while a tool is measured."""
 
     def __init__(self, clock: Clock, limit: float | None) -> None:
-        self.made_again = 0
+        self.repeated = 0
         self._clock, self._limit = clock, limit
-        self._elsewhere = self._elapsed = 0.0
-        self._known = True
+        self._other_seconds = self._measured_seconds = 0.0
+        self._is_measurable = True
 
     def wait(self) -> None:
-        """Until others have left the machine alone for a while; forever, if need be."""
+        """Wait until other programs use little CPU time, without a time limit."""
         while self._limit is not None and (before := self._clock.machine()) is not None:
-            time.sleep(LOOK)
-            if (self._clock.machine() or 0.0) - before < self._limit * LOOK:
+            time.sleep(OBSERVED_SECONDS)
+            if (self._clock.machine() or 0.0) - before < self._limit * OBSERVED_SECONDS:
                 return
 
     def start(self, tool: Tool) -> None:
         self._before = (time.perf_counter(), self._clock.machine(), self._clock.process(tool.process.pid))
 
     def stop(self, tool: Tool) -> bool:
-        """Whether the turn counts."""
+        """Return True if the turn counts, False if other programs disturbed it."""
         after = (time.perf_counter(), self._clock.machine(), self._clock.process(tool.process.pid))
         if None in (*self._before, *after):
-            self._known = False
+            self._is_measurable = False
             return True
         elapsed, machine, own = (late - early for late, early in zip(after, self._before, strict=True))
-        if self._limit is not None and machine - own > self._limit * elapsed + TICKS:
-            self.made_again += 1
+        if self._limit is not None and machine - own > self._limit * elapsed + CLOCK_ERROR:
+            self.repeated += 1
             return False
-        self._elapsed += elapsed
-        self._elsewhere += machine - own
+        self._measured_seconds += elapsed
+        self._other_seconds += machine - own
         return True
 
     def share(self) -> float | None:
-        """Processors that others kept busy, on average: 0.1 is a tenth of one core."""
-        return round(max(0.0, self._elsewhere / self._elapsed), 4) if self._known and self._elapsed else None
+        """Return the average number of cores that other programs used; 0.1 is a tenth of one core."""
+        return (
+            round(max(0.0, self._other_seconds / self._measured_seconds), 4)
+            if self._is_measurable and self._measured_seconds
+            else None
+        )
 
 
 def _record(tool: Tool, group: Group, agreements: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

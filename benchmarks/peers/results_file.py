@@ -1,4 +1,4 @@
-"""The file of results: written after every group, so that a run that was cut off can go on."""
+"""Results file of the comparison, written after every group, so that an interrupted comparison can be resumed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ SOURCES = "sources"
 
 
 class OtherConditions(Exception):
-    """The file holds figures that were measured on another machine, or otherwise; the message says what differs."""
+    """The file has results that were measured under other conditions; the message names the difference."""
 
 
 class Results:
-    """Read the file, or begin one."""
+    """Records of all groups, stored in a JSON file."""
 
     def __init__(self, path: Path, conditions: Mapping[str, Any], keep: bool, earlier: bool = False) -> None:
-        """`conditions` are what all figures in a file share: machine, threads, versions, and SeeWhy's sources.
+        """Read the file, or start a new one.
 
-        With `earlier`, figures of other sources are kept too, until they are measured again; each says which.
+        Args:
+            path: Path of the JSON file.
+            conditions: Conditions that all results in a file share: machine, threads, versions and SeeWhy's sources.
+            keep: True to keep the records of an existing file.
+            earlier: True to keep records of other sources until they are measured again. Each record names its sources.
 
         Raises:
-            OtherConditions: `keep`, and the file's conditions are others.
+            OtherConditions: If `keep` is set and the file has other conditions.
         """
         self._path = path
         old = read(path) if keep else {}
@@ -40,23 +44,25 @@ class Results:
         self._data: dict[str, Any] = {**conditions, "records": records}
 
     def has(self, key: str) -> bool:
-        """Whether there is a figure of the present sources."""
+        """Return True if the group was measured with the current sources."""
         record = self._data["records"].get(key)
         return record is not None and record[SOURCES] == self._data[SOURCES]
 
     def rivals(self, key: str) -> dict[str, Any]:
-        """What each tool's record of a group holds; nothing where it was not measured."""
+        """Return the records of the tools of a group by name; empty if the group was not measured."""
         return dict(self._data["records"].get(key, {}).get("rivals", {}))
 
     def replace(self, key: str, rival: str, record: Mapping[str, Any]) -> None:
-        """One tool's record, measured apart from its group."""
+        """Replace the record of one tool that was measured separately from its group."""
         group = self._data["records"][key]
         self.add(key, {**group, "rivals": {**group["rivals"], rival: record}})
 
     def add(self, key: str, record: Mapping[str, Any]) -> None:
+        """Add or replace the record of a group and write the file."""
         self._data["records"][key] = {**record, SOURCES: self._data[SOURCES]}
         write(self._path, self._data)
 
 
 def key(question: str, model: str, batch: int) -> str:
+    """Return the key of a group in the file."""
     return f"{question}/{model}/{batch}"

@@ -1,4 +1,4 @@
-"""The tools' virtual environments: each tool alone with what it needs, for its own size and its own pins."""
+"""Virtual environments of the tools: one per tool, so that each has its own size and its own version pins."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from benchmarks import ROOT
 
 CONSTRAINTS = ROOT / "constraints.txt"
 SEEWHY = "seewhy"
-# A GPU's libraries: gigabytes that no measurement here uses.
+# GPU libraries, which take gigabytes and are not used by the measurements.
 _FOR_GPUS = re.compile(r"(nvidia|cuda|rocm|(pytorch[-_.])?triton)([-_.].*)?", re.IGNORECASE)
 SOURCES = ("pyproject.toml", "CMakeLists.txt", "csrc", "engine", "export")
-"""Files and folders that an installation of seewhy is made of."""
+"""Files and folders from which seewhy is installed."""
 
 
 class EnvironmentFailure(Exception):
-    """An environment cannot be made; the message says why, in one line."""
+    """An environment cannot be created; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class Environment:
+    """Requirements of one virtual environment."""
+
     requirements: tuple[str, ...]
     constrained: bool = True
-    """By constraints.txt. Not where a tool pins older versions of the same packages."""
+    """True to install with constraints.txt; False if the tool pins older versions of the same packages."""
 
 
 _TORCH = ("torch", "torchvision")
@@ -43,32 +45,32 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "torchcam": Environment(("torchcam==0.5.0", *_TORCH)),
     "captum": Environment(("captum", *_TORCH)),
     "openvino": Environment(("openvino==2026.4.1", "numpy")),
-    # Needs openvino-dev 2024.4 and NumPy 1, so it cannot share the others' pins.
+    # It needs openvino-dev 2024.4 and NumPy 1, so it cannot use constraints.txt.
     "openvino_xai": Environment(("openvino_xai==1.1.0",), constrained=False),
     "opencv": Environment(("opencv-python-headless", "numpy", "pillow")),
 }
 
 
 class Environments:
-    """Makes environments below one folder, and finds them there again."""
+    """Virtual environments below one folder, created when needed and reused."""
 
     def __init__(self, folder: Path, allow_gpu: bool = False) -> None:
         self.folder = folder
         self._allow_gpu = allow_gpu
 
     def python(self, name: str) -> Path:
-        """The environment's interpreter, whether or not it is there yet."""
+        """Return the path of the environment's interpreter, even if it does not exist yet."""
         return _python(self.folder / name)
 
     def make(self, name: str) -> bool:
-        """Install an environment unless it is there already; return whether there was anything to do.
+        """Install an environment if it is missing or outdated, and return True if it was installed.
 
         Raises:
-            EnvironmentFailure: pip cannot install it, or would bring GPU libraries with it.
+            EnvironmentFailure: If pip cannot install it or would install GPU libraries.
         """
-        wanted = {"requirements": _wanted(name), "python": sys.version.split()[0]}
+        expected = {"requirements": _expected_stamp(name), "python": sys.version.split()[0]}
         stamp = self.folder / name / "made.json"
-        if stamp.exists() and json.loads(stamp.read_text()) == wanted:
+        if stamp.exists() and json.loads(stamp.read_text()) == expected:
             return False
         environment = ENVIRONMENTS[name]
         new = not self.python(name).exists()
@@ -81,17 +83,17 @@ class Environments:
         if not self._allow_gpu:
             self._refuse_gpu_libraries(name, arguments)
         self._pip([*arguments, *environment.requirements])
-        if name == SEEWHY and not new:  # pip takes the same version for the same thing
+        if name == SEEWHY and not new:  # pip does not reinstall an unchanged version
             self._pip([*arguments, "--force-reinstall", "--no-deps", *environment.requirements])
-        stamp.write_text(json.dumps(wanted))
+        stamp.write_text(json.dumps(expected))
         return True
 
     def packages(self, name: str) -> dict[str, str]:
-        """Name -> version of what is installed there."""
+        """Return the versions of the installed packages by name."""
         return {item["name"].lower(): item["version"] for item in json.loads(self._list(name))}
 
     def size(self, name: str) -> int:
-        """Bytes of the files in site-packages, compiled Python files included."""
+        """Return the size of site-packages in bytes, including compiled Python files."""
         folder = next((self.folder / name).glob("[Ll]ib/**/site-packages"))
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
@@ -99,14 +101,14 @@ class Environments:
         return self._pip(["--python", str(self.python(name)), "list", "--format", "json"])
 
     def _refuse_gpu_libraries(self, name: str, arguments: Sequence[str]) -> None:
-        others = _without_checkout(ENVIRONMENTS[name].requirements)
-        if not others:
+        requirements = _without_checkout(ENVIRONMENTS[name].requirements)
+        if not requirements:
             return
-        found = gpu_libraries(json.loads(self._pip([*arguments, "--dry-run", "--report", "-", *others])))
+        found = gpu_libraries(json.loads(self._pip([*arguments, "--dry-run", "--report", "-", *requirements])))
         if found:
             raise EnvironmentFailure(
-                f"{name}: pip would install {', '.join(found[:3])} for GPUs, {len(found)} packages, gigabytes; let it "
-                f"find PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS), or give --allow-gpu-libraries"
+                f"{name}: pip would install {len(found)} GPU packages ({', '.join(found[:3])}); point pip to PyTorch's "
+                f"CPU wheels (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS), or use --allow-gpu-libraries"
             )
 
     def _pip(self, arguments: Sequence[str]) -> str:
@@ -118,25 +120,25 @@ class Environments:
 
 
 def gpu_libraries(report: Mapping[str, Any]) -> list[str]:
-    """Packages for GPUs in a report of `pip install --report`."""
+    """Return the names of GPU packages in a report of `pip install --report`."""
     names = [item["metadata"]["name"] for item in report["install"]]
     return sorted(name for name in names if _FOR_GPUS.fullmatch(name))
 
 
 def sources_digest() -> str:
-    """Of what an installation of this checkout is made of."""
+    """Return a digest of all files from which seewhy is installed."""
     digest = hashlib.sha256()
-    for part in SOURCES:
-        top = ROOT / part
+    for source in SOURCES:
+        top = ROOT / source
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             name = path.relative_to(ROOT)
-            made = "__pycache__" in name.parts or any(part.startswith(".") for part in name.parts)
-            if path.is_file() and not made and path.suffix not in (".so", ".pyd"):
+            is_generated = "__pycache__" in name.parts or any(part.startswith(".") for part in name.parts)
+            if path.is_file() and not is_generated and path.suffix not in (".so", ".pyd"):
                 digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _wanted(name: str) -> list[str]:
+def _expected_stamp(name: str) -> list[str]:
     environment = ENVIRONMENTS[name]
     pins = [hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()[:16]] if environment.constrained else []
     own = [sources_digest()] if name == SEEWHY else []

@@ -1,4 +1,4 @@
-"""A tool's worker process, as the driver sees it."""
+"""Start the worker process of a tool and exchange commands and replies with it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 from benchmarks.shared.child_processes import last_line
 
 WORKERS = Path(__file__).resolve().parent / "workers"
-# torch.compile writes and compiles C++ in its first call.
+# Limit for one reply in seconds. torch.compile writes and compiles C++ in its first call.
 SECONDS = 1200.0
-# How a failure begins where the system ended the process, which it does when memory runs out.
+# Start of the failure message if the system killed the process, which it does when memory runs out.
 KILLED = "exit status -9"
 
 
 class ToolFailure(Exception):
-    """The tool failed; the message is its own, in one line."""
+    """The tool failed; the message is that of the tool, in one line."""
 
 
 class Process:
-    """Speaks JSON lines with `workers/run_tool.py` under another interpreter."""
+    """Process of `workers/run_tool.py` under another interpreter, controlled by JSON lines."""
 
     def __init__(self, python: Path, job: str, threads: int, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("w")
         command = [str(python), str(WORKERS / "run_tool.py"), job]
-        # Compiled once for all runs in this folder.
+        # Share compiled code between all comparisons in this folder.
         cache = {"TORCHINDUCTOR_CACHE_DIR": str(log.parent.parent / "inductor")}
         self._process = subprocess.Popen(
             command,
@@ -52,35 +52,39 @@ class Process:
         return self._process.pid
 
     def ready(self) -> None:
-        """Wait until the tool is imported."""
-        self.answer()
+        """Wait until the worker has imported the tool."""
+        self.receive()
 
-    def send(self, do: str, **arguments: Any) -> None:
+    def send(self, command: str, **arguments: Any) -> None:
+        """Send a command without waiting for its reply."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
             self._process.stdin.flush()
         except OSError:
-            raise ToolFailure(self._how_it_ended()) from None
+            raise ToolFailure(self._exit_message()) from None
 
-    def answer(self, seconds: float = SECONDS) -> Mapping[str, Any]:
+    def receive(self, seconds: float = SECONDS) -> Mapping[str, Any]:
+        """Wait for a reply and return it."""
         try:
             line = self._lines.get(timeout=seconds)
         except queue.Empty:
             self._process.kill()
-            raise ToolFailure(f"no answer after {seconds:.0f} s") from None
+            raise ToolFailure(f"no reply after {seconds:.0f} s") from None
         if not line:
-            raise ToolFailure(self._how_it_ended())
-        answer = json.loads(line)
-        if "error" in answer:
-            raise ToolFailure(answer["error"])
-        return answer
+            raise ToolFailure(self._exit_message())
+        reply = json.loads(line)
+        if "error" in reply:
+            raise ToolFailure(reply["error"])
+        return reply
 
-    def ask(self, do: str, **arguments: Any) -> Mapping[str, Any]:
-        self.send(do, **arguments)
-        return self.answer()
+    def call(self, command: str, **arguments: Any) -> Mapping[str, Any]:
+        """Send a command and return its reply."""
+        self.send(command, **arguments)
+        return self.receive()
 
     def close(self) -> None:
+        """End the process, by force after 10 seconds."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -100,14 +104,14 @@ class Process:
             self._lines.put(line)
         self._lines.put("")
 
-    def _how_it_ended(self) -> str:
+    def _exit_message(self) -> str:
         status = self._process.wait()
         self._log.flush()
         return f"exit status {status}: {last_line(Path(self._log.name).read_text(errors='replace'))}"[:300]
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The same number of threads for every library, and none of this process's own paths."""
+    """Return an environment with one thread count for all libraries and without the Python paths of this process."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OMP_", "MKL_", "KMP_"))
     }

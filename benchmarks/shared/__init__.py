@@ -1,1 +1,1 @@
-"""Common parts of the benchmarks: timing, statistics, tables and files."""
+"""Helpers of several benchmarks: timing, statistics, tables and files."""

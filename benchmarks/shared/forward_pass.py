@@ -1,4 +1,4 @@
-"""The forward pass of an untouched network, which the methods are compared with."""
+"""Export and run the forward pass of an unchanged network, the baseline of the methods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnxruntime
 
 
 def export_forward(module: Any, path: Path, image_size: tuple[int, int]) -> None:
-    """Write a network in evaluation mode to a plain ONNX file, for any number of images."""
+    """Export a network in evaluation mode to a plain ONNX file with a dynamic batch size."""
     import torch
 
     torch.onnx.export(
@@ -29,8 +29,8 @@ def cpu_session(
     """Start a session on the CPU.
 
     Args:
-        model: An ONNX file, or its bytes.
-        threads: Number of threads of one run; 0 is onnxruntime's default.
+        model: Path of an ONNX file, or its content.
+        threads: Number of threads of one run; 0 means onnxruntime's default.
         config: Entries of the session's configuration.
         settings: Attributes of `onnxruntime.SessionOptions`.
     """

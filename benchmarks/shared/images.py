@@ -1,4 +1,4 @@
-"""Sample images, cut from those of scikit-image."""
+"""Sample images of 640x480 pixels, cropped from the images of scikit-image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ SIZE = WIDTH, HEIGHT = 640, 480
 _NAMES = ("chelsea", "coffee", "astronaut", "rocket")
 
 
-def cut_photograph(number: int) -> Image.Image:
-    """Return a 640x480 part of a sample image; each number stands for its own part, always the same."""
+def sample_image(number: int) -> Image.Image:
+    """Return a random crop of a sample image, resized to 640x480; the same number gives the same image."""
     from skimage import data
 
     generator = np.random.default_rng(number)
@@ -25,8 +25,8 @@ def cut_photograph(number: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height)).resize(SIZE, Image.Resampling.LANCZOS)
 
 
-def write_photographs(folder: Path, count: int) -> None:
-    """Write `count` JPEG files to a new folder."""
+def write_sample_images(folder: Path, count: int) -> None:
+    """Write `count` sample images as JPEG files to a new folder."""
     folder.mkdir()
     for number in range(count):
-        cut_photograph(number).save(folder / f"{number:05}.jpg", quality=90)
+        sample_image(number).save(folder / f"{number:05}.jpg", quality=90)

@@ -1,4 +1,4 @@
-"""JSON files that grow while a benchmark runs."""
+"""Read and write JSON files of results."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the file's object, or an empty one where there is no file."""
+    """Return the content of the file, or an empty dict if the file does not exist."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write(path: Path, data: dict[str, Any]) -> None:
-    """Replace the file in one step, so that a benchmark that is interrupted leaves a whole one."""
+    """Replace the file atomically, so that an interrupted benchmark leaves a complete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(data, indent=1) + "\n")

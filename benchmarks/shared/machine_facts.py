@@ -1,4 +1,4 @@
-"""Facts about the machine and this process, and the processor time of other programs."""
+"""Facts about the machine and this process, and CPU times of the machine and of single processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 
 def describe() -> dict[str, Any]:
+    """Return processor, cores, memory, operating system, Python version and instruction sets."""
     return {
         "processor": processor_name(),
         "cores": available_cores(),
@@ -27,7 +28,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def memory_of_process() -> dict[str, int]:
-    """Return bytes of this process by the kernel's names: VmRSS now, VmHWM at most, RssAnon of no file's."""
+    """Return the memory of this process in bytes: VmRSS (now), VmHWM (peak) and RssAnon (now, without files)."""
     found = {}
     for line in _read("/proc/self/status").splitlines():
         key, _, value = line.partition(":")
@@ -37,23 +38,23 @@ def memory_of_process() -> dict[str, int]:
 
 
 def available_cores() -> int:
-    """Those that this process may run on."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Clock:
-    """Processor time of the whole machine and of single processes, in seconds. None where /proc is not there."""
+    """Reader of the CPU time of the machine and of single processes, in seconds, or None without /proc."""
 
     def __init__(self) -> None:
         self._tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
     def machine(self) -> float | None:
         line = _read("/proc/stat").partition("\n")[0].split()
-        # user, nice, system, irq, softirq, steal: everything but waiting.
+        # user, nice, system, irq, softirq, steal: everything except idle and iowait.
         return sum(float(line[i]) for i in (1, 2, 3, 6, 7, 8)) / self._tick if len(line) > 8 else None
 
     def process(self, pid: int) -> float | None:
-        # The name in brackets may hold spaces.
+        # The process name in parentheses may contain spaces.
         fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
         return (float(fields[11]) + float(fields[12])) / self._tick if len(fields) > 12 else None
 
@@ -71,7 +72,7 @@ def processor_name() -> str:
 
 
 def _instructions() -> list[str]:
-    """Those that the libraries choose their kernels by."""
+    """Return the instruction sets by which the libraries choose their kernels."""
     flags = next((line.split() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("flags")), [])
     return [flag for flag in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
 

@@ -1,4 +1,4 @@
-"""Classifiers with the random weights of the exporter's tests, which leave no branch switched off."""
+"""Classifiers with the random weights of the exporter's tests, which leave no branch inactive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.exporting.networks import live_weights, set_batch_norm_statistics, 
 
 
 def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
-    """Return the network that `torchvision:NAME` or `timm:NAME` means, in evaluation mode, and its own image size."""
+    """Return the network `torchvision:NAME` or `timm:NAME` in evaluation mode, and its default image size."""
     source, _, name = spec.partition(":")
     if source == "torchvision":
         return torchvision_network(name), (299, 299) if name == "inception_v3" else (224, 224)
@@ -25,14 +25,14 @@ def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
     return live_weights(network).eval(), tuple(network.pretrained_cfg["input_size"][1:])
 
 
-def settled_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
-    """Return the same with batch norms that fit the weights, as training would leave them."""
+def calibrated_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
+    """Return the same network and size, with batch norm statistics that fit the weights, as after training."""
     network, image_size = live_network(spec)
-    return set_batch_norm_statistics(network, scenes(8, image_size)), image_size
+    return set_batch_norm_statistics(network, noise_images(8, image_size)), image_size
 
 
-def scenes(count: int, image_size: tuple[int, int]) -> Tensor:
-    """Return noise of all sizes together, each image with a contrast of its own: as varied as photographs are."""
+def noise_images(count: int, image_size: tuple[int, int]) -> Tensor:
+    """Return images (count, 3, H, W) that are sums of noise at several scales, each with a random contrast."""
     generator = torch.Generator().manual_seed(0)
     images = torch.zeros(count, 3, *image_size)
     for size in (2, 5, 12, 30, 75, 180):

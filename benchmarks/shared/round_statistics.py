@@ -1,4 +1,4 @@
-"""Medians, spreads and ratios of rounds."""
+"""Medians, percentiles and ratios of the times of rounds."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Linear between the closest two; `share` from 0 to 1.
+    """Return a percentile with linear interpolation between the two nearest values; `share` is between 0 and 1.
 
     Raises:
-        ValueError: there are no values, or `share` is outside [0,1].
+        ValueError: If there are no values or `share` is not between 0 and 1.
     """
     if not values or not 0 <= share <= 1:
         raise ValueError(f"percentile {share} of {len(values)} values")
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
+    position = share * (len(ordered) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
 def summary(rounds: Sequence[float]) -> dict[str, float]:
-    """Median and spread."""
+    """Return the median and the 10th and 90th percentile."""
     return {
         "median": statistics.median(rounds),
         "p10": percentile(rounds, 0.1),
@@ -32,10 +32,10 @@ def summary(rounds: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(rounds: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Round by round one's time divided by the other's: what slows down a round slows down both.
+    """Return `rounds[i] / others[i]` for every round. A disturbance of a round affects both times alike.
 
     Raises:
-        ValueError: they did not take part in the same rounds.
+        ValueError: If the numbers of rounds differ or are zero.
     """
     if len(rounds) != len(others) or not rounds:
         raise ValueError(f"{len(rounds)} rounds against {len(others)}")
@@ -43,17 +43,17 @@ def ratios(rounds: Sequence[float], others: Sequence[float]) -> list[float]:
 
 
 def ratio(rounds: Sequence[float], others: Sequence[float]) -> float:
-    """The median of `ratios`."""
+    """Return the median of `ratios`."""
     return statistics.median(ratios(rounds, others))
 
 
 def repeats(seconds: float, enough: float = 0.1, most: int = 200) -> int:
-    """How many calls to time in one measurement, so that it lasts long enough for the clock to be exact."""
+    """Return the number of calls per measurement, so that a measurement takes about `enough` seconds."""
     return max(1, min(most, math.ceil(enough / max(seconds, 1e-6)))) if seconds < enough / 2 else 1
 
 
 def order(names: Sequence[str], turn: int) -> list[str]:
-    """The names in an order that changes with each round, so that none always follows the same other."""
+    """Return the names in an order that changes with each round, so that no name always follows the same name."""
     start = turn % len(names)
-    turned = [*names[start:], *names[:start]]
-    return turned[::-1] if turn % 2 else turned
+    rotated = [*names[start:], *names[:start]]
+    return rotated[::-1] if turn % 2 else rotated

@@ -1,4 +1,4 @@
-"""Measure several calls in turns, so that a busy machine disturbs all of them alike."""
+"""Measure several calls in alternating rounds, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 REST = 0.15
-"""Seconds of rest before a measurement. Idle thread pools spin for a while and slow down whatever runs next."""
+"""Pause before a measurement in seconds. Idle thread pools spin for a while and slow down the next call."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def as_given(names: Sequence[Key], turn: int) -> Sequence[Key]:
+def in_given_order(names: Sequence[Key], turn: int) -> Sequence[Key]:
     """Return the names in the same order in every turn."""
     return names
 
@@ -21,9 +21,9 @@ def as_given(names: Sequence[Key], turn: int) -> Sequence[Key]:
 def in_turns(
     measurements: Mapping[Key, Callable[[], Value]],
     rounds: int,
-    order: Callable[[Sequence[Key], int], Sequence[Key]] = as_given,
+    order: Callable[[Sequence[Key], int], Sequence[Key]] = in_given_order,
 ) -> dict[Key, list[Value]]:
-    """Return what each measurement gives in each round; `order` arranges the measurements of one round."""
+    """Return the value of each measurement in each round. `order` gives the order of the names within a round."""
     found: dict[Key, list[Value]] = {name: [] for name in measurements}
     for turn in range(rounds):
         for name in order(list(measurements), turn):
@@ -31,8 +31,10 @@ def in_turns(
     return found
 
 
-def rested_seconds(run: Callable[[], Any], rest: float = REST, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds of one run, after a rest and one run that does not count."""
+def seconds_after_pause(
+    run: Callable[[], Any], rest: float = REST, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds of one call, after a pause and one unmeasured call."""
     time.sleep(rest)
     run()
     start = clock()
@@ -40,8 +42,8 @@ def rested_seconds(run: Callable[[], Any], rest: float = REST, clock: Callable[[
     return clock() - start
 
 
-def clock_and_processor_seconds(run: Callable[[], Any], repeats: int = 1) -> tuple[float, float]:
-    """Return the seconds on the clock and the processor seconds of all threads that one run takes."""
+def elapsed_and_cpu_seconds(run: Callable[[], Any], repeats: int = 1) -> tuple[float, float]:
+    """Return the elapsed seconds and the CPU seconds of all threads for one call."""
     start, processor = time.perf_counter(), time.process_time()
     for _ in range(repeats):
         run()

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/peers: statistics, comparisons, the results file, the page, and rounds of real workers."""
+"""Tests of benchmarks/peers: statistics, comparisons, the results file, the page, and rounds with real workers."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ times = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=30)
 
 
 @given(times, st.floats(0, 1))
-def test_percentiles_are_numpy_s(values: list[float], share: float) -> None:
+def test_percentiles_equal_numpy(values: list[float], share: float) -> None:
     assert round_statistics.percentile(values, share) == pytest.approx(float(np.quantile(values, share)), rel=1e-9)
 
 
 @given(times)
 def test_a_summary_is_in_order(values: list[float]) -> None:
-    told = round_statistics.summary(values)
-    assert told["median"] == statistics.median(values)
-    assert min(values) <= told["p10"] <= told["median"] * (1 + 1e-12)
-    assert told["median"] <= told["p90"] * (1 + 1e-12) <= max(values) * (1 + 2e-12)
+    summary = round_statistics.summary(values)
+    assert summary["median"] == statistics.median(values)
+    assert min(values) <= summary["p10"] <= summary["median"] * (1 + 1e-12)
+    assert summary["median"] <= summary["p90"] * (1 + 1e-12) <= max(values) * (1 + 2e-12)
 
 
 def test_a_slow_round_does_not_move_a_ratio() -> None:
@@ -55,12 +55,12 @@ def test_a_slow_round_does_not_move_a_ratio() -> None:
 
 
 @given(st.integers(1, 9), st.integers(0, 40))
-def test_every_round_has_everybody_once(count: int, turn: int) -> None:
+def test_every_round_has_every_name_once(count: int, turn: int) -> None:
     names = [f"tool {i}" for i in range(count)]
     assert sorted(round_statistics.order(names, turn)) == names
 
 
-def test_nobody_always_follows_the_same_other() -> None:
+def test_no_name_always_follows_the_same_name() -> None:
     names = ["a", "b", "c", "d", "e", "f", "g", "h"]
     before: dict[str, set[str]] = {name: set() for name in names}
     for turn in range(8):
@@ -79,24 +79,24 @@ def test_heatmaps_are_compared_pixel_by_pixel() -> None:
     ours[0, 1, 2] = 1
     assert result_agreement.heatmaps(ours, ours)["same"] is True
     assert result_agreement.heatmaps(ours, np.where(ours > 0, 1 - 1 / 200, ours))["same"] is False
-    assert result_agreement.heatmaps(ours * 0, ours * 0)["same"] is None, "two empty maps say nothing"
+    assert result_agreement.heatmaps(ours * 0, ours * 0)["same"] is None, "two empty maps cannot be compared"
     assert result_agreement.heatmaps(ours * 0, ours)["same"] is False
-    assert result_agreement.of(result_agreement.heatmaps, ours, ours[:1])["same"] is False
+    assert result_agreement.agreement_of(result_agreement.heatmaps, ours, ours[:1])["same"] is False
 
 
 def test_gradients_are_compared_image_by_image() -> None:
     ours = np.random.default_rng(0).standard_normal((5, 3, 4, 4)).astype(np.float32)
     theirs = ours.copy()
-    theirs[0] *= 2  # one image in which rounding flipped a rectifier
+    theirs[0] *= 2  # as if rounding had flipped a rectifier in one image
     assert result_agreement.gradients(ours, theirs)["same"] is True
     assert result_agreement.gradients(ours, 1.1 * ours)["error"] == pytest.approx(0.1, rel=1e-4)
     assert result_agreement.gradients(ours, 1.1 * ours)["same"] is False
     assert result_agreement.gradients(0 * ours, ours)["same"] is None
 
 
-def test_gpu_libraries_are_found_in_pip_s_report() -> None:
-    named = ["torch", "nvidia-cublas", "numpy", "triton", "cuda-bindings", "nvidia_cudnn_cu13", "tritonclient2"]
-    found = tool_environments.gpu_libraries({"install": [{"metadata": {"name": name}} for name in named]})
+def test_gpu_libraries_are_found_in_a_pip_report() -> None:
+    names = ["torch", "nvidia-cublas", "numpy", "triton", "cuda-bindings", "nvidia_cudnn_cu13", "tritonclient2"]
+    found = tool_environments.gpu_libraries({"install": [{"metadata": {"name": name}} for name in names]})
     assert {"nvidia-cublas", "triton", "cuda-bindings", "nvidia_cudnn_cu13"} <= set(found)
     assert not {"torch", "numpy", "tritonclient2"} & set(found)
 
@@ -118,8 +118,8 @@ def test_results_are_kept_only_under_the_same_conditions(tmp_path: Path) -> None
     conditions = {"machine": {"cores": 2}, "threads": 2, "sources": "one"}
     first = results_file.Results(path, conditions, keep=True)
     first.add("gradcam/resnet50/1", {"rivals": {}})
-    again = results_file.Results(path, conditions, keep=True)
-    assert again.has("gradcam/resnet50/1") and not again.has("gradcam/resnet50/8")
+    reopened = results_file.Results(path, conditions, keep=True)
+    assert reopened.has("gradcam/resnet50/1") and not reopened.has("gradcam/resnet50/8")
     with pytest.raises(results_file.OtherConditions, match="threads is 2, and now it is 1"):
         results_file.Results(path, {**conditions, "threads": 1}, keep=True)
     assert not results_file.Results(path, {**conditions, "threads": 1}, keep=False).has("gradcam/resnet50/1")
@@ -147,8 +147,8 @@ def rival(milliseconds: list[float], **others: Any) -> dict[str, Any]:
     return {"environment": "torch", "ms": round_statistics.summary(milliseconds), "rounds_ms": milliseconds, **others}
 
 
-def made_up() -> dict[str, Any]:
-    """Results as `compare_tools.py` writes them, with figures that are easy to check."""
+def example_results() -> dict[str, Any]:
+    """Return results in the format of `compare_tools.py`, with numbers that are easy to check."""
     differs = {"measure": "relative L2 difference", "error": 1.0, "tolerance": 0.05, "same": False}
     gradcam = {
         benchmark_questions.FLOOR: rival([10.0, 20.0, 10.0]),
@@ -179,11 +179,11 @@ def made_up() -> dict[str, Any]:
 
 
 def test_aims_are_reached_missed_or_not_measured() -> None:
-    records = made_up()["records"]
+    records = example_results()["records"]
     found = {row.measure: (row.value(records), row.reached(records)) for row in performance_aims.aims()}
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 1"] == (pytest.approx(1.04), True)
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 8"] == (None, None)
-    # Captum's, though its answer differs; not Recipro-CAM's, which has no gradient.
+    # Captum counts although its result differs; Recipro-CAM does not count because it uses no gradient.
     assert found["Grad-CAM: best gradient-based rival ÷ ours, resnet50, batch 1"] == (
         pytest.approx(30 / 10.4),
         True,
@@ -195,40 +195,40 @@ def test_aims_are_reached_missed_or_not_measured() -> None:
     assert printed.count("**missed**") == 2 and printed.count("| reached |") == 3
 
 
-def test_who_runs_out_of_memory_is_measured_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And nobody else is: not who failed by himself, nor who was measured apart before."""
-    records = made_up()["records"]
+def test_a_tool_that_runs_out_of_memory_is_measured_separately(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tools with other failures and tools that were already measured separately are not measured again."""
+    records = example_results()["records"]
     group = records["gradcam/resnet50/1"]["rivals"]
     group["torch-cam"] = {"failed": "exit status -9: no message"}
     group["Captum"] = {"failed": "exit status -9: no message", "apart": True}
     group["pytorch-grad-cam"] = {"failed": "exit status 1: no"}
-    kept = results_file.Results(tmp_path / "peers.json", {"sources": "one"}, keep=False)
-    kept.add("gradcam/resnet50/1", {"rivals": group})
-    bench = object.__new__(compare_tools.Bench)
-    beside = []
+    results = results_file.Results(tmp_path / "peers.json", {"sources": "one"}, keep=False)
+    results.add("gradcam/resnet50/1", {"rivals": group})
+    comparison = object.__new__(compare_tools.Comparison)
+    started = []
 
     @contextlib.contextmanager
     def tools(name: str, model: str, question: Any, rivals: Sequence[measurement_rounds.Rival]) -> Iterator[list[str]]:
-        beside.append({rival.name for rival in rivals})
+        started.append({rival.name for rival in rivals})
         yield [rival.name for rival in rivals]
 
     def measured(question: Any, model: str, batch: int, tools: Sequence[str]) -> dict[str, Any]:
         return {"rivals": {name: {"ms": {"median": 7.0}} for name in tools}}
 
-    monkeypatch.setattr(bench, "started_tools", tools)
-    monkeypatch.setattr(bench, "measure_group", measured)
+    monkeypatch.setattr(comparison, "started_tools", tools)
+    monkeypatch.setattr(comparison, "measure_group", measured)
     for _ in range(2):
-        bench.measure_apart(kept, "gradcam", benchmark_questions.QUESTIONS["gradcam"], "resnet50", 1)
-    assert beside == [{"torch-cam", "SeeWhy", "onnxruntime forward"}]
-    found = kept.rivals("gradcam/resnet50/1")
+        comparison.measure_apart(results, "gradcam", benchmark_questions.QUESTIONS["gradcam"], "resnet50", 1)
+    assert started == [{"torch-cam", "SeeWhy", "onnxruntime forward"}]
+    found = results.rivals("gradcam/resnet50/1")
     assert found["torch-cam"] == {"ms": {"median": 7.0}, "apart": True}
     assert {**found, "torch-cam": group["torch-cam"]} == group
 
 
-def test_the_page_says_where_we_lose_and_what_failed(tmp_path: Path) -> None:
+def test_the_page_shows_faster_rivals_and_failures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "peers.json"
-    data = made_up()
+    data = example_results()
     data["records"]["gradcam/resnet50/1"]["rivals"]["pytorch-grad-cam"]["apart"] = True
     file.write_text(json.dumps(data))
     write_page.main(["--results", str(file), "--page", str(tmp_path / "benchmarks.md")])
@@ -251,19 +251,19 @@ def test_the_page_says_where_we_lose_and_what_failed(tmp_path: Path) -> None:
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
 
 
-def test_cuda_figures_are_shown_where_there_are_any(tmp_path: Path) -> None:
+def test_cuda_results_are_shown_if_they_exist(tmp_path: Path) -> None:
     file = tmp_path / "cuda.json"
     assert write_page.cuda_table(file) == "Not measured.\n"
     file.write_text(json.dumps({"device": "a GPU", "rows": [{"model": "vgg16", "batch": 8, "ours, ms": 1.234}]}))
     assert write_page.cuda_table(file).splitlines()[-1] == "| vgg16 | 8 | 1.23 |"
 
 
-def test_photographs_and_maps_are_the_same_every_time(tmp_path: Path) -> None:
+def test_images_and_maps_are_reproducible(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     for name in ("one", "other"):
         input_files.write_inputs(tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == input_files.PHOTOGRAPHS + 3
+    assert len(files) == input_files.IMAGE_COUNT + 3
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes() for file in files)
 
 
@@ -276,8 +276,8 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_disturbed_turns_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program keeps a core busy during the first turn, and again before the third."""
+def test_disturbed_turns_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program uses one core during the first turn and again before the third."""
     time = measurement_rounds.time
     monkeypatch.setattr(time, "sleep", lambda seconds: setattr(machine, "now", machine.now + seconds))
     monkeypatch.setattr(time, "perf_counter", lambda: machine.now)
@@ -295,20 +295,20 @@ def test_disturbed_turns_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None
         def process(self, pid: int) -> float:
             return float(self.turns)
 
-        def ask(self, do: str, count: int, warm: bool) -> dict[str, list[float]]:
+        def call(self, command: str, count: int, warm: bool) -> dict[str, list[float]]:
             self.now, self.turns = self.now + 1, self.turns + 1
             return {"times": [1.0]}
 
     machine = Machine()
     machine.pid = 1  # type: ignore[attr-defined]
     tool = measurement_rounds.Tool(measurement_rounds.Rival("one", "e", "m:f"), machine)  # type: ignore[arg-type]
-    patient, hasty = (measurement_rounds.Quiet(machine, limit) for limit in (0.25, None))  # type: ignore[arg-type]
-    measurement_rounds.take_turn(tool, hasty)
-    assert machine.now < 4 and hasty.made_again == 0 and hasty.share() == pytest.approx(1)
+    limited, unlimited = (measurement_rounds.LoadMonitor(machine, limit) for limit in (0.25, None))  # type: ignore[arg-type]
+    measurement_rounds.take_turn(tool, unlimited)
+    assert machine.now < 4 and unlimited.repeated == 0 and unlimited.share() == pytest.approx(1)
     for _ in range(4):
-        measurement_rounds.take_turn(tool, patient)
-    assert len(tool.times) == 5 and patient.made_again == machine.turns - 5 == 1
-    assert patient.share() == pytest.approx(0) and machine.now > 9
+        measurement_rounds.take_turn(tool, limited)
+    assert len(tool.times) == 5 and limited.repeated == machine.turns - 5 == 1
+    assert limited.share() == pytest.approx(0) and machine.now > 9
 
 
 @pytest.mark.slow
@@ -346,18 +346,18 @@ def test_workers_are_measured_in_rounds_and_compared(scratch: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_a_failure_with_its_last_words(tmp_path: Path) -> None:
+def test_a_worker_that_exits_is_reported_with_its_last_line(tmp_path: Path) -> None:
     process = Process(Path(sys.executable), "no_such_module:job", 1, tmp_path / "log")
     try:
         with pytest.raises(ToolFailure, match="ModuleNotFoundError: No module named 'no_such_module'"):
             process.ready()
         with pytest.raises(ToolFailure, match="exit status 0"):
-            process.ask("load", task={})
+            process.call("load", task={})
     finally:
         process.close()
 
 
-def test_what_tools_leave_behind_is_not_a_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_generated_files_are_not_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for part in tool_environments.SOURCES:
         (tmp_path / part).write_text("a") if "." in part else (tmp_path / part / "x").mkdir(parents=True)
     (tmp_path / "engine" / "x" / "a.py").write_text("a")
@@ -365,13 +365,13 @@ def test_what_tools_leave_behind_is_not_a_source(monkeypatch: pytest.MonkeyPatch
     before = tool_environments.sources_digest()
     for name in ("engine/.ruff_cache/0", "engine/x/__pycache__/a.pyc", "engine/x/_core.so"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("left behind")
+        (tmp_path / name).write_text("generated")
     assert tool_environments.sources_digest() == before
     (tmp_path / "engine" / "x" / "a.py").write_text("b")
     assert tool_environments.sources_digest() != before
 
 
-def test_what_was_left_out_is_a_dash_and_not_a_failure() -> None:
+def test_a_rival_that_is_left_out_is_a_dash() -> None:
     rivals = benchmark_questions.QUESTIONS["guided"].rivals
     compiled = next(rival for rival in rivals if rival.name == "torch.compile by hand")
     assert compiled.tries("vgg16", 8) and not compiled.tries("vgg16", 32) and not compiled.tries("densenet121", 8)

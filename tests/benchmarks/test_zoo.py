@@ -1,4 +1,4 @@
-"""Tests of benchmarks/compatibility/zoo.py, and of exports of the kinds of networks in docs/reference/models.md."""
+"""Tests of benchmarks/compatibility/zoo.py, and exports of some networks of docs/reference/models.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from benchmarks.compatibility import zoo, zoo_page
-from benchmarks.shared.random_networks import settled_network
+from benchmarks.shared.random_networks import calibrated_network
 from torch import Tensor, nn
 
 import support.exporting.torch_setup  # noqa: F401
@@ -34,7 +34,7 @@ MEMBERS = [
 
 
 def logits_and_gradient(module: nn.Module, images: Tensor, targets: Tensor) -> list[Tensor]:
-    """Run eagerly, in the images' dtype, also where the network's code makes tensors of its own."""
+    """Run the network eagerly in the dtype of the images, which is also the default dtype during the call."""
     images = images.clone().requires_grad_(True)
     torch.set_default_dtype(images.dtype)
     try:
@@ -49,12 +49,12 @@ def logits_and_gradient(module: nn.Module, images: Tensor, targets: Tensor) -> l
 @pytest.mark.parametrize("spec", MEMBERS)
 def test_exports_and_agrees(spec: str, tmp_path: Path) -> None:
     assert spec in zoo.specs()
-    module, image_size = settled_network(spec)
+    module, image_size = calibrated_network(spec)
     report = export(module, tmp_path / "model.onnx", image_size=image_size)
     assert untested_outputs(report.parity) == []
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     targets, found = torch.tensor([3, 700]), []
-    # Where a rectifier flips by rounding, the input is drawn again, as exports do.
+    # If rounding flips a rectifier, draw another input, as the exporter does.
     for seed in range(5):
         images = torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(seed))
         values = session.run(["logits", "input_gradients"], {"images": images.numpy(), "targets": targets.numpy()})
@@ -62,12 +62,12 @@ def test_exports_and_agrees(spec: str, tmp_path: Path) -> None:
         own = [relative_error(*pair) for pair in zip(logits_and_gradient(module, images, targets), exact, strict=True)]
         ours = [relative_error(torch.from_numpy(value), e) for value, e in zip(values, exact, strict=True)]
         found.append((ours, own))
-        if all(error <= max(1e-4, min(4 * torchs, 0.1)) for error, torchs in zip(ours, own, strict=True)):
+        if all(error <= max(1e-4, min(4 * torch_error, 0.1)) for error, torch_error in zip(ours, own, strict=True)):
             return
-    raise AssertionError(f"(our errors, PyTorch's) on each draw: {found}")
+    raise AssertionError(f"(errors of the export, errors of PyTorch) for each draw: {found}")
 
 
-def test_the_list_is_all_of_torchvision_and_many_families() -> None:
+def test_the_list_has_all_of_torchvision_and_many_families() -> None:
     import timm
 
     specs = zoo.specs()
@@ -91,7 +91,7 @@ if "fails at the end" in sys.argv:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "specs",
     [
         ["fails at the end"],
         [*"abcde", "fails at the end"],
@@ -101,21 +101,19 @@ if "fails at the end" in sys.argv:
         ["crashes"],
     ],
 )
-def test_a_crash_costs_the_network_that_crashed(
-    wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_fails_only_its_own_network(specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "exports.py").write_text(EXPORTS)
     monkeypatch.setattr(zoo, "__file__", str(tmp_path / "exports.py"))
     crashed = {"failed": "exit status 1: out of memory"}
-    expected = [(spec, crashed if spec == "crashes" else {"seconds": 1.0}) for spec in wanted]
-    assert list(zoo.export_several(wanted)) == expected
+    expected = [(spec, crashed if spec == "crashes" else {"seconds": 1.0}) for spec in specs]
+    assert list(zoo.export_several(specs)) == expected
 
 
-def test_the_page_is_written_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_written_even_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr(zoo, "export_wanted", stop)
+    monkeypatch.setattr(zoo, "export_selected", stop)
     monkeypatch.setattr(zoo, "TABLE", tmp_path / "models.md")
     monkeypatch.setattr(sys, "argv", ["zoo.py"])
     with pytest.raises(RuntimeError, match="the disk is full"):
@@ -123,12 +121,12 @@ def test_the_page_is_written_whatever_happens(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "models.md").read_text() == zoo_page.table(zoo.specs(), zoo.read_results())
 
 
-def test_the_page_is_written_from_the_results() -> None:
-    """The page in docs is what the table makes of the results beside it."""
+def test_the_page_matches_the_results() -> None:
+    """The page in docs equals the table of the stored results."""
     assert zoo.TABLE.read_text() == zoo_page.table(zoo.specs(), zoo.read_results())
 
 
-def test_the_page_tells_what_disagrees_and_what_is_refused() -> None:
+def test_the_page_shows_disagreements_and_refusals() -> None:
     def errors(error: float, own: float) -> dict[str, dict[str, dict[str, float]]]:
         kinds = {"noise": {"error": error, "torch_float32": own, "draw": 1}}
         return dict.fromkeys(zoo_page.OUTPUTS, kinds)

@@ -17,7 +17,7 @@ from seewhy import Explainer, Method, SeewhyError, Settings
 from seewhy.methods.options import Option, number
 from support.tiny_model_files import pixels
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 class Odd:
@@ -83,17 +83,17 @@ def test_warm_up(name: str, explainer: Explainer) -> None:
 
 @pytest.mark.parametrize("method", ["gradcam", "backprop"])
 @pytest.mark.parametrize("name", ["colormap", "alpha", "canvas"])
-def test_figures(name: str, method: str, explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    result = explainer.explain(photo(), method)
+def test_figures(name: str, method: str, explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    result = explainer.explain(make_image(), method)
     check(lambda value: result.overlays(**{name: value}))
     check(lambda value: result.figures(**{name: value}))
     check(lambda value: result.save(tmp_path, **{name: value}))
     check(lambda value: result[value])
 
 
-def test_save(explainer: Explainer, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save(explainer: Explainer, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = explainer.explain(photo())
+    result = explainer.explain(make_image())
     check(result.save)
     check(lambda value: result.save(tmp_path, raw=value))
 
@@ -106,10 +106,10 @@ def test_lazily_computed_attributes(explainer: Explainer) -> None:
 
 @pytest.mark.parametrize("name", Settings.__dataclass_fields__)
 def test_settings(
-    name: str, explainer: Explainer, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, explainer: Explainer, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    photo().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     numbers = iter(range(10**6))
 
     def call(value: Any) -> object:
@@ -136,10 +136,10 @@ def test_settings(
     ],
 )
 def test_explain_folder(
-    name: str, explainer: Explainer, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, explainer: Explainer, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    photo().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     numbers = iter(range(10**6))
 
     def call(value: Any) -> object:

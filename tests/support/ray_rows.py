@@ -14,15 +14,15 @@ from seewhy import Settings, explain_folder
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-PHOTOS, DAMAGED = 12, (3, 7)
+IMAGE_COUNT, DAMAGED = 12, (3, 7)
 
 
-def write_photos(folder: Path, photo: Callable[..., Image.Image]) -> list[str]:
+def write_png_files(folder: Path, make_image: Callable[..., Image.Image]) -> list[str]:
     """Write PNG files, two of them damaged, and return their paths."""
     paths = []
-    for number in range(PHOTOS):
+    for number in range(IMAGE_COUNT):
         path = folder / f"{number:03}.png"
-        photo(seed=number).save(path)
+        make_image(seed=number).save(path)
         if number in DAMAGED:
             path.write_bytes(path.read_bytes()[: 60 * number // 7])
         paths.append(str(path))

@@ -1,1 +1,1 @@
-"""The page that `make bench` writes: its tables, plots and text."""
+"""Tables, plots and text of the page that `make bench` writes."""

@@ -1,4 +1,4 @@
-"""The plots of docs/performance/benchmarks.md."""
+"""Plots of docs/performance/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from benchmarks.peers.cold_start import TOOLS as COLD_TOOLS
 from benchmarks.peers.page.performance_aims import Records
 from benchmarks.peers.results_file import key
 
-COLOURS = ("#8c8c8c", "#c8102e", "#1f5fa8", "#3f9c6b", "#d98b19", "#7a5195", "#b59ccf", "#4bb3c4")
+COLORS = ("#8c8c8c", "#c8102e", "#1f5fa8", "#3f9c6b", "#d98b19", "#7a5195", "#b59ccf", "#4bb3c4")
 
 
 def question_plot(name: str, records: Records, path: Path) -> bool:
-    """A panel a batch size, time over the floor's for each model and rival; returns whether there was any figure."""
+    """Plot time / baseline time of every model and rival, one panel per batch size; return False without results."""
     question = QUESTIONS[name]
     batches = [batch for batch in question.batches if any(key(name, m, batch) in records for m in question.models)]
     if not batches:
         return False
     plt = _pyplot()
     figure, panels = plt.subplots(len(batches), 1, figsize=(10, 2.6 * len(batches) + 0.6), squeeze=False)
-    drawn = [rival.name for rival in question.rivals if rival.name != question.floor]
+    rivals = [rival.name for rival in question.rivals if rival.name != question.floor]
     for panel, batch in zip(panels[:, 0], batches, strict=True):
         models = [model for model in question.models if key(name, model, batch) in records]
-        width = 0.84 / len(drawn)
-        for i, rival in enumerate(drawn):
+        width = 0.84 / len(rivals)
+        for i, rival in enumerate(rivals):
             values = [records[key(name, m, batch)]["rivals"].get(rival, {}).get("to_floor", 0) for m in models]
-            places = [m + (i - (len(drawn) - 1) / 2) * width for m in range(len(models))]
-            panel.bar(places, values, width * 0.92, color=COLOURS[(i + 1) % len(COLOURS)], label=rival, zorder=2)
+            positions = [m + (i - (len(rivals) - 1) / 2) * width for m in range(len(models))]
+            panel.bar(positions, values, width * 0.92, color=COLORS[(i + 1) % len(COLORS)], label=rival, zorder=2)
         panel.axhline(1, color="black", linewidth=1, zorder=3)
         panel.set_yscale("log", base=2)
         panel.set_ylim(bottom=0.5)
@@ -46,11 +46,11 @@ def question_plot(name: str, records: Records, path: Path) -> bool:
 
 
 def cold_plot(records: Records, path: Path) -> bool:
-    """Seconds, memory and size, a row a tool."""
+    """Plot seconds, memory and installed size, one bar per tool; return False without results."""
     found = [(k, record) for k, record in records.items() if k.startswith(f"{COLD}/")]
     if not found:
         return False
-    where, record = next((pair for pair in found if "resnet50" in pair[0]), found[0])
+    group, record = next((pair for pair in found if "resnet50" in pair[0]), found[0])
     tools = [name for name in COLD_TOOLS if "ms" in record["rivals"].get(name, {})]
     measures = {
         "seconds to the first heatmap": lambda rival: rival["ms"]["median"] / 1e3,
@@ -61,14 +61,14 @@ def cold_plot(records: Records, path: Path) -> bool:
     figure, panels = plt.subplots(1, 3, figsize=(10, 0.4 * len(tools) + 1.1), sharey=True)
     for panel, (title, value) in zip(panels, measures.items(), strict=True):
         values = [value(record["rivals"][name]) for name in tools]
-        colours = [COLOURS[1] if name == "SeeWhy" else COLOURS[0] for name in tools]
-        bars = panel.barh(tools, values, color=colours, zorder=2)
+        colors = [COLORS[1] if name == "SeeWhy" else COLORS[0] for name in tools]
+        bars = panel.barh(tools, values, color=colors, zorder=2)
         panel.bar_label(bars, fmt=lambda v: f"{v:.2f}" if v < 100 else f"{v:.0f}", padding=3, fontsize=8)
         panel.set_title(title, loc="left", fontsize=10)
         panel.margins(x=0.25)
         panel.grid(axis="x", linewidth=0.4, zorder=0)
     panels[0].invert_yaxis()
-    figure.suptitle(f"Cold start, {where.split('/')[1]}: lower is better", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"Cold start, {group.split('/')[1]}: lower is better", x=0.01, ha="left", fontsize=11)
     figure.tight_layout()
     _save(figure, path)
     return True
@@ -85,6 +85,6 @@ def _pyplot():
 
 def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the version of matplotlib and the date, so that the same figures give the same file.
+    # Leave out the version of matplotlib, so that the same results give the same file.
     figure.savefig(path, dpi=110, metadata={"Software": None})
     _pyplot().close(figure)

@@ -1,4 +1,4 @@
-"""The tables of docs/performance/benchmarks.md."""
+"""Tables of docs/performance/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _cell(name: str, rivals: Mapping[str, Any], base: str) -> str:
         return "not measured"
     if "failed" in record:
         return "failed"
-    told = "to_floor" if base == FLOOR else "to_ours"
-    ratio = f"; {record[told]:.2f}×" if told in record else ""
+    ratio_key = "to_floor" if base == FLOOR else "to_ours"
+    ratio = f"; {record[ratio_key]:.2f}×" if ratio_key in record else ""
     differs = " ≠" if record.get("agreement", {}).get("same") is False else ""
     median, low, high = (number(record["ms"][key]) for key in ("median", "p10", "p90"))
     return f"{median} ({low}–{high}{ratio}){differs}{' †' if record.get('apart') else ''}"
@@ -78,6 +78,7 @@ def number(value: float) -> str:
 
 
 def cold_table(records: Records) -> str:
+    """Return the table of the cold starts."""
     rows = []
     for model in COLD_MODELS:
         rivals = records.get(key(COLD, model, 1), {}).get("rivals", {})
@@ -106,27 +107,27 @@ def cold_table(records: Records) -> str:
 def differences(records: Records) -> str:
     """Return the lists of results that differ from SeeWhy's, of failures, and of the choices made for each tool."""
     lines = []
-    chosen: dict[tuple[str, str], list[str]] = {}
-    for where, record in sorted(records.items()):
+    choices: dict[tuple[str, str], list[str]] = {}
+    for group, record in sorted(records.items()):
         for name, rival in record["rivals"].items():
             agreement = rival.get("agreement", {})
             if "note" in rival:
-                chosen.setdefault((name, rival["note"]), []).append(where)
+                choices.setdefault((name, rival["note"]), []).append(group)
             if rival.get("apart"):
-                lines.append(f"- {where}: {name} † was measured apart, beside {FLOOR} and {OURS} alone")
+                lines.append(f"- {group}: {name} † was measured apart, beside {FLOOR} and {OURS} alone")
             if "failed" in rival:
-                lines.append(f"- {where}: {name} failed: {_plain(rival['failed'])}")
+                lines.append(f"- {group}: {name} failed: {_plain(rival['failed'])}")
             elif agreement.get("same") is False:
                 error = "" if agreement["error"] is None else f" {agreement['error']:.2g}"
                 lines.append(
-                    f"- {where}: {name} ≠: {agreement['measure']}{error}, tolerance {agreement['tolerance']:.2g}"
+                    f"- {group}: {name} ≠: {agreement['measure']}{error}, tolerance {agreement['tolerance']:.2g}"
                 )
             elif agreement and agreement["same"] is None:
-                lines.append(f"- {where}: {name}: nothing to compare, because all values are zero")
+                lines.append(f"- {group}: {name}: nothing to compare, because all values are zero")
     if not lines:
         lines.append("All results that could be compared agree.")
     lines += ["", "How each tool was run where there was a choice:", ""]
-    lines += [f"- {name}: {note} ({', '.join(places)})" for (name, note), places in sorted(chosen.items())]
+    lines += [f"- {name}: {note} ({', '.join(groups)})" for (name, note), groups in sorted(choices.items())]
     return "\n".join(lines) + "\n"
 
 

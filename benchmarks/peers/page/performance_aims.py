@@ -1,4 +1,4 @@
-"""The aims for speed, and whether the measurements reach them."""
+"""Aims for speed, and the measured values that are compared with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Records = Mapping[str, Mapping[str, Any]]
 GRADCAM, RECIPROCAM = "pytorch-grad-cam", "openvino_xai Recipro-CAM"
 Pair = tuple[Sequence[float], Sequence[float]]
 Measured = Callable[[Records], "Pair | None"]
-# Rows that are not rivals with gradients.
+# Rows that are not gradient-based rivals.
 _NO_GRADIENT = (FLOOR, OURS, RECIPROCAM)
 
 
@@ -48,6 +48,7 @@ class Aim:
         return None if pair is None else min(pair[0]) / min(pair[1])
 
     def reached(self, records: Records) -> bool | None:
+        """Return True if the value is within the limit, or None if it was not measured."""
         value = self.value(records)
         return None if value is None else value <= self.limit if self.at_most else value >= self.limit
 

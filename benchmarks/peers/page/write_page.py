@@ -120,39 +120,39 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
     """
     records = data["records"]
     folder = path.parent / "images"
-    parts = [HEAD.format(source=source, elsewhere=_elsewhere(path))]
+    sections = [HEAD.format(source=source, elsewhere=_elsewhere(path))]
     for name in SECTIONS:
         if name == "cold":
-            parts.append(f"## Cold start\n{TEXTS['cold']}")
+            sections.append(f"## Cold start\n{TEXTS['cold']}")
             if comparison_plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
-                parts.append(f"![Cold start](images/{path.stem}-cold.png)\n")
-            parts.append(comparison_tables.cold_table(records))
+                sections.append(f"![Cold start](images/{path.stem}-cold.png)\n")
+            sections.append(comparison_tables.cold_table(records))
         elif name == "cuda":
-            parts.append(f"## CUDA\n\n{cuda_table(cuda)}")
+            sections.append(f"## CUDA\n\n{cuda_table(cuda)}")
         else:
-            parts += _question_section(name, records, path)
+            sections += _question_section(name, records, path)
     measured = MEASURED.format(
         machine=_machine(data),
         threads=data["threads"],
         others=_others(records),
         earlier=earlier_results(records, data.get(SOURCES)),
     )
-    parts.append(measured.rstrip("\n") + "\n")
-    parts.append(f"## Differences and failures\n\n{comparison_tables.differences(records)}")
-    parts.append(AIMS.format(aims=comparison_tables.aims_table(records)))
-    return "\n".join(parts)
+    sections.append(measured.rstrip("\n") + "\n")
+    sections.append(f"## Differences and failures\n\n{comparison_tables.differences(records)}")
+    sections.append(AIMS.format(aims=comparison_tables.aims_table(records)))
+    return "\n".join(sections)
 
 
 def _question_section(name: str, records: dict[str, Any], path: Path) -> list[str]:
     """Return the heading, text, plot and tables of one question."""
     question = QUESTIONS[name]
-    parts = [f"## {question.title}\n{TEXTS[name]}"]
+    sections = [f"## {question.title}\n{TEXTS[name]}"]
     plot = f"images/{path.stem}-{name}.png"
     if name in PLOTTED and comparison_plots.question_plot(name, records, path.parent / plot):
-        parts.append(f"![{question.title}, time over the forward pass]({plot})\n")
+        sections.append(f"![{question.title}, time over the forward pass]({plot})\n")
     for batch in question.batches:
-        parts.append(f"Batch {batch}:\n\n{comparison_tables.question_table(name, records, batch)}")
-    return parts
+        sections.append(f"Batch {batch}:\n\n{comparison_tables.question_table(name, records, batch)}")
+    return sections
 
 
 def _elsewhere(path: Path) -> str:
@@ -215,13 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--page", type=Path, default=ROOT / "docs/performance/benchmarks.md", help="plots go to images/ beside it"
     )
-    chosen = parser.parse_args(arguments)
-    data = results_file.read(chosen.results)
+    options = parser.parse_args(arguments)
+    data = results_file.read(options.results)
     if not data:
-        raise SystemExit(f"write_page: {chosen.results}: no results; run `make bench`")
-    chosen.page.parent.mkdir(parents=True, exist_ok=True)
-    chosen.page.write_text(page(data, chosen.results.name, chosen.page, RESULTS / "cuda.json"), encoding="utf-8")
-    print(f"wrote {chosen.page}")
+        raise SystemExit(f"write_page: {options.results}: no results; run `make bench`")
+    options.page.parent.mkdir(parents=True, exist_ok=True)
+    options.page.write_text(page(data, options.results.name, options.page, RESULTS / "cuda.json"), encoding="utf-8")
+    print(f"wrote {options.page}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Captum."""
+"""Grad-CAM and guided backpropagation by Captum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gradcam(task: Task) -> Job:
 
         def run() -> Any:
             maps = method.attribute(x, target=targets, relu_attributions=True)
-            # Its own interpolation, and the scaling that it leaves to the user.
+            # Use the interpolation of Captum, and the scaling that it leaves to the user.
             large = LayerAttribution.interpolate(maps, x.shape[-2:], "bilinear")[:, 0].detach()
             return heatmaps(large, x.shape[-2:]).numpy()
 

@@ -1,9 +1,9 @@
-"""From process start to the first heatmap: what a user's own script would do, and nothing else.
+"""Compute one heatmap with one tool in a new process, as a short script of a user would.
 
-    python first_heatmap.py TOOL MODEL_FOLDER PHOTOGRAPH THREADS
+    python first_heatmap.py TOOL MODEL_FOLDER IMAGE THREADS
 
-Each function imports what it needs and returns a heatmap (224,224). The last line printed holds the process's peak
-memory in bytes; whoever started it takes the time.
+Each function imports the tool and returns a heatmap of shape (224, 224). The last line printed is JSON with the peak
+memory of the process in bytes and the shape of the heatmap. The parent process measures the time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def seewhy(folder: Path, photograph: str, threads: int) -> Any:
+def seewhy(folder: Path, image_path: str, threads: int) -> Any:
     import seewhy
 
-    return seewhy.Explainer(folder / "seewhy.onnx", threads=threads).explain(photograph).heatmaps[0]
+    return seewhy.Explainer(folder / "seewhy.onnx", threads=threads).explain(image_path).heatmaps[0]
 
 
-def grad_cam(folder: Path, photograph: str, threads: int) -> Any:
-    module, layer, x = _torch(folder, photograph, threads)
+def grad_cam(folder: Path, image_path: str, threads: int) -> Any:
+    module, layer, x = _torch(folder, image_path, threads)
     from pytorch_grad_cam import GradCAM
 
     return GradCAM(model=module, target_layers=[layer])(input_tensor=x, targets=None)[0]
 
 
-def torchcam(folder: Path, photograph: str, threads: int) -> Any:
-    module, layer, x = _torch(folder, photograph, threads)
+def torchcam(folder: Path, image_path: str, threads: int) -> Any:
+    module, layer, x = _torch(folder, image_path, threads)
     from torch.nn.functional import interpolate
     from torchcam.methods import GradCAM
 
@@ -40,8 +40,8 @@ def torchcam(folder: Path, photograph: str, threads: int) -> Any:
     return interpolate(cam[None], x.shape[-2:], mode="bilinear")[0, 0].numpy()
 
 
-def captum(folder: Path, photograph: str, threads: int) -> Any:
-    module, layer, x = _torch(folder, photograph, threads)
+def captum(folder: Path, image_path: str, threads: int) -> Any:
+    module, layer, x = _torch(folder, image_path, threads)
     import torch
     from captum.attr import LayerAttribution, LayerGradCam
 
@@ -51,14 +51,14 @@ def captum(folder: Path, photograph: str, threads: int) -> Any:
     return LayerAttribution.interpolate(maps, x.shape[-2:], "bilinear")[0, 0].detach().numpy()
 
 
-def openvino_xai(folder: Path, photograph: str, threads: int) -> Any:
+def openvino_xai(folder: Path, image_path: str, threads: int) -> Any:
     import cv2
     import numpy as np
     import openvino
     from openvino_tool import settings
     from openvino_xai_tool import heatmap, with_maps
 
-    image = cv2.cvtColor(cv2.imread(photograph), cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(cv2.imread(image_path), cv2.COLOR_BGR2RGB)
     image = cv2.resize(image, (341, 256), interpolation=cv2.INTER_AREA)[16:240, 58:282]
     x = np.ascontiguousarray((((image / 255 - MEAN) / STD).astype(np.float32)).transpose(2, 0, 1)[None])
     core = openvino.Core()
@@ -68,8 +68,8 @@ def openvino_xai(folder: Path, photograph: str, threads: int) -> Any:
     return heatmap(outputs, int(outputs[0].argmax()), (224, 224))
 
 
-def _torch(folder: Path, photograph: str, threads: int) -> Any:
-    """The module, its target layer and the photograph as a (1,3,224,224) tensor."""
+def _torch(folder: Path, image_path: str, threads: int) -> Any:
+    """Return the module, its target layer, and the image as a tensor of shape (1, 3, 224, 224)."""
     from PIL import Image
     from tool_job import Task
     from torch_models import import_torchvision, layer, network
@@ -80,7 +80,7 @@ def _torch(folder: Path, photograph: str, threads: int) -> Any:
     task = Task(folder, 1, threads)
     module = network(task)
     steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    return module, layer(task, module), transforms.Compose(steps)(Image.open(photograph).convert("RGB"))[None]
+    return module, layer(task, module), transforms.Compose(steps)(Image.open(image_path).convert("RGB"))[None]
 
 
 TOOLS = {
@@ -93,7 +93,10 @@ TOOLS = {
 
 
 def _peak() -> int:
-    """Bytes. Linux carries a parent's peak over in ru_maxrss, but begins VmHWM anew with each program."""
+    """Return the peak memory in bytes.
+
+    On Linux, ru_maxrss includes the peak of the parent process, but VmHWM starts from zero in each program.
+    """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""pytorch-grad-cam, as its README uses it."""
+"""Grad-CAM, guided backpropagation and a folder of overlays by pytorch-grad-cam, used as in its README."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gradcam_frozen(task: Task) -> Job:
 
 
 def guided(task: Task, frozen: bool = False) -> Job:
-    """One image at a time: the library returns the first image's gradient alone."""
+    """Run one image at a time, because the library returns only the gradient of the first image."""
     module = network(task)
     if frozen:
         freeze(module)
@@ -43,13 +43,13 @@ def guided(task: Task, frozen: bool = False) -> Job:
     pairs = [(image[None], target) for image, target in zip(images(task), task.targets, strict=True)]
 
     def run() -> list[np.ndarray]:
-        found = []
+        gradients = []
         for image, target in pairs:
-            found.append(guide(image.detach(), target_category=target))
+            gradients.append(guide(image.detach(), target_category=target))
             module.zero_grad()
-        return found
+        return gradients
 
-    return Job(run, answer=lambda found: np.stack(found).transpose(0, 3, 1, 2), note="one image at a time")
+    return Job(run, to_array=lambda gradients: np.stack(gradients).transpose(0, 3, 1, 2), note="one image at a time")
 
 
 def guided_frozen(task: Task) -> Job:
@@ -57,7 +57,7 @@ def guided_frozen(task: Task) -> Job:
 
 
 def folder(task: Task) -> Job:
-    """The README's loop: a photograph at a time."""
+    """Run the loop of the README, one image at a time."""
     module = network(task)
     options = task.options
     source, out = sorted(Path(options["photographs"]).iterdir()), Path(options["out"])
@@ -66,29 +66,29 @@ def folder(task: Task) -> Job:
 
     def run(paths: list[Path]) -> int:
         for path in paths:
-            photograph = cv2.imread(str(path))[:, :, ::-1]
-            view = _view(photograph)
-            tensor = preprocess_image(np.float32(view) / 255, options["mean"], options["std"])
+            image = cv2.imread(str(path))[:, :, ::-1]
+            crop = _center_crop(image)
+            tensor = preprocess_image(np.float32(crop) / 255, options["mean"], options["std"])
             heat = cam(input_tensor=tensor, targets=None)[0]
             if options["form"] == "original":
-                view, heat = photograph, cv2.resize(heat, photograph.shape[1::-1])
-            picture = cv2.cvtColor(show_cam_on_image(np.float32(view) / 255, heat, use_rgb=True), cv2.COLOR_RGB2BGR)
+                crop, heat = image, cv2.resize(heat, image.shape[1::-1])
+            overlay = cv2.cvtColor(show_cam_on_image(np.float32(crop) / 255, heat, use_rgb=True), cv2.COLOR_RGB2BGR)
             if options["form"] == "jpeg":
-                cv2.imwrite(str(out / f"{path.stem}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+                cv2.imwrite(str(out / f"{path.stem}.jpg"), overlay, [cv2.IMWRITE_JPEG_QUALITY, 90])
             else:
-                cv2.imwrite(str(out / f"{path.stem}.png"), picture)
+                cv2.imwrite(str(out / f"{path.stem}.png"), overlay)
         return len(paths)
 
     torch.set_num_threads(task.threads)
     cv2.setNumThreads(task.threads)
-    return Job(lambda: run(source), answer=lambda count: [count], warm=lambda: run(source[:2]))
+    return Job(lambda: run(source), to_array=lambda count: [count], warm=lambda: run(source[:2]))
 
 
-def _view(photograph: np.ndarray) -> np.ndarray:
-    """Shorter side to 256, and the middle 224x224."""
-    height, width = photograph.shape[:2]
+def _center_crop(image: np.ndarray) -> np.ndarray:
+    """Resize the shorter side to 256 pixels and return the central 224x224 pixels."""
+    height, width = image.shape[:2]
     scale = 256 / min(height, width)
     size = (round(width * scale), round(height * scale))
-    resized = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     top, left = (size[1] - 224) // 2, (size[0] - 224) // 2
     return resized[top : top + 224, left : left + 224]

@@ -1,4 +1,4 @@
-"""Overlays in OpenCV and in NumPy, written as their users would who want them quick."""
+"""Overlays in OpenCV and in NumPy, written for speed as their users would."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from tool_job import Job, Task
 
 
 def opencv(task: Task) -> Job:
-    """One image at a time, as OpenCV works."""
+    """Run one image at a time, as OpenCV does."""
     cv2.setNumThreads(task.threads)
-    maps, photographs, palette = _inputs(task)
-    colours = np.ascontiguousarray(palette[:, None])
-    size = (photographs.shape[2], photographs.shape[1])
+    maps, images, palette = _inputs(task)
+    colors = np.ascontiguousarray(palette[:, None])
+    size = (images.shape[2], images.shape[1])
 
     def run() -> np.ndarray:
-        found = np.empty_like(photographs)
-        for cam, photograph, picture in zip(maps, photographs, found, strict=True):
+        overlays = np.empty_like(images)
+        for cam, image, overlay in zip(maps, images, overlays, strict=True):
             heat = cv2.resize(np.maximum(cam, 0), size, interpolation=cv2.INTER_LINEAR)
-            grey = cv2.normalize(heat, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-            cv2.addWeighted(cv2.applyColorMap(grey, colours), 0.5, photograph, 0.5, 0, dst=picture)
-        return found
+            levels = cv2.normalize(heat, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+            cv2.addWeighted(cv2.applyColorMap(levels, colors), 0.5, image, 0.5, 0, dst=overlay)
+        return overlays
 
     return Job(run)
 
 
 def numpy(task: Task) -> Job:
-    maps, photographs, palette = _inputs(task)
-    down = _weights(photographs.shape[1], maps.shape[1])
-    across = _weights(photographs.shape[2], maps.shape[2])
+    maps, images, palette = _inputs(task)
+    down = _weights(images.shape[1], maps.shape[1])
+    across = _weights(images.shape[2], maps.shape[2])
     half = 0.5 * palette.astype(np.float32)
 
     def run() -> np.ndarray:
@@ -36,9 +36,9 @@ def numpy(task: Task) -> Job:
         low = heat.min((1, 2), keepdims=True)
         heat -= low
         heat *= 255 / heat.max((1, 2), keepdims=True)
-        colours = half[np.rint(heat, out=heat).astype(np.uint8)]
-        colours += photographs * np.float32(0.5)
-        return np.rint(colours, out=colours).astype(np.uint8)
+        colors = half[np.rint(heat, out=heat).astype(np.uint8)]
+        colors += images * np.float32(0.5)
+        return np.rint(colors, out=colors).astype(np.uint8)
 
     return Job(run)
 
@@ -50,10 +50,10 @@ def _inputs(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _weights(large: int, small: int) -> np.ndarray:
-    """(large,small): bilinear, half-pixel centres, edges repeated."""
-    places = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
-    left = np.minimum(places.astype(int), small - 2)
+    """Return the matrix (large, small) of bilinear interpolation with half-pixel centers and repeated edges."""
+    positions = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
+    left = np.minimum(positions.astype(int), small - 2)
     matrix = np.zeros((large, small), np.float32)
     rows = np.arange(large)
-    matrix[rows, left], matrix[rows, left + 1] = 1 - (places - left), places - left
+    matrix[rows, left], matrix[rows, left + 1] = 1 - (positions - left), positions - left
     return matrix

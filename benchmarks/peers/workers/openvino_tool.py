@@ -1,4 +1,4 @@
-"""OpenVINO's forward pass, in float32, with the hint for latency."""
+"""Forward pass in OpenVINO, in float32 with the latency hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""openvino_xai's Recipro-CAM: a forward pass, and the head once for each place of the map."""
+"""Recipro-CAM by openvino_xai: a forward pass, and one pass of the head for each position of the map."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def with_maps(model: openvino.Model) -> openvino.Model:
 
 
 def heatmap(outputs: openvino.OVDict, target: int, size: tuple[int, int]) -> np.ndarray:
-    """Maps of all classes, already scaled to 0..255, come back; one of them is enlarged."""
+    """Return the resized map of one class; the output has maps of all classes, scaled to 0..255."""
     return cv2.resize(outputs["saliency_map"][0, target], size) * np.float32(1 / 255)
 
 
 def gradcam(task: Task) -> Job:
-    """One image at a time: the branch that it inserts takes no batch."""
+    """Run one image at a time, because the inserted branch supports no batches."""
     core, images, targets = openvino.Core(), task.images, task.targets
     model = core.read_model(task.model / "forward.onnx")
     model.reshape([1, *images.shape[1:]])
@@ -31,10 +31,10 @@ def gradcam(task: Task) -> Job:
     cv2.setNumThreads(task.threads)
 
     def run() -> list[np.ndarray]:
-        found = []
+        heatmaps = []
         for i, target in enumerate(targets):
             outputs = request.infer([images[i : i + 1]], share_inputs=True, share_outputs=True)
-            found.append(heatmap(outputs, target, size))
-        return found
+            heatmaps.append(heatmap(outputs, target, size))
+        return heatmaps
 
-    return Job(run, answer=np.stack, note="Recipro-CAM, one image at a time")
+    return Job(run, to_array=np.stack, note="Recipro-CAM, one image at a time")

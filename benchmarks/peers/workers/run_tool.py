@@ -1,10 +1,14 @@
-"""Run one tool in the tool's own environment: JSON lines in, JSON lines out.
+"""Run one tool in its own environment, controlled by JSON lines on standard input.
 
     python run_tool.py MODULE:JOB
 
-`load` makes the job ready. `first` runs it once, unmeasured, and keeps its answer. `run` runs it once unmeasured, where
-asked to, and then `count` times with the clock on. Nothing else happens between two lines, so that an idle worker is
-idle.
+The commands are:
+
+- `load`: create the job.
+- `first`: run the job once, unmeasured, and store its result.
+- `run`: run the job once unmeasured, if `warm` is set, and then `count` times with the clock on.
+
+Each command has one JSON line as its reply on standard output. Between commands the worker uses no CPU time.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ warnings.simplefilter("ignore")
 
 
 class Worker:
+    """Commands of the worker for one job."""
+
     def __init__(self, make: Callable[[Task], Job]) -> None:
         self._make = make
         self._job: Job | None = None
@@ -38,16 +44,16 @@ class Worker:
         self._job = self._make(Task(**{**task, "model": Path(task["model"])}))
         return {}
 
-    def first(self, answer: str) -> dict[str, Any]:
+    def first(self, result: str) -> dict[str, Any]:
         job = self._loaded()
         note = job.note
-        if job.settle is not None:
-            job.run, note = job.settle()
-            job.settle = None  # with it go the ways that were not chosen
+        if job.choose is not None:
+            job.run, note = job.choose()
+            job.choose = None  # free the variants that were not chosen
         start = time.perf_counter()
         value = job.run()
         seconds = time.perf_counter() - start
-        np.save(answer, np.asarray(job.answer(value)))
+        np.save(result, np.asarray(job.to_array(value)))
         return {"seconds": seconds, "note": note}
 
     def run(self, count: int, warm: bool) -> dict[str, Any]:
@@ -69,7 +75,7 @@ class Worker:
 
 
 def main() -> None:
-    # What libraries print must not get between the lines.
+    # Redirect the output of libraries, so that it does not mix with the replies.
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     module, _, name = sys.argv[1].partition(":")
@@ -82,18 +88,18 @@ def main() -> None:
         worker = Worker(getattr(importlib.import_module(module), name))
         commands = {"load": worker.load, "first": worker.first, "run": worker.run}
         lines.write(json.dumps({"ready": True}) + "\n")
-    except Exception as error:  # noqa: BLE001 -- the tool's own, whatever it is
+    except Exception as error:  # noqa: BLE001 -- the tool may raise anything
         traceback.print_exc()
         lines.write(json.dumps({"error": _brief(error)}) + "\n")
         return
     for line in sys.stdin:
-        command = json.loads(line)
+        request = json.loads(line)
         try:
-            answer = commands[command.pop("do")](**command)
-        except Exception as error:  # noqa: BLE001 -- the tool's own; the next command may work
+            reply = commands[request.pop("command")](**request)
+        except Exception as error:  # noqa: BLE001 -- the tool may raise anything; the next command may work
             traceback.print_exc()
-            answer = {"error": _brief(error)}
-        lines.write(json.dumps(answer) + "\n")
+            reply = {"error": _brief(error)}
+        lines.write(json.dumps(reply) + "\n")
 
 
 def _brief(error: Exception) -> str:

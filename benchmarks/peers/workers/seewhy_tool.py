@@ -1,4 +1,4 @@
-"""SeeWhy, and the plain forward pass under onnxruntime that everything is measured against."""
+"""SeeWhy, and the plain forward pass in onnxruntime that is the baseline of all tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _session(task: Task, threads: int) -> onnxruntime.InferenceSession:
 
 
 def forward(task: Task) -> Job:
-    """A plain export of the untouched model, with onnxruntime's default optimisation."""
+    """Run a plain export of the unchanged model with onnxruntime's default optimization."""
     session = _session(task, task.threads)
     feeds = {session.get_inputs()[0].name: task.images}
     return Job(lambda: session.run(None, feeds)[0])
 
 
 def forward_pieces(task: Task) -> Job:
-    """The same on one thread each, which share the batch: how SeeWhy runs some batches."""
+    """Run the same model with one thread per part of the batch, as SeeWhy runs some batches."""
     session = _session(task, 1)
     name = session.get_inputs()[0].name
     parts = np.array_split(task.images, task.threads)
@@ -44,12 +44,12 @@ def forward_pieces(task: Task) -> Job:
 
 
 def forward_all(task: Task) -> Job:
-    """The same for as many images as the folder holds, in batches."""
+    """Run the same model for as many images as the folder has, in batches."""
     job = forward(task)
-    whole, rest = divmod(task.options["count"], task.batch)
+    batches, rest = divmod(task.options["count"], task.batch)
     if rest:
-        raise ValueError(f"{task.options['count']} photographs are not a multiple of the batch of {task.batch}")
-    return Job(lambda: [job.run() for _ in range(whole)][-1], warm=job.run)
+        raise ValueError(f"{task.options['count']} images are not a multiple of the batch size {task.batch}")
+    return Job(lambda: [job.run() for _ in range(batches)][-1], warm=job.run)
 
 
 def gradcam(task: Task) -> Job:
@@ -58,7 +58,7 @@ def gradcam(task: Task) -> Job:
 
 
 def guided(task: Task) -> Job:
-    """The heatmaps are part of what is timed, though the others stop at the gradient."""
+    """Time the heatmaps too, although the other tools stop at the gradient."""
     explainer, images, targets = _explainer(task), task.images, task.targets
 
     def run() -> seewhy.Explanation:
@@ -66,15 +66,15 @@ def guided(task: Task) -> Job:
         _ = result.heatmaps
         return result
 
-    return Job(run, lambda result: result.attributions)
+    return Job(run, to_array=lambda result: result.attributions)
 
 
 def overlays(task: Task) -> Job:
-    maps, photographs = np.load(task.options["maps"])[: task.batch], np.load(task.options["photographs"])[: task.batch]
-    colours = palette("jet")
+    maps, images = np.load(task.options["maps"])[: task.batch], np.load(task.options["photographs"])[: task.batch]
+    colors = palette("jet")
 
     def run() -> np.ndarray:
-        return _core.overlay_maps(photographs, maps, colours, 0.5, relu=True, threads=task.threads)
+        return _core.overlay_maps(images, maps, colors, 0.5, relu=True, threads=task.threads)
 
     return Job(run)
 
@@ -84,10 +84,10 @@ def folder(task: Task) -> Job:
     source, out = Path(task.options["photographs"]), Path(task.options["out"])
     kind, canvas = _FORMS[task.options["form"]]
     settings = seewhy.Settings(batch_size=task.batch, canvas=canvas, format=kind)
-    few = sorted(source.iterdir())[: task.batch]
+    first_batch = sorted(source.iterdir())[: task.batch]
 
     def run(paths: list[Path]) -> int:
         shutil.rmtree(out, ignore_errors=True)
         return seewhy.explain_folder(explainer, paths, out, settings).done
 
-    return Job(lambda: run([source]), answer=lambda count: [count], warm=lambda: run(few))
+    return Job(lambda: run([source]), to_array=lambda count: [count], warm=lambda: run(first_batch))

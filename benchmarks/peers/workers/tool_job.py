@@ -1,4 +1,4 @@
-"""The task that a worker gets, and the job that it makes of it."""
+"""Task of a worker, and the job that it runs for the task."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Task:
-    """One model at one batch size."""
+    """One model, one batch size and the options of a question."""
 
     model: Path
-    """The folder of the model's files: weights.pt, forward.onnx, seewhy.onnx, facts.json."""
+    """Folder with the files of the model: weights.pt, forward.onnx, seewhy.onnx, facts.json."""
     batch: int
     threads: int
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What the question needs besides."""
+    """Options of the question; see `Question.options`."""
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class Task:
 
     @property
     def images(self) -> np.ndarray:
-        """(batch,3,224,224) float32, normalised."""
+        """Normalized images, float32 of shape (batch, 3, 224, 224)."""
         return np.ascontiguousarray(np.load(self.model.parent / "images.npy")[: self.batch])
 
     @property
@@ -37,19 +37,19 @@ class Task:
 
     @property
     def targets(self) -> list[int]:
-        """The class to explain for each image: the one that PyTorch's forward pass predicts."""
+        """Class indices to explain, one per image: the classes that PyTorch predicts."""
         return self.facts["targets"][: self.batch]
 
 
 @dataclass
 class Job:
-    """What is timed."""
+    """Code that is timed."""
 
     run: Callable[[], Any]
-    answer: Callable[[Any], Any] = np.asarray
-    """What `run` returned, as the array to compare."""
+    to_array: Callable[[Any], Any] = np.asarray
+    """Function that converts the value of `run` to the array to compare."""
     warm: Callable[[], Any] | None = None
-    """Runs unmeasured before each measurement, where all of `run` would take too long."""
-    settle: Callable[[], tuple[Callable[[], Any], str]] | None = None
-    """Chooses what to run where the tool leaves a choice: returns it, and what it is."""
+    """Unmeasured call before each measurement, if `run` would take too long."""
+    choose: Callable[[], tuple[Callable[[], Any], str]] | None = None
+    """Function that returns the fastest variant of `run` and its name, if the tool has several."""
     note: str = ""

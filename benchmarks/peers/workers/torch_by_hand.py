@@ -1,4 +1,4 @@
-"""The parts of Grad-CAM and guided backprop written by hand in PyTorch."""
+"""Parts of Grad-CAM and guided backpropagation, written by hand in PyTorch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def halves(module: nn.Module, layer: str) -> tuple[nn.Sequential, nn.Sequential]:
-    """Return a network of torchvision up to the target layer, and from there to the logits."""
+    """Split a torchvision network into the part up to the target layer and the part from there to the logits."""
     name, _, index = layer.partition(".")
     parts = dict(module.named_children())
     if index:
@@ -19,7 +19,7 @@ def halves(module: nn.Module, layer: str) -> tuple[nn.Sequential, nn.Sequential]
     if name == "layer4":
         names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
         return _sequential(parts[each] for each in names), _sequential(_pool(parts), [parts["fc"]])
-    # DenseNet ends its features in a function.
+    # DenseNet applies a functional ReLU after its features.
     last = [nn.ReLU()] if type(module).__name__ == "DenseNet" else []
     pool = [parts["avgpool"]] if type(module).__name__ == "ConvNeXt" else _pool(parts)
     return _sequential([parts["features"]], last), _sequential(pool, [parts["classifier"]])
@@ -34,18 +34,18 @@ def _sequential(*parts: Iterable[nn.Module]) -> nn.Sequential:
 
 
 def freeze(module: nn.Module) -> None:
-    """Let no parameter take gradients."""
+    """Disable the gradients of all parameters."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
 
 def heatmaps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Enlarge maps (N,h,w) to (N,H,W), and scale each to [0,1]."""
+    """Resize maps (N, h, w) to (N, H, W) and scale each to [0, 1]."""
     return scaled(nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0])
 
 
 def scaled(heat: Tensor) -> Tensor:
-    """Scale each of the maps (N,H,W) to [0,1]."""
+    """Scale each of the maps (N, H, W) to [0, 1]."""
     low = heat.amin((1, 2), keepdim=True)
     span = heat.amax((1, 2), keepdim=True) - low
     return (heat - low) / span.clamp_min(1e-30)
@@ -87,7 +87,7 @@ _RULES = {nn.ReLU: _GuidedReLU, nn.ReLU6: _GuidedReLU6}
 
 
 def guide(module: nn.Module) -> None:
-    """Replace the rectifiers in a network by ones that let only positive gradients pass."""
+    """Replace the rectifiers in a network with rectifiers that pass only positive gradients back."""
     for name, child in module.named_children():
         if type(child) in _RULES:
             setattr(module, name, _Guided(_RULES[type(child)]))

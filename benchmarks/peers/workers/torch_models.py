@@ -1,4 +1,4 @@
-"""The networks as PyTorch modules, for every tool that needs one."""
+"""Networks as PyTorch modules, for all tools that need one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tool_job import Job, Task
 from torch import Tensor, nn
 from torch_by_hand import freeze
 
-_LONG = 2.0
-"""Seconds."""
+_LONG_CALL = 2.0
+"""Seconds; a variant with a longer call is timed only once."""
 
 _definitions: list[torch.library.Library] = []
 
 
 def import_torchvision() -> None:
-    """Import it beside a PyTorch without CUDA too, where torchvision's compiled operators do not load."""
+    """Import torchvision, even if its compiled operators do not load in a PyTorch without CUDA."""
     try:
         import torchvision
     except RuntimeError:
@@ -30,7 +30,7 @@ def import_torchvision() -> None:
 
 
 def network(task: Task) -> nn.Module:
-    """The model in evaluation mode, with the weights that all tools share."""
+    """Return the model in evaluation mode, with the weights that all tools share."""
     import_torchvision()
     from torchvision.models import get_model
 
@@ -45,21 +45,23 @@ def images(task: Task) -> Tensor:
 
 
 def layer(task: Task, module: nn.Module) -> nn.Module:
-    """The target layer; where that is a function and no module, the last module before it."""
+    """Return the target layer, or the last module before it if the target layer is a function."""
     return module.get_submodule(task.facts["module"])
 
 
 def freeze_before(module: nn.Module, target: nn.Module, x: Tensor) -> None:
-    """Let only the last parameters that the target layer's output depends on take gradients.
+    """Disable the gradients of all parameters except the last ones before the output of the target layer.
 
-    The backward pass then ends there, which no documentation mentions, but an attentive user might do.
+    The backward pass then ends there. No documentation mentions this, but a careful user might do it.
     """
     owners: list[nn.Module] = []
     done: list[bool] = []
     hooks = [target.register_forward_hook(lambda *_: done.append(True))]
-    for part in module.modules():
-        if next(part.parameters(recurse=False), None) is not None:
-            hooks.append(part.register_forward_hook(lambda part, *_: None if done else owners.append(part)))
+    for submodule in module.modules():
+        if next(submodule.parameters(recurse=False), None) is not None:
+            hooks.append(
+                submodule.register_forward_hook(lambda submodule, *_: None if done else owners.append(submodule))
+            )
     with torch.no_grad():
         module(x[:1])
     for hook in hooks:
@@ -70,32 +72,35 @@ def freeze_before(module: nn.Module, target: nn.Module, x: Tensor) -> None:
 
 
 def formats(task: Task, make: Callable[[nn.Module, Tensor], Callable[[], Any]], note: str = "") -> Job:
-    """Make a run of the network and its images in both memory formats that PyTorch's guide for CPUs names.
+    """Return a job that measures the faster of the two memory formats in PyTorch's performance guide for CPUs.
 
-    The quicker one is measured.
+    `make` gets the network and its images in one format and returns the function to time.
     """
     named = f"{note}, " if note else ""
     kinds = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    ways = {
+    variants = {
         f"{named}{kind}": make(network(task).to(memory_format=form), images(task).to(memory_format=form))
         for kind, form in kinds.items()
     }
-    return Job(next(iter(ways.values())), settle=_fastest(ways))
+    return Job(next(iter(variants.values())), choose=_fastest(variants))
 
 
-def _fastest(ways: Mapping[str, Callable[[], Any]]) -> Callable[[], tuple[Callable[[], Any], str]]:
-    """Chooses by the best of three calls, or by one where that takes long, each after one that may compile."""
+def _fastest(variants: Mapping[str, Callable[[], Any]]) -> Callable[[], tuple[Callable[[], Any], str]]:
+    """Return a function that chooses the fastest variant.
 
-    def settle() -> tuple[Callable[[], Any], str]:
+    Each variant is called once to compile, and then timed by the best of three calls, or one call if it is long.
+    """
+
+    def choose() -> tuple[Callable[[], Any], str]:
         seconds: dict[str, float] = {}
-        for name, way in ways.items():
-            way()
+        for name, variant in variants.items():
+            variant()
             for _ in range(3):
-                if seconds.get(name, 0.0) < _LONG:
+                if seconds.get(name, 0.0) < _LONG_CALL:
                     start = time.perf_counter()
-                    way()
+                    variant()
                     seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - start)
         name = min(seconds, key=lambda name: seconds[name])
-        return ways[name], name
+        return variants[name], name
 
-    return settle
+    return choose

@@ -1,4 +1,4 @@
-"""PyTorch alone: eager, torch.compile, and both methods written by hand."""
+"""PyTorch without libraries: eager, torch.compile, and both methods written by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def forward(task: Task) -> Job:
 
 
 def forward_compiled(task: Task) -> Job:
-    """With frozen weights, as PyTorch's guide for inductor on CPUs says."""
+    """Compile the network with frozen weights, as PyTorch's guide for inductor on CPUs recommends."""
 
     def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
         module = _compiled(module)
@@ -40,15 +40,15 @@ def forward_compiled(task: Task) -> Job:
 
 
 def _compiled(module: nn.Module) -> nn.Module:
-    """For one batch size each: by default, a second size would be compiled for any."""
+    """Compile for one batch size; by default, a second batch size would be compiled for any size."""
     import torch._inductor.config
 
-    torch._inductor.config.freezing = True  # it counts where no gradient is kept
+    torch._inductor.config.freezing = True  # has an effect only if no gradient is recorded
     return torch.compile(module, dynamic=False)
 
 
 def gradcam(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: module, note: str = "") -> Job:
-    """No graph up to the target layer, and a backward pass from the logits to there."""
+    """Record no graph up to the target layer, and run a backward pass from the logits to the target layer."""
 
     def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
         freeze(module)
@@ -71,21 +71,21 @@ def gradcam(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: 
 
 
 def gradcam_compiled(task: Task) -> Job:
-    """The network up to the target layer, with frozen weights; the rest is small."""
+    """Compile the network up to the target layer with frozen weights; the rest is small."""
     return gradcam(task, _compiled, "inductor, frozen weights")
 
 
 def guided(task: Task, wrap: Callable[[nn.Module], nn.Module] = lambda module: module, note: str = "") -> Job:
     def make(module: nn.Module, x: Tensor) -> Callable[[], Any]:
-        whole = nn.Sequential(*halves(module, task.facts["module"]))
-        freeze(whole)
-        guide(whole)
-        whole = wrap(whole)
+        guided_module = nn.Sequential(*halves(module, task.facts["module"]))
+        freeze(guided_module)
+        guide(guided_module)
+        guided_module = wrap(guided_module)
         x.requires_grad_(True)
         rows, targets = torch.arange(task.batch), torch.tensor(task.targets)
 
         def run() -> Any:
-            (gradient,) = torch.autograd.grad(whole(x)[rows, targets].sum(), x)
+            (gradient,) = torch.autograd.grad(guided_module(x)[rows, targets].sum(), x)
             return gradient.numpy()
 
         return run
@@ -101,13 +101,13 @@ def overlays(task: Task) -> Job:
     torch.set_num_threads(task.threads)
     options = task.options
     maps = torch.from_numpy(np.load(options["maps"])[: task.batch])
-    photographs = torch.from_numpy(np.load(options["photographs"])[: task.batch])
+    images = torch.from_numpy(np.load(options["photographs"])[: task.batch])
     palette = 0.5 * torch.from_numpy(np.load(options["palette"])).float()
 
     def run() -> Any:
         with torch.inference_mode():
-            heat = heatmaps(maps.clamp_min(0), photographs.shape[1:3])
-            colours = palette[heat.mul_(255).round_().int()]
-            return colours.add_(photographs, alpha=0.5).round_().to(torch.uint8).numpy()
+            heat = heatmaps(maps.clamp_min(0), images.shape[1:3])
+            colors = palette[heat.mul_(255).round_().int()]
+            return colors.add_(images, alpha=0.5).round_().to(torch.uint8).numpy()
 
     return Job(run)

@@ -1,4 +1,4 @@
-"""torch-cam, as its README uses it."""
+"""Grad-CAM and a folder of overlays by torch-cam, used as in its README."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def gradcam(task: Task) -> Job:
 
 
 def folder(task: Task) -> Job:
-    """The README's loop: a photograph at a time."""
+    """Run the loop of the README, one image at a time."""
     module = network(task)
     options = task.options
     source, out = sorted(Path(options["photographs"]).iterdir()), Path(options["out"])
     out.mkdir(parents=True, exist_ok=True)
     crop = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
     to_tensor = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-    normalise = v2.Normalize(options["mean"], options["std"])
+    normalize = v2.Normalize(options["mean"], options["std"])
     extractor = GradCAM(module, layer(task, module))
 
     def run(paths: list[Path]) -> int:
         for path in paths:
-            photograph = Image.open(path).convert("RGB")
-            view = crop(photograph)
-            scores = module(normalise(to_tensor(view))[None])
+            image = Image.open(path).convert("RGB")
+            cropped = crop(image)
+            scores = module(normalize(to_tensor(cropped))[None])
             cam = extractor(scores.squeeze(0).argmax().item(), scores)[0]
-            canvas = photograph if options["form"] == "original" else view
-            picture = overlay_mask(canvas, v2.functional.to_pil_image(cam.squeeze(0), mode="F"), alpha=0.5)
+            canvas = image if options["form"] == "original" else cropped
+            overlay = overlay_mask(canvas, v2.functional.to_pil_image(cam.squeeze(0), mode="F"), alpha=0.5)
             if options["form"] == "jpeg":
-                picture.save(out / f"{path.stem}.jpg", quality=90)
+                overlay.save(out / f"{path.stem}.jpg", quality=90)
             else:
-                picture.save(out / f"{path.stem}.png", compress_level=1)  # as SeeWhy does
+                overlay.save(out / f"{path.stem}.png", compress_level=1)  # the same level as SeeWhy
         return len(paths)
 
-    return Job(lambda: run(source), answer=lambda count: [count], warm=lambda: run(source[:2]))
+    return Job(lambda: run(source), to_array=lambda count: [count], warm=lambda: run(source[:2]))

@@ -26,16 +26,16 @@ from seewhy.storage import output_folder
 from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny, load
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture
-def images(tmp_path: Path, photo: Photo) -> Path:
+def images(tmp_path: Path, make_image: MakeImage) -> Path:
     """Make photos/{a.jpg, B.PNG, notes.txt, deep/er/c.webp, deep/a.jpg}, with different images."""
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
     for seed, name in enumerate(["a.jpg", "B.PNG", "deep/er/c.webp", "deep/a.jpg"]):
-        photo(seed=seed).save(folder / name)
+        make_image(seed=seed).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
     return folder
 
@@ -121,10 +121,10 @@ def test_results_mirror_the_inputs(images: Path, explainer: Explainer, tmp_path:
         assert outcome.explained[0].score == expected.score_text(0, int(expected.targets[0]))
 
 
-def test_same_names_from_two_folders(photo: Photo, explainer: Explainer, tmp_path: Path) -> None:
+def test_same_names_from_two_folders(make_image: MakeImage, explainer: Explainer, tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
-        photo(seed=len(folder)).save(tmp_path / folder / "a.png")
+        make_image(seed=len(folder)).save(tmp_path / folder / "a.png")
     found = find_images([tmp_path / "x", tmp_path / "y"], tmp_path / "out")
     run(explainer, found, tmp_path / "out", Settings())
     assert names(tmp_path / "out") == ["a.png.gradcam.png", "a.png~2.gradcam.png"]
@@ -175,7 +175,7 @@ def test_only_bad_images(explainer: Explainer, tmp_path: Path) -> None:
     ]
 
 
-def test_image_that_overflows_does_not_stop_the_others(photo: Photo, tmp_path: Path) -> None:
+def test_image_that_overflows_does_not_stop_the_others(make_image: MakeImage, tmp_path: Path) -> None:
     """The logits of this network overflow for a bright image only."""
     tiny = Tiny()
     weights = {name: np.abs(value) for name, value in tiny.weights().items()}
@@ -240,12 +240,12 @@ def test_canvas_original(images: Path, explainer: Explainer, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def many(tmp_path: Path, photo: Photo) -> Path:
+def many(tmp_path: Path, make_image: MakeImage) -> Path:
     """Make a folder of 23 images and two files that are not images."""
     folder = tmp_path / "many"
     folder.mkdir()
     for seed in range(23):
-        photo(40 + seed, 30, seed).save(folder / f"{seed:02}.png")
+        make_image(40 + seed, 30, seed).save(folder / f"{seed:02}.png")
     (folder / "05.jpg").write_bytes(b"hello")
     (folder / "22.webp").touch()
     return folder

@@ -13,11 +13,11 @@ from PIL import Image
 from seewhy import ArgumentError, Explainer, explain_folder
 from seewhy.bulk.settings import Settings
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
-def test_settings_accept_numpy_numbers(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    photo().save(tmp_path / "a.png")
+def test_settings_accept_numpy_numbers(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    make_image().save(tmp_path / "a.png")
     chosen: Any = {
         "top": np.uint64(2),
         "alpha": np.float32(0.5),
@@ -40,6 +40,6 @@ def test_switches_are_true_or_false(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("colormap", [[], np.zeros(3), 7, None])
-def test_a_colormap_must_be_a_name(colormap: Any, explainer: Explainer, photo: Photo) -> None:
+def test_a_colormap_must_be_a_name(colormap: Any, explainer: Explainer, make_image: MakeImage) -> None:
     with pytest.raises(ArgumentError, match="Unknown colormap"):
-        explainer.explain(photo()).overlays(colormap)
+        explainer.explain(make_image()).overlays(colormap)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture
-def cat(tmp_path: Path, photo: Photo) -> Path:
+def cat(tmp_path: Path, make_image: MakeImage) -> Path:
     """Write an image to cat.jpg."""
     path = tmp_path / "cat.jpg"
-    photo().save(path)
+    make_image().save(path)
     return path

@@ -18,7 +18,7 @@ from seewhy.contract import checksum
 from support.command_line import failed, results, run
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 def variants(tmp_path: Path) -> dict[str, Path]:
@@ -192,11 +192,11 @@ def test_memory_error(model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_an_empty_path_is_refused(
-    model_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With an unset variable, results would be written into the current folder."""
     monkeypatch.chdir(tmp_path)
-    photo().save("a.png")
+    make_image().save("a.png")
     failed(run("explain", model_path, "a.png", "-o", ""), "-o / --output is empty; is a variable not set")
     failed(run("explain", "", "a.png", "-o", "out"), "MODEL is empty; is a variable not set")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

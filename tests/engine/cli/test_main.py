@@ -22,7 +22,7 @@ from seewhy.methods.registry import METHODS
 from support.command_line import failed, results, run
 from support.tiny_model import Tiny, load
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 def test_version() -> None:
@@ -139,11 +139,11 @@ def test_folder_with_a_bad_image(model_path: Path, cat: Path, tmp_path: Path) ->
     assert results(out) == ["a.gradcam.png", "c.gradcam.png"]
 
 
-def test_text_from_files_cannot_control_the_terminal(tmp_path: Path, photo: Photo) -> None:
+def test_text_from_files_cannot_control_the_terminal(tmp_path: Path, make_image: MakeImage) -> None:
     labels = ("\x1b]0;owned\x07", "b\r\nfake: line", "\u202ec", "\x9bd", "e", "f")
     model = Tiny(labels=labels).save(tmp_path / "m\x1b[2J.onnx")
     path = tmp_path / "evil\x1b[31m\nname.png"
-    photo().save(path)
+    make_image().save(path)
     for result in [
         run("explain", model, path, "-o", tmp_path / "out", "--top", 6, "--method", "gradcam", "--method", "cam"),
         run("explain", model, tmp_path / "no\x1b\n.png", "-o", tmp_path / "out"),
@@ -242,12 +242,12 @@ def test_an_interrupt_before_the_job_starts(model_path: Path, monkeypatch: pytes
     assert (result.exit_code, result.stderr) == (130, "seewhy: stopped by SIGINT\n")
 
 
-def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:
-    photo(seed=1).save(tmp_path / "a.png")
-    photo(seed=2).save(tmp_path / "b.png")
+def test_changed_images(model_path: Path, make_image: MakeImage, tmp_path: Path) -> None:
+    make_image(seed=1).save(tmp_path / "a.png")
+    make_image(seed=2).save(tmp_path / "b.png")
     command = ("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out")
     assert run(*command).exit_code == 0
-    photo(60, 50, seed=3).save(tmp_path / "a.png")
+    make_image(60, 50, seed=3).save(tmp_path / "a.png")
     result = run(*command)
     assert result.exit_code == 0 and result.stderr.splitlines()[0] == (
         "seewhy: images whose files have changed since they were explained: 1; --changed explains them again"
@@ -258,9 +258,9 @@ def test_changed_images(model_path: Path, photo: Photo, tmp_path: Path) -> None:
     assert run("verify", tmp_path / "out").exit_code == 0
 
 
-def test_a_job_that_its_last_image_stops(model_path: Path, photo: Photo, tmp_path: Path) -> None:
+def test_a_job_that_its_last_image_stops(model_path: Path, make_image: MakeImage, tmp_path: Path) -> None:
     """The summary does not offer to resume, because no image is left."""
-    photo().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     result = run("explain", model_path, tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--fail-fast")
     assert result.exit_code == 1

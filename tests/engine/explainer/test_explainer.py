@@ -22,7 +22,7 @@ from support.session_calls import StartedSessions, record_runs
 from support.tiny_model import LABELS, Tiny, set_property
 from support.tiny_model_files import pixels, write
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 ONE_RUN = [name for name, method in METHODS.items() if method.multi_pass is None]
 FAST = {"smoothgrad": {"samples": 3}, "integrated-gradients": {"steps": 4}}
 
@@ -343,16 +343,16 @@ def test_nothing_but_the_cache_changes(model_path: Path, monkeypatch: pytest.Mon
     assert 0 < len(started.kept()) <= sessions.CACHED_SESSIONS
 
 
-def test_inputs_are_not_modified(explainer: Explainer, photo: Photo) -> None:
-    images, array = pixels(2), np.asarray(photo()).copy()
+def test_inputs_are_not_modified(explainer: Explainer, make_image: MakeImage) -> None:
+    images, array = pixels(2), np.asarray(make_image()).copy()
     before, array_before = images.copy(), array.copy()
     explainer.explain(images, method=list(METHODS), options=FAST)[METHODS["gradcam"].name].overlays()
     explainer.explain(array).overlays(canvas="original")
     assert np.array_equal(images, before) and np.array_equal(array, array_before)
 
 
-def test_an_explanation_is_a_sequence_of_images(explainer: Explainer, photo: Photo) -> None:
-    result = explainer.explain([photo(seed=i) for i in range(3)], method="guided-gradcam", top=2)
+def test_an_explanation_is_a_sequence_of_images(explainer: Explainer, make_image: MakeImage) -> None:
+    result = explainer.explain([make_image(seed=i) for i in range(3)], method="guided-gradcam", top=2)
     assert len(result) == 3 and [each.images for each in result] == [(image,) for image in result.images]
     assert np.array_equal(result[-1].logits, result.logits[2:]) and len(result[1:]) == 2
     for wrong in (3, -4):

@@ -13,11 +13,11 @@ from seewhy import ArgumentError, Explainer, ImageError
 from support.session_calls import StartedSessions
 from support.tiny_model_files import pixels
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
-def test_a_prediction_equals_the_forward_pass(explainer: Explainer, photo: Photo) -> None:
-    images = [photo(seed=i) for i in range(3)]
+def test_a_prediction_equals_the_forward_pass(explainer: Explainer, make_image: MakeImage) -> None:
+    images = [make_image(seed=i) for i in range(3)]
     prediction, explanation = explainer.predict(images, batch_size=2), explainer.explain(images, top=3)
     assert len(prediction) == 3
     np.testing.assert_array_equal(prediction.logits, explanation.logits)
@@ -28,8 +28,8 @@ def test_a_prediction_equals_the_forward_pass(explainer: Explainer, photo: Photo
     assert prediction.labels == [labels[0] for labels in explanation.labels]
 
 
-def test_preprocessed_images_give_the_same_numbers(explainer: Explainer, photo: Photo) -> None:
-    images = [photo(seed=i) for i in range(2)]
+def test_preprocessed_images_give_the_same_numbers(explainer: Explainer, make_image: MakeImage) -> None:
+    images = [make_image(seed=i) for i in range(2)]
     preprocessed = explainer.preprocess(images)
     assert preprocessed.dtype == np.float32 and preprocessed.shape == (2, 3, 12, 16)
     assert np.array_equal(explainer.predict(preprocessed).logits, explainer.predict(images).logits)
@@ -60,8 +60,8 @@ def test_wrong_arguments(explainer: Explainer) -> None:
         Explainer(3)  # type: ignore[arg-type]
 
 
-def test_results_print_few_lines(explainer: Explainer, photo: Photo) -> None:
-    images = [photo(seed=i) for i in range(7)]
+def test_results_print_few_lines(explainer: Explainer, make_image: MakeImage) -> None:
+    images = [make_image(seed=i) for i in range(7)]
     for text in (repr(explainer.predict(images)), repr(explainer.explain(images, top=2))):
         lines = text.splitlines()
         assert len(lines) == 7 and "7 images" in lines[0] and lines[-1] == "  ... and 2 more>"

@@ -22,7 +22,7 @@ from seewhy.contract.constants import MAX_PIXELS
 from seewhy.images.decoding import decode_file, decode_image, extensions
 from support.files.image_files import bomb
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -35,8 +35,8 @@ def saved(image: Image.Image, path: Path, **options: object) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV", "RGBX"])
-def test_eight_bit_modes_equal_pillows_own_conversion(photo: Photo, mode: str) -> None:
-    image = photo().convert(mode)
+def test_eight_bit_modes_equal_pillows_own_conversion(make_image: MakeImage, mode: str) -> None:
+    image = make_image().convert(mode)
     for wanted in ("RGB", "L"):
         if mode == "HSV" and wanted == "L":
             continue  # Pillow has no such conversion, so there is nothing to compare with
@@ -45,7 +45,7 @@ def test_eight_bit_modes_equal_pillows_own_conversion(photo: Photo, mode: str) -
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_exif_orientation(tmp_path: Path, photo: Photo, orientation: int, suffix: str) -> None:
+def test_exif_orientation(tmp_path: Path, make_image: MakeImage, orientation: int, suffix: str) -> None:
     """The upright image has a red corner at the top left and a blue one at the top right."""
     upright = np.full((48, 80, 3), 255, np.uint8)
     upright[:16, :16] = (255, 0, 0)
@@ -68,8 +68,8 @@ def test_exif_orientation(tmp_path: Path, photo: Photo, orientation: int, suffix
     assert np.abs(pixels(found).astype(int) - upright).max() <= (40 if suffix == ".jpg" else 0)  # JPEG rings at edges
 
 
-def test_pil_image_with_orientation_is_not_modified(photo: Photo) -> None:
-    image = photo(40, 30)
+def test_pil_image_with_orientation_is_not_modified(make_image: MakeImage) -> None:
+    image = make_image(40, 30)
     image.getexif()[0x0112] = 6
     before = pixels(image).copy()
     assert decode_image(image, "RGB", "x").size == (30, 40)
@@ -77,8 +77,8 @@ def test_pil_image_with_orientation_is_not_modified(photo: Photo) -> None:
     assert np.array_equal(pixels(image), before)
 
 
-def test_damaged_exif_is_ignored(tmp_path: Path, photo: Photo) -> None:
-    image = photo()
+def test_damaged_exif_is_ignored(tmp_path: Path, make_image: MakeImage) -> None:
+    image = make_image()
     image.save(tmp_path / "x.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert np.array_equal(pixels(decode_file(tmp_path / "x.png", "RGB").image), pixels(image))
 
@@ -194,9 +194,9 @@ def test_missing_empty_folder_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_no_permission(tmp_path: Path, photo: Photo) -> None:
+def test_no_permission(tmp_path: Path, make_image: MakeImage) -> None:
     path = tmp_path / "x.png"
-    photo().save(path)
+    make_image().save(path)
     path.chmod(0)
     refused(path, "cannot be read: Permission denied")
 
@@ -208,30 +208,30 @@ def test_null_byte_in_the_name() -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".tif", ".bmp"])
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
-def test_truncated(tmp_path: Path, photo: Photo, suffix: str, fraction: float) -> None:
+def test_truncated(tmp_path: Path, make_image: MakeImage, suffix: str, fraction: float) -> None:
     path = tmp_path / f"x{suffix}"
-    photo(200, 150).save(path)
+    make_image(200, 150).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
     refused(path, f"x{suffix}: ")
 
 
 def test_truncated_images_load_if_pillow_is_configured_so(
-    tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     test_path = tmp_path / "x.jpg"
-    photo(200, 150).save(test_path)
+    make_image(200, 150).save(test_path)
     test_path.write_bytes(test_path.read_bytes()[:-2000])
     assert decode_file(test_path, "RGB").image.size == (200, 150)
 
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".gif", ".webp"])
-def test_damaged_bytes_raise_image_errors_only(tmp_path: Path, photo: Photo, seed: int, suffix: str) -> None:
+def test_damaged_bytes_raise_image_errors_only(tmp_path: Path, make_image: MakeImage, seed: int, suffix: str) -> None:
     """Damaged pixels may go unnoticed, but no other exception is raised."""
     path = tmp_path / f"x{suffix}"
-    photo(60, 40).save(path)
+    make_image(60, 40).save(path)
     data = bytearray(path.read_bytes())
     random = np.random.default_rng(seed)
     for position in random.integers(0, min(len(data), 200), 4):
@@ -270,9 +270,9 @@ def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
 # Warnings of Pillow.
 
 
-def test_warnings_of_damage_are_not_shown(tmp_path: Path, photo: Photo) -> None:
+def test_warnings_of_damage_are_not_shown(tmp_path: Path, make_image: MakeImage) -> None:
     path = tmp_path / "x.tif"
-    photo().save(path)
+    make_image().save(path)
     path.write_bytes(path.read_bytes() + b"x")
     data = bytearray(path.read_bytes())
     count = struct.unpack_from("<H", data, struct.unpack_from("<I", data, 4)[0])[0]
@@ -294,12 +294,12 @@ def pillow_is_quiet() -> bool:
 
 
 def test_warning_filters_are_restored_after_overlapping_threads(
-    tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last thread restores the filters, and changes made by other code in between stay."""
     before = list(warnings.filters)
     assert not pillow_is_quiet()
-    photo().save(tmp_path / "x.jpg")
+    make_image().save(tmp_path / "x.jpg")
     entered, may_leave = threading.Semaphore(0), threading.Semaphore(0)
     real = Image.open
 
@@ -329,8 +329,8 @@ def test_warning_filters_are_restored_after_overlapping_threads(
     assert list(warnings.filters)[1:] == before
 
 
-def test_too_little_memory(tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
-    photo().save(tmp_path / "x.jpg")
+def test_too_little_memory(tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_image().save(tmp_path / "x.jpg")
 
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
@@ -341,8 +341,8 @@ def test_too_little_memory(tmp_path: Path, photo: Photo, monkeypatch: pytest.Mon
     refused(tmp_path / "x.jpg", "x.jpg: not enough memory to decode the image")
 
 
-def test_reasons_are_printable(tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
-    photo().save(tmp_path / "x.jpg")
+def test_reasons_are_printable(tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_image().save(tmp_path / "x.jpg")
     for error, words in [
         (ValueError("two\nlines \x1b[2J"), r"damaged image.*: two\\nlines \\x1b\[2J"),
         (KeyError(), "damaged image.*: KeyError"),
@@ -357,11 +357,11 @@ def test_reasons_are_printable(tmp_path: Path, photo: Photo, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("strip", [1, 41, 100])
-def test_strips_make_no_difference(photo: Photo, monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
+def test_strips_make_no_difference(make_image: MakeImage, monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
     """What needs much memory for each pixel is done for some rows at a time."""
-    image = photo(40, 30)
+    image = make_image(40, 30)
     alpha = image.convert("RGBA")
-    alpha.putalpha(photo(40, 30, seed=3).convert("L"))
+    alpha.putalpha(make_image(40, 30, seed=3).convert("L"))
     palette = image.quantize(50)
     palette.info["transparency"] = bytes(range(0, 250, 5))
     grey = np.asarray(image.convert("L")).astype(np.uint16) * 257 + 3 * np.arange(40, dtype=np.uint16)

@@ -23,7 +23,7 @@ from seewhy.images.preprocessing import EncodedImage, LoadedImage, image_batch, 
 from seewhy.images.resizing import resize_and_crop
 from support.tiny_model import Tiny
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 SIZES = [(40, 30), (30, 40), (33, 33), (17, 61), (61, 17), (8, 5), (1, 1), (300, 200), (24, 24), (25, 24)]
 
 
@@ -46,9 +46,9 @@ def view(image: Image.Image, input_size: tuple[int, int], **preprocessing: Any) 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("interpolation", contract.INTERPOLATIONS)
 def test_shorter_side_and_crop_equal_torchvision(
-    transforms: ModuleType, photo: Photo, size: tuple[int, int], interpolation: str
+    transforms: ModuleType, make_image: MakeImage, size: tuple[int, int], interpolation: str
 ) -> None:
-    image = photo(*size, seed=sum(size))
+    image = make_image(*size, seed=sum(size))
     mode = transforms.InterpolationMode(interpolation)
     for shorter, wanted in [(32, (28, 28)), (24, (24, 24)), (27, (20, 27)), (16, (24, 21))]:
         expected = transforms.Compose([transforms.Resize(shorter, mode), transforms.CenterCrop(wanted)])(image)
@@ -57,26 +57,28 @@ def test_shorter_side_and_crop_equal_torchvision(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_squash_and_crop_alone_equal_torchvision(transforms: ModuleType, photo: Photo, size: tuple[int, int]) -> None:
-    image = photo(*size, seed=sum(size))
+def test_squash_and_crop_alone_equal_torchvision(
+    transforms: ModuleType, make_image: MakeImage, size: tuple[int, int]
+) -> None:
+    image = make_image(*size, seed=sum(size))
     squashed = transforms.Resize((20, 31), transforms.InterpolationMode.BICUBIC)(image)
     assert np.array_equal(view(image, (20, 31), resize="squash", interpolation="bicubic"), np.asarray(squashed))
     cropped = transforms.CenterCrop((20, 31))(image)
     assert np.array_equal(view(image, (20, 31), resize="none"), np.asarray(cropped))
 
 
-def test_random_sizes_equal_torchvision(transforms: ModuleType, photo: Photo) -> None:
+def test_random_sizes_equal_torchvision(transforms: ModuleType, make_image: MakeImage) -> None:
     random = np.random.default_rng(1)
     for seed in range(60):
         width, height, shorter, crop_h, crop_w = (int(n) for n in random.integers(1, 90, 5))
-        image = photo(width, height, seed)
+        image = make_image(width, height, seed)
         expected = transforms.Compose([transforms.Resize(shorter), transforms.CenterCrop((crop_h, crop_w))])(image)
         assert np.array_equal(view(image, (crop_h, crop_w), resize="shorter-side", size=shorter), np.asarray(expected))
 
 
-def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, photo: Photo) -> None:
+def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, make_image: MakeImage) -> None:
     tiny = Tiny(size=(24, 24), preprocessing=Preprocessing("shorter-side", 28, "bilinear"))
-    image = photo(50, 40)
+    image = make_image(50, 40)
     steps = [transforms.Resize(28), transforms.CenterCrop(24), transforms.ToTensor()]
     normal = transforms.Normalize(tiny.metadata().preprocessing.mean, tiny.metadata().preprocessing.std)  # type: ignore[union-attr]
     expected = transforms.Compose([*steps, normal])(image).numpy()
@@ -95,7 +97,7 @@ def test_normalise_by_hand() -> None:
         np.testing.assert_allclose(found[c], (rgb[..., 2 - c] / 255 - mean) / std, atol=1e-6)
 
 
-def test_placement_maps_the_view_onto_the_image(photo: Photo) -> None:
+def test_placement_maps_the_view_onto_the_image(make_image: MakeImage) -> None:
     """The placement maps the position of a bright block in the view to its position on the image."""
     how = Preprocessing("shorter-side", 32, "bilinear")
     array = np.zeros((120, 200, 3), np.uint8)
@@ -109,10 +111,10 @@ def test_placement_maps_the_view_onto_the_image(photo: Photo) -> None:
 @pytest.mark.parametrize(
     "how", [{"resize": "none", "crop": False}, {"resize": "shorter-side", "size": 9, "crop": False}]
 )
-def test_size_that_does_not_fit(photo: Photo, how: dict[str, Any]) -> None:
+def test_size_that_does_not_fit(make_image: MakeImage, how: dict[str, Any]) -> None:
     with pytest.raises(ImageError, match=r"x: \d+x9 pixels after preprocessing, but the model takes 12x9"):
-        view(photo(20, 9), (9, 12), **how)
-    assert view(photo(12, 9), (9, 12), **how).shape == (9, 12, 3)
+        view(make_image(20, 9), (9, 12), **how)
+    assert view(make_image(12, 9), (9, 12), **how).shape == (9, 12, 3)
 
 
 def test_thin_image_is_not_enlarged() -> None:
@@ -123,8 +125,8 @@ def test_thin_image_is_not_enlarged() -> None:
 # Accepted images.
 
 
-def test_path_pil_and_array_are_the_same(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    image = photo()
+def test_path_pil_and_array_are_the_same(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    image = make_image()
     path = tmp_path / "x.png"
     image.save(path)
     kinds = [path, str(path), image, Image.open(path), np.asarray(image), np.asarray(image)[:, ::-1][:, ::-1]]
@@ -137,44 +139,44 @@ def test_path_pil_and_array_are_the_same(explainer: Explainer, photo: Photo, tmp
     assert [p.name for p in together.images] == [str(path)] * 2 + ["image 2", str(path), "image 4", "image 5"]
 
 
-def test_grey_array(explainer: Explainer, photo: Photo) -> None:
-    grey = np.asarray(photo().convert("L"))
+def test_grey_array(explainer: Explainer, make_image: MakeImage) -> None:
+    grey = np.asarray(make_image().convert("L"))
     rgb = np.repeat(grey[..., None], 3, axis=2)
     assert np.array_equal(explainer.explain(grey).logits, explainer.explain(rgb).logits)
 
 
-def test_one_channel_network(tmp_path: Path, photo: Photo) -> None:
+def test_one_channel_network(tmp_path: Path, make_image: MakeImage) -> None:
     how = Preprocessing(mean=(0.5,), std=(0.5,))
     explainer = Explainer(Tiny(channels=1, preprocessing=how).save(tmp_path / "grey.onnx"))
-    result = explainer.explain([photo(), photo().convert("L")], method="backprop")
+    result = explainer.explain([make_image(), make_image().convert("L")], method="backprop")
     assert result.attributions.shape == (2, 1, 12, 16)
     assert np.array_equal(result.images[0].view, result.images[1].view)
     assert result.images[0].view.shape == (12, 16, 1)
     assert result.overlays()[0].mode == result.figures()[0].mode == "RGB"
 
 
-def test_network_of_other_channels_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
+def test_network_of_other_channels_takes_arrays_only(tmp_path: Path, make_image: MakeImage) -> None:
     how = Preprocessing(mean=(0,) * 4, std=(1,) * 4)
     explainer = Explainer(Tiny(channels=4, preprocessing=how).save(tmp_path / "four.onnx"))
     with pytest.raises(ImageError, match=r"takes 4 channels, .* float32 array \(N,4,H,W\)"):
-        explainer.explain(photo())
+        explainer.explain(make_image())
     result = explainer.explain(np.ones((2, 4, 12, 16), np.float32))
     assert result.heatmaps.shape == (2, 12, 16)
     with pytest.raises(ImageError, match="does not say how to turn preprocessed pixels with 4 channels back"):
         result.overlays()
 
 
-def test_file_without_preprocessing_takes_arrays_only(tmp_path: Path, photo: Photo) -> None:
+def test_file_without_preprocessing_takes_arrays_only(tmp_path: Path, make_image: MakeImage) -> None:
     explainer = Explainer(Tiny(preprocessing=None).save(tmp_path / "bare.onnx"))
     with pytest.raises(ImageError, match="does not say how to preprocess images"):
-        explainer.explain(photo())
+        explainer.explain(make_image())
     result = explainer.explain(np.ones((1, 3, 12, 16), np.float32))
     with pytest.raises(ImageError, match="does not say how to turn preprocessed pixels with 3 channels back"):
         result.overlays()
 
 
-def test_preprocessed_pixels_are_not_changed(explainer: Explainer, photo: Photo) -> None:
-    images = [photo(seed=1), photo(30, 50, seed=2)]
+def test_preprocessed_pixels_are_not_changed(explainer: Explainer, make_image: MakeImage) -> None:
+    images = [make_image(seed=1), make_image(30, 50, seed=2)]
     result = explainer.explain(images)
     pixels = normalise([p for p in result.images if isinstance(p, LoadedImage)], explainer.metadata)
     again = explainer.explain(pixels)
@@ -222,18 +224,18 @@ def test_last_preprocessed_image_not_finite(explainer: Explainer) -> None:
         explainer.explain(images)
 
 
-def test_images_are_decoded_batch_by_batch(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    photo().save(tmp_path / "a.png")
+def test_images_are_decoded_batch_by_batch(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    make_image().save(tmp_path / "a.png")
     loading = image_batch([tmp_path / "a.png", tmp_path / "b.png"], explainer.metadata)
     assert len(loading) == 2
-    photos, pixels = loading.load(0, 1, 1)
-    assert len(photos) == 1 and pixels.shape == (1, 3, 12, 16)
+    images, pixels = loading.load(0, 1, 1)
+    assert len(images) == 1 and pixels.shape == (1, 3, 12, 16)
     with pytest.raises(ImageError, match=r"b\.png: cannot be read"):
         loading.load(1, 2, 1)
 
 
-def test_original_is_decoded_again(explainer: Explainer, photo: Photo) -> None:
-    image = photo()
+def test_original_is_decoded_again(explainer: Explainer, make_image: MakeImage) -> None:
+    image = make_image()
     found = load_image(image, explainer.metadata)
     assert found.view.shape == (12, 16, 3)
     assert np.array_equal(found.original(), np.asarray(image))
@@ -333,8 +335,8 @@ def test_fast_decoding_is_for_jpegs(form: str) -> None:
     assert form == "MPO" or np.array_equal(exact.view, fast.view)  # an MPO with a single image is a JPEG
 
 
-def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
-    encoded = jpeg(photo(800, 600))
+def test_fast_decoding_is_off_by_default(tmp_path: Path, make_image: MakeImage) -> None:
+    encoded = jpeg(make_image(800, 600))
     (tmp_path / "x.jpg").write_bytes(encoded.content)
     metadata = Tiny().metadata()
     with Image.open(tmp_path / "x.jpg") as image:
@@ -349,5 +351,6 @@ def test_fast_decoding_is_off_by_default(tmp_path: Path, photo: Photo) -> None:
     with Image.open(tmp_path / "x.jpg") as image:
         assert np.array_equal(load_image(image, metadata, fast=True).view, expected)
     assert np.array_equal(
-        load_image(np.asarray(photo(800, 600)), metadata, fast=True).view, load_image(photo(800, 600), metadata).view
+        load_image(np.asarray(make_image(800, 600)), metadata, fast=True).view,
+        load_image(make_image(800, 600), metadata).view,
     )

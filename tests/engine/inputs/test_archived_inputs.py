@@ -12,7 +12,7 @@ from PIL import Image
 from seewhy import Explainer, explain_folder
 from support.files.input_files import found, put, tar, written
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 def test_members_are_named_after_their_archive(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_archives_of_the_same_name(tmp_path: Path) -> None:
     assert [(each.content, each.name.as_posix()) for each in inputs] == [(b"x", "s/a"), (b"y", "s/a.jpg")]
 
 
-def test_a_damaged_archive_is_one_failure(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_one_failure(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    photo().save(buffer, "PNG")
+    make_image().save(buffer, "PNG")
     files = [(f"{number}.png", buffer.getvalue()) for number in range(4)]
     content = tar(*files, ("bad.jpg", b"no image"))
     (tmp_path / "s.tar").write_bytes(content[: 2 * len(content) // 3])
-    photo().save(tmp_path / "after.png")
+    make_image().save(tmp_path / "after.png")
     summary = explain_folder(explainer, [tmp_path / "s.tar", tmp_path / "after.png"], tmp_path / "out")
     records = [json.loads(line) for line in summary.manifest.read_text().splitlines()]
     statuses = [record["status"] for record in records]

@@ -14,7 +14,7 @@ from seewhy import ImageError
 from seewhy.inputs.image_inputs import Inputs
 from support.files.input_files import found, in_order, names, put
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 def matched(folder: Path, pattern: str) -> list[str]:

@@ -21,7 +21,7 @@ from seewhy.inputs.image_inputs import Inputs
 from support import forked_cases
 from support.files.input_files import found, in_order, names, put, tar
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 # Folders.
@@ -87,10 +87,10 @@ def test_links(tmp_path: Path) -> None:
     assert names(folder, found(folder, folder / "m" / "b.jpg")) == expected
 
 
-def test_links_that_lead_nowhere_are_failures(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_links_that_lead_nowhere_are_failures(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    photo().save(folder / "a.png")
+    make_image().save(folder / "a.png")
     (folder / "circle.jpg").symlink_to("circle.jpg")
     (folder / "nothing.jpg").symlink_to("none.jpg")
     summary = explain_folder(explainer, folder, tmp_path / "out")
@@ -194,11 +194,11 @@ def test_a_file_given_by_name_is_always_an_input(tmp_path: Path, path: str, monk
 
 @pytest.mark.parametrize("name", ["loop", "loop/x", "a\0b"])
 def test_impossible_names_of_the_output_folder(
-    name: str, explainer: Explainer, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, explainer: Explainer, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
-    photo().save("a.png")
+    make_image().save("a.png")
     with pytest.raises(OutputError):
         explain_folder(explainer, "a.png", name)
 
@@ -210,11 +210,11 @@ def test_an_empty_name_of_the_output_folder(tmp_path: Path, monkeypatch: pytest.
         Inputs(["a.jpg"], folder="")
 
 
-def test_results_do_not_become_inputs(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_results_do_not_become_inputs(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     """An input folder may be inside the output folder, but not where results will be written."""
     for folder in ("out/x/x", "out/y"):
         (tmp_path / folder).mkdir(parents=True)
-        photo().save(tmp_path / folder / "a.png")
+        make_image().save(tmp_path / folder / "a.png")
     assert explain_folder(explainer, tmp_path / "out" / "y", tmp_path / "out").done == 1
     with pytest.raises(OutputError, match=r"out/x: results would be written into this input folder; choose another"):
         explain_folder(explainer, tmp_path / "out" / "x", tmp_path / "out")

@@ -17,7 +17,7 @@ from seewhy.bulk.pending_images import pending_images
 from seewhy.inputs.image_inputs import Inputs
 from support.files.input_files import with_name
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 # The maximum length of a path on Linux is 4095 bytes.
 LAST = 4090
@@ -32,7 +32,7 @@ def found(*paths: object) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, photo: Photo) -> Iterator[Path]:
+def tree(tmp_path: Path, make_image: MakeImage) -> Iterator[Path]:
     """Make a folder with images, and folders nested in it until their paths are too long.
 
     The last folder that can be listed has a path of 4090 bytes. It holds an image, a text file, links, and a folder in
@@ -40,8 +40,8 @@ def tree(tmp_path: Path, photo: Photo) -> Iterator[Path]:
     """
     root = tmp_path / "in"
     root.mkdir()
-    photo().save(root / "a.png")
-    photo().save(root / "z.png")
+    make_image().save(root / "a.png")
+    make_image().save(root / "z.png")
     here, length = os.open(root, os.O_RDONLY), len(os.fsencode(root))
     try:
         while length < LAST:

@@ -15,7 +15,7 @@ from seewhy.cli.main import main
 from seewhy.targets.class_targets import read_target
 from support.files.input_files import found, put, tar, written
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 def test_lists_come_after_paths_in_their_order(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_targets_as_they_are_written(text: str, expected: int | str) -> None:
     assert target == expected and type(target) is type(expected)
 
 
-def test_targets_of_a_list(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_targets_of_a_list(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     for name in "abcdef":
-        photo(seed=ord(name)).save(tmp_path / f"{name}.png")
+        make_image(seed=ord(name)).save(tmp_path / f"{name}.png")
     targets = ["3", "moped", "", "nonsense", "6", "-1"]
     lines = [f"{tmp_path}/{name}.png,{target}" for name, target in zip("abcdef", targets, strict=True)]
     listing = written(tmp_path, "path,target\n" + "\n".join(lines) + "\n")
@@ -92,9 +92,11 @@ def test_targets_of_a_list(explainer: Explainer, photo: Photo, tmp_path: Path) -
 
 @pytest.mark.parametrize("arguments", [["-"], ["--list", "-"]])
 @pytest.mark.parametrize("csv", [False, True])
-def test_standard_input(model_path: Path, photo: Photo, tmp_path: Path, arguments: list[str], csv: bool) -> None:
+def test_standard_input(
+    model_path: Path, make_image: MakeImage, tmp_path: Path, arguments: list[str], csv: bool
+) -> None:
     for name in "ab":
-        photo(seed=ord(name)).save(tmp_path / f"{name}.png")
+        make_image(seed=ord(name)).save(tmp_path / f"{name}.png")
     text = f"path,target\n{tmp_path}/b.png,2\n{tmp_path}/a.png,\n" if csv else f"{tmp_path}/b.png\n\n{tmp_path}/a.png\n"
     command = ["explain", str(model_path), *arguments, "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(main, command, input=text)

@@ -21,7 +21,7 @@ from seewhy.methods.plugins import read_plugin
 from support.command_line import failed, run
 from support.tiny_model_files import pixels
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 PLUGIN = '''
 """Sum of squared activations, scaled."""
@@ -149,17 +149,17 @@ def test_a_name_is_replaced_only_on_request(explainer: Explainer) -> None:
         seewhy.register_method(own(name="gradcam"), replace=True)
 
 
-def test_a_plugin_in_a_folder_job(plugin: Path, photo: Photo, explainer: Explainer, tmp_path: Path) -> None:
+def test_a_plugin_in_a_folder_job(plugin: Path, make_image: MakeImage, explainer: Explainer, tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / "in").mkdir(exist_ok=True)
-        photo(seed=i).save(tmp_path / "in" / f"{i}.png")
+        make_image(seed=i).save(tmp_path / "in" / f"{i}.png")
     settings = Settings(["energy", "gradcam"], plugins=plugin, raw=True)
     assert seewhy.explain_folder(explainer, tmp_path / "in", tmp_path / "out", settings).done == 3
     facts = json.loads((tmp_path / "out" / "run.json").read_text())
     sha256 = hashlib.sha256(plugin.read_bytes()).hexdigest()
     assert facts["plugins"] == {"energy": {"plugin": "mine.py", "sha256": sha256}}
     with np.load(tmp_path / "out" / "1.energy.npz") as arrays:
-        alone = explainer.explain(photo(seed=1), "energy")
+        alone = explainer.explain(make_image(seed=1), "energy")
         assert alone.maps is not None and np.array_equal(arrays["maps"], alone.maps[0])
     assert run("verify", tmp_path / "out").exit_code == 0
     assert seewhy.explain_folder(explainer, tmp_path / "in", tmp_path / "out", settings).already_recorded == 3
@@ -168,8 +168,8 @@ def test_a_plugin_in_a_folder_job(plugin: Path, photo: Photo, explainer: Explain
         seewhy.explain_folder(explainer, tmp_path / "in", tmp_path / "out", settings)
 
 
-def test_a_plugin_on_the_command_line(plugin: Path, photo: Photo, model_path: Path, tmp_path: Path) -> None:
-    photo().save(tmp_path / "a.png")
+def test_a_plugin_on_the_command_line(plugin: Path, make_image: MakeImage, model_path: Path, tmp_path: Path) -> None:
+    make_image().save(tmp_path / "a.png")
     arguments = ["explain", model_path, tmp_path / "a.png", "-o", tmp_path / "out", "--method", "energy"]
     failed(run(*arguments), "Unknown method 'energy'")
     result = run(*arguments, "--plugin", plugin, "--option", "energy.scale=2")

@@ -29,7 +29,7 @@ from seewhy.ray import cluster_job
 from support.command_line import run
 from support.jobs.broken_jobs import lines
 from support.markdown import blocks
-from support.ray_rows import PHOTOS, one_machine, pa, parquet, read, write_photos
+from support.ray_rows import IMAGE_COUNT, one_machine, pa, parquet, read, write_png_files
 from support.tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)
@@ -84,13 +84,13 @@ def start(ray: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Image]) -> Path:
+def many(tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Image.Image]) -> Path:
     """Make a folder of images. Some are damaged, and one name is not UTF-8."""
     folder = tmp_path_factory.mktemp("many") / "photos"
     folder.mkdir()
     for number in range(MANY):
         path = folder / f"{number:04}.png"
-        photo(seed=number).save(path)
+        make_image(seed=number).save(path)
         if number in BAD:
             path.write_bytes(path.read_bytes()[:number])
     os.rename(folder / "0005.png", os.fsencode(folder) + b"/0005 \xff\n.png")
@@ -292,11 +292,11 @@ def test_errors_of_workers(cluster: Any, model_path: Path, many: Path, tmp_path:
 @on_a_cluster
 @pytest.mark.parametrize("block", blocks("docs/how-to/several-machines.md", "python"), ids=lambda block: block.name)
 def test_the_examples_run_as_printed(
-    cluster: Any, block: Any, model_path: Path, photo: Callable[..., Image.Image], tmp_path: Path
+    cluster: Any, block: Any, model_path: Path, make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
     """Files of this test replace those on a shared disk."""
     (tmp_path / "photos").mkdir()
-    folder = str(Path(write_photos(tmp_path / "photos", photo)[0]).parent)
+    folder = str(Path(write_png_files(tmp_path / "photos", make_image)[0]).parent)
     code = block.code
     put = {
         "/shared/model.onnx": str(model_path),
@@ -310,7 +310,7 @@ def test_the_examples_run_as_printed(
     exec(compile(code, block.name, "exec"), {})
     rows = pa.concat_tables([parquet.read_table(path) for path in (tmp_path / "rows").glob("*.parquet")])
     expected = {row["path"]: row for row in one_machine(model_path, [folder], tmp_path / "out").to_pylist()}
-    assert len(rows) == PHOTOS and sorted(rows["path"].to_pylist()) == sorted(expected)
+    assert len(rows) == IMAGE_COUNT and sorted(rows["path"].to_pylist()) == sorted(expected)
     for row in rows.to_pylist():
         wanted = expected[row["path"]]
         assert {name: row[name] for name in wanted if name != "heatmap"} == {

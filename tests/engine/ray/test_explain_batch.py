@@ -24,7 +24,7 @@ from seewhy.ray import worker as ray_worker
 from seewhy.tables.table_columns import NAMES, compact
 from support.command_line import failed, run
 from support.jobs.broken_jobs import lines
-from support.ray_rows import DAMAGED, PHOTOS, one_machine, pa, write_photos
+from support.ray_rows import DAMAGED, IMAGE_COUNT, one_machine, pa, write_png_files
 
 
 def texts(*values: object) -> np.ndarray:
@@ -35,8 +35,8 @@ def texts(*values: object) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory, photo: Callable[..., Image.Image]) -> list[str]:
-    return write_photos(tmp_path_factory.mktemp("photos"), photo)
+def image_paths(tmp_path_factory: pytest.TempPathFactory, make_image: Callable[..., Image.Image]) -> list[str]:
+    return write_png_files(tmp_path_factory.mktemp("photos"), make_image)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +55,14 @@ def explain(model_path: Path) -> ExplainBatch:
     ],
 )
 def test_rows_equal_those_of_one_machine(
-    model_path: Path, photos: list[str], tmp_path: Path, chosen: dict[str, Any]
+    model_path: Path, image_paths: list[str], tmp_path: Path, chosen: dict[str, Any]
 ) -> None:
-    found = ExplainBatch(model_path, **chosen)({"path": texts(*photos)})
+    found = ExplainBatch(model_path, **chosen)({"path": texts(*image_paths)})
     methods = chosen.get("method", "gradcam")
     target = chosen.get("target")
     expected = one_machine(
         model_path,
-        photos,
+        image_paths,
         tmp_path / "out",
         methods=[methods] if isinstance(methods, str) else methods,
         targets=target if isinstance(target, list) else [] if target is None else [target],
@@ -70,13 +70,15 @@ def test_rows_equal_those_of_one_machine(
     )
     assert found.schema == expected.schema
     assert found.equals(expected)
-    assert len(found) >= PHOTOS and found["heatmap"].null_count == found["error"].length() - found["error"].null_count
+    assert (
+        len(found) >= IMAGE_COUNT and found["heatmap"].null_count == found["error"].length() - found["error"].null_count
+    )
 
 
 def test_low_resolution_maps_equal_those_of_the_explainer(
-    explainer: Explainer, explain: ExplainBatch, photos: list[str]
+    explainer: Explainer, explain: ExplainBatch, image_paths: list[str]
 ) -> None:
-    good = [path for number, path in enumerate(photos) if number not in DAMAGED]
+    good = [path for number, path in enumerate(image_paths) if number not in DAMAGED]
     result = explainer.explain(good)
     table = explain({"path": texts(*good)})
     assert result.maps is not None
@@ -86,13 +88,13 @@ def test_low_resolution_maps_equal_those_of_the_explainer(
     assert set(table["model_sha256"].to_pylist()) == {explainer.sha256}
 
 
-def test_bytes_and_pixels_are_accepted(explain: ExplainBatch, photos: list[str]) -> None:
+def test_bytes_and_pixels_are_accepted(explain: ExplainBatch, image_paths: list[str]) -> None:
     """The images are PNG, so their pixels give the same rows as the files."""
-    expected = explain({"path": texts(*photos[:3])})
-    content = texts(*(Path(path).read_bytes() for path in photos[:3]))
-    pixels = np.stack([np.asarray(Image.open(path)) for path in photos[:3]])
-    assert explain({"path": texts(*photos[:3]), "bytes": content}).equals(expected)
-    assert explain({"path": texts(*photos[:3]), "image": pixels}).equals(expected)
+    expected = explain({"path": texts(*image_paths[:3])})
+    content = texts(*(Path(path).read_bytes() for path in image_paths[:3]))
+    pixels = np.stack([np.asarray(Image.open(path)) for path in image_paths[:3]])
+    assert explain({"path": texts(*image_paths[:3]), "bytes": content}).equals(expected)
+    assert explain({"path": texts(*image_paths[:3]), "image": pixels}).equals(expected)
     nameless = explain({"image": texts(*pixels)})
     assert nameless["path"].to_pylist() == [None] * 3
     assert nameless.drop(["path"]).equals(expected.drop(["path"]))
@@ -115,32 +117,32 @@ def test_bytes_and_pixels_are_accepted(explain: ExplainBatch, photos: list[str])
         ({"path": texts("PHOTO"), "target": np.array([[1, 2]])}, "a target must be a class index or a label, not"),
     ],
 )
-def test_a_bad_image_is_a_row(explain: ExplainBatch, photos: list[str], batch: dict[str, Any], error: str) -> None:
+def test_a_bad_image_is_a_row(explain: ExplainBatch, image_paths: list[str], batch: dict[str, Any], error: str) -> None:
     """A good image in the same batch is not affected."""
-    bad = {name: texts(photos[0]) if str(column[0]) == "PHOTO" else column for name, column in batch.items()}
+    bad = {name: texts(image_paths[0]) if str(column[0]) == "PHOTO" else column for name, column in batch.items()}
     (row,) = explain(bad).to_pylist()
     assert row["heatmap"] is None and row["predicted"] is None and row["postprocessing"] is None
     assert re.search(error, row["error"])
     if set(batch) == {"path"}:
-        both = explain({"path": texts(photos[0], *batch["path"])})
-        assert both.slice(0, 1).equals(explain({"path": texts(photos[0])}))
+        both = explain({"path": texts(image_paths[0], *batch["path"])})
+        assert both.slice(0, 1).equals(explain({"path": texts(image_paths[0])}))
         assert both["error"].to_pylist()[1] is not None
 
 
-def test_targets_of_rows(explain: ExplainBatch, photos: list[str]) -> None:
+def test_targets_of_rows(explain: ExplainBatch, image_paths: list[str]) -> None:
     """Text is read as in lists of images, and integers with nulls arrive as floats."""
     texts_and_numbers = texts(1, None, "moped"), texts("1", None, "3"), texts(b"espresso", None, 3)
     for column in (np.array([1, np.nan, 3]), *texts_and_numbers):
-        table = explain({"path": texts(*photos[:3]), "target": column})
+        table = explain({"path": texts(*image_paths[:3]), "target": column})
         predicted = table["predicted"].to_pylist()
         assert table["target"].to_pylist() == [1, predicted[1], 3]
-    assert explain({"path": texts(photos[0]), "target": np.array([4])})["target"].to_pylist() == [4]
+    assert explain({"path": texts(image_paths[0]), "target": np.array([4])})["target"].to_pylist() == [4]
 
 
-def test_other_columns_are_copied(model_path: Path, photos: list[str]) -> None:
+def test_other_columns_are_copied(model_path: Path, image_paths: list[str]) -> None:
     """An image may have several rows; one that failed has a row for each method."""
     batch = {
-        "path": texts(*photos[2:4]),
+        "path": texts(*image_paths[2:4]),
         "id": np.array([20, 30]),
         "split": texts("train", None),
         "when": np.array(["2024-01-01", "2025-01-01"], "datetime64[s]"),
@@ -156,9 +158,9 @@ def test_other_columns_are_copied(model_path: Path, photos: list[str]) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_compact_maps(model_path: Path, explain: ExplainBatch, photos: list[str], dtype: str) -> None:
-    exact = explain({"path": texts(*photos)}).to_pylist()
-    table = ExplainBatch(model_path, dtype=dtype)({"path": texts(*photos)})
+def test_compact_maps(model_path: Path, explain: ExplainBatch, image_paths: list[str], dtype: str) -> None:
+    exact = explain({"path": texts(*image_paths)}).to_pylist()
+    table = ExplainBatch(model_path, dtype=dtype)({"path": texts(*image_paths)})
     assert table.schema.field("heatmap").type.value_type == pa.from_numpy_dtype(np.dtype(dtype))
     for row, expected in zip(table.to_pylist(), exact, strict=True):
         if expected["heatmap"] is None:
@@ -183,13 +185,13 @@ def test_compact_at_the_edges_of_float32(values: list[float], dtype: str) -> Non
     assert (np.abs(found - exact) <= allowed + 2e-45).all()
 
 
-def test_records_equal_the_lines_of_a_manifest(model_path: Path, photos: list[str], tmp_path: Path) -> None:
-    table = ExplainBatch(model_path, records=True)({"path": texts(*photos)})
-    one_machine(model_path, photos, tmp_path / "out")
+def test_records_equal_the_lines_of_a_manifest(model_path: Path, image_paths: list[str], tmp_path: Path) -> None:
+    table = ExplainBatch(model_path, records=True)({"path": texts(*image_paths)})
+    one_machine(model_path, image_paths, tmp_path / "out")
     own = {"shard", "lines", "crc32"}
     expected = [{k: v for k, v in line.items() if k not in own} for line in lines(tmp_path / "out")]
     assert [json.loads(text) for text in table["record"].to_pylist()] == expected
-    assert {line["lines"] for line in lines(tmp_path / "out")} == {PHOTOS}
+    assert {line["lines"] for line in lines(tmp_path / "out")} == {IMAGE_COUNT}
 
 
 def test_no_images(explain: ExplainBatch) -> None:
@@ -228,13 +230,13 @@ def test_arguments_are_validated_first(
         ExplainBatch(model_path, **chosen)
 
 
-def test_targets_of_rows_and_of_all(model_path: Path, photos: list[str]) -> None:
+def test_targets_of_rows_and_of_all(model_path: Path, image_paths: list[str]) -> None:
     with pytest.raises(TargetError, match="gives the target 1, and the job explains several"):
-        ExplainBatch(model_path, top=2)({"path": texts(photos[0]), "target": np.array([1])})
+        ExplainBatch(model_path, top=2)({"path": texts(image_paths[0]), "target": np.array([1])})
 
 
 def test_a_chunk_that_kills_workers_ends_the_job(
-    model_path: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_path: Path, image_paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the fifth attempt, the worker returns an error, with its class and text."""
     counter = ray_worker.AttemptCounter()
@@ -242,20 +244,20 @@ def test_a_chunk_that_kills_workers_ends_the_job(
     remote = SimpleNamespace(begin=begin, end=end)
     monkeypatch.setattr(ray_worker, "ray", lambda: SimpleNamespace(get=lambda value: value))
     worker = ray_worker.Worker(remote, {}, None, model=model_path, records=True)
-    (chunk,) = ray_worker.input_tables(iter(Inputs(photos, tmp_path)), 100, iter(range(100)))
+    (chunk,) = ray_worker.input_tables(iter(Inputs(image_paths, tmp_path)), 100, iter(range(100)))
     batch = {name: chunk[name].to_numpy() for name in chunk.column_names}
     for _ in range(4):
         found = list(ray_worker.read_outcomes(worker(batch)))
-        assert [number for number, _ in found] == list(range(PHOTOS))
+        assert [number for number, _ in found] == list(range(IMAGE_COUNT))
     with pytest.raises(
         ClusterError, match="4 workers died while they explained the 12 images from .*000.png to .*011.png"
     ):
         list(ray_worker.read_outcomes(worker(batch)))
 
 
-def test_without_ray(model_path: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray(model_path: Path, image_paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = run("explain", model_path, photos[0], "-o", tmp_path / "out", "--ray", "--format", "parquet")
+    done = run("explain", model_path, image_paths[0], "-o", tmp_path / "out", "--ray", "--format", "parquet")
     assert done.exit_code == 2
     assert 'ray is not installed; run: pip install "seewhy[ray]"' in done.stderr.replace("ray.data", "ray")
     assert not (tmp_path / "out").exists()
@@ -271,9 +273,9 @@ def test_without_ray(model_path: Path, photos: list[str], tmp_path: Path, monkey
     ],
 )
 def test_options_that_do_not_go_together(
-    model_path: Path, photos: list[str], tmp_path: Path, options: list[str], message: str
+    model_path: Path, image_paths: list[str], tmp_path: Path, options: list[str], message: str
 ) -> None:
-    done = run("explain", model_path, photos[0], "-o", tmp_path / "out", *options)
+    done = run("explain", model_path, image_paths[0], "-o", tmp_path / "out", *options)
     assert done.exit_code == 2 and message in done.stderr
 
 

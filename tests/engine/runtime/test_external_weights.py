@@ -100,13 +100,15 @@ def test_overwritten_weights_change_no_numbers(tmp_path: Path, tiny: Tiny, expla
             np.testing.assert_allclose(found.attributions, expected.attributions, rtol=1e-4, atol=1e-5)
 
 
-def test_a_job_records_the_hash_of_both_files(tmp_path: Path, tiny: Tiny, photo: Callable[..., Image.Image]) -> None:
+def test_a_job_records_the_hash_of_both_files(
+    tmp_path: Path, tiny: Tiny, make_image: Callable[..., Image.Image]
+) -> None:
     path = external(tmp_path, tiny)
     expected = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, tmp_path / "big.onnx.data")]
     explainer = Explainer(path, threads=1)
     assert [explainer.sha256, explainer.external_data_sha256] == expected
     overwrite(tmp_path / "big.onnx.data")
-    photo().save(tmp_path / "photo.png")
+    make_image().save(tmp_path / "photo.png")
     explain_folder(explainer, tmp_path / "photo.png", tmp_path / "out")
     recorded = json.loads((tmp_path / "out" / "run.json").read_text())["model"]
     assert [recorded["sha256"], recorded["external_data"]["sha256"]] == expected

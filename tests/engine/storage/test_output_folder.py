@@ -24,7 +24,7 @@ from seewhy.storage.result_files import save_figure
 from seewhy.storage.result_names import unique_names
 from support.tiny_model import load
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_file_that_does_not_fit_on_the_disk(form: str, missing: int, tmp_path: P
     import resource
 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    picture, encoding, folder = Image.fromarray(pixels), Encoding(form), Folder(tmp_path)
-    room = len(encoded(picture, form)) - missing
+    image, encoding, folder = Image.fromarray(pixels), Encoding(form), Folder(tmp_path)
+    room = len(encoded(image, form)) - missing
     _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(OutputError, match=rf"a\.{form}: cannot be written: File too large"):
-            folder.write(PurePath(f"a.{form}"), lambda file: encoding.save(picture, file))
+            folder.write(PurePath(f"a.{form}"), lambda file: encoding.save(image, file))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
@@ -194,15 +194,15 @@ def test_many_inputs_need_little_memory(tmp_path: Path) -> None:
 
 
 def test_input_is_never_replaced(tmp_path: Path) -> None:
-    photo = tmp_path / "a.gradcam.png"
-    photo.write_bytes(b"photo")
+    image_file = tmp_path / "a.gradcam.png"
+    image_file.write_bytes(b"image")
     link = tmp_path / "link.png"
-    link.symlink_to(photo)
-    folder = Folder(tmp_path, [photo, link])
+    link.symlink_to(image_file)
+    folder = Folder(tmp_path, [image_file, link])
     for name in ("a.gradcam.png", "link.png"):
         with pytest.raises(OutputError, match="would replace an input image; choose another output folder"):
             write(folder, name)
-    assert photo.read_bytes() == b"photo" and link.is_symlink()
+    assert image_file.read_bytes() == b"image" and link.is_symlink()
 
 
 def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
@@ -224,23 +224,23 @@ def test_no_permission(tmp_path: Path) -> None:
 # Formats.
 
 
-def encoded(picture: Image.Image, *arguments: object) -> bytes:
+def encoded(image: Image.Image, *arguments: object) -> bytes:
     file = io.BytesIO()
-    Encoding(*arguments).save(picture, file)  # type: ignore[arg-type]
+    Encoding(*arguments).save(image, file)  # type: ignore[arg-type]
     return file.getvalue()
 
 
-def test_formats_and_quality(photo: Photo) -> None:
-    picture = photo(64, 48)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded(picture)))), np.asarray(picture))
+def test_formats_and_quality(make_image: MakeImage) -> None:
+    image = make_image(64, 48)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded(image)))), np.asarray(image))
     for kind in ("jpg", "webp"):
-        sizes = [len(encoded(picture, kind, quality)) for quality in (1, 50, 90, 100)]
+        sizes = [len(encoded(image, kind, quality)) for quality in (1, 50, 90, 100)]
         assert sizes == sorted(sizes) and len(set(sizes)) == 4
-        assert encoded(picture, kind) == encoded(picture, kind, 90)
-        with Image.open(io.BytesIO(encoded(picture, kind))) as found:
-            difference = np.asarray(found, float) - np.asarray(picture)
+        assert encoded(image, kind) == encoded(image, kind, 90)
+        with Image.open(io.BytesIO(encoded(image, kind))) as found:
+            difference = np.asarray(found, float) - np.asarray(image)
             # Independent noise of +-20 on each channel, of which both formats drop half.
-            assert found.size == picture.size and np.abs(difference).mean() < 16
+            assert found.size == image.size and np.abs(difference).mean() < 16
 
 
 @pytest.mark.parametrize(
@@ -287,17 +287,17 @@ def test_formats_are_listed() -> None:
 # Explanation.save.
 
 
-def test_save_writes_figures_and_arrays(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_save_writes_figures_and_arrays(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png"):
-        photo().save(tmp_path / name)
-    result = explainer.explain([tmp_path / "a.jpg", tmp_path / "b.png", photo()], method="gradcam")
+        make_image().save(tmp_path / name)
+    result = explainer.explain([tmp_path / "a.jpg", tmp_path / "b.png", make_image()], method="gradcam")
     written = result.save(tmp_path / "out", raw=True)
     assert [path.name for path in written] == [
         *("a.gradcam.png", "a.gradcam.npz", "b.gradcam.png", "b.gradcam.npz"),
         *("image 2.gradcam.png", "image 2.gradcam.npz"),
     ]
-    for path, picture in zip(written[::2], result.figures(), strict=True):
-        assert np.array_equal(load(path), np.asarray(picture))
+    for path, image in zip(written[::2], result.figures(), strict=True):
+        assert np.array_equal(load(path), np.asarray(image))
     with np.load(written[3], allow_pickle=False) as saved:
         assert set(saved) == {"logits", "target", "attributions", "heatmap", "maps"}
         assert np.array_equal(saved["logits"], result.logits[1])
@@ -307,8 +307,8 @@ def test_save_writes_figures_and_arrays(explainer: Explainer, photo: Photo, tmp_
             assert np.array_equal(saved[key], array[1])
 
 
-def test_save_several_classes(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
-    result = explainer.explain(photo(), method="backprop", target=[[4, 0]])
+def test_save_several_classes(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    result = explainer.explain(make_image(), method="backprop", target=[[4, 0]])
     written = result.save(tmp_path, raw=True)
     assert [p.name for p in written] == ["image 0.backprop.4.png", "image 0.backprop.0.png", "image 0.backprop.npz"]
     with np.load(written[2], allow_pickle=False) as saved:
@@ -316,9 +316,9 @@ def test_save_several_classes(explainer: Explainer, photo: Photo, tmp_path: Path
         assert saved["target"].tolist() == [4, 0] and saved["attributions"].shape == (2, 3, 12, 16)
 
 
-def test_save_does_not_replace_an_input_image(explainer: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_save_does_not_replace_an_input_image(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     for name in ("a.png", "a.gradcam.png"):
-        photo().save(tmp_path / name)
+        make_image().save(tmp_path / name)
     before = (tmp_path / "a.gradcam.png").read_bytes()
     with pytest.raises(OutputError, match="would replace an input image"):
         explainer.explain([tmp_path / "a.png", tmp_path / "a.gradcam.png"]).save(tmp_path)
@@ -326,10 +326,10 @@ def test_save_does_not_replace_an_input_image(explainer: Explainer, photo: Photo
 
 
 def test_save_does_not_replace_the_file_of_a_pil_image(
-    explainer: Explainer, photo: Callable[..., Image.Image], tmp_path: Path
+    explainer: Explainer, make_image: Callable[..., Image.Image], tmp_path: Path
 ) -> None:
-    photo(seed=1).save(tmp_path / "a.png")
-    photo(seed=2).save(tmp_path / "a.gradcam.png")
+    make_image(seed=1).save(tmp_path / "a.png")
+    make_image(seed=2).save(tmp_path / "a.gradcam.png")
     before = (tmp_path / "a.gradcam.png").read_bytes()
     result = explainer.explain([Image.open(tmp_path / name) for name in ("a.png", "a.gradcam.png")])
     with pytest.raises(OutputError, match=r"a\.gradcam\.png: would replace an input image"):

@@ -18,16 +18,16 @@ from support.command_line import run
 from support.references.methods import minmax, upsample
 from support.tiny_model import Tiny
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture
-def photos(tmp_path: Path, photo: Photo) -> Path:
+def image_folder(tmp_path: Path, make_image: MakeImage) -> Path:
     """Return a folder with the images 0.png to 9.png, of which 4.png is not an image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed in range(10):
-        photo(seed=seed).save(folder / f"{seed}.png")
+        make_image(seed=seed).save(folder / f"{seed}.png")
     (folder / "4.png").write_bytes(b"not a picture")
     return folder
 
@@ -36,12 +36,12 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_manifest_of_figures(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_manifest_of_figures(image_folder: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    summary = explain_folder(explainer, photos, out, Settings(["gradcam", "backprop"], top=2))
+    summary = explain_folder(explainer, image_folder, out, Settings(["gradcam", "backprop"], top=2))
     assert summary == JobSummary(9, 1, 0, None, out / "manifest.jsonl")
     found = lines(out)
-    assert [Path(line["path"]) for line in found] == [photos / f"{i}.png" for i in range(10)]
+    assert [Path(line["path"]) for line in found] == [image_folder / f"{i}.png" for i in range(10)]
     for line in found:
         assert (line["id"], line["target"]) == (None, None)
         if line["path"].endswith("4.png"):
@@ -62,10 +62,10 @@ def test_manifest_of_figures(photos: Path, explainer: Explainer, tmp_path: Path)
         assert len(line["files"]) == 6 and all((out / file["path"]).is_file() for file in line["files"])
 
 
-def test_provenance(photos: Path, model_path: Path, tmp_path: Path) -> None:
+def test_provenance(image_folder: Path, model_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     settings = Settings(["smoothgrad"], targets=["espresso"], options={"smoothgrad": {"samples": 2}})
-    explain_folder(model_path, photos / "1.png", out, settings)
+    explain_folder(model_path, image_folder / "1.png", out, settings)
     facts = json.loads((out / "run.json").read_text())
     assert facts["model"]["sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
     assert facts["model"]["exported_with"] == {"seewhy": "0.1.0", "torch": "2.13.0"}
@@ -76,9 +76,9 @@ def test_provenance(photos: Path, model_path: Path, tmp_path: Path) -> None:
     assert facts["images"] == {"done": 1, "failed": 0} and facts["started"] <= facts["ended"]
 
 
-def test_npz_shards(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_npz_shards(image_folder: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    explain_folder(explainer, photos, out, Settings(format="npz", shard_images=4))
+    explain_folder(explainer, image_folder, out, Settings(format="npz", shard_images=4))
     assert [path.name for path in sorted((out / "shards").iterdir())] == ["00000.npz", "00001.npz", "00002.npz"]
     assert [(line["shard"]["path"], line["lines"]) for line in lines(out)] == [
         (f"shards/{i // 4:05}.npz", 4 if i < 8 else 2) for i in range(10)
@@ -100,11 +100,11 @@ def test_npz_shards(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("full_size", [False, True])
-def test_parquet_shards(photos: Path, explainer: Explainer, tmp_path: Path, full_size: bool) -> None:
+def test_parquet_shards(image_folder: Path, explainer: Explainer, tmp_path: Path, full_size: bool) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "out"
     methods = ["cam", "gradcam"]
-    explain_folder(explainer, photos, out, Settings(methods, format="parquet", full_size=full_size))
+    explain_folder(explainer, image_folder, out, Settings(methods, format="parquet", full_size=full_size))
     table = parquet.read_table(out / "shards")
     assert json.loads(table.schema.metadata[b"seewhy"])["methods"] == methods
     rows = table.to_pylist()
@@ -135,9 +135,9 @@ def test_parquet_shards(photos: Path, explainer: Explainer, tmp_path: Path, full
         assert np.abs(heatmap - expected.heatmaps[0]).max() < 1e-5
 
 
-def test_a_list_with_targets(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_a_list_with_targets(image_folder: Path, explainer: Explainer, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    one, other = photos / "1.png", photos / "2.png"
+    one, other = image_folder / "1.png", image_folder / "2.png"
     listed = tmp_path / "list.csv"
     listed.write_text(f"id,path,target\nfirst,{one},3\nsecond,{one},espresso\n,{other},\nlast,{other},nonsense\n")
     out = tmp_path / "out"
@@ -157,7 +157,7 @@ def test_a_list_with_targets(photos: Path, explainer: Explainer, tmp_path: Path)
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])
 def test_the_bytes_do_not_depend_on_batch_size_and_threads(
-    photos: Path, model_path: Path, tmp_path: Path, form: str
+    image_folder: Path, model_path: Path, tmp_path: Path, form: str
 ) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
@@ -165,24 +165,24 @@ def test_the_bytes_do_not_depend_on_batch_size_and_threads(
     for number, (batch_size, threads) in enumerate([(1, 1), (3, 2), (8, 1), (8, 2)]):
         out = tmp_path / f"out{number}"
         settings = Settings(format=form, batch_size=batch_size, shard_images=6)
-        explain_folder(Explainer(model_path, threads=threads), photos, out, settings)
+        explain_folder(Explainer(model_path, threads=threads), image_folder, out, settings)
         found.append([path.read_bytes() for path in sorted((out / "shards").iterdir())])
     assert len(found[0]) == 2 and all(each == found[0] for each in found)
 
 
 def test_the_bytes_of_raw_numbers_do_not_depend_on_batch_size_and_threads(
-    photos: Path, model_path: Path, tmp_path: Path
+    image_folder: Path, model_path: Path, tmp_path: Path
 ) -> None:
     found = []
     for number, (batch_size, threads) in enumerate([(1, 1), (7, 2)]):
         out = tmp_path / f"out{number}"
         settings = Settings(["gradcam", "guided-backprop"], raw=True, batch_size=batch_size)
-        explain_folder(Explainer(model_path, threads=threads), photos, out, settings)
+        explain_folder(Explainer(model_path, threads=threads), image_folder, out, settings)
         found.append({path.name: path.read_bytes() for path in out.glob("*.npz")})
     assert len(found[0]) == 18 and found[0] == found[1]
 
 
-def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Path) -> None:
+def test_a_stopped_job_resumes(image_folder: Path, explainer: Explainer, tmp_path: Path) -> None:
     """A stopped job resumes: no image is explained twice, and new images are found."""
     out, stop = tmp_path / "out", threading.Event()
     seen: list[tuple[int, int | None]] = []
@@ -193,16 +193,16 @@ def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Pat
             stop.set()
 
     settings = Settings(batch_size=1)
-    first = explain_folder(explainer, photos, out, settings, stop=stop, progress=progress)
+    first = explain_folder(explainer, image_folder, out, settings, stop=stop, progress=progress)
     assert seen[0] == (1, 10) and 3 <= first.done + first.failed < 10
     written = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
-    Image.open(photos / "1.png").save(photos / "10.png")
-    second = explain_folder(explainer, photos, out, settings)
+    Image.open(image_folder / "1.png").save(image_folder / "10.png")
+    second = explain_folder(explainer, image_folder, out, settings)
     assert second == JobSummary(10, 1, first.done + first.failed, None, out / "manifest.jsonl")
     assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert sorted(Path(line["path"]).name for line in lines(out)) == sorted(p.name for p in photos.iterdir())
-    assert explain_folder(explainer, photos, out, settings) == JobSummary(10, 1, 11, None, out / "manifest.jsonl")
-    anew = explain_folder(explainer, photos, out, settings, restart=True)
+    assert sorted(Path(line["path"]).name for line in lines(out)) == sorted(p.name for p in image_folder.iterdir())
+    assert explain_folder(explainer, image_folder, out, settings) == JobSummary(10, 1, 11, None, out / "manifest.jsonl")
+    anew = explain_folder(explainer, image_folder, out, settings, restart=True)
     assert (anew.done, anew.failed, anew.already_recorded) == (10, 1, 0) and len(lines(out)) == 11
 
 
@@ -215,17 +215,28 @@ def test_a_stopped_job_resumes(photos: Path, explainer: Explainer, tmp_path: Pat
     ],
 )
 def test_contradicting_settings(
-    photos: Path, explainer: Explainer, tmp_path: Path, settings: Settings, words: str
+    image_folder: Path, explainer: Explainer, tmp_path: Path, settings: Settings, words: str
 ) -> None:
     with pytest.raises(ArgumentError, match=words):
-        explain_folder(explainer, photos, tmp_path / "out", settings)
+        explain_folder(explainer, image_folder, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
 
 
-def test_command_line(photos: Path, model_path: Path, tmp_path: Path) -> None:
+def test_command_line(image_folder: Path, model_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     out = tmp_path / "out"
-    arguments = ["explain", model_path, photos, "-o", out, "--format", "parquet", "--full-size", "--shard-size", 5]
+    arguments = [
+        "explain",
+        model_path,
+        image_folder,
+        "-o",
+        out,
+        "--format",
+        "parquet",
+        "--full-size",
+        "--shard-size",
+        5,
+    ]
     result = run(*arguments)
     assert result.exit_code == 1 and result.stdout == ""
     assert result.stderr.splitlines()[-1] == f"seewhy: 10 images: 9 explained, 1 failed. See {out / 'manifest.jsonl'}"
@@ -237,16 +248,16 @@ def test_command_line(photos: Path, model_path: Path, tmp_path: Path) -> None:
     assert len(list((out / "shards").iterdir())) == 2
 
 
-def test_without_pyarrow(photos: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow(image_folder: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    result = run("explain", model_path, photos, "-o", tmp_path / "out", "--format", "parquet")
+    result = run("explain", model_path, image_folder, "-o", tmp_path / "out", "--format", "parquet")
     assert result.exit_code == 2 and result.stderr.endswith('run: pip install "seewhy[parquet]"\n')
 
 
-def test_methods_without_a_map_at_full_size(photos: Path, tiny: Tiny, model_path: Path, tmp_path: Path) -> None:
+def test_methods_without_a_map_at_full_size(image_folder: Path, tiny: Tiny, model_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     explainer = Explainer(model_path, threads=1)
-    explain_folder(explainer, photos / "1.png", out, Settings(["backprop"], format="npz", full_size=True))
+    explain_folder(explainer, image_folder / "1.png", out, Settings(["backprop"], format="npz", full_size=True))
     with np.load(out / "shards" / "00000.npz") as shard:
         assert shard["heatmap"].shape == (1, *tiny.size) and str(shard["postprocessing"][0]) == "ready"
-        assert np.array_equal(shard["heatmap"][0], explainer.explain(photos / "1.png", "backprop").heatmaps[0])
+        assert np.array_equal(shard["heatmap"][0], explainer.explain(image_folder / "1.png", "backprop").heatmaps[0])

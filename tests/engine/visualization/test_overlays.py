@@ -24,7 +24,7 @@ from seewhy.visualization.overlays import clip_gradients, gradient_figures, over
 from support import tiny_model_files
 from support.tiny_model import Tiny
 
-Photo = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 CROPPING = Preprocessing("shorter-side", 20, "bilinear")
 
 
@@ -63,8 +63,8 @@ def test_lightness_rises_evenly(name: str) -> None:
     assert np.diff(lightness(palette("jet"))).min() < -1
 
 
-def test_default_drawing_options(explainer: Explainer, photo: Photo) -> None:
-    result = explainer.explain(photo())
+def test_default_drawing_options(explainer: Explainer, make_image: MakeImage) -> None:
+    result = explainer.explain(make_image())
     expected = np.asarray(result.overlays("inferno", 0.5, "model")[0])
     assert np.array_equal(np.asarray(result.overlays()[0]), expected)
     assert np.array_equal(np.asarray(result.figures()[0]), expected)
@@ -79,8 +79,8 @@ def test_unknown_colormap() -> None:
 
 @pytest.mark.parametrize("colormap", ["jet", "grey"])
 @pytest.mark.parametrize("alpha", [0, 0.3, 1])
-def test_overlay_by_hand(explainer: Explainer, photo: Photo, colormap: str, alpha: float) -> None:
-    result = explainer.explain([photo(seed=1), photo(seed=2)], target=[[0, 1], [2, 3]])
+def test_overlay_by_hand(explainer: Explainer, make_image: MakeImage, colormap: str, alpha: float) -> None:
+    result = explainer.explain([make_image(seed=1), make_image(seed=2)], target=[[0, 1], [2, 3]])
     drawn = result.overlays(colormap, alpha)
     assert len(drawn) == 4
     for i in range(2):
@@ -92,9 +92,9 @@ def test_overlay_by_hand(explainer: Explainer, photo: Photo, colormap: str, alph
 
 
 @pytest.mark.parametrize("method", ["cam", "gradcam"])
-def test_overlays_need_no_heatmaps(explainer: Explainer, photo: Photo, method: str) -> None:
+def test_overlays_need_no_heatmaps(explainer: Explainer, make_image: MakeImage, method: str) -> None:
     """Overlays are drawn from the maps in one pass and have the same bytes. The maps of CAM have no ReLU."""
-    result = explainer.explain([photo(seed=1), photo(seed=2)], method, target=[[0, 1], [2, 3]])
+    result = explainer.explain([make_image(seed=1), make_image(seed=2)], method, target=[[0, 1], [2, 3]])
     drawn = result.overlays("turbo", 0.4)
     assert not {"attributions", "heatmaps"} & set(vars(result))
     images = [image for image in result.images for _ in range(2)]
@@ -104,16 +104,16 @@ def test_overlays_need_no_heatmaps(explainer: Explainer, photo: Photo, method: s
     assert {"attributions", "heatmaps"} <= set(vars(result))
 
 
-def test_gradient_figure_by_hand(explainer: Explainer, photo: Photo) -> None:
-    result = explainer.explain([photo(), photo(seed=3)], method="backprop")
+def test_gradient_figure_by_hand(explainer: Explainer, make_image: MakeImage) -> None:
+    result = explainer.explain([make_image(), make_image(seed=3)], method="backprop")
     for values, figure in zip(result.attributions.astype(np.float64), result.figures(), strict=True):
         scaled = np.rint((values - values.min()) / (values.max() - values.min()) * 255).transpose(1, 2, 0)
         assert np.abs(np.asarray(figure).astype(int) - scaled).max() <= 1
         assert np.asarray(figure).min() == 0 and np.asarray(figure).max() == 255
 
 
-def test_figures_of_cam_methods_are_overlays(explainer: Explainer, photo: Photo) -> None:
-    result = explainer.explain(photo(), method="cam")
+def test_figures_of_cam_methods_are_overlays(explainer: Explainer, make_image: MakeImage) -> None:
+    result = explainer.explain(make_image(), method="cam")
     pairs = zip(result.figures("turbo", 0.4), result.overlays("turbo", 0.4), strict=True)
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
@@ -138,14 +138,14 @@ def test_gradients_with_an_unsupported_channel_count() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
-def test_wrong_alpha(explainer: Explainer, photo: Photo, alpha: float) -> None:
+def test_wrong_alpha(explainer: Explainer, make_image: MakeImage, alpha: float) -> None:
     with pytest.raises(ArgumentError, match="alpha must be between 0 and 1"):
-        explainer.explain(photo()).overlays(alpha=alpha)
+        explainer.explain(make_image()).overlays(alpha=alpha)
 
 
-def test_wrong_canvas(explainer: Explainer, photo: Photo) -> None:
+def test_wrong_canvas(explainer: Explainer, make_image: MakeImage) -> None:
     with pytest.raises(ArgumentError, match="Unknown canvas 'wall'; choose one of model, original"):
-        explainer.explain(photo()).overlays(canvas="wall")
+        explainer.explain(make_image()).overlays(canvas="wall")
 
 
 # The whole image.
@@ -158,8 +158,8 @@ def cropping(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
 
 
 @pytest.mark.parametrize("size", [(100, 60), (60, 100), (20, 20), (16, 12), (7, 9), (640, 480), (2, 300)])
-def test_only_what_the_model_saw_is_drawn_on(cropping: Explainer, photo: Photo, size: tuple[int, int]) -> None:
-    image = photo(*size)
+def test_only_what_the_model_saw_is_drawn_on(cropping: Explainer, make_image: MakeImage, size: tuple[int, int]) -> None:
+    image = make_image(*size)
     result = cropping.explain(image)
     assert result.heatmaps.max() == 1
     before = np.asarray(image)
@@ -193,18 +193,18 @@ def test_heat_lands_where_the_model_saw_it(cropping: Explainer) -> None:
     assert (x, y) == pytest.approx(((7 + 10.5) * 20, (4 + 3.5) * 20), abs=1)
 
 
-def test_squashed_view_covers_everything(explainer: Explainer, photo: Photo) -> None:
-    image = photo(64, 48)  # four times the model's input of 16x12
+def test_squashed_view_covers_everything(explainer: Explainer, make_image: MakeImage) -> None:
+    image = make_image(64, 48)  # four times the model's input of 16x12
     result = explainer.explain(image)
     found = np.asarray(result.overlays("grey", 1, "original")[0])[..., 0].astype(float)
     heat = Image.fromarray(result.heatmaps[0]).resize((64, 48), Image.Resampling.BILINEAR)
     assert np.abs(found - 255 * np.asarray(heat)).max() <= 1
 
 
-def test_padding_of_the_view_is_not_drawn(tmp_path: Path, photo: Photo) -> None:
+def test_padding_of_the_view_is_not_drawn(tmp_path: Path, make_image: MakeImage) -> None:
     """An image smaller than the crop is padded with black; the padding is not part of the original image."""
     explainer = Explainer(Tiny(preprocessing=Preprocessing("none")).save(tmp_path / "pad.onnx"))
-    image = photo(9, 5)
+    image = make_image(9, 5)
     result = explainer.explain(image)
     assert result.images[0].placement == Placement(-3, -3, 1, 1)
     found = np.asarray(result.overlays("grey", 1, "original")[0])[..., 0].astype(float)
@@ -212,41 +212,41 @@ def test_padding_of_the_view_is_not_drawn(tmp_path: Path, photo: Photo) -> None:
     assert np.abs(found - 255 * result.heatmaps[0][3:8, 3:12]).max() <= 1
 
 
-def test_original_that_was_deleted_or_changed(cropping: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_original_that_was_deleted_or_changed(cropping: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    photo().save(path)
+    make_image().save(path)
     result = cropping.explain(path)
     path.unlink()
     assert result.overlays()
     with pytest.raises(ImageError, match=r"x\.png: cannot be read"):
         result.overlays(canvas="original")
-    photo(50, 31).save(path)
+    make_image(50, 31).save(path)
     with pytest.raises(ImageError, match=r"x\.png: the file has changed since it was explained"):
         result.overlays(canvas="original")
 
 
-def test_original_that_was_replaced(cropping: Explainer, photo: Photo, tmp_path: Path) -> None:
+def test_original_that_was_replaced(cropping: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     """The replacement has the same size in pixels and bytes and the same modification time."""
     path = tmp_path / "x.bmp"
-    photo(seed=1).save(path)
+    make_image(seed=1).save(path)
     result = cropping.explain(path)
     whole = np.asarray(result.overlays(canvas="original")[0])
     times = path.stat()
-    photo(seed=2).save(tmp_path / "other.bmp")
+    make_image(seed=2).save(tmp_path / "other.bmp")
     path.write_bytes((tmp_path / "other.bmp").read_bytes())
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
     with pytest.raises(ImageError, match=r"x\.bmp: the file has changed since it was explained"):
         result.overlays(canvas="original")
-    assert np.array_equal(np.asarray(cropping.explain(photo(seed=1)).overlays(canvas="original")[0]), whole)
+    assert np.array_equal(np.asarray(cropping.explain(make_image(seed=1)).overlays(canvas="original")[0]), whole)
 
 
 @pytest.mark.parametrize("kind", ["array", "grey array", "image", "frames"])
 def test_changing_an_image_after_explain_does_not_change_its_overlay(
-    cropping: Explainer, photo: Photo, kind: str
+    cropping: Explainer, make_image: MakeImage, kind: str
 ) -> None:
     """A program that reads a camera may reuse the same array for every frame."""
-    first, second = photo(seed=1), photo(seed=2)
+    first, second = make_image(seed=1), make_image(seed=2)
     image: Any = np.array(first.convert("L" if kind == "grey array" else "RGB"))
     expected = cropping.explain(np.array(image))
     if kind == "image":

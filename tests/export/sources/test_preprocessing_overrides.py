@@ -124,11 +124,11 @@ EXPRESSIBLE = {
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 @pytest.mark.parametrize("size", [(100, 75), (75, 101), (64, 64), (40, 300)])
-def test_pixels_are_timms(name: str, size: tuple[int, int], photo: Callable[..., Image.Image]) -> None:
+def test_pixels_are_timms(name: str, size: tuple[int, int], make_image: Callable[..., Image.Image]) -> None:
     timm_data = pytest.importorskip("timm.data")
     how = EXPRESSIBLE[name]
     height, width = how["input_size"][1:]
-    picture = photo(*size)
+    picture = make_image(*size)
     theirs = timm_data.create_transform(**how)(picture).numpy()
     preprocessing = contract_preprocessing("timm:any", how, (height, width), False)
     metadata = Metadata(

@@ -15,7 +15,7 @@ from PIL import Image, features
 WIDTH, HEIGHT = 97, 66
 
 
-def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.ndarray:
+def synthetic_image(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.ndarray:
     """Return an image of smooth colors, edges and a little noise: uint8 of shape (height, width, 3)."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (4, 6, 3), dtype=np.uint8))
@@ -28,12 +28,12 @@ def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> np.nd
 @cache
 def image_files() -> dict[str, bytes]:
     """Return the contents of image files of WIDTH x HEIGHT pixels, by the name of their format."""
-    rgb = Image.fromarray(photograph())
+    rgb = Image.fromarray(synthetic_image())
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a photograph" * 20
     alpha = Image.merge("RGBA", (*rgb.split(), rgb.convert("L")))
     deep = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
-    frames = [Image.fromarray(photograph(seed=seed)) for seed in (0, 1, 2)]
+    frames = [Image.fromarray(synthetic_image(seed=seed)) for seed in (0, 1, 2)]
     more: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
     kinds: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
         "baseline": (rgb, "JPEG", {"quality": 85}),
@@ -92,9 +92,9 @@ def png(width: int, height: int, rows: bytes, depth: int = 8, colours: int = 2, 
 
 def interlaced_png() -> bytes:
     """Return a PNG with Adam7 interlacing, which Pillow reads but does not write."""
-    picture = photograph()
+    pixels = synthetic_image()
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
-    rows = [b"\0" + row.tobytes() for x, y, dx, dy in passes for row in picture[y::dy, x::dx]]
+    rows = [b"\0" + row.tobytes() for x, y, dx, dy in passes for row in pixels[y::dy, x::dx]]
     return png(WIDTH, HEIGHT, b"".join(rows), interlaced=True)
 
 
@@ -102,12 +102,12 @@ def tiled_tiff(width: int = WIDTH, height: int = HEIGHT) -> bytes:
     """Return a TIFF with uncompressed tiles of 32x32 pixels, which Pillow reads but does not write."""
     side = 32
     across, down = -(-width // side), -(-height // side)
-    picture = np.zeros((down * side, across * side, 3), np.uint8)
-    picture[:height, :width] = photograph(width, height)
+    pixels = np.zeros((down * side, across * side, 3), np.uint8)
+    pixels[:height, :width] = synthetic_image(width, height)
     tiles = [
-        picture[y : y + side, x : x + side].tobytes()
-        for y in range(0, len(picture), side)
-        for x in range(0, picture.shape[1], side)
+        pixels[y : y + side, x : x + side].tobytes()
+        for y in range(0, len(pixels), side)
+        for x in range(0, pixels.shape[1], side)
     ]
     count = len(tiles)
     start = 8 + 2 + 11 * 12 + 4
