@@ -22,8 +22,8 @@ options that no group names (at least `--help`):
     Other options:
       -h, --help  ...
 
-The examples follow. A subclass can print more between the options and the examples: it overrides `format_epilog`, writes
-its own sections, and then calls `super().format_epilog`.
+The examples follow. A subclass can print more between options and examples: it overrides `format_epilog`, writes its
+own sections, and then calls `super().format_epilog`.
 """
 
 from __future__ import annotations
