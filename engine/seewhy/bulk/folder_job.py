@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from seewhy._shared.temp_tables import explained
+from seewhy._shared.text import printable
 from seewhy.bulk.commit import FigureWriter, ResultWriter, ShardWriter, sync
 from seewhy.bulk.explain_files import explain_files
 from seewhy.bulk.job_request import JobRequest
@@ -198,7 +199,7 @@ class FolderJob:
             )
 
     def _notify(self, text: str) -> None:
-        _LOG.warning("%s", text)
+        _LOG.warning("%s", printable(text))
         if self._notice is not None:
             self._notice(text)
 
@@ -210,7 +211,7 @@ class FolderJob:
                 writer.add(outcome)
                 self._now[DONE if outcome.error is None else FAILED] += 1
                 if outcome.error is not None:
-                    _LOG.warning("failed: %s", outcome.error)
+                    _LOG.warning("failed: %s", printable(str(outcome.error)))
                 yield outcome
 
     def _explained(
