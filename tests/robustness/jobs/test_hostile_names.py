@@ -46,6 +46,15 @@ UNUSUAL = [
 ]
 
 
+def test_the_log_escapes_names(explainer: Explainer, sandbox: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["tab\tand\x1b[31mred.png", "new\nline.png", "\u202egnp.exe.png", "caf\udce9.png"]
+    for name in names:
+        (sandbox / "in" / name).write_bytes(b"not an image")
+    assert explain_folder(explainer, sandbox / "in", sandbox / "out").failed == len(names)
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == len(names) and all(text.isprintable() for text in logged)
+
+
 def test_unusual_names(explainer: Explainer, sandbox: Path, png: bytes) -> None:
     names = [os.fsencode(name) for name in UNUSUAL] + [b"not\xffutf8\xfe.png", b"caf\xe9.png"]
     for name in names:
