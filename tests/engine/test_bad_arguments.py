@@ -171,7 +171,7 @@ def test_register_method(name: str, explainer: Explainer) -> None:
             method = seewhy.register_method(Method(**{**given, name: value}))
             return explainer.explain(pixels(1), method.name)
         finally:
-            registry.forget(list(registry.origins))
+            registry.unregister_methods(list(registry.origins))
 
     check(call)
     check(seewhy.register_method)

@@ -25,7 +25,7 @@ class Match:
 
     path: str
     is_too_long: bool = False
-    """Whether this is a folder that cannot be listed because its path is too long for the system."""
+    """True for a folder that cannot be listed because its path is too long for the system."""
 
 
 def fixed_prefix(pattern: str) -> str:

@@ -33,7 +33,7 @@ class ListedImage:
     target: str | None = None
     """Target that the list gives for the image, as text."""
     is_tar: bool = False
-    """Whether the file is read as an archive."""
+    """True if the file is read as an archive."""
     error: str | None = None
     """Why the file cannot be read, if that is already known."""
 

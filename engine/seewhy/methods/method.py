@@ -29,7 +29,7 @@ class Method:
     outputs: tuple[str, ...]
     """Outputs of the graph that the rule reads besides `images` and `logits`."""
     is_map: bool
-    """Whether the rule returns one low-resolution map for each image, which is drawn as an overlay. Otherwise it
+    """True if the rule returns one low-resolution map for each image, which is drawn as an overlay. Otherwise it
     returns one value for each pixel and channel, and these are drawn as an RGB image."""
     rule: Rule = field(repr=False)
     """Function that combines the values into one float32 array; see `seewhy.methods.base.Rule`."""
@@ -38,7 +38,7 @@ class Method:
     multi_pass: MultiPass | None = field(default=None, repr=False)
     """Further runs of the graph; None for methods of a single run."""
     rectified: bool = True
-    """Whether only the positive part of a map is shown."""
+    """True if only the positive part of a map is shown."""
     options: tuple[Option, ...] = ()
     """Options that a user can set."""
 

@@ -65,7 +65,7 @@ class WorkerPlan:
     threads: int | None = None
     """Number of threads and CPUs of each worker; None is 1, or with GPUs an equal share of the CPUs."""
     gpu: bool = False
-    """Whether each worker has a GPU of its own."""
+    """True if each worker has a GPU of its own."""
 
 
 def resolve_workers(plan: WorkerPlan) -> tuple[int, int]:

@@ -73,9 +73,9 @@ class _Supervisor:
         self._child = child
         self._reports = reports
         self._ended_normally = False
-        """Whether the child has reported its normal end."""
+        """True if the child has reported its normal end."""
         self._is_pipe_open = True
-        """Whether the child still has its side of the pipe for reports open."""
+        """True if the child still has its side of the pipe for reports open."""
         self._code: int | None = None
         """Exit code of the child, or the negative number of the signal that killed it. None while it runs."""
         self._reported: list[tuple[int, float]] = []

@@ -34,7 +34,7 @@ class TargetRequest:
     per_image: int
     """K, the number of classes for each image."""
     nested: bool
-    """Whether results have an axis for the classes. Without it, K is 1."""
+    """True if results have an axis for the classes. Without it, K is 1."""
 
 
 def resolve_request(

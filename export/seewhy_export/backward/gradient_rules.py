@@ -28,7 +28,7 @@ class RectifierCall:
     weight: Tensor | None
     """Learned slopes, for PReLU."""
     may_be_infinite: bool
-    """Whether incoming gradients may be infinite where y is zero, because an operator such as sqrt follows."""
+    """True if incoming gradients may be infinite where y is zero, because an operator such as sqrt follows."""
 
     def chain(self, gradient: Tensor) -> Tensor:
         """Return g f'(x), which is 0 wherever f'(x) is 0, even if g is infinite there."""

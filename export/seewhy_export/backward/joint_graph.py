@@ -78,7 +78,7 @@ class JointInterpreter(Interpreter):
         self.activations: Tensor | None = None
         """Value of the target layer as (N, C, h, w), once it has run."""
         self.has_ruled_rectifiers = False
-        """Whether a rectifier that follows the active rule lies between images and logits."""
+        """True if a rectifier that follows the active rule lies between images and logits."""
 
     def run_node(self, node: Node) -> Any:
         """Run a node by its lowering, rectifiers by the active rule, and folded norms with their convolution."""

@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What the user requests from a source, besides its name."""
+    """Request of the user to a source, besides its name."""
 
     weights: str = "DEFAULT"
     """`DEFAULT` (the source's own weights, which may be downloaded), `none` (random) or the path of a checkpoint."""

@@ -53,7 +53,7 @@ class Dimension:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether h or w has a factor here."""
+        """True if h or w has a factor here."""
         return bool(self.axes & {H, W})
 
     @property
@@ -104,7 +104,7 @@ class Axes:
     shift: tuple[int, int] = (0, 0)
     """Distances by which h and w are rolled."""
     mirrored: tuple[bool, bool] = (False, False)
-    """Whether h and w are flipped."""
+    """True if h and w are flipped."""
 
     def layout(self) -> Layout | None:
         """Return the layout, or None if the tensor holds no whole map that can be converted to (N, C, h, w)."""

@@ -108,7 +108,7 @@ class TargetLayer:
     layout: Layout
     """Layout of the layer's output."""
     separates: bool
-    """Whether every path from the images to the logits passes the layer."""
+    """True if every path from the images to the logits passes the layer."""
     class_weights: Node | None
     """Weight (class count, C) of the linear head, if it directly follows global average pooling of this layer."""
 

@@ -25,7 +25,7 @@ class Layout:
     suffix: int = 0
     """Number of such tokens after the positions."""
     mirrored: tuple[bool, bool] = (False, False)
-    """Whether h and w run in the opposite direction to the image's."""
+    """True if h and w run in the opposite direction to the image's."""
 
     @property
     def form(self) -> str:

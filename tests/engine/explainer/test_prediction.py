@@ -56,7 +56,7 @@ def test_wrong_arguments(explainer: Explainer) -> None:
         explainer.predict(pixels()).top(7)
     with pytest.raises(ImageError, match="no images given"):
         explainer.predict([])
-    with pytest.raises(ArgumentError, match="the path of a model file must be a str or a Path, not 3"):
+    with pytest.raises(ArgumentError, match="the model file must be a path .str or Path., not 3"):
         Explainer(3)  # type: ignore[arg-type]
 
 

@@ -337,9 +337,9 @@ def test_a_plugin_reaches_the_workers(cluster: Any, model_path: Path, many: Path
         settings = Settings(format="parquet", shard_images=64, **chosen)
         explain_folder(model_path, many, tmp_path / "here", settings)
         assert_same(tmp_path / "there", tmp_path / "here")
-        registry.forget(["energy"])
+        registry.unregister_methods(["energy"])
         seewhy.register_method(seewhy.Method("energy", "Energy", ("activations",), True, lambda v, c: v["activations"]))
         with pytest.raises(ArgumentError, match="method energy is registered in this process only"):
             job_of(model_path, [many], tmp_path / "other", methods=["energy"])
     finally:
-        registry.forget(list(registry.origins))
+        registry.unregister_methods(list(registry.origins))

@@ -118,7 +118,7 @@ def test_an_interrupted_publish_restores_the_old_pair(
 
 def test_an_empty_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ExportError, match="the path of the file to write is empty"):
+    with pytest.raises(ExportError, match="path must not be empty"):
         export(FailingModule(), "")
     assert list(tmp_path.iterdir()) == []
 

@@ -64,7 +64,7 @@ def test_json(data: Any, tmp_path: Path) -> None:
         ("a.json", b'{"0": "cat", "2": "dog"}', "index 1 is missing; 2 labels are numbered 0 to 1"),
         ("a.json", b'{"1": "cat", "2": "dog"}', "index 0 is missing"),
         ("a.json", b'{"0": "cat", "00": "dog"}', "index 0 occurs twice"),
-        ("a.json", b'{"0": "cat", "0": "dog"}', "'0' stands there twice"),
+        ("a.json", b'{"0": "cat", "0": "dog"}', "'0' is given twice"),
         ("a.json", b'{"cat": 0, "dog": 0}', "index 0 occurs twice"),
         ("a.json", b'{"cat": 0, "dog": -1}', "index 1 is missing"),
         ("a.json", b'{"cat": 0, "dog": "1"}', "'cat' is not a class index"),
