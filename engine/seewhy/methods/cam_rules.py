@@ -28,7 +28,7 @@ from seewhy.contract.constants import (
     GRADIENTS,
     GUIDED_GRADIENTS,
 )
-from seewhy.methods.base import CHANNEL_WEIGHTS, RuleContext, Values, full_size
+from seewhy.methods.base import CHANNEL_WEIGHTS, RuleContext, Values, full_size, require_finite
 
 # Rules with one weight for each channel.
 
@@ -48,7 +48,9 @@ def guided_gradcam(values: Values, context: RuleContext) -> Floats:
 
     The attributions have the shape (N, Cin, H, W).
     """
-    heat = minmax(full_size(gradcam(values, context), True, context), context.threads)
+    maps = gradcam(values, context)
+    require_finite(maps, "guided-gradcam")  # scaling to [0, 1] would hide an infinite map
+    heat = minmax(full_size(maps, True, context), context.threads)
     return multiply_by_map(values[GUIDED_GRADIENTS], heat, context.threads)
 
 

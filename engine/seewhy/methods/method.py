@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from seewhy._core import max_abs, minmax
-from seewhy._shared.arrays import Floats, first_not_finite
+from seewhy._shared.arrays import Floats
 from seewhy._shared.text import first_line
 from seewhy.contract.constants import IMAGES
-from seewhy.errors import MethodError, NonFiniteError, SeewhyError
-from seewhy.methods.base import Rule, RuleContext, Values
+from seewhy.errors import MethodError, SeewhyError
+from seewhy.methods.base import Rule, RuleContext, Values, require_finite
 from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import Option
 
@@ -103,11 +103,7 @@ def apply_rule(request: MethodRequest, values: Values, context: RuleContext) -> 
         raise MethodError(
             f"the rule of method {method.name} must return a float32 array {expected}, not {result.shape}"
         )
-    if first_not_finite(result) is not None:
-        raise NonFiniteError(
-            f"{method.name}: the result holds NaN or infinity, because values overflow float32 or the rule divides by "
-            f"zero; check the model's weights"
-        )
+    require_finite(result, method.name)
     unchanged = next((values[name] for name, value in frozen.items() if value is result), None)
     if unchanged is not None:  # the rule returned one of its values
         return unchanged
