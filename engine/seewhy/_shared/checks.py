@@ -26,6 +26,7 @@ def positive_integer(name: str, value: Any) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """Return True or False; NumPy's booleans are taken, too."""
+    # By name, because the command line imports this module for its help, and NumPy takes a while to import.
     if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
         raise ArgumentError(f"{name} must be True or False, not {brief(value)}")
     return bool(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,15 +20,23 @@ from seewhy.methods.registry import METHODS, origins, unregister_methods
 _MAX_BYTES = 16 * 2**20
 """Maximum size of a plugin, in bytes."""
 
+_registered: dict[str, list[str]] = {}
+"""Methods that each plugin registered, by its path."""
+
 
 @dataclass(frozen=True)
 class Plugin:
     """A Python file that registers methods."""
 
-    name: str
-    """Name of the file without its folder."""
+    path: str
+    """Path of the file. Loading it again replaces the methods that it registered before."""
     content: bytes
     """The file's bytes."""
+
+    @property
+    def name(self) -> str:
+        """Name of the file without its folder."""
+        return Path(self.path).name
 
     @property
     def sha256(self) -> str:
@@ -44,24 +54,39 @@ class Plugin:
         origin = {"plugin": self.name, "sha256": self.sha256}
         if origin in origins.values():
             return
-        known = dict(METHODS)
-        replaced = [name for name, other in origins.items() if other.get("plugin") == self.name]
-        unregister_methods(replaced)
+        with _restored_on_failure():
+            unregister_methods(_registered.get(self.path, ()))
+            known = dict(METHODS)
+            self._run()
+            names = [name for name, method in METHODS.items() if known.get(name) is not method]
+            if not names:
+                raise MethodError(
+                    f"plugin {short(self.name)} registers no method; it must call seewhy.register_method(...)"
+                )
+        origins.update(dict.fromkeys(names, origin))
+        _registered[self.path] = names
+
+    def _run(self) -> None:
         module = ModuleType(f"seewhy_plugin_{Path(self.name).stem}")
         try:
             exec(compile(self.content, self.name, "exec"), module.__dict__)
-        except BaseException as error:
-            unregister_methods(set(METHODS) - set(known))
-            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)) and not isinstance(error, SystemExit):
-                raise
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # SystemExit is a mistake of the plugin, too
             raise MethodError(f"plugin {short(self.name)}{_line(error, self.name)}: {_reason(error)}") from error
-        registered = [name for name, method in METHODS.items() if known.get(name) is not method]
-        if not registered:
-            raise MethodError(
-                f"plugin {short(self.name)} registers no method; it must call seewhy.register_method(...)"
-            )
-        for name in registered:
-            origins[name] = origin
+
+
+@contextmanager
+def _restored_on_failure() -> Iterator[None]:
+    """Put the registry back as it was if the body fails, so that no method is lost or half replaced."""
+    methods, known_origins = dict(METHODS), dict(origins)
+    try:
+        yield
+    except BaseException:
+        for registry, before in ((METHODS, methods), (origins, known_origins)):
+            registry.clear()
+            registry.update(before)  # type: ignore[arg-type]
+        raise
 
 
 def read_plugin(path: str | os.PathLike[str]) -> Plugin:
@@ -85,7 +110,7 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
         raise OutputError(f"{short(path)}: the plugin cannot be read: {error.strerror or error}") from None
     if len(content) > _MAX_BYTES:
         raise OutputError(f"{short(path)}: the plugin has more than {_MAX_BYTES} bytes, the maximum")
-    return Plugin(Path(path).name, content)
+    return Plugin(os.path.abspath(path), content)
 
 
 def load_plugin(path: str | os.PathLike[str]) -> Plugin:

@@ -72,7 +72,9 @@ def _register(method: Method, origin: Mapping[str, Any] | None, replace: bool = 
     if method.multi_pass is not None and not isinstance(method.multi_pass, MultiPass):
         raise ArgumentError(f"multi_pass of method {name} must be a MultiPass, not {brief(method.multi_pass)}")
     outputs = method.outputs
-    if not isinstance(outputs, tuple) or any(output not in OUTPUTS or output == LOGITS for output in outputs):
+    if not isinstance(outputs, tuple) or any(
+        not isinstance(one, str) or one not in OUTPUTS or one == LOGITS for one in outputs
+    ):
         known = ", ".join(output for output in OUTPUTS if output != LOGITS)
         raise ArgumentError(
             f"the outputs of method {name} must be a tuple of names among {known}; {brief(outputs)} is not"

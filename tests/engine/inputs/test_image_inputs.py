@@ -275,7 +275,7 @@ def list_many(case: dict[str, Any]) -> int:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_names(tmp_path: Path) -> None:
-    """As Python objects, the names of 200,000 images would take at least 30 MB."""
+    """The list of images is kept on disk: 200,000 names would take at least 30 MB as Python objects."""
     cases = []
     for count in (2_000, 200_000):
         path = tmp_path / f"{count}.txt"

@@ -127,6 +127,7 @@ def test_attributions_of_the_wrong_shape(explainer: Explainer) -> None:
         (own(name="gradcam"), "a method named gradcam exists already; choose another name$"),
         (own(outputs=("activation",)), "must be a tuple of names among activations, .*'activation'"),
         (own(outputs=["activations"]), "must be a tuple of names"),
+        (own(outputs=(np.zeros(3),)), "must be a tuple of names"),
         (own(rule=None), "the rule of method energy must be a function of values and context, not None"),
         (own(options=["scale"]), "the options of method energy must be a tuple of seewhy.Option"),
     ],
@@ -218,6 +219,24 @@ def test_the_same_plugin_runs_once(plugin: Path) -> None:
     plugin.write_text(PLUGIN + "# changed\n")
     seewhy.load_plugin(plugin)
     assert registry.METHODS["energy"] is not first
+
+
+def test_a_failed_reload_keeps_the_earlier_methods(plugin: Path) -> None:
+    seewhy.load_plugin(plugin)
+    first, before = registry.METHODS["energy"], dict(registry.origins)
+    plugin.write_text(PLUGIN + "\n1 / 0\n")
+    with pytest.raises(MethodError, match="division by zero"):
+        seewhy.load_plugin(plugin)
+    assert registry.METHODS["energy"] is first and registry.origins == before
+
+
+def test_files_of_the_same_name_in_two_folders(plugin: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / plugin.name
+    other.parent.mkdir()
+    other.write_text(PLUGIN.replace('"energy"', '"other"'))
+    seewhy.load_plugin(plugin)
+    seewhy.load_plugin(other)
+    assert {"energy", "other"} <= set(seewhy.list_methods())
 
 
 class _Point:
