@@ -28,7 +28,6 @@ from seewhy.inputs.image_inputs import Inputs
 from seewhy.inputs.image_lists import STANDARD_INPUT
 from seewhy.methods.options import parse_options
 from seewhy.targets.class_targets import read_target
-from seewhy.visualization.colormaps import palette
 
 _NOTHING_FAILED, _SOME_FAILED, _ALL_FAILED = 0, 1, 2
 
@@ -56,8 +55,6 @@ def _run(
     targets: Sequence[str],
     options: Sequence[str],
     format_: str,
-    quality: int | None,
-    colormap: str,
     providers: Sequence[str],
     threads: int | None,
     no_verify: bool,
@@ -72,14 +69,11 @@ def _run(
     **others: Any,
 ) -> int:
     """Resolve the options and run the job; `others` are fields of `Settings`."""
-    palette(colormap)  # report an unknown name before images are listed
     settings = Settings(
         methods,
         [read_target(text) for text in targets],
-        colormap=colormap,
         options=parse_options(options),
         format=format_,
-        quality=quality,
         **others,
     )
     paths = [path for path in images if path != STANDARD_INPUT]
@@ -98,10 +92,9 @@ def _run(
         return _run_job(job, limit, stop, quiet)
     from seewhy.ray import cluster_job
 
-    cluster_job.check(settings)
+    request = cluster_job.resolve_ray_job(model, settings, verify=not no_verify)  # before a cluster is started
     workers = cluster_job.WorkerPlan(ray_workers, threads, cluster_job.needs_gpu(providers))
     with cluster_job.connected(ray_address):
-        request = cluster_job.resolve_ray_job(model, settings, verify=not no_verify)
         inputs = Inputs(paths, folder, lists)
         ray_job = cluster_job.RayJob(
             request, inputs, folder, workers, providers=providers, verify=not no_verify, **common
