@@ -300,7 +300,7 @@ def test_the_examples_run_as_printed(
     code = block.code
     put = {
         "/shared/model.onnx": str(model_path),
-        "/shared/photographs": folder,
+        "/shared/images": folder,
         "/shared": str(tmp_path),
         "size=64": "size=2",
         "size=56": "size=1",
