@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from seewhy_export._shared.torch_internals import core_aten_decompositions
-from seewhy_export.lowering import convolution, elementwise, norms, padding_and_unfold, pooling
+from seewhy_export.lowering import convolution, elementwise, indexing, norms, padding_and_unfold, pooling
 
 aten: Any = torch.ops.aten
 
@@ -36,6 +36,8 @@ LOWERINGS: dict[Any, Callable[..., Any]] = {
     aten.replication_pad2d_backward.default: padding_and_unfold.replication_pad_backward,
     aten.replication_pad3d_backward.default: padding_and_unfold.replication_pad_backward,
     aten.unfold_backward.default: padding_and_unfold.unfold_backward,
+    aten.index_put.default: indexing.index_put,
+    aten._unsafe_index_put.default: indexing.index_put,
     aten.threshold.default: elementwise.threshold,
     aten.sgn.default: elementwise.sgn,
     aten.var.correction: elementwise.var,

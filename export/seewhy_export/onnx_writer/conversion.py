@@ -68,6 +68,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
     model.ir_version = contract.IR_VERSION
     _simplify(model, joint.outputs)
     _refuse_forbidden_operators(model)
+    _refuse_racing_sums(model)
     _name_batch(model)
     return model
 
@@ -219,6 +220,17 @@ def _refuse_forbidden_operators(model: onnx_ir.Model) -> None:
             f"the joint graph cannot be written as ONNX without {first_few(sorted(set(forbidden)))}, which a model "
             f"file may not hold; use other operators there"
         )
+
+
+def _refuse_racing_sums(model: onnx_ir.Model) -> None:
+    """Check that no ScatterND adds values, because onnxruntime loses some of them if it uses several threads."""
+    for node in model.graph:
+        reduction = node.attributes.get("reduction")
+        if node.op_type == "ScatterND" and reduction is not None and reduction.as_string() != "none":
+            raise ExportError(
+                "the network, or its gradient, adds values at positions that a mask selects, which onnxruntime "
+                "computes wrongly in several threads; multiply by the mask instead"
+            )
 
 
 def _name_batch(model: onnx_ir.Model) -> None:

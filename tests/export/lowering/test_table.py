@@ -200,6 +200,21 @@ def unfold_backward(draw: Draw) -> tuple:
     return random(*out.shape, seed=1), sizes, dimension, size, step
 
 
+def index_put(draw: Draw) -> tuple:
+    """Draw indices that are neighbours or not, of equal shape or one for each axis of a grid, some of them negative."""
+    sizes = numbers(draw, draw(st.integers(2, 4)), 1, 5)
+    dimensions = sorted(draw(st.sets(st.integers(0, len(sizes) - 1), min_size=1, max_size=3)))
+    counts = numbers(draw, draw(st.integers(1, 2)), 1, 6)
+    order = draw(st.permutations(range(len(dimensions))))
+    is_grid = draw(st.booleans())
+    indices: list[Tensor | None] = [None] * (dimensions[-1] + 1)
+    for i, d in enumerate(dimensions):
+        shape = [6 - i if axis == order[i] else 1 for axis in range(len(order))] if is_grid else counts
+        indices[d] = torch.randint(-sizes[d], sizes[d], shape, generator=torch.Generator().manual_seed(i))
+    x = random(*sizes)
+    return x, indices, random(*x[tuple(slice(None) if i is None else i for i in indices)].shape, seed=1), True
+
+
 def copy(draw: Draw) -> tuple:
     sizes = numbers(draw, draw(st.integers(1, 3)), 1, 4)
     given_sizes = [size if draw(st.booleans()) else 1 for size in sizes]
@@ -243,6 +258,8 @@ ARGUMENTS: dict[Any, Arguments] = {
     aten.replication_pad2d_backward.default: replication_pad_backward(2),
     aten.replication_pad3d_backward.default: replication_pad_backward(3),
     aten.unfold_backward.default: unfold_backward,
+    aten.index_put.default: index_put,
+    aten._unsafe_index_put.default: index_put,
     aten.copy.default: copy,
 }
 
@@ -274,6 +291,14 @@ EDGES: list[Mutation] = [
     ("return middle + torch.cat", "return middle - torch.cat"),
     ("return middle + first + last", "return middle + last"),
     ("max(0, -before), max(0, -after)", "max(0, -after), max(0, -before)"),
+]
+INDEXED: list[Mutation] = [
+    ("index % x.shape[d] for", "index.abs() % x.shape[d] for"),
+    ("target.scatter_add(", "target.scatter("),
+    ("moved + values.permute(*axes,", "values.permute(*axes,"),
+    ("values.permute(*axes, *range", "values.permute(*range(len(places)), *range"),
+    ("dimensions[0] if dimensions ==", "0 if dimensions =="),
+    ("flat * x.shape[d] + index", "flat + index"),
 ]
 MUTATIONS: dict[Any, list[Mutation]] = {
     aten.threshold.default: [("x > threshold", "x >= threshold"), ("x, value)", "value, x)")],
@@ -333,6 +358,8 @@ MUTATIONS: dict[Any, list[Mutation]] = {
         ("wanted - start - count * step", "wanted - count * step"),
         ("moved[..., start : start + step]", "moved[..., start : start + step - 1]"),
     ],
+    aten.index_put.default: INDEXED,
+    aten._unsafe_index_put.default: INDEXED,
     aten.copy.default: [(".expand(x.shape)", ""), ("source.to(x.dtype)", "source"), ("source.to(", "-source.to(")],
 }
 
