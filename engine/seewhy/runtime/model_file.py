@@ -141,7 +141,7 @@ def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
 
     Functions, training graphs, operators of another domain and graphs inside a node are useless in a SeeWhy file, or
     could bypass the checks: a function may contain tensors that refer to other files, an operator of another domain may
-    open files, and a loop may never end.
+    open files, and a loop may never end. ScatterND with a reduction gives wrong numbers in several threads.
     """
     if not all(0 < opset.version <= _NEWEST_OPSET for opset in proto.opset_import):
         raise ModelFileError(f"{file}: uses an opset that does not exist; export the network again")
@@ -153,6 +153,9 @@ def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
     nested = next(
         (node for node in proto.graph.node for one in node.attribute if one.HasField("g") or one.graphs), None
     )
+    # onnxruntime runs this sum in several threads without a lock, so the result would change from run to run.
+    scattered = (node for node in proto.graph.node if node.op_type == "ScatterND")
+    racing = next((n for n in scattered for one in n.attribute if one.name == "reduction" and one.s != b"none"), None)
     if proto.functions:
         found = "model-local functions"
     elif proto.training_info:
@@ -161,6 +164,8 @@ def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
         found = f"operators of the domain '{short(foreign[0])}'"
     elif nested is not None:
         found = f"a graph inside its node '{short(nested.name)}' ({short(nested.op_type)})"
+    elif racing is not None:
+        found = f"a reduction in its node '{short(racing.name)}' (ScatterND)"
     else:
         return
     raise ModelFileError(f"{file}: contains {found}, which the exporter never writes; export the network again")

@@ -245,6 +245,12 @@ def _opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 2**62
 
 
+def _scattered_sum(model: onnx.ModelProto) -> None:
+    model.graph.node.append(
+        onnx.helper.make_node("ScatterND", ["a", "b", "c"], ["d"], name="sum", reduction="add"),
+    )
+
+
 def _repeated_weight(model: onnx.ModelProto) -> None:
     model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
 
@@ -261,6 +267,7 @@ def _repeated_key(model: onnx.ModelProto) -> None:
         (_foreign_operator, r"contains operators of the domain 'com\.microsoft', which"),
         (_foreign_operator_set, r"contains operators of the domain 'org\.example', which"),
         (_training, "contains training graphs, which"),
+        (_scattered_sum, r"contains a reduction in its node 'sum' \(ScatterND\), which"),
         (_opset, "uses an opset that does not exist"),
         (_repeated_weight, r"has two weights called 'conv1\.weight'"),
         (_repeated_key, r"the metadata gives seewhy\.score twice"),
