@@ -83,9 +83,10 @@ def _restored_on_failure() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for registry, before in ((METHODS, methods), (origins, known_origins)):
-            registry.clear()
-            registry.update(before)  # type: ignore[arg-type]
+        METHODS.clear()
+        METHODS.update(methods)
+        origins.clear()
+        origins.update(known_origins)
         raise
 
 

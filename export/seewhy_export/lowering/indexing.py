@@ -20,7 +20,8 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
     """Add values at indices, as `aten.index_put` does.
 
     Returns:
-        The sum, or NotImplemented for what ScatterND does right: values that replace others, and masks.
+        The sum, of the shape and dtype of `x`. NotImplemented, so that the operator stays, if values replace others, or
+        if masks select the positions; the writer refuses a sum at masked positions.
     """
     found = {d: index for d, index in enumerate(indices) if index is not None}
     if not accumulate or any(index.dtype in (torch.bool, torch.uint8) for index in found.values()):
