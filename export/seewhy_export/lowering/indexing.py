@@ -27,7 +27,8 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
     if not accumulate or any(index.dtype in (torch.bool, torch.uint8) for index in found.values()):
         return NotImplemented
     dimensions = list(found)
-    selected = [index % x.shape[d] for d, index in found.items()]
+    # The converter knows no remainder by a size that is free, as the batch's is.
+    selected = [torch.where(index < 0, index + x.shape[d], index) for d, index in found.items()]
     places = torch.broadcast_shapes(*(index.shape for index in selected))
     others = [d for d in range(x.dim()) if d not in found]
     # The places lie where the indices are if those are neighbours, otherwise in front.
@@ -38,7 +39,8 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
     moved = x.permute(*dimensions, *others)
     axes = [_only_axis(index, len(places)) for index in selected]
     matrix_sizes = [x.shape[d] * index.numel() for d, index in zip(dimensions, selected, strict=True)]
-    if sorted(axes) == list(range(len(places))) and all(size <= _LARGEST_MATRIX for size in matrix_sizes):
+    fits = all(isinstance(size, int) and size <= _LARGEST_MATRIX for size in matrix_sizes)
+    if sorted(axes) == list(range(len(places))) and fits:
         for d, axis, index in zip(dimensions, axes, selected, strict=True):
             matrix = (torch.arange(x.shape[d], device=x.device)[:, None] == index.flatten()).to(values.dtype)
             values = (values.movedim(axis, -1) @ matrix.t()).movedim(-1, axis)

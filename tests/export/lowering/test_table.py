@@ -293,7 +293,7 @@ EDGES: list[Mutation] = [
     ("max(0, -before), max(0, -after)", "max(0, -after), max(0, -before)"),
 ]
 INDEXED: list[Mutation] = [
-    ("index % x.shape[d] for", "index.abs() % x.shape[d] for"),
+    ("index + x.shape[d], index) for", "-index, index) for"),
     ("target.scatter_add(", "target.scatter("),
     ("moved + values.permute(*axes,", "values.permute(*axes,"),
     ("values.permute(*axes, *range", "values.permute(*range(len(places)), *range"),

@@ -63,6 +63,26 @@ def test_sums_at_equal_indices_are_exact_in_several_threads(is_grid: bool, tmp_p
     assert all(np.array_equal(first, other) for other in others)
 
 
+class IndexedPerImage(nn.Module):
+    """A network that also indexes the images of a batch, whose number is free, as `grid_sample` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 3)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.convolution(x).relu()
+        images = torch.arange(y.shape[0])[:, None, None]
+        channels = torch.arange(8)[:, None]
+        return self.head(y[images, channels, torch.tensor([0, 3, 3, -1]), torch.tensor([1, -2, -2, 5])].mean(2))
+
+
+def test_sums_at_equal_indices_of_each_image_agree(tmp_path: Path) -> None:
+    report = export(live_weights(IndexedPerImage()).eval(), tmp_path / "model.onnx", image_size=(16, 16))
+    assert report.parity
+
+
 def test_a_sum_at_masked_positions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="adds values at positions that a mask selects"):
         export(live_weights(Masked()).eval(), tmp_path / "model.onnx", image_size=(16, 16))
