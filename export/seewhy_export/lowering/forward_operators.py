@@ -21,11 +21,24 @@ from seewhy_export.lowering.onnx_masks import spread_over
 aten: Any = torch.ops.aten
 
 
+def adaptive_avg_pool1d(x: Tensor, output_size: Sequence[int]) -> Tensor:
+    """Return the pool as a pool of maps of one row, as PyTorch computes it."""
+    return adaptive_avg_pool2d(x.unsqueeze(-2), [1, *output_size]).squeeze(-2)
+
+
 def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
     """Return a mean if the output is 1x1; PyTorch's own pool would change the memory format by `as_strided_`."""
     if list(output_size) in ([1], [1, 1]):
         return mean(x, (-2, -1), keepdim=True)
     pooled: Tensor = aten._adaptive_avg_pool2d.default(x, list(output_size))
+    return pooled
+
+
+def adaptive_avg_pool3d(x: Tensor, output_size: Sequence[int]) -> Tensor:
+    """Return a mean if the output is 1x1x1, for the same reason."""
+    if list(output_size) in ([1], [1, 1, 1]):
+        return mean(x, (-3, -2, -1), keepdim=True)
+    pooled: Tensor = aten._adaptive_avg_pool3d.default(x, list(output_size))
     return pooled
 
 
@@ -182,7 +195,9 @@ FORWARD_LOWERINGS: dict[Any, Callable[..., Tensor]] = {
     aten.linear.default: linear,
     aten.mean.dim: mean,
     aten.matmul.default: matmul,
+    aten.adaptive_avg_pool1d.default: adaptive_avg_pool1d,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+    aten.adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten.batch_norm.default: batch_norm,
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.rrelu.default: rrelu,

@@ -45,6 +45,8 @@ CASES = [
         for channels in (3, 8)
         for size in ([1, 1], [2, 3])
     ),
+    *(case(aten.adaptive_avg_pool1d.default, [draw(2, 6, 8).transpose(1, 2)], [n], name=f"{n}") for n in (1, 4)),
+    *(case(aten.adaptive_avg_pool3d.default, [draw(2, 3, 4, 6, 5)], 3 * [n], name=f"{n}") for n in (1, 2)),
     *(
         case(
             aten.batch_norm.default,

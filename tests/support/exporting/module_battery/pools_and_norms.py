@@ -38,6 +38,9 @@ POOLS: dict[str, Callable[[], nn.Module | Part]] = {
     "adaptive average, one side kept": lambda: nn.AdaptiveAvgPool2d((None, 5)),
     "adaptive average, larger": lambda: nn.AdaptiveAvgPool2d((25, 30)),
     "adaptive average 1d": lambda: lambda x: F.adaptive_avg_pool1d(x.flatten(2), 7),
+    "adaptive average 1d of transposed tokens": lambda: (
+        lambda x: F.adaptive_avg_pool1d(F.layer_norm(x.flatten(2).transpose(1, 2), (CHANNELS,)).transpose(1, 2), 1)
+    ),
     "adaptive average 3d": lambda: lambda x: F.adaptive_avg_pool3d(x[:, None], (2, 5, 7)).flatten(1, 2),
     "adaptive max, even": lambda: nn.AdaptiveMaxPool2d((5, 6)),
     "adaptive max, uneven": lambda: nn.AdaptiveMaxPool2d((7, 5)),
