@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from seewhy._shared.text import printable
-from seewhy.contract.constants import SCHEMA
 from seewhy.contract.metadata import Layer, Preprocessing, Rectifiers
 from seewhy.methods import registry
 from seewhy.runtime.model_file import ModelFile, repeat_reason
@@ -19,7 +18,7 @@ def facts(model: ModelFile) -> dict[str, Any]:
     """Return all facts about a model file, as values that JSON can hold."""
     return {
         "file": str(model.path),
-        "schema": SCHEMA,
+        "schema": model.metadata.schema,
         **asdict(model.metadata),
         "outputs": list(model.outputs),
         "methods": list(registry.available_methods(model.outputs)),
@@ -91,11 +90,11 @@ def _preprocessing(how: Preprocessing | None, size: tuple[int, int]) -> str:
         return "not recorded: takes preprocessed arrays only"
     wanted = f"{size[0]}x{size[1]}"
     resize = {
-        "squash": f"squash to {wanted}, {how.interpolation}",
+        "squash": f"squash to {f'{how.size}x{how.size}' if how.size else wanted}, {how.interpolation}",
         "shorter-side": f"shorter side to {how.size}, {how.interpolation}",
         "none": "no resizing",
     }[how.resize]
-    crop = f", center crop {wanted}" if how.crop and how.resize != "squash" else ""
+    crop = f", center crop {wanted}" if how.crop and (how.resize, how.size) != ("squash", None) else ""
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
     return f"{resize}{crop}; {how.channel_order}, mean {mean}, std {std}"
 

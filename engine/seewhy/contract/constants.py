@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-SCHEMA = 1
+SCHEMA = 2
+"""Newest version of the file format. A file states the oldest version that can describe it."""
 OPSET = 20
 IR_VERSION = 10
 
@@ -49,6 +50,7 @@ DIGEST_PLACEHOLDER = "0" * 64
 RESIZE_MODES = ("shorter-side", "squash", "none")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 CHANNEL_ORDERS = ("RGB", "BGR")
+CROP_ROUNDINGS = ("half-even", "down")
 SCORES = ("softmax", "sigmoid", "none")
 LAYER_FORMS = ("map", "channels-last", "tokens")
 

@@ -14,6 +14,7 @@ from seewhy.contract.constants import (
     ACTIVATIONS,
     CHANNEL_ORDERS,
     CLASS_WEIGHTS,
+    CROP_ROUNDINGS,
     DECONVNET_GRADIENTS,
     GRADCAM_MAP,
     GRADIENTS,
@@ -68,9 +69,10 @@ class Preprocessing:
     """Preprocessing of an image: resize, centre crop, divide by 255, subtract `mean`, divide by `std`."""
 
     resize: str = "squash"
-    """`shorter-side` (keep the aspect ratio), `squash` (to exactly the input size), or `none`."""
+    """`shorter-side` (keep the aspect ratio), `squash` (change it to that of the input), or `none`."""
     size: int | None = None
-    """Length of the shorter side after resizing, in pixels; for `shorter-side` only."""
+    """Length in pixels after resizing: of the shorter side, or of both sides of a square for `squash`, for which None
+    means the input size."""
     interpolation: str = "bilinear"
     """Name of a Pillow resampling filter. Pillow applies it with antialiasing."""
     crop: bool = True
@@ -81,6 +83,11 @@ class Preprocessing:
     """Standard deviation of each channel of `images`, for pixels from 0 to 1."""
     channel_order: str = "RGB"
     """Order of the channels of `images`: `RGB` or `BGR`."""
+    crop_rounding: str = "half-even"
+    """Rounding of the crop's first pixel, (length - input size) / 2, if it lies between two pixels.
+
+    `half-even` takes the even one, as torchvision does; `down` the smaller one, as transformers does.
+    """
 
 
 @dataclass(frozen=True)
@@ -170,10 +177,17 @@ class Metadata:
             GRADCAM_MAP: ("N", "h", "w"),
         }
 
+    @property
+    def schema(self) -> int:
+        """Version of the file format: 2 if the preprocessing is one that readers of version 1 do not know, else 1."""
+        how = self.preprocessing
+        new = how is not None and (how.crop_rounding != "half-even" or (how.resize == "squash" and how.size))
+        return SCHEMA if new else 1
+
     def to_properties(self) -> dict[str, str]:
         """Return the metadata as JSON texts by key, as in `metadata_props`, without the digest."""
         values: dict[str, Any] = {
-            "schema": SCHEMA,
+            "schema": self.schema,
             "model": asdict(self.model),
             "input": {"image_size": self.image_size, "channels": self.channels, "classes": self.class_count},
             "labels": self.labels,
@@ -260,6 +274,7 @@ class _Reader:
 def _preprocessing(value: Any) -> Preprocessing:
     """Convert the value of `seewhy.preprocessing`."""
     converted = fields(
+        {"crop_rounding": one_of(CROP_ROUNDINGS)},
         resize=one_of(RESIZE_MODES),
         size=optional(positive),
         interpolation=one_of(INTERPOLATIONS),

@@ -44,7 +44,7 @@ def resize_and_crop(
     name: str,
     original_size: tuple[int, int] | None = None,
 ) -> tuple[Image.Image, Placement]:
-    """Resize and crop an image, to the same pixels as torchvision's Resize and CenterCrop.
+    """Resize and crop an image, to the same pixels as torchvision's Resize and CenterCrop on a PIL image.
 
     Args:
         image: The image.
@@ -70,7 +70,10 @@ def resize_and_crop(
         image = image.resize(resized, _FILTERS[preprocessing.interpolation])
     left = top = 0
     if preprocessing.crop:
-        left, top = _crop_start(resized[0], width), _crop_start(resized[1], height)
+        left, top = (
+            _crop_start(length, cropped, preprocessing.crop_rounding)
+            for length, cropped in zip(resized, (width, height), strict=True)
+        )
         image = image.crop((left, top, left + width, top + height))
     if image.size != (width, height):
         raise ImageError(
@@ -95,18 +98,22 @@ def resized_size(
     """
     if preprocessing.resize == "none":
         return original_size
-    if preprocessing.resize == "squash" or preprocessing.size is None:
-        return input_size
-    width, height = original_size
     size = preprocessing.size
+    if size is None:
+        return input_size
+    if preprocessing.resize == "squash":
+        return size, size
+    width, height = original_size
     # torchvision truncates the longer side instead of rounding it.
     if width <= height:
         return size, int(size * height / width)
     return int(size * width / height), size
 
 
-def _crop_start(length: int, cropped: int) -> int:
-    """Return the first pixel of torchvision's CenterCrop along one axis; negative if it pads (with black)."""
+def _crop_start(length: int, cropped: int, rounding: str) -> int:
+    """Return the first pixel of a centre crop along one axis; negative if it pads (with black)."""
+    if rounding == "down":
+        return (length - cropped) // 2
     return round((length - cropped) / 2.0) if length >= cropped else -((cropped - length) // 2)
 
 

@@ -67,6 +67,35 @@ def test_squash_and_crop_alone_equal_torchvision(
     assert np.array_equal(view(image, (20, 31), resize="none"), np.asarray(cropped))
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_to_a_square_then_crop_equals_torchvision(
+    transforms: ModuleType, make_image: MakeImage, size: tuple[int, int]
+) -> None:
+    image = make_image(*size, seed=sum(size))
+    expected = transforms.Compose([transforms.Resize((40, 40)), transforms.CenterCrop((28, 31))])(image)
+    assert np.array_equal(view(image, (28, 31), resize="squash", size=40), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("width", "rounding", "first"),
+    [
+        (8, "half-even", 2),
+        (8, "down", 2),
+        (9, "half-even", 2),  # (9 - 4) / 2 = 2.5
+        (9, "down", 2),
+        (7, "half-even", 2),  # (7 - 4) / 2 = 1.5
+        (7, "down", 1),
+        (3, "half-even", 0),  # padded: (3 - 4) / 2 = -0.5
+        (3, "down", -1),
+    ],
+)
+def test_the_first_pixel_of_a_crop(width: int, rounding: str, first: int) -> None:
+    row = np.arange(1, width + 1, dtype=np.uint8)
+    image = Image.fromarray(np.broadcast_to(row[None, :, None], (4, width, 3)).copy())
+    found = view(image, (4, 4), resize="none", crop_rounding=rounding)[0, :, 0]
+    assert found.tolist() == [x + 1 if 0 <= x < width else 0 for x in range(first, first + 4)]
+
+
 def test_random_sizes_equal_torchvision(transforms: ModuleType, make_image: MakeImage) -> None:
     random = np.random.default_rng(1)
     for seed in range(60):
