@@ -86,6 +86,6 @@ $(SMALL): $(PIP_STAMP) $(SOURCES)
 
 $(DEV): $(PIP_STAMP) $(SOURCES)
 	@echo 'Installing SeeWhy, PyTorch and the test tools into $(VENV); the first time takes some minutes.'
-	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo,timm,dev]'
+	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo,timm,transformers,dev]'
 	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
 	@touch $@

@@ -164,7 +164,7 @@ _EXAMPLES = [
     "--resize-size",
     type=click.IntRange(min=1),
     metavar="PIXELS",
-    help="Length of the shorter side after resizing. Requires the mode shorter-side.",
+    help="Length after resizing, before the crop: of the shorter side, or of both sides of a square for squash.",
 )
 @click.option(
     "--interpolation",

@@ -276,6 +276,8 @@ def _misfit(path: Path, candidate: _Candidate, expected: Mapping[str, Tensor]) -
     text = f"{path}{where}: does not fit the network: it {' and '.join(reasons)}"
     if reshaped and not missing and not unknown:
         text += "; if the number of classes differs, set it with --classes (for torchvision and timm)"
+    if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+        text += f"; if transformers saved it, export its whole folder: seewhy export transformers:{path.parent}"
     return text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from seewhy.errors import ExportError
+from seewhy.errors import ExportError, SeewhyError
 from seewhy_export._shared.messages import one_line
 
 
@@ -25,6 +25,8 @@ def build_with_weights(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
     """
     try:
         return build()
+    except SeewhyError:
+        raise
     except Exception as error:
         # Model hubs raise many types: URLError, HfHubHTTPError, RuntimeError for a wrong hash.
         raise ExportError(

@@ -116,10 +116,10 @@ def _resizing(base: Preprocessing, overrides: PreprocessingOverrides, image_size
     """Return the values of `resize`, `size` and `crop`, which depend on each other."""
     mode = overrides.resize or base.resize
     unchanged = mode == base.resize
-    crop = overrides.crop if overrides.crop is not None else base.crop if unchanged else mode == "shorter-side"
-    if mode != "shorter-side":
-        if overrides.size is not None:
-            raise ExportArgumentError(f"--resize-size {overrides.size} requires --resize shorter-side, not {mode}")
-        return {"resize": mode, "size": None, "crop": crop}
-    size = overrides.size or (base.size if unchanged else None) or min(image_size)
-    return {"resize": mode, "size": size, "crop": crop}
+    size = overrides.size or (base.size if unchanged else None)
+    if overrides.size is not None and (mode == "none" or (overrides.resize is None and base.size is None)):
+        raise ExportArgumentError(f"--resize-size {size} requires --resize shorter-side or --resize squash")
+    if mode == "shorter-side":
+        size = size or min(image_size)
+    crop = base.crop if unchanged and size == base.size else size is not None
+    return {"resize": mode, "size": size, "crop": crop if overrides.crop is None else overrides.crop}

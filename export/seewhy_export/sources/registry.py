@@ -18,13 +18,18 @@ from seewhy_export.sources.python_factory import load_factory
 from seewhy_export.sources.source import Source, SourceRequest
 from seewhy_export.sources.timm_models import list_timm_models, load_timm
 from seewhy_export.sources.torchvision_models import list_torchvision_models, load_torchvision
+from seewhy_export.sources.transformers_models import load_transformers
 
 __all__ = ["Source", "is_onnx", "load_source"]
 
 Loader = Callable[[str, SourceRequest], Source]
-_LOADERS: dict[str, Loader] = {"torchvision": load_torchvision, "timm": load_timm}
+_LOADERS: dict[str, Loader] = {
+    "torchvision": load_torchvision,
+    "timm": load_timm,
+    "transformers": load_transformers,
+}
 _NAME_LISTS: dict[str, Callable[[], list[str]]] = {"torchvision": list_torchvision_models, "timm": list_timm_models}
-_FORMS = "Write torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx."
+_FORMS = "Write torchvision:NAME, timm:NAME, transformers:ID_OR_FOLDER, package.module:factory or FILE.onnx."
 
 
 def load_source(
@@ -42,7 +47,8 @@ def load_source(
     """Load the network that `spec` names.
 
     Args:
-        spec: `torchvision:NAME`, `timm:NAME`, `package.module:factory` or the path of an ONNX file.
+        spec: `torchvision:NAME`, `timm:NAME`, `transformers:ID_OR_FOLDER`, `package.module:factory` or the path of an
+            ONNX file.
         weights: `DEFAULT` (the source's own weights, which may be downloaded), `none` (random weights) or the path of
             a checkpoint.
         image_size: (H, W) of the input in pixels. None keeps the size of the source.
@@ -50,7 +56,7 @@ def load_source(
         weights_key: Set of weights to load from the checkpoint, if several sets fit.
         overrides: Preprocessing values that replace those of the source.
         channels: Number of image channels, if the source does not define it.
-        class_count: Number of classes to build a torchvision or timm network for.
+        class_count: Number of classes to build a network of torchvision, timm or transformers for.
         head: Output of an ONNX file that holds the logits: a name or an index.
 
     Returns:
@@ -89,6 +95,11 @@ def _loader(spec: str) -> Loader:
     scheme, colon, name = spec.partition(":")
     if colon and name:
         return _LOADERS.get(scheme, _load_factory)
+    if Path(spec).is_dir():
+        raise ExportArgumentError(
+            f"{spec}: is a folder; write transformers:{spec} for one that save_pretrained wrote, or timm:{spec} for "
+            f"one that timm's save_for_hf wrote"
+        )
     if Path(spec).is_file():
         raise ExportArgumentError(
             f"{spec}: is not an ONNX file; if it is a checkpoint, load it into its network: seewhy export "
@@ -116,8 +127,8 @@ def _load_factory(spec: str, request: SourceRequest) -> Source:
 
 
 def _model_names(library: str) -> list[str]:
-    """Return the models of a library, or none if it is not installed."""
+    """Return the models of a library, or none if it is not installed or has no list."""
     try:
-        return _NAME_LISTS[library]()
+        return _NAME_LISTS[library]() if library in _NAME_LISTS else []
     except MissingExtraError:
         return []

@@ -1,8 +1,8 @@
-"""`timm:NAME`: timm's models, with labels and preprocessing from its own configuration."""
+"""`timm:NAME`: timm's models, also from the Hugging Face hub or a folder, with their labels and preprocessing."""
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 from typing import Any
 
 from seewhy._shared.suggestions import closest_name
@@ -10,15 +10,20 @@ from seewhy.contract.constants import INTERPOLATIONS
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export.sources.downloads import build_with_weights
+from seewhy_export.sources.measured_preprocessing import source_preprocessing
 from seewhy_export.sources.source import Source, SourceRequest
 from seewhy_export.sources.torchvision_import import import_torchvision
+
+_HUB = ("hf_hub:", "hf-hub:")
+"""Prefixes of names of repositories on the Hugging Face hub, as timm writes them."""
 
 
 def load_timm(spec: str, request: SourceRequest) -> Source:
     """Build the model that `spec` names.
 
     Args:
-        spec: `timm:NAME`.
+        spec: `timm:NAME`, `timm:hf_hub:ORG/NAME` for a repository of the Hugging Face hub, or `timm:FOLDER` for a
+            folder that timm's `save_for_hf` wrote.
         request: What the user requests.
 
     Returns:
@@ -31,21 +36,15 @@ def load_timm(spec: str, request: SourceRequest) -> Source:
     """
     name = spec.partition(":")[2]
     timm = _import_timm()
-    if not timm.is_model(name):
-        match = closest_name(name.partition(".")[0], timm.list_models())
-        hint = "" if match is None else f" Did you mean 'timm:{match}'?"
-        raise ExportArgumentError(f"Unknown timm model {name!r}.{hint}")
+    model = _model_name(timm, spec)
     options: dict[str, Any] = {"pretrained": request.weights == "DEFAULT"}
     if request.class_count is not None:
         options["num_classes"] = request.class_count
     if request.channels is not None:
         options["in_chans"] = request.channels
-    module = build_with_weights(spec, lambda: timm.create_model(name, **options))
-    data: Any = timm.data
-    config = data.resolve_model_data_config(module)
-    subset = None if request.class_count is not None else data.infer_imagenet_subset(module)
-    height, width = (int(size) for size in config["input_size"][1:])
-    own = contract_preprocessing(spec, config, (height, width), request.resize_given)
+    module = build_with_weights(spec, lambda: timm.create_model(model, **options))
+    config = timm.data.resolve_model_data_config(module)
+    own, size = timm_preprocessing(spec, config, request.resize_given)
     preprocessing: Preprocessing | None = own
     notes: tuple[str, ...] = ()
     if request.channels not in (None, len(own.mean)):
@@ -53,53 +52,60 @@ def load_timm(spec: str, request: SourceRequest) -> Source:
         notes = (f"{name}: its mean and std are for three channels and were left out; set them with --mean and --std",)
     return Source(
         module=module,
-        name=name,
-        labels=None if subset is None else tuple(data.ImageNetInfo(subset).label_descriptions()),
+        name=Path(name).name if Path(name).is_dir() else name,
+        labels=None if request.class_count is not None else _labels(timm.data, module),
         preprocessing=preprocessing,
-        image_size=(height, width),
+        image_size=size,
         channels=request.channels,
         notes=notes,
     )
 
 
-def contract_preprocessing(
-    spec: str, config: dict[str, Any], size: tuple[int, int], resize_given: bool
-) -> Preprocessing:
-    """Express what `timm.data.create_transform` does for evaluation in the terms of the file contract.
+def _model_name(timm: Any, spec: str) -> str:
+    """Return the name by which timm builds the model of a source."""
+    name = spec.partition(":")[2]
+    if name.startswith(_HUB):
+        return name
+    folder = Path(name)
+    if folder.is_dir():
+        # timm would also read a pickled checkpoint.
+        if not (folder / "model.safetensors").is_file():
+            raise ExportError(f"{spec}: the folder holds no model.safetensors; save the model with timm's save_for_hf")
+        return f"local-dir:{name}"
+    if not timm.is_model(name):
+        match = closest_name(name.partition(".")[0], timm.list_models())
+        hint = "" if match is None else f" Did you mean 'timm:{match}'?"
+        raise ExportArgumentError(f"Unknown timm model {name!r}.{hint}")
+    return name
 
-    The contract can express `center` for square inputs (resize the shorter side to size / crop_pct, then crop the
-    centre) and `squash` to the whole input. It cannot express a squash that is cropped afterwards, letterboxing
-    (`border`), or `center` if H and W differ, because timm then resizes by the side that needs more.
+
+def _labels(data: Any, module: Any) -> tuple[str, ...] | None:
+    """Return the labels of a model: those of its configuration, or ImageNet's if it was trained on ImageNet."""
+    config = module.pretrained_cfg
+    names, descriptions = config.get("label_names"), config.get("label_descriptions") or {}
+    if names:
+        return tuple(str(descriptions.get(name, name)) for name in names)
+    subset = data.infer_imagenet_subset(module)
+    return None if subset is None else tuple(data.ImageNetInfo(subset).label_descriptions())
+
+
+def timm_preprocessing(spec: str, config: dict[str, Any], resize_given: bool) -> tuple[Preprocessing, tuple[int, int]]:
+    """Express what `timm.data.create_transform` does for evaluation in the terms of the file contract.
 
     Args:
         spec: Source to name in error messages.
         config: timm's data configuration of the model.
-        size: (H, W) of the input in pixels.
         resize_given: True if the user chooses the resize mode, which then replaces the returned one.
 
     Returns:
-        The preprocessing.
+        The preprocessing, and (H, W) of the input in pixels.
 
     Raises:
         ExportError: If the contract cannot express the preprocessing, unless `resize_given`.
     """
-    mode, share, interpolation = config["crop_mode"], float(config["crop_pct"]), config["interpolation"]
-    if interpolation not in INTERPOLATIONS:
-        raise ExportError(f"{spec}: interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}")
-    height, width = size
-    common: dict[str, Any] = {
-        "interpolation": interpolation,
-        "mean": tuple(float(value) for value in config["mean"]),
-        "std": tuple(float(value) for value in config["std"]),
-    }
-    if mode == "squash" and (share == 1 or resize_given):
-        return Preprocessing(resize="squash", size=None, crop=False, **common)
-    if (mode == "center" and height == width) or resize_given:
-        return Preprocessing(resize="shorter-side", size=math.floor(min(size) / share), crop=True, **common)
-    raise ExportError(
-        f"{spec}: a model file cannot record timm's crop mode {mode!r} at {share:.1%} for {height}x{width} pixels; "
-        f"choose another with --resize squash or --resize shorter-side"
-    )
+    transform = _import_timm().data.create_transform(**config)
+    own = config["interpolation"]
+    return source_preprocessing(spec, transform, [own] if own in INTERPOLATIONS else INTERPOLATIONS, resize_given)
 
 
 def list_timm_models() -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from seewhy._shared.suggestions import closest_name
-from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportArgumentError
 from seewhy_export.sources.downloads import build_with_weights
+from seewhy_export.sources.measured_preprocessing import source_preprocessing
 from seewhy_export.sources.source import Source, SourceRequest
 from seewhy_export.sources.torchvision_import import import_torchvision
 
@@ -51,19 +51,13 @@ def load_torchvision(spec: str, request: SourceRequest) -> Source:
         options["num_classes"] = request.class_count
     module = build_with_weights(spec, lambda: models.get_model(name, **options))
     transform = weights.transforms()
+    preprocessing, size = source_preprocessing(spec, transform, [transform.interpolation.value], request.resize_given)
     return Source(
         module=module,
         name=name,
         labels=tuple(weights.meta["categories"]) if request.class_count is None else None,
-        preprocessing=Preprocessing(
-            resize="shorter-side",
-            size=int(transform.resize_size[0]),
-            interpolation=str(transform.interpolation.value),
-            crop=True,
-            mean=tuple(float(value) for value in transform.mean),
-            std=tuple(float(value) for value in transform.std),
-        ),
-        image_size=(int(transform.crop_size[0]),) * 2,
+        preprocessing=preprocessing,
+        image_size=size,
     )
 
 

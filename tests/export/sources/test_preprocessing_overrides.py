@@ -15,7 +15,7 @@ from seewhy.errors import ExportError
 from seewhy.images.preprocessing import load_image, normalise
 from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides, with_overrides
 from seewhy_export.sources.source import Source
-from seewhy_export.sources.timm_models import contract_preprocessing
+from seewhy_export.sources.timm_models import timm_preprocessing
 
 OWN = Preprocessing("shorter-side", 256, "bicubic", True, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "BGR")
 
@@ -34,6 +34,10 @@ def made(own: Preprocessing | None, image_size: tuple[int, int] | None = None, *
         ({"size": 300}, Preprocessing("shorter-side", 300, "bicubic", True, OWN.mean, OWN.std, "BGR")),
         ({"crop": False}, Preprocessing("shorter-side", 256, "bicubic", False, OWN.mean, OWN.std, "BGR")),
         ({"resize": "squash"}, Preprocessing("squash", None, "bicubic", False, OWN.mean, OWN.std, "BGR")),
+        (
+            {"resize": "squash", "size": 256},
+            Preprocessing("squash", 256, "bicubic", True, OWN.mean, OWN.std, "BGR"),
+        ),
         ({"resize": "none", "crop": True}, Preprocessing("none", None, "bicubic", True, OWN.mean, OWN.std, "BGR")),
         ({"mean": (0.5,)}, Preprocessing("shorter-side", 256, "bicubic", True, (0.5,) * 3, OWN.std, "BGR")),
         (
@@ -93,7 +97,7 @@ def test_another_size_keeps_the_share_of_the_crop() -> None:
         ({"std": (0.0,)}, "--std 0: must be between"),
         ({"std": (float("nan"),)}, "--std nan: must be between"),
         ({"mean": (0.5, 0.5)}, "--mean 0.5,0.5: 2 values for 3 channels; give one, or one per channel"),
-        ({"resize": "squash", "size": 256}, "--resize-size 256 requires --resize shorter-side, not squash"),
+        ({"resize": "none", "size": 256}, "--resize-size 256 requires --resize shorter-side or --resize squash"),
     ],
 )
 def test_refused(values: dict[str, Any], message: str) -> None:
@@ -118,6 +122,7 @@ EXPRESSIBLE = {
     "center bilinear": config(interpolation="bilinear", crop_pct=0.95),
     "center whole": config(crop_pct=1.0),
     "squash": config(crop_mode="squash", crop_pct=1.0),
+    "squash then crop": config(crop_mode="squash", crop_pct=0.9),
     "squash uneven": config(crop_mode="squash", crop_pct=1.0, input_size=(3, 80, 48), interpolation="bilinear"),
 }
 
@@ -130,7 +135,7 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], make_image: Callable
     height, width = how["input_size"][1:]
     picture = make_image(*size)
     theirs = timm_data.create_transform(**how)(picture).numpy()
-    preprocessing = contract_preprocessing("timm:any", how, (height, width), False)
+    preprocessing, _ = timm_preprocessing("timm:any", how, False)
     metadata = Metadata(
         ModelInfo("", "", ""), (height, width), 3, 2, None, preprocessing, None, "softmax", Rectifiers(), {}, {}
     )
@@ -145,7 +150,7 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], make_image: Callable
 @pytest.mark.parametrize(
     "how",
     [
-        config(crop_mode="squash", crop_pct=0.9),
+        config(crop_mode="squash", crop_pct=0.9, input_size=(3, 80, 48)),
         config(crop_mode="border", crop_pct=1.0),
         config(input_size=(3, 80, 48)),
     ],
@@ -153,10 +158,10 @@ def test_pixels_are_timms(name: str, size: tuple[int, int], make_image: Callable
 def test_inexpressible_preprocessing_is_refused_unless_the_user_chooses(how: dict[str, Any]) -> None:
     size = how["input_size"][1:]
     with pytest.raises(
-        ExportError, match="timm:any: a model file cannot record timm's crop mode .* choose another with"
+        ExportError, match="timm:any: its preprocessing cannot be recorded .* choose another with --resize"
     ):
-        contract_preprocessing("timm:any", how, size, False)
-    own = contract_preprocessing("timm:any", how, size, True)
+        timm_preprocessing("timm:any", how, False)
+    own, _ = timm_preprocessing("timm:any", how, True)
     chosen = with_overrides(
         Source(nn.Conv2d(3, 1, 1), preprocessing=own, image_size=size), None, PreprocessingOverrides("squash")
     )

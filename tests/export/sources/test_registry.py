@@ -165,7 +165,7 @@ def test_timm_with_other_channels_and_classes() -> None:
         (
             "zzz",
             "none",
-            r"Unknown source 'zzz'\. Write torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx",
+            r"Unknown source 'zzz'\. Write torchvision:NAME, timm:NAME, transformers:ID_OR_FOLDER, package",
         ),
         (
             "torchvison:resnet50",
@@ -320,7 +320,7 @@ def test_the_demo_does_not_write_into_the_current_folder(tmp_path: Path, monkeyp
         ("my_factories:small --mean 0.5,0.5 --std 1 --channels 3", "--mean 0.5,0.5: 2 values for 3 channels"),
         (
             "my_factories:small --mean 0 --std 1 --resize-size 9",
-            "--resize-size 9 requires --resize shorter-side, not squash",
+            "--resize-size 9 requires --resize shorter-side or --resize squash",
         ),
         ("my_factories:small --interpolation cubic", "'--interpolation': 'cubic' is not one of"),
         ("my_factories:small --resize crop", "'--resize': 'crop' is not one of"),
@@ -364,3 +364,35 @@ def test_the_commands_errors(arguments: str, message: str, factories: Path) -> N
     assert done.exit_code == 2
     assert message in done.output and "Traceback" not in done.output
     assert len(done.output.splitlines()) == 1 and done.output.startswith("seewhy: error: ")
+
+
+def test_a_timm_folder(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("test_resnet", num_classes=3)
+    settings = {"label_names": ["a", "b", "c"], "label_descriptions": {"a": "apple"}}
+    timm.models.save_for_hf(network, tmp_path / "mine", model_config=settings, safe_serialization=True)
+    source = load_source(f"timm:{tmp_path / 'mine'}")
+    assert (source.name, source.labels) == ("mine", ("apple", "b", "c"))
+    assert source.preprocessing is not None and source.preprocessing.resize == "shorter-side"
+    expected, found = network.state_dict(), source.module.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    timm.models.save_for_hf(network, tmp_path / "pickled", model_config=settings, safe_serialization=False)
+    with pytest.raises(ExportError, match="pickled: the folder holds no model.safetensors; save the model with"):
+        load_source(f"timm:{tmp_path / 'pickled'}")
+
+
+def test_a_timm_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is replaced by a folder with its files."""
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("test_resnet", num_classes=3)
+    timm.models.save_for_hf(network, tmp_path, model_config={"label_names": ["a", "b", "c"]}, safe_serialization=True)
+
+    def download(repo_id: str, filename: str, **_: object) -> str:
+        assert repo_id == "me/pets"
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+    source = load_source("timm:hf_hub:me/pets")
+    assert source.labels == ("a", "b", "c") and source.image_size == (160, 160)
+    expected, found = network.state_dict(), source.module.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
