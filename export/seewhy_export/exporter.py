@@ -24,9 +24,11 @@ from seewhy.runtime.model_file import ModelFile
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph, example_images, trace_forward
-from seewhy_export.capture.module_preparation import find_output, prepare, returning, traceable
+from seewhy_export.capture.module_preparation import prepare, traceable
+from seewhy_export.capture.network_outputs import find_output, returning
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
+from seewhy_export.sources.image_channels import find_channels
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
 from seewhy_export.verification.parity import (
     Parity,
@@ -119,8 +121,8 @@ def export(
         source: Text that records in the file where the module came from.
         head: Output that holds the logits, if the module returns several tensors: an index, or a key, an attribute
             or a path of these ("head.0"). None uses the only tensor, or the one called `logits`.
-        channels: Number of image channels. None uses the number of means in `preprocessing`, or else the number of
-            input channels of the first convolution.
+        channels: Number of image channels. None uses the number of means in `preprocessing`. Without preprocessing,
+            the input channels of the first convolution, 3 and 1 are tried.
 
     Returns:
         What was written, and how well it agrees with PyTorch.
@@ -143,22 +145,15 @@ def export(
     model_file.check_destination(destination)
     messages: list[str] = []
     prepared = prepare(module)
-    channels_guessed = channels is None and preprocessing is None
-    channels = channels or _channels(prepared, preprocessing)
-    example = example_images(image_size, channels)
-    try:
-        logits_path = find_output(prepared, example, head)
-    except ExportError as error:
-        if not channels_guessed or error.__cause__ is None:  # the module ran, so the channels are right
-            raise
-        hint = f"{channels} channels are a guess; set the number with `channels` (--channels)"
-        raise ExportError(f"{error}; {hint}") from error
-    if logits_path is not None:
-        messages.append(f"the network returns several values; {logits_path} is used as its logits")
-    converted = traceable(prepared, example)
-    prepared = returning(prepared, logits_path)
+    if channels is None:
+        channels = find_channels(prepared, image_size) if preprocessing is None else len(preprocessing.mean)
+    output = find_output(prepared, channels, image_size, head)
+    if output.is_vector:
+        messages.append("the network returns one number per image, (N,); the file returns it as (N, 1), for one class")
+    converted = traceable(prepared, example_images(image_size, channels))
+    prepared = returning(prepared, output)
     forward = trace_forward(
-        prepared if converted is prepared else returning(converted, logits_path), image_size, channels, layer
+        prepared if converted is prepared else returning(converted, output), image_size, channels, layer
     )
     if forward.mutated:
         messages.append(
@@ -167,6 +162,8 @@ def export(
     if forward.stripped is not None:
         score = forward.stripped
         messages.append(f"the network ends in {score}; its input is exported as logits")
+    if forward.class_count == 1 and score == "softmax":
+        raise ExportArgumentError(_softmax_of_one(forward.stripped))
     if labels is not None and len(labels) != forward.class_count:
         raise ExportArgumentError(f"{len(labels)} labels for {forward.class_count} classes; give one label per class")
     target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
@@ -324,6 +321,16 @@ def _choose_outputs(outputs: Sequence[str] | None, target: TargetLayer | None) -
     return tuple(name for name in contract.OUTPUTS if name in chosen)
 
 
+def _softmax_of_one(stripped: str | None) -> str:
+    """Return the error message for a network with one output and the score softmax."""
+    if stripped is not None:
+        return "the network ends in a softmax over its only output, which is 100 % for every image; remove that softmax"
+    return (
+        "the network has one output, and a softmax over one class is 100 % for every image; choose the score sigmoid "
+        "for a binary classifier, or none for a regression (`score`, --score)"
+    )
+
+
 def _check_scope(scope: Sequence[str], forward: ForwardGraph) -> tuple[str, ...]:
     """Return the prefixes if each of them names modules of the forward pass."""
     if isinstance(scope, str):
@@ -344,14 +351,6 @@ def _layer_entry(target: TargetLayer) -> Layer:
         form=target.layout.form,
         dropped_tokens=target.layout.extra_tokens,
     )
-
-
-def _channels(module: nn.Module, preprocessing: Preprocessing | None) -> int:
-    """Return the channels that the preprocessing normalises, or those of the first convolution, or three."""
-    if preprocessing is not None:
-        return len(preprocessing.mean)
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
 
 
 def _versions() -> dict[str, str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy._shared.suggestions import did_you_mean
 from seewhy.errors import ExportArgumentError, ExportError
-from seewhy_export._shared.messages import one_line, quiet
+from seewhy_export._shared.messages import quiet
+from seewhy_export.capture.forward_failures import describe_trace_failure
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
 from seewhy_export.capture.unsupported_networks import refuse_batch_statistics, refuse_randomness
 from seewhy_export.lowering.padding_and_unfold import copy
@@ -161,7 +159,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         except Exception as error:
             raise ExportError(
                 f"{type(module).__name__} cannot be traced with images of shape (N, {channels}, {image_size[0]}, "
-                f"{image_size[1]}): {_reason(error)}"
+                f"{image_size[1]}): {describe_trace_failure(error)}"
             ) from error
     graph_module = program.graph_module
     placeholders = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
@@ -208,34 +206,6 @@ _VIEW_WRITES: dict[Any, Callable[..., Any]] = {aten.copy.default: copy}
 def example_images(image_size: tuple[int, int], channels: int) -> Tensor:
     """Return the zeros that modules are traced with: two images, since torch.export treats a batch of 1 as constant."""
     return torch.zeros(2, channels, *image_size)
-
-
-_REASONS = {
-    "specialized it to be a constant": "its code fixes the batch size, and a model file takes any number of images; "
-    "use x.shape[0] or -1 instead of a fixed number of images",
-    "data-dependent expression": "its code depends on the values of a tensor (in an if, a loop or an index), and a "
-    "graph cannot; use torch.where or a mask",
-    "data-dependent": "its code reads a size or a number from the values of a tensor, and a graph cannot",
-}
-
-
-def _reason(error: BaseException) -> str:
-    """Return torch.export's reason in the user's terms, and the line of the user's code."""
-    reason = next((reason for text, reason in _REASONS.items() if text in str(error)), None)
-    line = _user_code_line(error)
-    return (reason or one_line(error)) + (f" (at {line})" if line else "")
-
-
-def _user_code_line(error: BaseException) -> str | None:
-    """Return the innermost line of the traceback outside of PyTorch, Python and this package."""
-    own = (os.path.dirname(torch.__file__), os.path.dirname(__file__), os.path.dirname(os.__file__) + os.sep, "<")
-    packages = sysconfig.get_path("purelib")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.startswith(packages) and not frame.filename.startswith(own[:2]):
-            return f"{os.path.relpath(frame.filename, packages)}:{frame.lineno}"
-        if not frame.filename.startswith(own):
-            return f"{os.path.basename(frame.filename)}:{frame.lineno}"
-    return None
 
 
 @contextmanager

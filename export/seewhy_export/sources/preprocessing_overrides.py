@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from torch import nn
-
 from seewhy.contract.metadata import Preprocessing, check_preprocessing
 from seewhy.errors import ExportArgumentError
+from seewhy_export.sources.image_channels import find_channels
 from seewhy_export.sources.source import Source
 
 DEFAULT = Preprocessing(resize="squash", size=None, interpolation="bilinear", crop=False, channel_order="RGB")
@@ -93,8 +92,7 @@ def _channels(source: Source, own: Preprocessing | None, overrides: Preprocessin
     count = max(len(values or ()) for values in (overrides.mean, overrides.std))
     if count > 1:
         return count
-    first = next((module for module in source.module.modules() if isinstance(module, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+    return find_channels(source.module, source.image_size)
 
 
 def _per_channel(flag: str, values: Sequence[float], channels: int, lowest: float) -> tuple[float, ...]:

@@ -118,8 +118,8 @@ def _call(spec: str, factory: Any, name: str) -> Any:
         required = []
     if required:
         raise ExportArgumentError(
-            f"{spec}: {name}() requires arguments ({', '.join(required)}), and is called without any; give them default "
-            f"values, or name a function that calls {name} with its arguments"
+            f"{spec}: {name}() requires arguments ({', '.join(required)}), and is called without any; give them "
+            f"default values, or name a function that calls {name} with its arguments"
         )
     try:
         return factory()

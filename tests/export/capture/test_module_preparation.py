@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,7 +16,7 @@ from seewhy.errors import ExportError
 from seewhy_export import export
 from seewhy_export.capture.module_preparation import prepare
 from support.exporting import module_hooks
-from support.exporting.networks import branches, live_weights
+from support.exporting.networks import live_weights
 
 SIZE = (16, 20)
 
@@ -36,79 +35,6 @@ def assert_close(ours: np.ndarray, exact: Tensor) -> None:
     wanted = exact.detach().double().numpy()
     assert ours.shape == wanted.shape
     assert np.linalg.norm(ours - wanted) <= 1e-5 * np.linalg.norm(wanted)
-
-
-class Pair(NamedTuple):
-    logits: Tensor
-    features: Tensor
-
-
-@dataclasses.dataclass
-class Output:
-    features: Tensor
-    logits: Tensor
-    loss: Tensor | None = None
-
-
-class TwoOutputs(nn.Module):
-    """Small network that returns two results in the container that `form` makes."""
-
-    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
-        super().__init__()
-        self.network = branches()
-        self.form = form
-
-    def forward(self, x: Tensor) -> Any:
-        return self.form(self.network(x), 2 * self.network(x.flip(3)))
-
-
-@pytest.mark.parametrize(
-    ("form", "output", "first"),
-    [
-        (lambda a, b: {"logits": a, "other": b}, None, True),
-        (lambda a, b: Pair(a, b), None, True),
-        (lambda a, b: Output(features=b, logits=a), None, True),
-        (lambda a, b: (a, b), 0, True),
-        (lambda a, b: [a, b], 1, False),
-        (lambda a, b: (a, {"deep": (b, a)}), "1.deep.0", False),
-        (lambda a, b: {"logits": a, "other": b}, "other", False),
-        (lambda a, b: (a,), None, True),
-    ],
-)
-def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool, tmp_path: Path) -> None:
-    module = TwoOutputs(form).eval()
-    report = export(module, tmp_path / "model.onnx", image_size=SIZE, head=output)
-    assert any("is used as its logits" in message for message in report.messages)
-
-    def logits(x: Tensor) -> Tensor:
-        network = module.network
-        return network(x) if first else 2 * network(x.flip(3))
-
-    module.double()
-    assert_close(run(report.path, "logits"), logits(images().double()))
-    picked = nn.Module()
-    picked.forward = logits  # type: ignore[method-assign]
-    assert_close(
-        run(report.path, "input_gradients"), module_hooks.gradient(picked, images().double(), torch.tensor([0, 1, 2]))
-    )
-
-
-@pytest.mark.parametrize(
-    ("form", "output", "message"),
-    [
-        (lambda a, b: (a, b), None, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose the logits with `head`"),
-        (lambda a, b: (a, b), 2, r"no output 2\. The network returns 0 \(N, 7\), 1 \(N, 7\)"),
-        (lambda a, b: {"x": a, "y": b}, "z", r"no output 'z'\. The network returns x \(N, 7\), y \(N, 7\)"),
-        (lambda a, b: a, "z", r"returns a single tensor"),
-        (lambda a, b: None, None, r"returns no tensor"),
-        (lambda a, b: a.unsqueeze(2), None, r"not 1 of shape \(N, 7, 1\)"),
-    ],
-)
-def test_unknown_outputs_are_refused(form: Any, output: str | int | None, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=message) as caught:
-        export(TwoOutputs(form).eval(), tmp_path / "model.onnx", image_size=SIZE, head=output)
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
 
 
 def simple() -> nn.Module:

@@ -1,0 +1,39 @@
+"""Forward pass of a module that leaves the module unchanged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from seewhy_export._shared.messages import quiet
+
+
+def trial_run(module: nn.Module, channels: int, image_size: tuple[int, int]) -> Any:
+    """Run a module once in evaluation mode on a batch of two black images.
+
+    Args:
+        module: Module that takes images (N, C, H, W). Its mode, buffers and gradients stay as they are.
+        channels: Number of image channels.
+        image_size: (H, W) of the images in pixels.
+
+    Returns:
+        What the module returns.
+
+    Raises:
+        Exception: If the module fails: its own exception.
+    """
+    first = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.empty(0))
+    images = torch.zeros(2, channels, *image_size, dtype=first.dtype, device=first.device)
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    try:
+        with torch.no_grad(), quiet():
+            return module.eval()(images)
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
