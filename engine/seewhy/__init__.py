@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seewhy.bulk.explain_folder import explain_folder
     from seewhy.bulk.folder_job import JobSummary
     from seewhy.bulk.settings import Settings
+    from seewhy.contract.metadata import Preprocessing
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
     from seewhy.explainer.prediction import Prediction
@@ -58,6 +59,7 @@ __all__ = [
     "Option",
     "OutputError",
     "Prediction",
+    "Preprocessing",
     "ProviderError",
     "RuleContext",
     "SeewhyError",
@@ -81,6 +83,7 @@ __getattr__ = lazy_names(
         "Method": "seewhy.methods.method",
         "Option": "seewhy.methods.options",
         "Prediction": "seewhy.explainer.prediction",
+        "Preprocessing": "seewhy.contract.metadata",
         "RuleContext": "seewhy.methods.base",
         "Settings": "seewhy.bulk.settings",
         "explain_folder": "seewhy.bulk.explain_folder",

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,22 @@ import torch
 from torch import nn
 
 from seewhy._shared.suggestions import did_you_mean
+from seewhy._shared.text import brief
 from seewhy.contract import constants as contract
 from seewhy.contract import json_values
-from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers, check_preprocessing
+from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportArgumentError, ExportError
 from seewhy.runtime.model_file import ModelFile
+from seewhy_export._shared.messages import size_text
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
 from seewhy_export.capture.forward_graph import ForwardGraph, example_images, trace_forward
+from seewhy_export.capture.layer_names import layer_name
 from seewhy_export.capture.module_preparation import prepare, traceable
 from seewhy_export.capture.network_outputs import find_output, returning
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
+from seewhy_export.sources.argument_forms import as_image_size, as_labels, as_preprocessing
 from seewhy_export.sources.image_channels import find_channels
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
 from seewhy_export.verification.parity import (
@@ -37,6 +41,9 @@ from seewhy_export.verification.parity import (
     redrawn_kinds,
     untested_outputs,
 )
+
+Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str] | Mapping[str, int] | str | os.PathLike[str]
+"""Labels in order, by class index, or in a file."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,28 +76,28 @@ class ExportReport:
 
     def __repr__(self) -> str:
         """Return the facts that matter most on one line."""
-        megabytes = self.size / 1e6
         return (
             f"ExportReport(path={str(self.path)!r}, layer={self.layer!r}, outputs={self.outputs!r}, "
-            f"verified={bool(self.parity)}, {megabytes:.1f} MB)"
+            f"verified={bool(self.parity)}, {size_text(self.size)})"
         )
 
 
 def export(
     module: nn.Module,
     path: str | os.PathLike[str],
-    image_size: tuple[int, int] = (224, 224),
-    layer: str | None = None,
+    image_size: int | tuple[int, int] = (224, 224),
+    layer: str | nn.Module | None = None,
     outputs: Sequence[str] | None = None,
     guided_scope: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    labels: Labels | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     score: str = "softmax",
     name: str | None = None,
     verify: bool = True,
     source: str | None = None,
     head: str | int | None = None,
     channels: int | None = None,
+    on_phase: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Write the forward and the backward pass of an image classifier to one ONNX file.
 
@@ -103,16 +110,19 @@ def export(
             other tensors too; see `head`. Compiled modules (`torch.compile`) and TorchScript modules are accepted.
         path: Model file to write. A failed export leaves it unchanged. Weights of more than 1.8 GiB go to a second
             file next to it, whose name ends in `.onnx.data`.
-        image_size: (H, W) of the images in pixels. The file fixes it; the batch size stays dynamic.
-        layer: Module path of the target layer, such as `layer4`. If the module is called several times, its last call
-            counts. None chooses the last feature map before pooling, or the first norm of the last block if the
-            network has class tokens.
+        image_size: (H, W) of the images in pixels, or one side of a square. The file fixes it; the batch size stays
+            dynamic.
+        layer: Target layer: a module path such as `layer4`, or a module of the network such as `model.layer4`. If the
+            module is called several times, its last call counts. `list_layers` lists the layers. None chooses the
+            last feature map before pooling, or the first norm of the last block if the network has class tokens.
         outputs: Names of outputs from the file contract. None writes all that the network supports, except the
             optional ones. Logits are always written.
         guided_scope: Prefixes of module paths. Only rectifiers in these modules follow the rule of guided
             backpropagation. None applies it to all rectifiers.
-        labels: One label for each class, in the order of the logits.
-        preprocessing: Preprocessing that turns an image file into the network's input. The engine applies it.
+        labels: One label for each class, in the order of the logits; a dict from class indices to labels, such as
+            `config.id2label` of Hugging Face's models; or the path of a label file.
+        preprocessing: Preprocessing that turns an image file into the network's input, which the engine applies: a
+            `Preprocessing`, or a dict with its fields. None leaves it out, and then the file explains only arrays.
         score: Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`. A softmax or sigmoid at
             the end of the network takes precedence: its input becomes the logits.
         name: Name of the model in the file. None uses the class name of the module.
@@ -123,6 +133,7 @@ def export(
             or a path of these ("head.0"). None uses the only tensor, or the one called `logits`.
         channels: Number of image channels. None uses the number of means in `preprocessing`. Without preprocessing,
             the input channels of the first convolution, 3 and 1 are tried.
+        on_phase: Function that is called with the name of each phase of the export when the phase starts.
 
     Returns:
         What was written, and how well it agrees with PyTorch.
@@ -139,11 +150,17 @@ def export(
     started = time.perf_counter()
     if not os.fspath(path):
         raise ExportArgumentError("path must not be empty; give the file to write, for example 'model.onnx'")
+    start_phase = on_phase or (lambda _phase: None)
     destination = Path(path)
-    _check_arguments(module, image_size, outputs, score, preprocessing)
+    _check_arguments(module, outputs, score, channels)
+    image_size, preprocessing, labels = as_image_size(image_size), as_preprocessing(preprocessing), as_labels(labels)
+    layer = layer_name(module, layer)
     _check_texts({"name": name, "layer": layer, "source": source}, labels, guided_scope)
     model_file.check_destination(destination)
     messages: list[str] = []
+    if preprocessing is None:
+        messages.append("no preprocessing is recorded, so the file explains only arrays that are already preprocessed")
+    start_phase("tracing the forward pass")
     prepared = prepare(module)
     if channels is None:
         channels = find_channels(prepared, image_size) if preprocessing is None else len(preprocessing.mean)
@@ -171,15 +188,19 @@ def export(
         check_text("the target layer's name", target.name)
     names = _choose_outputs(outputs, target)
     if verify:
+        start_phase("comparing the traced network with the original")
         check_traced_graph(prepared, forward)
+    start_phase("building the backward pass")
     scope = None if guided_scope is None else _check_scope(guided_scope, forward)
-    model = to_onnx(build_joint(forward, target, names, scope))
+    joint = build_joint(forward, target, names, scope)
+    start_phase("converting to ONNX")
+    model = to_onnx(joint)
     metadata = Metadata(
         model=ModelInfo(name or type(module).__name__, source or "", model_file.weights_sha256(model)),
         image_size=forward.image_size,
         channels=forward.channels,
         class_count=forward.class_count,
-        labels=None if labels is None else tuple(labels),
+        labels=labels,
         preprocessing=preprocessing,
         layer=_layer_entry(target) if target is not None and contract.ACTIVATIONS in names else None,
         score_kind=score,
@@ -191,6 +212,7 @@ def export(
         staged = folder / destination.name
         model_file.write(model, metadata, staged)
         if verify:
+            start_phase("verifying the file against PyTorch")
             mean, std = ((0.5,), (0.25,)) if preprocessing is None else (preprocessing.mean, preprocessing.std)
             parity = measure_parity(staged, forward, target, names, scope, mean, std)
             messages += [
@@ -260,24 +282,19 @@ def count_rectifiers(forward: ForwardGraph, scope: tuple[str, ...] | None) -> Re
 
 def _check_arguments(
     module: Any,
-    image_size: Any,
     outputs: Sequence[str] | None,
     score: str,
-    preprocessing: Preprocessing | None,
+    channels: Any,
 ) -> None:
     """Refuse invalid arguments before any work starts."""
     if not isinstance(module, nn.Module):
         raise ExportArgumentError(f"module must be a torch.nn.Module, not {type(module).__name__}")
-    pair = isinstance(image_size, (tuple, list)) and len(image_size) == 2
-    if not pair or not all(isinstance(size, int) and size > 0 for size in image_size):
-        raise ExportArgumentError(f"image_size must be (height, width) in pixels, not {image_size!r}")
     if score not in contract.SCORES:
         raise ExportArgumentError(f"score must be one of {', '.join(contract.SCORES)}, not {score!r}")
-    if preprocessing is not None:
-        try:
-            check_preprocessing(preprocessing)
-        except ValueError as error:
-            raise ExportArgumentError(f"preprocessing is not valid: {error}") from error
+    if channels is not None and (not isinstance(channels, int) or isinstance(channels, bool) or channels < 1):
+        raise ExportArgumentError(f"channels must be a number of image channels, at least 1, not {brief(channels)}")
+    if outputs is not None and (isinstance(outputs, str) or not isinstance(outputs, Iterable)):
+        raise ExportArgumentError(f"outputs must be a list of names such as ['gradients'], not {brief(outputs)}")
     unknown = [name for name in outputs or () if name not in contract.OUTPUTS]
     if unknown:
         hint = did_you_mean(unknown[0], contract.OUTPUTS) if isinstance(unknown[0], str) else ""

@@ -95,10 +95,10 @@ def test_contents_of_the_file(tmp_path: Path) -> None:
 def test_the_report_is_short_in_a_console(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     report = export(branches(), path, image_size=(40, 40), outputs=["input_gradients"], verify=False)
-    megabytes = path.stat().st_size / 1e6
+    kilobytes = path.stat().st_size / 1e3
     assert repr(report) == (
         f"ExportReport(path={str(path)!r}, layer=None, outputs=('logits', 'input_gradients'), verified=False, "
-        f"{megabytes:.1f} MB)"
+        f"{kilobytes:.1f} kB)"
     )
 
 
@@ -195,6 +195,41 @@ def test_one_channel(tmp_path: Path) -> None:
     assert result.attributions.shape == (2, 1, 40, 40)
 
 
+def test_plain_arguments_of_python_callers(tmp_path: Path) -> None:
+    module = branches()
+    labels = [f"class {i}" for i in range(7)]
+    (tmp_path / "labels.txt").write_text("\n".join(labels))
+    preprocessing = {"resize": "shorter-side", "size": 46, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    phases: list[str] = []
+    for given in (tmp_path / "labels.txt", dict(enumerate(labels))):
+        report = export(
+            module,
+            tmp_path / "model.onnx",
+            image_size=40,
+            layer=module.left,
+            labels=given,
+            preprocessing=preprocessing,
+            outputs=["activations"],
+            on_phase=phases.append,
+        )
+        metadata = seewhy.Explainer(report.path).metadata
+        assert metadata.labels == tuple(labels) and metadata.image_size == (40, 40)
+        assert metadata.preprocessing == Preprocessing("shorter-side", 46, "bilinear", True, (0.5,) * 3, (0.25,) * 3)
+        assert metadata.layer is not None and (metadata.layer.name, metadata.layer.chosen) == ("left", "named")
+        assert report.messages == ()
+    assert phases[: len(phases) // 2] == [
+        *("tracing the forward pass", "comparing the traced network with the original"),
+        *("building the backward pass", "converting to ONNX", "verifying the file against PyTorch"),
+    ]
+
+
+def test_a_file_without_preprocessing_says_so(tmp_path: Path) -> None:
+    report = export(branches(), tmp_path / "model.onnx", image_size=40, outputs=[], verify=False)
+    assert report.messages == (
+        "no preprocessing is recorded, so the file explains only arrays that are already preprocessed",
+    )
+
+
 def test_large_weights_go_to_the_sibling_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole.onnx"
     export(branches(), whole, image_size=(40, 40))
@@ -264,8 +299,24 @@ class BatchDependent(nn.Module):
     ("module", "options", "message"),
     [
         ("resnet18", {}, "module must be a torch.nn.Module, not str"),
-        (branches(), {"image_size": 224}, "image_size must be .height, width. in pixels, not 224"),
+        (branches(), {"image_size": "224"}, "image_size must be .height, width. or one side in pixels, not '224'"),
         (branches(), {"image_size": (0, 5)}, r"not \(0, 5\)"),
+        (branches(), {"image_size": True}, "not True"),
+        (branches(), {"image_size": 2.5}, r"not 2\.5"),
+        (branches(), {"channels": "3"}, "channels must be a number of image channels, at least 1, not '3'"),
+        (branches(), {"channels": 0}, "channels must be a number of image channels, at least 1, not 0"),
+        (branches(), {"outputs": "gradients"}, r"outputs must be a list of names such as \['gradients'\], not 'grad"),
+        (branches(), {"outputs": 3}, "outputs must be a list of names"),
+        (branches(), {"layer": 4}, "layer must be a module path such as 'layer4', or a module of the network, not 4"),
+        (branches(), {"layer": nn.ReLU()}, r"layer is not a module of the network \(ReLU\)"),
+        (branches(), {"labels": 7}, "labels must be a list of labels in the order of the classes, .*, not 7"),
+        (branches(), {"labels": {"a", "b"}}, "labels must be a list of labels in the order of the classes"),
+        (branches(), {"labels": {0: "a", 2: "b"}}, "labels: index 1 is missing"),
+        (branches(), {"labels": "no-labels.txt"}, "no-labels.txt: cannot be read: No such file"),
+        (branches(), {"preprocessing": "imagenet"}, "preprocessing must be a seewhy_export.Preprocessing, .* not str"),
+        (branches(), {"preprocessing": {"mean": 0.5}}, "preprocessing lacks std: one number per channel"),
+        (branches(), {"preprocessing": {"means": 0}}, r"no key 'means'\. Did you mean 'mean'\?"),
+        (branches(), {"preprocessing": {"mean": "x", "std": (1,)}}, "mean must be one number per channel"),
         (branches(), {"preprocessing": Preprocessing(interpolation="cubic")}, "preprocessing is not valid: .*bicubic"),
         (
             branches(),

@@ -1,4 +1,4 @@
-"""Short messages: PyTorch's warnings silenced, its errors in one line, lists of names cut."""
+"""Short messages: PyTorch's warnings silenced, its errors in one line, lists of names cut, sizes of files."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def one_line(error: BaseException) -> str:
 def first_few(names: Sequence[str], most: int = 3) -> str:
     """Return the first names of a list, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as text, such as `14.3 kB` or `46.8 MB`."""
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"

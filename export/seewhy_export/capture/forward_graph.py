@@ -14,11 +14,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from seewhy._shared.suggestions import did_you_mean
-from seewhy.errors import ExportArgumentError, ExportError
+from seewhy.errors import ExportError
 from seewhy_export._shared.messages import quiet
 from seewhy_export.capture.forward_failures import describe_trace_failure
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
+from seewhy_export.capture.layer_names import unknown_layer
 from seewhy_export.capture.unsupported_networks import refuse_batch_statistics, refuse_randomness
 from seewhy_export.lowering.padding_and_unfold import copy
 
@@ -216,9 +216,7 @@ def _target_layer_marked(module: nn.Module, layer: str | None) -> Iterator[None]
         return
     modules = dict(module.named_modules())
     if layer not in modules or layer == "":
-        names = [name for name in modules if name]
-        hint = did_you_mean(layer, names) or (f" Modules are for example {', '.join(names[-5:])}" if names else "")
-        raise ExportArgumentError(f"Unknown layer {layer!r}.{hint}")
+        raise unknown_layer(layer, module)
 
     def mark(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):

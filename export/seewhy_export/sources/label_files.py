@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,28 @@ def _from_json(path: Path, text: str) -> list[Any]:
         return data
     if not isinstance(data, dict) or not data:
         raise ValueError("must be a list of labels, or an object that maps indices to labels or labels to indices")
+    return _from_mapping(data)
+
+
+def labels_by_index(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return labels in the order of their indices.
+
+    Args:
+        data: Mapping from indices, as digits, to labels, or from labels to indices.
+
+    Returns:
+        One label for each class.
+
+    Raises:
+        ValueError: If an index is missing, repeated or not an index, or a label is not allowed in a model file.
+    """
+    if not data:
+        raise ValueError("holds no labels")
+    return tuple(_validated(label, index) for index, label in enumerate(_from_mapping(data)))
+
+
+def _from_mapping(data: Mapping[str, Any]) -> list[Any]:
+    """Return the labels of a mapping in the order of their indices, not yet validated."""
     if all(_is_index(value) for value in data.values()):
         return _in_order([(value, key) for key, value in data.items()])
     wrong = next((key for key in data if not re.fullmatch(r"[0-9]{1,9}", key)), None)
@@ -125,7 +148,7 @@ def _validated(label: Any, index: int) -> str:
     if isinstance(label, list) and label:
         label = label[-1]
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"label {index} must be a string with text, not {json.dumps(label)[:60]}")
+        raise ValueError(f"label {index} must be a string with text, not {json.dumps(label, default=repr)[:60]}")
     try:
         label.encode("utf-8")
     except UnicodeEncodeError:

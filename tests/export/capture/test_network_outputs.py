@@ -78,7 +78,7 @@ class TwoOutputs(nn.Module):
 def test_one_of_several_outputs(form: Any, output: str | int | None, first: bool, tmp_path: Path) -> None:
     module = TwoOutputs(form).eval()
     report = export(module, tmp_path / "model.onnx", image_size=SIZE, head=output)
-    assert report.messages == ()
+    assert [message for message in report.messages if "preprocessing" not in message] == []
 
     def logits(x: Tensor) -> Tensor:
         network = module.network
@@ -203,8 +203,8 @@ def test_the_suggested_wrapper_of_a_segmentation_network_works(tmp_path: Path) -
 def test_one_number_per_image(squeeze: Callable[[Tensor], Any], final: bool, tmp_path: Path) -> None:
     module = live_weights(Maps(lambda m, s: squeeze(s[:, :1].sigmoid() if final else s))).eval()
     report = export(module, tmp_path / "model.onnx", image_size=SIZE, score="softmax" if final else "sigmoid")
-    assert report.messages[0] == (
-        "the network returns one number per image, (N,); the file returns it as (N, 1), for one class"
+    assert "the network returns one number per image, (N,); the file returns it as (N, 1), for one class" in (
+        report.messages
     )
     exact = module.head(module.conv(images()).relu().mean((2, 3)))[:, :1]
     values = seewhy.Explainer(tmp_path / "model.onnx").predict(images().numpy())
