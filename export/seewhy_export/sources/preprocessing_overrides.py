@@ -15,6 +15,16 @@ DEFAULT = Preprocessing(resize="squash", size=None, interpolation="bilinear", cr
 """Values that neither the source nor the user defines. Mean and std have no default: one of them must define both."""
 
 
+UNDEFINED = (
+    "the source does not define how pixels are normalised; give --mean and --std as in training (--mean imagenet for "
+    "the values of ImageNet, --mean 0 --std 1 for plain pixels from 0 to 1), or --no-preprocessing for a file that "
+    "explains only arrays that are already preprocessed"
+)
+"""Error message for a source without mean and std."""
+
+_ASSUMED = "the source does not define resizing, so squash to the input size is assumed; set another mode with --resize"
+
+
 @dataclass(frozen=True)
 class PreprocessingOverrides:
     """Values of the file contract's preprocessing. None keeps the value of the source."""
@@ -55,6 +65,8 @@ def with_overrides(source: Source, image_size: tuple[int, int] | None, overrides
         preprocessing = replace(preprocessing, size=scaled)
     source = replace(source, image_size=image_size or source.image_size)
     if overrides.any_given:
+        if preprocessing is None and overrides.resize is None:
+            source = replace(source, notes=(*source.notes, _ASSUMED))
         preprocessing = _overridden(preprocessing, overrides, source)
     return replace(source, preprocessing=preprocessing)
 
@@ -62,10 +74,7 @@ def with_overrides(source: Source, image_size: tuple[int, int] | None, overrides
 def _overridden(own: Preprocessing | None, overrides: PreprocessingOverrides, source: Source) -> Preprocessing:
     """Return the preprocessing of a source with the user's values in place of its own."""
     if own is None and (overrides.mean is None or overrides.std is None):
-        raise ExportArgumentError(
-            "the source does not define how pixels are normalised; give --mean and --std with the other preprocessing "
-            "options (--mean 0 --std 1 for plain pixels from 0 to 1)"
-        )
+        raise ExportArgumentError(UNDEFINED)
     base = own or DEFAULT
     channels = _channels(source, own, overrides)
     result = replace(

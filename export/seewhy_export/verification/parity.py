@@ -301,6 +301,11 @@ def untested_outputs(parity: Parity) -> list[str]:
     return [name for name, kinds in parity.items() if all(errors["error"] is None for errors in kinds.values())]
 
 
+def largest_error(parity: Parity) -> float:
+    """Return the largest relative L2 error of any output on any input kind; outputs that were not tested have none."""
+    return max((errors["error"] or 0.0 for kinds in parity.values() for errors in kinds.values()), default=0.0)
+
+
 def parity_table(parity: Parity) -> str:
     """Format the errors as a text table with one line per output."""
     kinds = list(next(iter(parity.values()), {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -209,14 +210,68 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_command(factories: Path) -> None:
-    arguments = ["export", "my_factories:described", "-o", "out.onnx", "--weights", "none", "--seed", "1"]
+    arguments = [
+        "export",
+        "my_factories:described",
+        "-o",
+        "out.onnx",
+        "--weights",
+        "none",
+        "--seed",
+        "1",
+        "--mean",
+        "imagenet",
+    ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
+    assert "input:        16x24 pixels, resize squash (bilinear), mean 0.485,0.456,0.406, std 0.229" in done.output
+    assert "note:         the source does not define resizing, so squash to the input size is assumed" in done.output
     assert "target layer: 1 (4 maps of 16x24)" in done.output
+    assert re.search(r"\nverified:     OK against PyTorch \(largest relative error \d+e-\d+; -v lists", done.output)
+    assert "torch f32" not in done.output and " kB, schema" in done.output
     assert "rectifiers:   1 of 1 guided (1 relu)" in done.output
     assert "input_gradients" in done.output and "class_weights" in done.output
     explainer = seewhy.Explainer("out.onnx")
     assert explainer.labels == ("cat", "dog") and explainer.metadata.model.source == "my_factories:described"
+    assert explainer.metadata.preprocessing == Preprocessing("squash", crop=False)
+    verbose = CliRunner().invoke(main, [*arguments, "-v"])
+    assert verbose.exit_code == 0 and "-v lists" not in verbose.output
+    assert re.search(r"\nlogits +\d\.\de-\d\d +\(", verbose.output), verbose.output
+
+
+def test_a_file_for_arrays_only(factories: Path) -> None:
+    arguments = "export my_factories:small --size 12 --no-preprocessing --no-verify -o out.onnx"
+    done = CliRunner().invoke(main, arguments.split())
+    assert done.exit_code == 0, done.output
+    assert "input:        12x12 pixels, arrays that are already preprocessed" in done.output
+    assert "note:         no preprocessing is recorded, so the file explains only arrays" in done.output
+    assert seewhy.Explainer("out.onnx").metadata.preprocessing is None
+
+
+def test_imagenet_stands_for_its_values(factories: Path) -> None:
+    for option, expected in {
+        "--mean imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "--mean ImageNet --std 1": ((0.485, 0.456, 0.406), (1.0, 1.0, 1.0)),
+        "--mean 0 --std imagenet": ((0.0, 0.0, 0.0), (0.229, 0.224, 0.225)),
+    }.items():
+        arguments = f"export my_factories:small --size 12 --outputs logits --no-verify -o out.onnx {option}"
+        done = CliRunner().invoke(main, arguments.split())
+        assert done.exit_code == 0, done.output
+        preprocessing = seewhy.Explainer("out.onnx").metadata.preprocessing
+        assert preprocessing is not None and (preprocessing.mean, preprocessing.std) == expected
+
+
+def test_the_layers_are_listed_and_nothing_is_written(factories: Path) -> None:
+    before = sorted(factories.iterdir())
+    done = CliRunner().invoke(main, "export my_factories:small --size 12 --list-layers".split())
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        "layer  type               output",
+        "0      Conv2d             (N, 4, 12, 12)",
+        "1      ReLU               (N, 4, 12, 12)  default",
+        "2      AdaptiveAvgPool2d  (N, 4, 1, 1)",
+    ]
+    assert [file for file in sorted(factories.iterdir()) if file.name != "__pycache__"] == before
 
 
 def test_a_checkpoint_with_all_options(factories: Path) -> None:
@@ -246,7 +301,9 @@ def test_a_checkpoint_with_all_options(factories: Path) -> None:
 
 @pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
 def test_the_smallest_and_largest_seed(seed: int, factories: Path) -> None:
-    done = CliRunner().invoke(main, f"export my_factories:small --size 12 --no-verify --seed {seed}".split())
+    done = CliRunner().invoke(
+        main, f"export my_factories:small --size 12 --no-verify --no-preprocessing --seed {seed}".split()
+    )
     assert done.exit_code == 0, done.output
 
 
@@ -258,10 +315,14 @@ def test_grey_images(factories: Path) -> None:
 
 
 def test_several_heads(factories: Path) -> None:
-    done = CliRunner().invoke(main, "export my_factories:two_heads --size 12 --head b --no-verify".split())
+    done = CliRunner().invoke(
+        main, "export my_factories:two_heads --size 12 --head b --no-verify --no-preprocessing".split()
+    )
     assert done.exit_code == 0, done.output
     assert seewhy.Explainer("two_heads.onnx").metadata.class_count == 5
-    done = CliRunner().invoke(main, "export my_factories:two_heads --size 12 --head 0 --no-verify".split())
+    done = CliRunner().invoke(
+        main, "export my_factories:two_heads --size 12 --head 0 --no-verify --no-preprocessing".split()
+    )
     assert done.exit_code == 0, done.output
     assert seewhy.Explainer("two_heads.onnx").metadata.class_count == 2
 
@@ -279,10 +340,11 @@ def test_the_help_puts_every_option_into_a_group() -> None:
 
 
 def test_the_commands_options(factories: Path) -> None:
-    arguments = "export my_factories:small --weights none --size 20x30 --layer 0 --outputs input_gradients --no-verify"
+    arguments = "export my_factories:small --weights none --size 20x30 --layer 0 --outputs input_gradients --no-verify "
+    arguments += "--no-preprocessing"
     done = CliRunner().invoke(main, arguments.split())
     assert done.exit_code == 0, done.output
-    assert "target layer: 0 (4 maps of 20x30)" in done.output and "parity:       not checked" in done.output
+    assert "target layer: 0 (4 maps of 20x30)" in done.output and "verified:     no; the comparison" in done.output
     metadata = seewhy.Explainer("small.onnx").metadata
     assert metadata.image_size == (20, 30) and metadata.parity == {} and metadata.layer is None
 
@@ -304,17 +366,19 @@ def test_the_demo_does_not_write_into_the_current_folder(tmp_path: Path, monkeyp
         ),
         ("my_factories:small --size 0x5", "'--size': height and width must be at least 1 pixel, not '0x5'"),
         ("my_factories:small --resize squash", "the source does not define how pixels are normalised"),
-        ("my_factories:small --layer one", "Unknown layer 'one'"),
-        ("my_factories:small --outputs heat", "Unknown output 'heat'"),
-        ("my_factories:small -o no/out.onnx", "no/out.onnx: cannot be written"),
+        ("my_factories:small", "my_factories:small: the source does not define how pixels are normalised; give --mean"),
+        ("my_factories:small --no-preprocessing --std 1", "--no-preprocessing excludes the options that define a"),
+        ("my_factories:small --layer one --no-preprocessing", "Unknown layer 'one'"),
+        ("my_factories:small --outputs heat --no-preprocessing", "Unknown output 'heat'"),
+        ("my_factories:small -o no/out.onnx --no-preprocessing", "no/out.onnx: cannot be written"),
         ("torchvision:resnet19 --weights none", "Unknown torchvision classifier"),
         (
             "my_factories:small --mean dark --std 1",
-            "'--mean': must be one number, or one number per channel separated by commas, not 'dark'",
+            "'--mean': must be one number, one number per channel separated by commas, or imagenet, not 'dark'",
         ),
         (
             "my_factories:small --mean 0.5, --std 1",
-            "'--mean': must be one number, or one number per channel separated by commas, not '0.5,'",
+            "'--mean': must be one number, one number per channel separated by commas, or imagenet, not '0.5,'",
         ),
         ("my_factories:small --mean 124 --std 1", "--mean 124: must be between -1 and 1"),
         ("my_factories:small --mean 0.5,0.5 --std 1 --channels 3", "--mean 0.5,0.5: 2 values for 3 channels"),
@@ -336,12 +400,18 @@ def test_the_demo_does_not_write_into_the_current_folder(tmp_path: Path, monkeyp
         ("my_factories:small --channels 0", "'--channels': 0 is not in the range"),
         ("my_factories:small --classes 5", "the function defines the number of classes; leave --classes out"),
         ("my_factories:small --labels none.txt", "none.txt: cannot be read: No such file"),
-        ("my_factories:small --size 12 --labels three.txt", "three.txt: 3 labels for 2 classes"),
+        ("my_factories:small --size 12 --labels three.txt --no-preprocessing", "three.txt: 3 labels for 2 classes"),
         ("my_factories:small --weights none.pth", "none.pth: cannot be read: No such file"),
         ("my_factories:small --weights-key model", "--weights-key model requires --weights FILE"),
-        ("my_factories:two_heads --size 12 --head c", "no output 'c'"),
-        ("my_factories:odd_name --size 12", "'../escape' cannot be a file name; choose the file to write with -o"),
-        ("my_factories:small --size 12 --name a:b", "'a:b' cannot be a file name; choose the file to write with -o"),
+        ("my_factories:two_heads --size 12 --head c --no-preprocessing", "no output 'c'"),
+        (
+            "my_factories:odd_name --size 12 --no-preprocessing",
+            "'../escape' cannot be a file name; choose the file to write with -o",
+        ),
+        (
+            "my_factories:small --size 12 --name a:b --no-preprocessing",
+            "'a:b' cannot be a file name; choose the file to write with -o",
+        ),
         ("--weights none", "Missing argument 'SOURCE'"),
         ("my_factories:small -o ''", "-o / --output is empty; is a variable not set?"),
         ("my_factories:small --labels ''", "--labels is empty; is a variable not set?"),
@@ -351,7 +421,7 @@ def test_the_demo_does_not_write_into_the_current_folder(tmp_path: Path, monkeyp
         (f"my_factories:fails --layer {'x' * 8193}", "--layer: expected a string of at most 8192 bytes"),
         (f"my_factories:{'x' * 8193}", "SOURCE: expected a string of at most 8192 bytes"),
         ("my_factories:fails --labels long.txt", "long.txt: label 1: expected a string of at most 8192 bytes"),
-        ("my_factories:long_labels", "label 1: expected a string of at most 8192 bytes"),
+        ("my_factories:long_labels --no-preprocessing", "label 1: expected a string of at most 8192 bytes"),
         ("my_factories:small --wieghts none", "No such option: --wieghts. Did you mean --weights?"),
     ],
 )

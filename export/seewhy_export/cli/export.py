@@ -1,93 +1,52 @@
-"""The commands `seewhy export` and `seewhy demo`."""
+"""The command `seewhy export`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from seewhy._shared.text import printable, safe_name
+from seewhy._shared.text import safe_name
 from seewhy.cli.click_types import NonEmptyPath
 from seewhy.cli.option_groups import Example, GroupedCommand
 from seewhy.contract import constants as contract
 from seewhy.contract.constants import CHANNEL_ORDERS, INTERPOLATIONS, RESIZE_MODES, SCORES
 from seewhy.errors import ExportArgumentError, ExportError
-from seewhy_export import demo
-from seewhy_export.exporter import ExportReport, check_text, export
+from seewhy_export.cli import option_values
+from seewhy_export.cli.option_values import IMAGENET
+from seewhy_export.cli.phase_lines import PhaseLines
+from seewhy_export.cli.report_text import layer_table, report_text
+from seewhy_export.cli.source_export import export_source
+from seewhy_export.exporter import check_text
 from seewhy_export.onnx_writer.model_file import data_path
 from seewhy_export.sources.label_files import load_labels
 from seewhy_export.sources.onnx_import.file_reading import referenced_files
-from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides
+from seewhy_export.sources.preprocessing_overrides import UNDEFINED, PreprocessingOverrides
 from seewhy_export.sources.registry import Source, is_onnx, load_source
-from seewhy_export.verification.parity import parity_table
-
-
-def _not_empty(_context: click.Context, _option: click.Parameter, text: str) -> str:
-    """Return the text if it is not empty."""
-    if not text:
-        raise click.BadParameter("must not be empty")
-    return text
-
-
-def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) from `512` or `480x640`."""
-    if text is None:
-        return None
-    lengths = text.lower().split("x")
-    if len(lengths) > 2 or not all(length.isascii() and length.isdigit() and len(length) < 7 for length in lengths):
-        raise click.BadParameter(f"must be a side such as 512, or height x width such as 480x640, not {text!r}")
-    height, width = int(lengths[0]), int(lengths[-1])
-    if height == 0 or width == 0:
-        raise click.BadParameter(f"height and width must be at least 1 pixel, not {text!r}")
-    return height, width
-
-
-def _numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
-    """Return the numbers in `0.5`, or in one number per channel such as `0.485,0.456,0.406`."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise click.BadParameter(
-            f"must be one number, or one number per channel separated by commas, not {text!r}"
-        ) from None
-
-
-def _seed(_context: click.Context, _option: click.Parameter, value: int) -> int:
-    """Return the seed if `torch.manual_seed` accepts it."""
-    if not -(2**63) <= value < 2**64:
-        raise click.BadParameter(f"must be from -2**63 to 2**64 - 1, not {value}")
-    return value
-
-
-def _choice(values: Sequence[str]) -> click.Choice[str]:
-    """Return the type of an option that takes one of these values in any case."""
-    return click.Choice(values, case_sensitive=False)
-
+from seewhy_export.target_layer import listing
 
 _GROUPS = {
     "Source and weights": ["--weights", "--weights-key", "--classes", "--head", "--seed"],
     "Input and preprocessing": [
         *("--size", "--channels", "--resize", "--resize-size", "--interpolation", "--crop", "--mean", "--std"),
-        "--channel-order",
+        *("--channel-order", "--no-preprocessing"),
     ],
-    "Explanations": ["--layer", "--outputs", "--guided-scope"],
-    "Output": ["--output", "--name", "--labels", "--score", "--verify"],
+    "Explanations": ["--layer", "--list-layers", "--outputs", "--guided-scope"],
+    "Output": ["--output", "--name", "--labels", "--score", "--verify", "--verbose"],
 }
 
 _EXAMPLES = [
     Example("Export ResNet-50 from torchvision with its pretrained weights", "seewhy export torchvision:resnet50"),
     Example(
-        "Export your own network with a checkpoint, labels and normalisation",
+        "Export the network that the function network in pets.py returns, with a checkpoint, labels and normalisation",
         "seewhy export pets:network --weights best.pth --labels labels.txt --size 96 --mean 0.5 --std 0.25",
     ),
     Example(
         "Add explanations to an ONNX file",
-        "seewhy export classifier.onnx --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 -o explained.onnx",
+        "seewhy export classifier.onnx --mean imagenet -o explained.onnx",
     ),
+    Example("List the layers that Grad-CAM can explain", "seewhy export torchvision:resnet50 --list-layers"),
     Example(
         "Export a 512x512 network that Grad-CAM explains at the end of its third stage",
         "seewhy export torchvision:resnet50 --size 512 --layer layer3 --outputs activations,gradients",
@@ -96,7 +55,7 @@ _EXAMPLES = [
 
 
 @click.command("export", cls=GroupedCommand, groups=_GROUPS, examples=_EXAMPLES)
-@click.argument("source", callback=_not_empty)
+@click.argument("source", callback=option_values.not_empty)
 @click.option(
     "-o",
     "--output",
@@ -109,7 +68,7 @@ _EXAMPLES = [
     "--weights",
     default="DEFAULT",
     show_default=True,
-    callback=_not_empty,
+    callback=option_values.not_empty,
     metavar="DEFAULT|none|FILE",
     help="Weights to load. DEFAULT loads the weights that belong to the source, and may download them. none uses "
     "random weights. FILE is a PyTorch checkpoint or a safetensors file.",
@@ -134,7 +93,7 @@ _EXAMPLES = [
 )
 @click.option(
     "--seed",
-    callback=_seed,
+    callback=option_values.seed,
     type=int,
     default=0,
     show_default=True,
@@ -143,7 +102,7 @@ _EXAMPLES = [
 )
 @click.option(
     "--size",
-    callback=_size,
+    callback=option_values.size,
     metavar="SIDE|HxW",
     help="Input size in pixels: one side of a square such as 512, or height and width such as 480x640. By default "
     "the size of the source.",
@@ -156,7 +115,7 @@ _EXAMPLES = [
 )
 @click.option(
     "--resize",
-    type=_choice(RESIZE_MODES),
+    type=option_values.choice(RESIZE_MODES),
     help="How to resize images: shorter-side keeps the aspect ratio, squash changes it to that of the input, and "
     "none does not resize. By default the mode of the source.",
 )
@@ -168,7 +127,7 @@ _EXAMPLES = [
 )
 @click.option(
     "--interpolation",
-    type=_choice(INTERPOLATIONS),
+    type=option_values.choice(INTERPOLATIONS),
     help="Interpolation filter for resizing. By default the filter of the source.",
 )
 @click.option(
@@ -178,26 +137,37 @@ _EXAMPLES = [
 )
 @click.option(
     "--mean",
-    callback=_numbers,
-    metavar="NUMBER[,...]",
-    help="Mean to subtract from pixels, which range from 0 to 1: one number, or one per channel.",
+    callback=option_values.numbers,
+    metavar="NUMBER[,...]|imagenet",
+    help="Mean to subtract from pixels, which range from 0 to 1: one number, or one per channel. imagenet stands for "
+    "the values of ImageNet, and sets --std too if that is not given.",
 )
 @click.option(
     "--std",
-    callback=_numbers,
-    metavar="NUMBER[,...]",
+    callback=option_values.numbers,
+    metavar="NUMBER[,...]|imagenet",
     help="Standard deviation by which to divide pixels after the mean is subtracted: one number, or one per channel.",
 )
 @click.option(
     "--channel-order",
-    type=_choice(CHANNEL_ORDERS),
+    type=option_values.choice(CHANNEL_ORDERS),
     help="Order of the colour channels that the network expects. By default the order of the source.",
+)
+@click.option(
+    "--no-preprocessing",
+    is_flag=True,
+    help="Record no preprocessing. The file then explains only arrays that are already preprocessed.",
 )
 @click.option(
     "--layer",
     metavar="MODULE",
     help="Module path of the target layer, such as layer4. By default the last feature map before pooling, or the "
     "first norm of the last block if the network has class tokens.",
+)
+@click.option(
+    "--list-layers",
+    is_flag=True,
+    help="List the layers that --layer can name, with the shapes of their outputs and the default, and write no file.",
 )
 @click.option(
     "--outputs",
@@ -222,7 +192,7 @@ _EXAMPLES = [
 )
 @click.option(
     "--score",
-    type=_choice(SCORES),
+    type=option_values.choice(SCORES),
     help="Function that turns logits into probabilities. By default the function of the source, or else softmax.",
 )
 @click.option(
@@ -231,6 +201,7 @@ _EXAMPLES = [
     show_default=True,
     help="Compare the outputs of the written file with PyTorch autograd in float64.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="List the errors of all outputs against PyTorch.")
 def export_command(
     source: str,
     output: Path | None,
@@ -253,15 +224,18 @@ def export_command(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     channel_order: str | None,
+    no_preprocessing: bool,
+    list_layers: bool,
     seed: int,
     verify: bool,
+    verbose: bool,
 ) -> None:
     """Export an image classifier and its backward pass to one ONNX file.
 
     SOURCE is torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx.
 
     The source may define labels, score and preprocessing. Each option replaces one of these values. If the source
-    defines no preprocessing, then --mean and --std are required to record one, and the other values default to:
+    defines no preprocessing, then --mean and --std are required, or --no-preprocessing. The other values default to:
     squash, bilinear, no crop, RGB.
 
     Exit status: 0 if the file was written, 2 if not.
@@ -270,98 +244,57 @@ def export_command(
         check_text(what, text or "")
     label_names = None if labels is None else load_labels(labels)
     head_choice = int(head) if head is not None and head.isascii() and head.isdigit() else head
-    loaded = load_source(
-        source,
-        weights,
-        size,
-        seed,
-        weights_key=weights_key,
-        overrides=PreprocessingOverrides(resize, resize_size, interpolation, crop, mean, std, channel_order),
-        channels=channels,
-        class_count=classes,
-        head=head_choice,
-    )
-    loaded = _with_metadata(loaded, label_names, score, name)
-    path = output or Path(_default_file_name(loaded.name or "model", source))
-    if is_onnx(source):
-        _check_not_source(Path(source), path)
-    try:
-        report = _export(
-            loaded,
-            path,
-            # Do not record the folders of this machine in a file that may be published.
-            Path(source).name if is_onnx(source) else source,
-            layer=None if layer is None else loaded.layer_names.get(layer, layer),
-            outputs=None if outputs is None else tuple(filter(None, map(str.strip, outputs.split(",")))),
-            guided_scope=tuple(loaded.layer_names.get(prefix, prefix) for prefix in guided_scope) or None,
-            verify=verify,
-            head=None if is_onnx(source) else head_choice,
+    if mean is IMAGENET.mean and std is None:
+        std = IMAGENET.std
+    overrides = PreprocessingOverrides(resize, resize_size, interpolation, crop, mean, std, channel_order)
+    if no_preprocessing and overrides.any_given:
+        raise ExportArgumentError("--no-preprocessing excludes the options that define a preprocessing; leave them out")
+    with PhaseLines() as phases:
+        phases(f"loading {source}")
+        loaded = load_source(
+            source,
+            weights,
+            size,
+            seed,
+            weights_key=weights_key,
+            overrides=overrides,
+            channels=channels,
+            class_count=classes,
+            head=head_choice,
         )
-    except ExportError as error:
-        if labels is not None and str(error).startswith(f"{len(label_names or ())} labels for "):
-            raise ExportError(f"{labels}: {error}") from error
-        raise
-    _print_report(report, loaded.notes)
-
-
-@click.command(
-    "demo",
-    cls=GroupedCommand,
-    examples=[Example("Write the model file, the images and the figures to demo/", "seewhy demo")],
-)
-@click.option(
-    "-o",
-    "--output",
-    default="demo",
-    show_default=True,
-    type=NonEmptyPath(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Folder for the model file, the sample images and the figures.",
-)
-def demo_command(output: Path) -> None:
-    """Export a network with real weights and explain sample images with it."""
-    source = demo.efficientnet_lite0()
-    images = output / "images"
-    try:
-        demo.copy_sample_images(images)
-    except OSError as error:
-        raise ExportError(f"{output}: cannot be written: {error.strerror or error}") from error
-    model = output / "efficientnet_lite0.onnx"
-    figures = output / "figures"
-    click.echo("Exporting EfficientNet-Lite0 with its ImageNet weights ...")
-    _print_report(_export(source, model, "seewhy_export.demo:efficientnet_lite0"))
-    click.echo("\nExplaining sample images without PyTorch ...")
-    demo.explain(model, images, figures)
-    click.echo(f"\nThe model file is {model}. The figures are in {figures}/; start with *.sheet.png.")
-
-
-def _export(
-    source: Source,
-    path: Path,
-    spec: str,
-    layer: str | None = None,
-    outputs: tuple[str, ...] | None = None,
-    guided_scope: tuple[str, ...] | None = None,
-    verify: bool = True,
-    head: str | int | None = None,
-) -> ExportReport:
-    """Export a loaded source."""
-    return export(
-        source.module,
-        path,
-        image_size=source.image_size,
-        layer=layer,
-        outputs=outputs,
-        guided_scope=guided_scope,
-        labels=source.labels,
-        preprocessing=source.preprocessing,
-        score=source.score,
-        name=source.name,
-        verify=verify,
-        source=spec,
-        head=head,
-        channels=source.channels,
-    )
+        head_choice = None if is_onnx(source) else head_choice
+        if list_layers:
+            phases("tracing the network")
+            layers = listing.list_layers(loaded.module, loaded.image_size, loaded.channels, head_choice)
+            text = layer_table(layers)
+        else:
+            loaded = _with_metadata(loaded, label_names, score, name)
+            path = output or Path(_default_file_name(loaded.name or "model", source))
+            if is_onnx(source):
+                _check_not_source(Path(source), path)
+            if no_preprocessing:
+                loaded = replace(loaded, preprocessing=None)
+            elif loaded.preprocessing is None:
+                raise ExportArgumentError(f"{source}: {UNDEFINED}")
+            try:
+                report = export_source(
+                    loaded,
+                    path,
+                    # Do not record the folders of this machine in a file that may be published.
+                    Path(source).name if is_onnx(source) else source,
+                    layer=None if layer is None else loaded.layer_names.get(layer, layer),
+                    outputs=None if outputs is None else tuple(filter(None, map(str.strip, outputs.split(",")))),
+                    guided_scope=tuple(loaded.layer_names.get(prefix, prefix) for prefix in guided_scope) or None,
+                    verify=verify,
+                    head=head_choice,
+                    on_phase=phases,
+                )
+            except ExportError as error:
+                if labels is not None and str(error).startswith(f"{len(label_names or ())} labels for "):
+                    raise ExportError(f"{labels}: {error}") from error
+                raise
+            text = report_text(report, loaded, verbose)
+    click.echo(text)
 
 
 def _with_metadata(source: Source, labels: tuple[str, ...] | None, score: str | None, name: str | None) -> Source:
@@ -385,25 +318,3 @@ def _check_not_source(source: Path, output: Path) -> None:
     for file in (output, data_path(output)):
         if file.exists() and file.resolve() in referenced_files(source):
             raise ExportArgumentError(f"{file}: holds weights of {source}; choose another file to write with -o")
-
-
-def _print_report(report: ExportReport, notes: Sequence[str] = ()) -> None:
-    """Print what was exported."""
-    rectifiers = report.rectifiers
-    total = sum(rectifiers.kinds.values())
-    kinds = ", ".join(f"{count} {kind}" for kind, count in rectifiers.kinds.items()) or "no rectifiers"
-    if report.activations is not None:
-        channels, height, width = report.activations
-        form = "" if report.form == "map" else f", from {report.form}"
-        click.echo(f"target layer: {report.layer} ({channels} maps of {height}x{width}{form})")
-    click.echo(f"rectifiers:   {rectifiers.guided} of {total} guided ({kinds})")
-    if total == 0:
-        click.echo("              guided backprop equals plain backprop because all activations are smooth")
-    click.echo(f"outputs:      {', '.join(report.outputs)}")
-    for message in (*notes, *report.messages):
-        click.echo(printable(f"note:         {message}"))
-    if report.parity:
-        click.echo(f"\n{parity_table(report.parity)}\n")
-    else:
-        click.echo("parity:       not checked")
-    click.echo(f"{report.path}: {report.size / 1e6:.1f} MB, schema {contract.SCHEMA}, in {report.seconds:.0f} s")
