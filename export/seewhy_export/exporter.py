@@ -31,7 +31,7 @@ from seewhy_export.capture.module_preparation import prepare, traceable
 from seewhy_export.capture.network_outputs import find_output, returning
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
-from seewhy_export.sources.argument_forms import as_image_size, as_labels, as_preprocessing
+from seewhy_export.sources.argument_forms import as_labels, as_preprocessing
 from seewhy_export.sources.image_channels import find_channels
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
 from seewhy_export.verification.parity import (
@@ -90,7 +90,7 @@ def export(
     outputs: Sequence[str] | None = None,
     guided_scope: Sequence[str] | None = None,
     labels: Labels | None = None,
-    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | Callable[..., Any] | None = None,
     score: str = "softmax",
     name: str | None = None,
     verify: bool = True,
@@ -111,7 +111,7 @@ def export(
         path: Model file to write. A failed export leaves it unchanged. Weights of more than 1.8 GiB go to a second
             file next to it, whose name ends in `.onnx.data`.
         image_size: (H, W) of the images in pixels, or one side of a square. The file fixes it; the batch size stays
-            dynamic.
+            dynamic. A function as preprocessing replaces the default by its own size.
         layer: Target layer: a module path such as `layer4`, or a module of the network such as `model.layer4`. If the
             module is called several times, its last call counts. `list_layers` lists the layers. None chooses the
             last feature map before pooling, or the first norm of the last block if the network has class tokens.
@@ -122,7 +122,9 @@ def export(
         labels: One label for each class, in the order of the logits; a dict from class indices to labels, such as
             `config.id2label` of Hugging Face's models; or the path of a label file.
         preprocessing: Preprocessing that turns an image file into the network's input, which the engine applies: a
-            `Preprocessing`, or a dict with its fields. None leaves it out, and then the file explains only arrays.
+            `Preprocessing`; a dict with its fields; or a function from an image to its array, such as a transform of
+            torchvision or an image processor of transformers, which is run on test images to find what it does. None
+            leaves it out, and then the file explains only arrays.
         score: Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`. A softmax or sigmoid at
             the end of the network takes precedence: its input becomes the logits.
         name: Name of the model in the file. None uses the class name of the module.
@@ -153,7 +155,8 @@ def export(
     start_phase = on_phase or (lambda _phase: None)
     destination = Path(path)
     _check_arguments(module, outputs, score, channels)
-    image_size, preprocessing, labels = as_image_size(image_size), as_preprocessing(preprocessing), as_labels(labels)
+    preprocessing, image_size = as_preprocessing(preprocessing, image_size)
+    labels = as_labels(labels)
     layer = layer_name(module, layer)
     _check_texts({"name": name, "layer": layer, "source": source}, labels, guided_scope)
     model_file.check_destination(destination)

@@ -15,6 +15,8 @@ from seewhy._shared.text import brief
 from seewhy.contract.metadata import Preprocessing, check_preprocessing
 from seewhy.errors import ExportArgumentError
 from seewhy_export.sources.label_files import labels_by_index, load_labels
+from seewhy_export.sources.measured_preprocessing import UnmeasurableError, measure_preprocessing
+from seewhy_export.sources.source import Source
 
 _KEYS = tuple(field.name for field in fields(Preprocessing))
 
@@ -49,33 +51,53 @@ def as_labels(labels: Any) -> tuple[Any, ...] | None:
     return tuple(str(label) if isinstance(label, np.str_) else label for label in labels)
 
 
-def as_preprocessing(preprocessing: Any) -> Preprocessing | None:
-    """Return a preprocessing as the file contract describes it.
+def as_preprocessing(
+    preprocessing: Any, image_size: Any = Source.image_size
+) -> tuple[Preprocessing | None, tuple[int, int]]:
+    """Return a preprocessing and an image size as the file contract describes them.
 
     Args:
-        preprocessing: A `Preprocessing`, a dict with its fields of which `mean` and `std` are required, or None.
+        preprocessing: A `Preprocessing`; a dict with its fields, of which `mean` and `std` are required; a function
+            from an image to its array, such as a transform of torchvision or an image processor of transformers, which
+            is measured; or None.
+        image_size: (H, W) in pixels, or one side of a square. A function replaces the default size by its own.
 
     Returns:
-        The preprocessing, validated; or None.
+        The preprocessing, validated, or None. And (H, W) in pixels.
 
     Raises:
-        ExportArgumentError: If it has another form, an unknown key, or a value that is not allowed.
+        ExportArgumentError: If one of them has another form, the preprocessing has an unknown key or a value that is
+            not allowed, or the function does what a model file cannot record, or gives arrays of another size.
     """
+    size = as_image_size(image_size)
     if preprocessing is None:
-        return None
+        return None, size
+    if callable(preprocessing):
+        try:
+            preprocessing, own_size = measure_preprocessing(preprocessing)
+        except UnmeasurableError as error:
+            raise ExportArgumentError(
+                f"preprocessing cannot be recorded in a model file: {error}; give a seewhy_export.Preprocessing"
+            ) from error
+        if size not in (own_size, Source.image_size):
+            raise ExportArgumentError(
+                f"preprocessing gives arrays of {own_size[0]}x{own_size[1]} pixels, but image_size is "
+                f"{size[0]}x{size[1]}; leave image_size out"
+            )
+        size = own_size
     if isinstance(preprocessing, Mapping):
         preprocessing = _from_mapping(preprocessing)
     if not isinstance(preprocessing, Preprocessing):
         raise ExportArgumentError(
-            f"preprocessing must be a seewhy_export.Preprocessing, or a dict such as "
-            f"{{'resize': 'shorter-side', 'size': 256, 'mean': (0.5,), 'std': (0.25,)}}, not "
+            f"preprocessing must be a seewhy_export.Preprocessing, a function such as a transform of torchvision, or a "
+            f"dict such as {{'resize': 'shorter-side', 'size': 256, 'mean': (0.5,), 'std': (0.25,)}}, not "
             f"{type(preprocessing).__name__}"
         )
     try:
         check_preprocessing(preprocessing)
     except (ValueError, TypeError) as error:
         raise ExportArgumentError(f"preprocessing is not valid: {error}") from error
-    return preprocessing
+    return preprocessing, size
 
 
 def _from_mapping(values: Mapping[Any, Any]) -> Preprocessing:
@@ -90,7 +112,7 @@ def _from_mapping(values: Mapping[Any, Any]) -> Preprocessing:
         raise ExportArgumentError(
             f"preprocessing lacks {' and '.join(missing)}: one number per channel, for pixels from 0 to 1"
         )
-    crops = values.get("resize") == "shorter-side"
+    crops = values.get("size") is not None
     numbers = {key: _numbers(key, values[key]) for key in ("mean", "std")}
     return Preprocessing(**{"crop": crops, **values, **numbers})
 

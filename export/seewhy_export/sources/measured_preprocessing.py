@@ -7,7 +7,7 @@ pixels with the engine's needs no knowledge of either, and proves that the model
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -23,7 +23,7 @@ from seewhy.errors import ExportError
 from seewhy.images.resizing import resize_and_crop, resized_size
 from seewhy_export._shared.messages import one_line
 
-Process = Callable[[Image.Image], NDArray[Any]]
+Process = Callable[[Image.Image], Any]
 
 # (width, height) of test images: wider, taller and larger than usual inputs, and smaller.
 _SIZES = ((351, 260), (97, 130), (64, 64))
@@ -42,7 +42,8 @@ def measure_preprocessing(
     """Find the preprocessing that a function applies to images.
 
     Args:
-        process: Function from an RGB image to its array, float (C, H, W) with C of 1 or 3.
+        process: Function from an RGB image to its array, float (C, H, W) with C of 1 or 3, or to a dict that holds the
+            arrays of a batch of one image as `pixel_values`, as the image processors of transformers return it.
         interpolations: Interpolations to try.
 
     Returns:
@@ -50,11 +51,11 @@ def measure_preprocessing(
         function's, or within two grey levels if the function resizes tensors instead of PIL images.
 
     Raises:
-        UnmeasurableError: If the arrays of images of different sizes differ in shape, or no preprocessing of the file
-            contract gives the same pixels.
+        UnmeasurableError: If the function fails, the arrays of images of different sizes differ in shape, or no
+            preprocessing of the file contract gives the same pixels.
     """
     images = [_test_image(size) for size in _SIZES]
-    arrays = [np.asarray(process(image), np.float64) for image in images]
+    arrays = [_array(process, image) for image in images]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
         raise UnmeasurableError(f"its arrays have different shapes for different images: {shapes[0]}, {shapes[1]}")
@@ -74,17 +75,17 @@ def measure_colors(process: Process) -> Preprocessing:
     """Find the mean, the standard deviation and the order of the channels that a function applies.
 
     Args:
-        process: Function from an RGB image to its array, float (C, H, W).
+        process: As in `measure_preprocessing`.
 
     Returns:
         A preprocessing with these values, and with the default for all others.
 
     Raises:
-        UnmeasurableError: If white pixels do not become larger numbers than black ones.
+        UnmeasurableError: If the function fails, or white pixels do not become larger numbers than black ones.
     """
 
     def output(color: tuple[int, int, int]) -> NDArray[np.float64]:
-        array = np.asarray(process(Image.new("RGB", (64, 64), color)), np.float64)
+        array = _array(process, Image.new("RGB", (64, 64), color))
         center: NDArray[np.float64] = array[:, array.shape[1] // 2, array.shape[2] // 2]
         return center
 
@@ -105,7 +106,7 @@ def source_preprocessing(
 
     Args:
         spec: Source to name in error messages.
-        process: Function from an RGB image to its array, float (C, H, W) with C of 1 or 3.
+        process: As in `measure_preprocessing`.
         interpolations: Interpolations to try.
         resize_given: True if the user chooses the resize mode, so that the function's own need not be recorded.
 
@@ -116,27 +117,29 @@ def source_preprocessing(
     Raises:
         ExportError: If a model file cannot record what the function does.
     """
-
-    def checked(image: Image.Image) -> NDArray[Any]:
-        try:
-            return np.asarray(process(image))
-        except Exception as error:  # the function is another library's
-            raise UnmeasurableError(f"it fails with {one_line(error)}") from error
-
     try:
         try:
-            return measure_preprocessing(checked, interpolations)
+            return measure_preprocessing(process, interpolations)
         except UnmeasurableError:
             if not resize_given:
                 raise
-            colors = replace(measure_colors(checked), interpolation=interpolations[0], crop=False)
-            height, width = checked(_test_image(_SIZES[-1])).shape[1:]
+            colors = replace(measure_colors(process), interpolation=interpolations[0], crop=False)
+            height, width = _array(process, _test_image(_SIZES[-1])).shape[1:]
             return colors, (height, width)
     except UnmeasurableError as error:
         raise ExportError(
             f"{spec}: its preprocessing cannot be recorded in a model file: {error}; choose another with "
             f"--resize squash or --resize shorter-side"
         ) from error
+
+
+def _array(process: Process, image: Image.Image) -> NDArray[np.float64]:
+    """Return the array that a function of another library makes of an image."""
+    try:
+        result = process(image)
+        return np.asarray(result["pixel_values"][0] if isinstance(result, Mapping) else result, np.float64)
+    except Exception as error:
+        raise UnmeasurableError(f"it fails with {one_line(error)}") from error
 
 
 def _test_image(size: tuple[int, int]) -> Image.Image:
@@ -156,7 +159,7 @@ def _plausible_ways(process: Process, colors: Preprocessing, size: tuple[int, in
     """Return preprocessings whose resized images have nearly the size of the function's."""
     width, height = 128, 96
     x, y = np.meshgrid(2.0 * np.arange(width), 2.0 * np.arange(height))  # grey levels that need no rounding
-    across, down = (_pixels(np.asarray(process(_grey(ramp)), np.float64), colors).mean(2) for ramp in (x, y))
+    across, down = (_pixels(_array(process, _grey(ramp)), colors).mean(2) for ramp in (x, y))
     resized = width * _slope(x) / _slope(across), height * _slope(y.T) / _slope(down.T)
     if not np.isfinite(resized).all():
         return []
@@ -212,7 +215,7 @@ def _with_crop_rounding(process: Process, found: Preprocessing, size: tuple[int,
         width = found.size or size[1]
         height = next(h for h in range(max(width, size[0]), 2 * max(width, *size) + 8) if (h - size[0]) % 4 == 3)
     image = _test_image((width, height))
-    expected = _pixels(np.asarray(process(image), np.float64), found)
+    expected = _pixels(_array(process, image), found)
     for rounding in CROP_ROUNDINGS:
         exact = replace(found, crop_rounding=rounding)
         if np.abs(_view(image, exact, size, expected) - expected).max() <= _TOLERANCE:

@@ -17,7 +17,7 @@ from torch import nn
 from seewhy._shared.suggestions import did_you_mean
 from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
 from seewhy_export._shared.messages import one_line
-from seewhy_export.sources.argument_forms import as_image_size, as_labels, as_preprocessing
+from seewhy_export.sources.argument_forms import as_labels, as_preprocessing
 from seewhy_export.sources.source import Source, SourceRequest
 
 
@@ -52,12 +52,8 @@ def load_factory(spec: str, request: SourceRequest) -> Source:
         height, width = source.image_size
         assumed = f"{spec} does not define the input size; {height}x{width} pixels are assumed; set another with --size"
         source = replace(source, notes=(assumed,))
-    source = replace(
-        source,
-        labels=as_labels(source.labels),
-        preprocessing=as_preprocessing(source.preprocessing),
-        image_size=as_image_size(source.image_size),
-    )
+    preprocessing, image_size = as_preprocessing(source.preprocessing, source.image_size)
+    source = replace(source, labels=as_labels(source.labels), preprocessing=preprocessing, image_size=image_size)
     source = source if request.channels is None else replace(source, channels=request.channels)
     return source if source.name is not None else replace(source, name=attribute)
 

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from seewhy._shared.text import brief
 from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
@@ -105,16 +102,11 @@ def _untrained(auto_model: Any, name: str, config: Any) -> Any:
 
 
 def _image_processor(spec: str, auto_processor: Any, name: str) -> tuple[Any, tuple[str, ...]]:
-    """Return a function from an image to its array, or None and a note if the model has no image processor."""
+    """Return the image processor of a model, or None and a note if it has none."""
     try:
-        processor = auto_processor.from_pretrained(name, backend="pil", **_SAFE)
+        return auto_processor.from_pretrained(name, backend="pil", **_SAFE), ()
     except (OSError, ValueError) as error:
         return None, (f"{spec}: has no image processor ({one_line(error)}); set --mean and --std",)
-
-    def process(image: Image.Image) -> Any:
-        return np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
-
-    return process, ()
 
 
 def _config_size(config: Any) -> tuple[int, int]:

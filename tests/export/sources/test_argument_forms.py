@@ -12,6 +12,7 @@ import torch
 from seewhy.errors import ExportArgumentError
 from seewhy_export import Preprocessing
 from seewhy_export.sources.argument_forms import as_image_size, as_labels, as_preprocessing
+from seewhy_export.sources.torchvision_import import import_torchvision
 
 
 @pytest.mark.parametrize(
@@ -68,15 +69,16 @@ def test_labels_of_other_forms(labels: Any, message: str) -> None:
     ],
 )
 def test_a_squash_with_mean_and_std(values: Any) -> None:
-    found = as_preprocessing(values)
+    found, size = as_preprocessing(values, 32)
     assert found == Preprocessing("squash", None, "bilinear", False, (0.5, 0.4), (0.25, 1.0), "RGB")
-    assert as_preprocessing(found) is found and as_preprocessing(None) is None
+    assert size == (32, 32)
+    assert as_preprocessing(found)[0] is found and as_preprocessing(None)[0] is None
 
 
 def test_a_shorter_side_is_cropped_as_on_the_command_line() -> None:
     values = {"resize": "shorter-side", "size": 256, "interpolation": "bicubic", "mean": 0.5, "std": 0.25}
-    assert as_preprocessing(values) == Preprocessing("shorter-side", 256, "bicubic", True, (0.5,), (0.25,))
-    assert as_preprocessing({**values, "crop": False}) == Preprocessing(
+    assert as_preprocessing(values)[0] == Preprocessing("shorter-side", 256, "bicubic", True, (0.5,), (0.25,))
+    assert as_preprocessing({**values, "crop": False})[0] == Preprocessing(
         "shorter-side", 256, "bicubic", False, (0.5,), (0.25,)
     )
 
@@ -96,14 +98,31 @@ def test_a_shorter_side_is_cropped_as_on_the_command_line() -> None:
         ({"mean": 0, "std": 1, "crop": "yes"}, "preprocessing is not valid"),
         ({"mean": 0, "std": 1, "resize": "shorter-side"}, "preprocessing is not valid: .*a size to resize to"),
         ({"mean": 0, "std": 1, "size": object()}, "preprocessing is not valid"),
-        ("imagenet", "preprocessing must be a seewhy_export.Preprocessing, or a dict such as .* not str$"),
-        (lambda image: image, "preprocessing must be a seewhy_export.Preprocessing, .* not function$"),
+        ("imagenet", "preprocessing must be a seewhy_export.Preprocessing, .* or a dict such as .* not str$"),
+        (lambda image: "text", "preprocessing cannot be recorded in a model file: it fails with ValueError: "),
+        (lambda: None, "preprocessing cannot be recorded in a model file: it fails with TypeError: "),
     ],
 )
 def test_preprocessing_of_other_forms(values: Any, message: str) -> None:
     with pytest.raises(ExportArgumentError, match=message) as caught:
         as_preprocessing(values)
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_is_measured() -> None:
+    transforms = import_torchvision().transforms
+    steps = [transforms.Resize(72), transforms.CenterCrop(64), transforms.ToTensor()]
+    compose = transforms.Compose([*steps, transforms.Normalize((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))])
+    expected = Preprocessing("shorter-side", 72, "bilinear", True, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    assert as_preprocessing(compose) == (expected, (64, 64))
+    assert as_preprocessing(compose, 64) == (expected, (64, 64))
+    with pytest.raises(ExportArgumentError, match="gives arrays of 64x64 pixels, but image_size is 32x48; leave"):
+        as_preprocessing(compose, (32, 48))
+    preset = transforms._presets.ImageClassification(crop_size=64, resize_size=72)
+    assert as_preprocessing(preset)[0] == Preprocessing("shorter-side", 72)
+    # An image processor of transformers returns a dict of batches.
+    processor = lambda image: {"pixel_values": [compose(image).numpy()]}  # noqa: E731
+    assert as_preprocessing(processor) == (expected, (64, 64))
 
 
 @pytest.mark.parametrize("size", [(20, 30), [20, 30], (np.int64(20), np.int64(30))])
