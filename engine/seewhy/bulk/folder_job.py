@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from seewhy._shared.temp_tables import explained
 from seewhy._shared.text import printable
 from seewhy.bulk.commit import FigureWriter, ResultWriter, ShardWriter, sync
+from seewhy.bulk.common_scale import first_maxima
 from seewhy.bulk.explain_files import explain_files
 from seewhy.bulk.job_request import JobRequest
 from seewhy.bulk.outcomes import ImageTask, Outcome
@@ -30,6 +31,8 @@ from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import DONE, FAILED
 from seewhy.storage.manifest_lines import NAME as MANIFEST
 from seewhy.tables.shard_files import ShardInfo
+from seewhy.visualization.drawing_options import GRADIENT_QUANTILE
+from seewhy.visualization.fonts import missing_note
 
 _LOG = logging.getLogger("seewhy")
 _LOG.addHandler(logging.NullHandler())  # programs add a handler of their own
@@ -155,6 +158,10 @@ class FolderJob:
                 if begun:
                     self._detect_changes(folder, facts, manifest, missing)
                 delete_unknown_shards(folder.path, manifest)
+                if self.request.shard_format is None and (note := missing_note(self.request.explainer.labels or ())):
+                    self._notify(note)
+                if not self._find_scales(facts, before if begun else None):
+                    return
                 facts.setdefault("started", provenance.utc_now())
                 self._record(folder, facts, manifest)
                 with self._result_writer(folder, manifest) as writer:
@@ -197,6 +204,21 @@ class FolderJob:
             self._notify(
                 f"images that are not explained again, because they or others of their shard are not given: {others}"
             )
+
+    def _find_scales(self, facts: provenance.Facts, before: provenance.Facts | None) -> bool:
+        """Find the common scale of the first images, or take it from an earlier attempt; return False to stop."""
+        count = self.request.scale_images
+        if count is None:
+            return True
+        names = [one.name for one in self.request.methods]
+        scales = None if before is None else provenance.scales(before, names)
+        if scales is None:
+            scales = first_maxima(self.request, self._inputs, count, self._should_stop)
+        if scales is None:
+            return False
+        facts["scales"] = scales
+        self.request = replace(self.request, scales=scales)
+        return True
 
     def _notify(self, text: str) -> None:
         _LOG.warning("%s", printable(text))
@@ -243,10 +265,13 @@ class FolderJob:
             "external_data": {**metadata.external_data, "sha256": explainer.external_data_sha256}
         }
         drawn = {
+            # First, so that a folder of figures without captions from an earlier version is refused with this name.
+            "figures": "plain" if settings.plain else "captioned",
             "quality": settings.quality,
-            "colormap": settings.colormap,
-            "alpha": settings.alpha,
-            "canvas": settings.canvas,
+            **{name: value for name, value in vars(request.style).items() if name not in ("scale", "plain")},
+            "gradient_quantile": GRADIENT_QUANTILE,
+            "scale": settings.scale,
+            "sheet": settings.sheet,
             "raw": settings.raw,
         }
         plugins = {one.name: dict(origins[one.name]) for one in request.methods if one.name in origins}

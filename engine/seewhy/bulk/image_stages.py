@@ -7,22 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from seewhy._shared.regular_files import file_stamp
 from seewhy.bulk.job_request import JobRequest
 from seewhy.bulk.outcomes import ExplainedClass, ImageTask, Outcome
-from seewhy.bulk.settings import Settings
+from seewhy.bulk.sheets import has_sheet, sheet_of
 from seewhy.errors import ImageError, NonFiniteError, SeewhyError, TargetError
 from seewhy.explainer.explanation import Explanation
 from seewhy.explainer.prediction import class_name
 from seewhy.images.preprocessing import load_image
-from seewhy.methods.registry import METHODS
 from seewhy.storage import output_folder, result_files
+from seewhy.storage.image_encoding import Figure
 from seewhy.tables import result_rows
 from seewhy.targets.class_targets import resolve_targets
-from seewhy.visualization.contact_sheet import contact_sheet
-from seewhy.visualization.overlays import clip_gradients, gradient_figures, rgb
+from seewhy.visualization.captions import bare, captioned
+from seewhy.visualization.drawings import Drawing
+from seewhy.visualization.page import Page
+from seewhy.visualization.svg import svg_document
 
 
 @dataclass(frozen=True)
@@ -126,51 +127,55 @@ class ImageStages:
     def _write(self, task: ImageTask) -> tuple[list[output_folder.WrittenFile], list[ExplainedClass]]:
         """Write one image's figures and arrays; return the files, and the classes that were explained."""
         assert self.folder is not None
-        settings, results, encoding = self.request.settings, task.results, self.request.encoding
+        request, results = self.request, {name: result[task.index] for name, result in task.results.items()}
+        drawn = self.drawn(task)
         written: dict[str, list[output_folder.WrittenFile]] = {}
-        for method, result in results.items():
-            figures = result[task.index].figures(settings.colormap, settings.alpha, settings.canvas)
-            arrays = result.arrays_of(task.index) if settings.raw else None
-            own = result.with_classes(task.index, figures)
-            written[method] = result_files.save_figures(self.folder, task.result_name, method, own, arrays, encoding)
-        first = next(iter(results.values()))
+        for name, result in results.items():
+            captions = [result.caption(0, target) for target in result.targets_of(0)]
+            pages = [
+                bare(drawing) if request.style.plain else captioned(drawing, caption)
+                for drawing, caption in zip(drawn[name], captions, strict=True)
+            ]
+            figures = list(zip(result.class_names(0), map(self._rendered, pages), strict=True))
+            arrays = result.arrays_of(0) if request.settings.raw else None
+            written[name] = result_files.save_figures(
+                self.folder, task.result_name, name, figures, arrays, request.encoding
+            )
         files = [file for saved in written.values() for file in saved]
+        first, sheet = next(iter(results.values())), None
+        targets = first.targets_of(0)
+        if has_sheet(request.settings.sheet, len(results), len(targets)):
+            one_row = request.settings.sheet == "side-by-side"
+            page = sheet_of(results, drawn, request.style, task.input.file_name, one_row=one_row)
+            sheet = result_files.save_figure(
+                self.folder, task.result_name, "sheet", self._rendered(page), request.encoding
+            )
+            files.append(sheet)
         explained = []
-        for k, target in enumerate(first.targets_of(task.index)):
-            label, score = class_name(target, first.class_labels), first.score_text(task.index, target)
-            figure = written[first.method][k]
-            if len(results) > 1:
-                tiles = _tiles(results, task.index, k, settings)
-                note = f"{self.request.explainer.metadata.model.name} · {task.input.file_name}"
-                suffix = f"sheet.{target}" if first.targets.ndim == 2 else "sheet"
-                sheet = contact_sheet(tiles, label, score, note)
-                figure = result_files.save_figure(self.folder, task.result_name, suffix, sheet, encoding)
-                files.append(figure)
-            explained.append(ExplainedClass(label, score + _completeness(results, task.index, k), figure.path))
+        for k, target in enumerate(targets):
+            figure = written[first.method][k] if sheet is None or len(results) == 1 < len(targets) else sheet
+            details = _completeness(results, k) + _constants(drawn, k)
+            label = class_name(target, first.class_labels)
+            explained.append(ExplainedClass(label, first.score_text(0, target) + details, figure.path))
         return files, explained
 
+    def drawn(self, task: ImageTask) -> dict[str, list[Drawing]]:
+        """Return the drawings of one image by method, one for each class."""
+        return {
+            name: list(result[task.index].draw(self.request.style_of(name))) for name, result in task.results.items()
+        }
 
-def _completeness(results: Mapping[str, Explanation], index: int, k: int) -> str:
-    """Return the completeness error of one image and class as text, for methods that have one."""
-    errors = [np.atleast_1d(r.completeness[index])[k] for r in results.values() if r.completeness is not None]
+    def _rendered(self, page: Page) -> Figure:
+        return svg_document(page) if self.request.encoding.format == "svg" else page.image()
+
+
+def _completeness(results: Mapping[str, Explanation], k: int) -> str:
+    """Return the completeness error of one class as text, for methods that have one."""
+    errors = [np.atleast_1d(r.completeness[0])[k] for r in results.values() if r.completeness is not None]
     return "".join(f", completeness error {error:.2g}" for error in errors)
 
 
-def _tiles(results: Mapping[str, Explanation], index: int, k: int, settings: Settings) -> list[tuple[str, Image.Image]]:
-    """Return the columns of a contact sheet: the image as the model saw it, and the methods in the registry's order.
-
-    Gradients are clipped, so that they can be seen at this size; figures of a single method are not.
-    """
-    view = next(iter(results.values())).images[index].view
-    tiles = [("Input", Image.fromarray(rgb(view)))]
-    for name, method in METHODS.items():
-        if name not in results:
-            continue
-        result = results[name][index]
-        if method.is_map:
-            figure = result.overlays(settings.colormap, settings.alpha)[k]
-        else:
-            values = result.attributions.reshape(-1, *result.attributions.shape[-3:])
-            figure = gradient_figures(clip_gradients(values[k : k + 1]))[0]
-        tiles.append((method.title, figure))
-    return tiles
+def _constants(drawn: Mapping[str, Sequence[Drawing]], k: int) -> str:
+    """Return the methods whose map of one class has the same value everywhere, as text."""
+    remarks = [(name, drawings[k].scale.remark) for name, drawings in drawn.items()]
+    return "".join(f", {name} is {remark}" for name, remark in remarks if remark)

@@ -5,6 +5,9 @@ from __future__ import annotations
 METHODS = ("gradcam",)
 """Methods of a job."""
 
+SHEET_METHODS = {"side-by-side": ("backprop", "guided-backprop")}
+"""Methods of a job by the contact sheet that it asks for, where these are others."""
+
 BATCH_SIZE = 8
 """Number of images in one run of the graph.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from seewhy.storage.format_names import FIGURE_FORMATS, SHARD_FORMATS
 from seewhy.storage.image_encoding import Encoding
 from seewhy.tables import shard_files
 from seewhy.targets.class_targets import TargetRequest, resolve_targets, validate_top
-from seewhy.visualization import overlays
+from seewhy.visualization.figure_style import FigureStyle, read_scale
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,16 @@ class JobRequest:
     """Format and quality of figures."""
     shard_format: str | None
     """Format of the shards; None if each image has files of its own."""
+    style: FigureStyle
+    """Style of the figures."""
+    scale_images: int | None
+    """Number of images whose maxima give the scale of the figures; None if it is a number, or each figure's own."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Scale by method, once it is known from the first images."""
+
+    def style_of(self, method: str) -> FigureStyle:
+        """Return the style of a method's figures, with its scale."""
+        return replace(self.style, scale=self.scales.get(method, self.style.scale))
 
     @property
     def has_multi_pass(self) -> bool:
@@ -76,7 +86,19 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
         OutputError: If a plugin cannot be read.
     """
     require_preprocessing(explainer.metadata)
-    overlays.validate_drawing_options(settings.colormap, settings.alpha, settings.canvas)
+    style = FigureStyle(
+        settings.colormap,
+        settings.alpha,
+        settings.canvas,
+        settings.blend,
+        settings.gradients,
+        settings.gradient_scaling,
+        plain=settings.plain,
+    )
+    scale = read_scale(settings.scale)
+    scale_images = scale if isinstance(scale, int) else None
+    if scale_images is None:
+        style = replace(style, scale=scale)
     for path in settings.plugins:
         load_plugin(path)
     checks.one_of("format", settings.format, (*FIGURE_FORMATS, *SHARD_FORMATS))
@@ -87,6 +109,8 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
             raise ArgumentError(f"raw arrays are written beside figures; {shard_format} shards hold arrays already")
         if settings.quality is not None:
             raise ArgumentError(f"quality is for jpg and webp, not for {shard_format}")
+        if scale is not None:
+            raise ArgumentError(f"scale is for figures; {shard_format} shards hold the maps themselves")
     elif settings.full_size:
         raise ArgumentError("full-size heatmaps are for shards (npz, parquet); figures always have the full size")
     methods = explainer.resolve_methods(list(settings.methods), settings.options)
@@ -105,4 +129,4 @@ def resolve_job(explainer: Explainer, settings: Settings) -> JobRequest:
         if targets:
             raise TargetError(f"give target or top, not both (target={brief(list(targets))}, top={settings.top})")
     encoding = Encoding(settings.format if shard_format is None else "png", settings.quality)
-    return JobRequest(explainer, settings, methods, targets, encoding, shard_format)
+    return JobRequest(explainer, settings, methods, targets, encoding, shard_format, style, scale_images)

@@ -12,9 +12,9 @@ import numpy as np
 
 from seewhy._shared import checks
 from seewhy._shared.text import brief
-from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
+from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES, SHEET_METHODS
 from seewhy.errors import ArgumentError
-from seewhy.visualization.drawing_options import DEFAULT_ALPHA, DEFAULT_CANVAS, DEFAULT_COLORMAP
+from seewhy.visualization import drawing_options as drawing
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,38 @@ class Settings:
         ArgumentError: If a value has the wrong type. `explain_folder` checks the values against the model file.
     """
 
-    methods: Sequence[str] = METHODS
-    """Names of the methods, or one name."""
+    methods: Sequence[str] = ()
+    """Names of the methods, or one name. None given: `gradcam`, or what the sheet shows."""
     targets: Sequence[int | str] = ()
     """Class indices or labels to explain for each image, or one of them. None given: the predicted class."""
     top: int | None = None
     """Number of classes with the highest logits to explain, instead of `targets`."""
     raw: bool = False
     """True to write logits, attributions and heatmaps as npz files beside the figures."""
-    colormap: str = DEFAULT_COLORMAP
+    colormap: str = drawing.DEFAULT_COLORMAP
     """Name of the colormap of overlays."""
-    alpha: float = DEFAULT_ALPHA
-    """Opacity of the heatmap in overlays, from 0 to 1."""
-    canvas: str = DEFAULT_CANVAS
+    alpha: float | None = None
+    """Opacity of the heatmap in overlays, from 0 to 1; None is the default of the blend."""
+    canvas: str = drawing.DEFAULT_CANVAS
     """Image that overlays are drawn on: `model` (the model's view) or `original` (the whole image)."""
+    blend: str = drawing.DEFAULT_BLEND
+    """Opacity of overlays: `constant`, or `heat` for one that follows the heat."""
+    gradients: str = drawing.DEFAULT_GRADIENT_STYLE
+    """Figures of gradient methods: `rgb` (signed values), `heatmap` or `overlay`."""
+    gradient_scaling: str = drawing.DEFAULT_GRADIENT_SCALING
+    """Scaling of these figures: `robust` (clipped and symmetric about 0) or `minmax`."""
+    scale: float | str | None = None
+    """Value of the hottest colour in all figures, or `first:N` for the maximum of the first N images, by method."""
+    plain: bool = False
+    """True for figures without captions."""
+    sheet: str = drawing.DEFAULT_SHEET
+    """Contact sheets: `auto` (for several methods or classes), `always`, `side-by-side` (one row) or `never`."""
     batch_size: int = BATCH_SIZE
     """Maximum number of images in one run of the graph."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options by method and name."""
     format: str = "png"
-    """png, jpg or webp: figures, with files for each image. npz or parquet: shards, with the maps of many images."""
+    """png, jpg, webp or svg: figures, with files for each image. npz or parquet: shards, with maps of many images."""
     quality: int | None = None
     """Compression quality for jpg and webp, from 1 to 100; None is 90."""
     shard_images: int = SHARD_IMAGES
@@ -64,12 +76,17 @@ class Settings:
             if not isinstance(values, (list, tuple)) or not all(isinstance(one, kinds) for one in values):
                 raise ArgumentError(f"{name} must be a list, not {brief(value)}")
             object.__setattr__(self, name, tuple(dict.fromkeys(values)))
-        for name in ("raw", "full_size", "fast_decode"):
+        checks.one_of("sheet", self.sheet, drawing.SHEETS)
+        if not self.methods:
+            object.__setattr__(self, "methods", SHEET_METHODS.get(self.sheet, METHODS))
+        for name in ("raw", "full_size", "fast_decode", "plain"):
             object.__setattr__(self, name, checks.flag(name, getattr(self, name)))
         for name in ("top", "batch_size", "shard_images", "quality"):
             if checks.is_integer(getattr(self, name)):
                 object.__setattr__(self, name, int(getattr(self, name)))
         for name in ("batch_size", "shard_images"):
             checks.positive_integer(name, getattr(self, name))
-        if isinstance(self.alpha, Real) and not isinstance(self.alpha, (bool, int, float)):
-            object.__setattr__(self, "alpha", float(self.alpha))
+        for name in ("alpha", "scale"):
+            value = getattr(self, name)
+            if isinstance(value, Real) and not isinstance(value, (bool, int, float)):
+                object.__setattr__(self, name, float(value))

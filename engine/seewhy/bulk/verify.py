@@ -19,6 +19,7 @@ from seewhy.methods.registry import METHODS
 from seewhy.storage import provenance
 from seewhy.storage.format_names import FIGURE_FORMATS, SHARD_FORMATS
 from seewhy.storage.manifest_lines import DONE, NAME, RecordedFile, damaged, groups, problem
+from seewhy.storage.result_names import CLASS
 from seewhy.tables import shard_files
 
 _SCHEMA = """
@@ -27,7 +28,7 @@ CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _METHOD = "|".join(map(re.escape, (*METHODS, "sheet")))
 # Names that a job gives to its files: NAME.METHOD.png, NAME.METHOD.CLASS.png, NAME.METHOD.npz, and shards/NUMBER.npz.
-_RESULT = re.compile(rf".+\.({_METHOD})(\.\d+)?\.({'|'.join(FIGURE_FORMATS)}|npz)")
+_RESULT = re.compile(rf".+\.({_METHOD})({CLASS})?\.({'|'.join(FIGURE_FORMATS)}|npz)")
 _SHARD = re.compile(rf"{shard_files.FOLDER}/\d+\.({'|'.join(SHARD_FORMATS)})")
 
 

@@ -19,7 +19,10 @@ _GROUPS = {
     "Images and targets": ["--list", "--target", "--top"],
     "Methods": ["--method", "--option", "--plugin"],
     "Results": ["--output", "--format", "--quality", "--save-raw", "--full-size", "--shard-size"],
-    "Figures": ["--colormap", "--alpha", "--canvas"],
+    "Figures": [
+        *("--colormap", "--alpha", "--blend", "--canvas", "--scale"),
+        *("--gradients", "--gradient-scaling", "--plain", "--sheet"),
+    ],
     "Resume and failures": ["--restart", "--changed", "--fail-fast", "--max-failure-rate"],
     "Speed": ["--batch-size", "--threads", "--provider", "--fast-decode"],
     "Ray cluster": ["--ray", "--ray-address", "--ray-workers"],
@@ -79,9 +82,8 @@ class _Explain(GroupedCommand):
     "methods",
     metavar="METHOD",
     multiple=True,
-    default=METHODS,
-    show_default=True,
-    help="Explain with this method. Repeatable. `seewhy inspect MODEL` lists the methods that a model file can serve.",
+    help="Explain with this method. Repeatable. `seewhy inspect MODEL` lists the methods that a model file can serve.  "
+    f"[default: {METHODS[0]}]",
 )
 @click.option(
     "--option",
@@ -113,8 +115,8 @@ class _Explain(GroupedCommand):
     type=SuggestingChoice([*FIGURE_FORMATS, *SHARD_FORMATS]),
     default=FIGURE_FORMATS[0],
     show_default=True,
-    help="Write figures (png, jpg, webp), in folders like those of the images, or shards (npz, parquet), which hold "
-    "the maps of many images.",
+    help="Write figures (png, jpg, webp, svg), in folders like those of the images, or shards (npz, parquet), which "
+    "hold the maps of many images.",
 )
 @click.option(
     "--quality",
@@ -148,16 +150,53 @@ class _Explain(GroupedCommand):
     "--alpha",
     metavar="NUMBER",
     type=click.FloatRange(0, 1),
-    default=drawing.DEFAULT_ALPHA,
+    help="Set the opacity of overlays, from 0 to 1.  "
+    f"[default: {', '.join(f'{alpha} for --blend {blend}' for blend, alpha in drawing.DEFAULT_ALPHAS.items())}]",
+)
+@click.option(
+    "--blend",
+    type=SuggestingChoice(drawing.BLENDS),
+    default=drawing.DEFAULT_BLEND,
     show_default=True,
-    help="Set the opacity of the heatmap in overlays, from 0 (invisible) to 1 (opaque).",
+    help="Draw overlays with the same opacity everywhere, or with one that follows the heat.",
 )
 @click.option(
     "--canvas",
     type=SuggestingChoice(drawing.CANVASES),
     default=drawing.DEFAULT_CANVAS,
     show_default=True,
-    help="Draw overlays on what the model saw, or on the original image.",
+    help="Draw on what the model saw, or on the original image, with a frame around what the model saw.",
+)
+@click.option(
+    "--scale",
+    metavar="VALUE|first:N",
+    help="Draw all images on one scale, so that weak maps look weak: from 0 to this value, or to the maximum of the "
+    "first N images for each method. By default each figure has its own scale.",
+)
+@click.option(
+    "--gradients",
+    type=SuggestingChoice(drawing.GRADIENT_STYLES),
+    default=drawing.DEFAULT_GRADIENT_STYLE,
+    show_default=True,
+    help="Draw gradients as signed RGB values, or the maximum of their absolute values over the channels as a heatmap "
+    "or as an overlay.",
+)
+@click.option(
+    "--gradient-scaling",
+    type=SuggestingChoice(drawing.GRADIENT_SCALINGS),
+    default=drawing.DEFAULT_GRADIENT_SCALING,
+    show_default=True,
+    help=f"Clip gradients symmetrically at the {drawing.GRADIENT_QUANTILE:.0%} quantile of their absolute values, or "
+    "draw them from their minimum to their maximum.",
+)
+@click.option("--plain", is_flag=True, help="Write bare figures, without class, probability and scale below them.")
+@click.option(
+    "--sheet",
+    type=SuggestingChoice(drawing.SHEETS),
+    default=drawing.DEFAULT_SHEET,
+    show_default=True,
+    help="Write a contact sheet for images with several methods or classes (auto), or for every image (always). "
+    "side-by-side puts it into one row, and shows backprop and guided-backprop if no method is given.",
 )
 @click.option("--restart", is_flag=True, help="Discard what earlier attempts recorded in the output folder.")
 @click.option(
@@ -221,7 +260,8 @@ def explain(**chosen: Any) -> None:
     """Explain why the model in the file MODEL decided as it did for IMAGES.
 
     IMAGES are files, folders of files, patterns such as 'photos/**/*.jpg', and tar archives. Each image gets a figure
-    NAME.METHOD.png, and a contact sheet NAME.sheet.png if there are several methods.
+    NAME.METHOD.png, or NAME.METHOD.RANK-LABEL.png with several classes, and a contact sheet NAME.sheet.png if there are
+    several methods or classes.
 
     The output folder also holds manifest.jsonl, with one line for each image, and run.json, which records how the
     results were made. If the job is interrupted, run the same command again: images that are done are skipped.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -23,9 +24,14 @@ from seewhy.images.preprocessing import ModelView
 from seewhy.methods.base import RuleContext, full_size
 from seewhy.methods.method import MethodRequest
 from seewhy.storage import output_folder, result_files
-from seewhy.storage.result_names import unique_names
+from seewhy.storage.result_names import class_suffix, unique_names
+from seewhy.visualization import drawing_options as defaults
+from seewhy.visualization import drawings
 from seewhy.visualization import overlays as render
-from seewhy.visualization.drawing_options import DEFAULT_ALPHA, DEFAULT_CANVAS, DEFAULT_COLORMAP
+from seewhy.visualization.captions import Caption, bare, captioned
+from seewhy.visualization.figure_style import FigureStyle
+from seewhy.visualization.fonts import missing_note, readable_label
+from seewhy.visualization.page import Page
 
 
 class _OutOfRange(ArgumentError, IndexError):
@@ -60,6 +66,8 @@ class Explanation:
     """Function that turns logits into probabilities: `softmax`, `sigmoid` or `none`."""
     images: tuple[ModelView, ...]
     """The N images as the model saw them."""
+    model_name: str = ""
+    """Name of the model, for captions."""
     completeness: Floats | None = None
     """Completeness error of integrated gradients, float32 of shape (N, [K]): |sum of the attributions - (y(x) -
     y(baseline))|, in logits. 0 is exact."""
@@ -162,93 +170,173 @@ class Explanation:
         return [[class_name(int(index), self.class_labels) for index in row] for row in self.targets]
 
     def overlays(
-        self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
+        self,
+        colormap: str = defaults.DEFAULT_COLORMAP,
+        alpha: float | None = None,
+        canvas: str = defaults.DEFAULT_CANVAS,
+        blend: str = defaults.DEFAULT_BLEND,
+        scale: float | None = None,
     ) -> list[Image.Image]:
-        """Blend the heatmaps onto the images.
+        """Blend the heatmaps onto the images, without captions.
 
         Args:
             colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
-            alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
+            alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque). None is 0.5, or 0.8 if `blend` is `heat`.
             canvas: `model` draws on what the model saw (resized and cropped). `original` draws on the whole image, and
                 leaves pixels outside the crop as they are.
+            blend: `constant` gives the heatmap the same opacity everywhere. With `heat`, the opacity is alpha times the
+                heat, so that the image stays as it is where the heat is 0.
+            scale: Value with the hottest colour in all overlays, so that weak maps look weak. None scales each heatmap
+                by its own minimum and maximum.
 
         Returns:
             RGB images: N or, if several classes are explained, N*K, with the K overlays of an image next to each other.
 
         Raises:
-            ArgumentError: If the colormap or the canvas is unknown, or alpha is not between 0 and 1.
+            ArgumentError: If a name is unknown, alpha is not between 0 and 1, or the scale is not a positive number.
             ImageError: If the original image cannot be read any more.
         """
-        render.validate_drawing_options(colormap, alpha, canvas)
-        views = [view for view in self.images for _ in range(self._per_image)]
-        if canvas == "model" and self.maps is not None:
-            return render.overlays_of_maps(views, self._flat_maps(), self.request.method.rectified, colormap, alpha)
-        heatmaps = self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:])
-        return render.overlays(views, heatmaps, colormap, alpha, canvas)
+        style = FigureStyle(colormap, alpha, canvas, blend, scale=scale)
+        views = self._views()
+        if style.scale is not None:
+            if self.maps is None:
+                style = replace(style, gradients="overlay")
+            return [drawing.image for drawing in self.draw(style)]
+        if canvas == "model" and blend == "constant" and self.maps is not None:
+            rectified = self.request.method.rectified
+            return render.overlays_of_maps(views, self._flat_maps(), rectified, colormap, style.opacity)
+        return render.overlays_in_style(views, self.heatmaps.reshape(-1, *self.heatmaps.shape[-2:]), style)
 
     def figures(
-        self, colormap: str = DEFAULT_COLORMAP, alpha: float = DEFAULT_ALPHA, canvas: str = DEFAULT_CANVAS
+        self,
+        colormap: str = defaults.DEFAULT_COLORMAP,
+        alpha: float | None = None,
+        canvas: str = defaults.DEFAULT_CANVAS,
+        blend: str = defaults.DEFAULT_BLEND,
+        scale: float | None = None,
+        gradients: str = defaults.DEFAULT_GRADIENT_STYLE,
+        gradient_scaling: str = defaults.DEFAULT_GRADIENT_SCALING,
+        plain: bool = False,
     ) -> list[Image.Image]:
-        """Return what `save` writes: overlays for CAM methods, RGB images of the signed values for gradient methods.
+        """Return what `save` writes: overlays for CAM methods, images of the values for gradient methods.
 
-        The latter are scaled over the whole image, minimum to 0 and maximum to 255, and always show what the model saw.
+        A caption below each figure names the class, its probability, the method and the model, and shows the values of
+        the colours. The options change figures only, never the attributions and heatmaps.
 
         Args:
             colormap: As in `overlays`.
             alpha: As in `overlays`.
-            canvas: As in `overlays`.
+            canvas: As in `overlays`. Gradients that are drawn as `rgb` or `heatmap` always show what the model saw.
+            blend: As in `overlays`.
+            scale: As in `overlays`; for signed gradients, the value of white, and its negative that of black.
+            gradients: `rgb` draws the signed values of gradient methods. `heatmap` draws the maximum of |value| over
+                the channels, and `overlay` blends that onto the image.
+            gradient_scaling: `robust` makes 0 mid grey and clips at the 98 % quantile of |value|. `minmax` draws the
+                minimum of the whole image as 0 and its maximum as 255.
+            plain: Whether to leave out the captions.
 
         Returns:
             N or, image by image, N*K RGB images.
 
         Raises:
-            ArgumentError: As `overlays`.
+            ArgumentError: As `overlays`, or if gradients with neither 1 nor 3 channels are to be drawn as RGB.
             ImageError: As `overlays`.
         """
-        render.validate_drawing_options(colormap, alpha, canvas)
-        if self.request.method.is_map:
-            return self.overlays(colormap, alpha, canvas)
-        return render.gradient_figures(self.attributions.reshape(-1, *self.attributions.shape[-3:]))
+        style = FigureStyle(colormap, alpha, canvas, blend, gradients, gradient_scaling, scale, plain)
+        self._warn_about_fonts(style)
+        return [page.image() for page in self._pages(style)]
 
     def save(
         self,
         folder: str | os.PathLike[str],
-        colormap: str = DEFAULT_COLORMAP,
-        alpha: float = DEFAULT_ALPHA,
-        canvas: str = DEFAULT_CANVAS,
+        colormap: str = defaults.DEFAULT_COLORMAP,
+        alpha: float | None = None,
+        canvas: str = defaults.DEFAULT_CANVAS,
         raw: bool = False,
+        blend: str = defaults.DEFAULT_BLEND,
+        scale: float | None = None,
+        gradients: str = defaults.DEFAULT_GRADIENT_STYLE,
+        gradient_scaling: str = defaults.DEFAULT_GRADIENT_SCALING,
+        plain: bool = False,
     ) -> list[Path]:
-        """Write the figures as NAME.METHOD.png, or as NAME.METHOD.CLASS.png for K classes of each image.
+        """Write the figures as NAME.METHOD.png, or as NAME.METHOD.RANK-LABEL.png for K classes of each image.
 
-        NAME is the file name of the image without its extension.
+        NAME is the file name of the image without its extension, and RANK counts the classes from 1.
 
         Args:
             folder: Folder for the files; it is created if it does not exist.
-            colormap: As in `overlays`.
-            alpha: As in `overlays`.
-            canvas: As in `overlays`.
+            colormap: As in `figures`.
+            alpha: As in `figures`.
+            canvas: As in `figures`.
             raw: Whether to write the arrays of each image as NAME.METHOD.npz, too.
+            blend: As in `figures`.
+            scale: As in `figures`.
+            gradients: As in `figures`.
+            gradient_scaling: As in `figures`.
+            plain: As in `figures`.
 
         Returns:
             The files that were written, image by image.
 
         Raises:
-            ArgumentError: As `overlays`.
-            ImageError: As `overlays`.
+            ArgumentError: As `figures`.
+            ImageError: As `figures`.
             OutputError: If a file cannot be written, or would replace one of the images.
         """
         checks.flag("raw", raw)
         folder = checks.path("the folder", folder)
+        style = FigureStyle(colormap, alpha, canvas, blend, gradients, gradient_scaling, scale, plain)
+        self._warn_about_fonts(style)
         names = unique_names([PurePath(Path(view.name).name) for view in self.images])
         # A PIL image, too, is called by the file that it came from.
         target = output_folder.Folder(folder, [view.name for view in self.images])
-        figures = self.figures(colormap, alpha, canvas)
         written = []
-        for i, name in enumerate(names):
-            own = self.with_classes(i, figures[i * self._per_image : (i + 1) * self._per_image])
-            arrays = self.arrays_of(i) if raw else None
-            written += [file.path for file in result_files.save_figures(target, name, self.method, own, arrays)]
+        for one, name in zip(self, names, strict=True):
+            figures = list(zip(one.class_names(0), [page.image() for page in one._pages(style)], strict=True))
+            arrays = one.arrays_of(0) if raw else None
+            written += [file.path for file in result_files.save_figures(target, name, self.method, figures, arrays)]
         return written
+
+    def draw(self, style: FigureStyle) -> Iterator[drawings.Drawing]:
+        """Draw each image and class, in the order of `figures`, without captions.
+
+        Args:
+            style: The style.
+
+        Yields:
+            The drawings.
+
+        Raises:
+            ArgumentError: As `figures`.
+            ImageError: As `figures`.
+        """
+        values = self.maps if self.input_attributions is None else self.input_attributions
+        assert values is not None
+        flat = values.reshape(-1, *values.shape[self.targets.ndim :])
+        for view, one in zip(self._views(), flat, strict=True):
+            if self.maps is None:
+                yield drawings.draw_gradient(view, one, style)
+            else:
+                (full,) = full_size(one[None], self.request.method.rectified, self.context)
+                yield drawings.draw_map(view, full, style)
+
+    def caption(self, image: int, target: int) -> Caption:
+        """Return the texts of the caption for one image and class."""
+        label = readable_label(class_name(target, self.class_labels), target)
+        source = " · ".join(part for part in (self.request.method.title, self.model_name) if part)
+        return Caption(label, self.score_text(image, target), source)
+
+    def _warn_about_fonts(self, style: FigureStyle) -> None:
+        labels = {class_name(int(index), self.class_labels) for index in self.targets.flat}
+        note = None if style.plain else missing_note(sorted(labels))
+        if note is not None:
+            warnings.warn(note, stacklevel=3)
+
+    def _pages(self, style: FigureStyle) -> Iterator[Page]:
+        """Yield the figures, image by image."""
+        each = ((i, target) for i in range(len(self)) for target in self.targets_of(i))
+        for (i, target), drawing in zip(each, self.draw(style), strict=True):
+            yield bare(drawing) if style.plain else captioned(drawing, self.caption(i, target))
 
     def score_text(self, image: int, target: int) -> str:
         """Return the target's probability as text, or its logit if the model has no probabilities."""
@@ -258,10 +346,13 @@ class Explanation:
         """Return the classes that were explained for one image, as a list of 1 or K."""
         return [int(index) for index in np.atleast_1d(self.targets[image])]
 
-    def with_classes(self, image: int, figures: Sequence[Image.Image]) -> list[tuple[int | None, Image.Image]]:
-        """Pair the figures of one image with their class indices, or with None if each image has a single class."""
-        indices = self.targets_of(image) if self.targets.ndim == 2 else [None]
-        return list(zip(indices, figures, strict=True))
+    def class_names(self, image: int) -> list[str | None]:
+        """Return the part of file names that tells the classes of one image apart: [None] for a single class."""
+        if self.targets.ndim == 1:
+            return [None]
+        labels = self.class_labels
+        ranked = enumerate(self.targets_of(image), 1)
+        return [class_suffix(rank, None if labels is None else labels[index], index) for rank, index in ranked]
 
     def arrays_of(self, image: int) -> dict[str, NDArray[Any]]:
         """Return what NAME.METHOD.npz holds for one image.
@@ -283,6 +374,10 @@ class Explanation:
         if self.options:
             arrays["options"] = np.array(json.dumps(dict(self.options)))
         return arrays
+
+    def _views(self) -> list[ModelView]:
+        """Return the image of each of the N*K maps."""
+        return [view for view in self.images for _ in range(self._per_image)]
 
     def _flat_maps(self) -> Floats:
         """Return the maps as (N*K,h,w)."""

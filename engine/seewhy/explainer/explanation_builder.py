@@ -49,6 +49,7 @@ class ExplanationBuilder:
                 class_labels=self.metadata.labels,
                 score_kind=self.metadata.score_kind,
                 images=tuple(self.images),
+                model_name=self.metadata.model.name,
                 completeness=self._join([result.completeness for result in found]),
             )
         return results

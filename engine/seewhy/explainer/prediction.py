@@ -79,9 +79,19 @@ def probabilities(logits: Floats, score_kind: str) -> Floats | None:
 
 
 def score_text(logits: Floats, target: int, score_kind: str) -> str:
-    """Return the probability of a class for one image's logits as text, or its logit if there are no probabilities."""
+    """Return the probability of a class for one image's logits as text, or its logit if there are no probabilities.
+
+    Probabilities that would be rounded to 0 or 1 become `< 0.1 %` and `> 99.9 %`.
+    """
     shares = probabilities(logits[None], score_kind)
-    return f"logit {logits[target]:.2f}" if shares is None else f"{100 * shares[0, target]:.1f} %"
+    return f"logit {logits[target]:.2f}" if shares is None else percent_text(float(shares[0, target]))
+
+
+def percent_text(share: float) -> str:
+    """Return a share from 0 to 1 as a percentage with one decimal, such as `63.1 %`."""
+    if share < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.999 < share < 1 else f"{100 * share:.1f} %"
 
 
 def class_name(index: int, labels: Sequence[str] | None) -> str:

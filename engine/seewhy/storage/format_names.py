@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-FIGURE_FORMATS = ("png", "jpg", "webp")
+PIXEL_FORMATS = ("png", "jpg", "webp")
+"""Formats of figures that hold pixels alone."""
+FIGURE_FORMATS = (*PIXEL_FORMATS, "svg")
 """Formats of figures: each image has files of its own."""
 SHARD_FORMATS = ("npz", "parquet")
 """Formats of shards: many images share a file."""

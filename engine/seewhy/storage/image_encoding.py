@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from PIL import Image
 
@@ -18,6 +18,9 @@ from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY
 # 4 takes half of the time and makes them 1 % larger. At level 6, writing a figure may take a third of the time that
 # ResNet-50 needs to explain the image.
 _PNG_LEVEL = 1
+
+Figure: TypeAlias = Image.Image | str
+"""A figure to write: an image, or the text of an SVG document."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ _FORMATS = {
     "png": _Format("PNG", 2**31 - 1, {"compress_level": _PNG_LEVEL}, False),
     "jpg": _Format("JPEG", 65500, {}, True),  # libjpeg's limit; the format itself would hold 65535
     "webp": _Format("WEBP", 16383, {}, True),
+    "svg": _Format("", 2**31 - 1, {}, False),  # documents are written as they are
 }
 
 
@@ -60,7 +64,7 @@ class Encoding:
             raise ArgumentError(f"Unknown image format {brief(self.format)}; choose one of {', '.join(FIGURE_FORMATS)}")
         known = _FORMATS[self.format]
         Image.init()
-        if known.pillow not in Image.SAVE:
+        if known.pillow and known.pillow not in Image.SAVE:
             raise OutputError(f"this installation of Pillow cannot write {self.format}; choose another format")
         if self.quality is None:
             return
@@ -72,29 +76,35 @@ class Encoding:
             raise ArgumentError(f"quality must be an integer from 1 to 100, not {brief(self.quality)}")
         object.__setattr__(self, "quality", int(self.quality))  # a NumPy integer could not be written to run.json
 
-    def save(self, image: Image.Image, file: IO[bytes]) -> None:
-        """Encode an image into an open file.
+    def save(self, figure: Figure, file: IO[bytes]) -> None:
+        """Encode a figure into an open file.
 
         Args:
-            image: The image.
+            figure: An image; for svg, the text of a document.
             file: File that is open for writing.
         """
+        if isinstance(figure, str):
+            file.write(figure.encode())
+            return
         known = _FORMATS[self.format]
         options = dict(known.options)
         if known.has_quality:
             options["quality"] = QUALITY if self.quality is None else self.quality
-        image.save(file, known.pillow, **options)
+        figure.save(file, known.pillow, **options)
 
-    def check(self, size: tuple[int, int], path: PurePath) -> None:
-        """Check that the format allows an image of this size.
+    def check(self, figure: Figure, path: PurePath) -> None:
+        """Check that the format allows a figure of this size. An SVG document may have any.
 
         Args:
-            size: (width, height) in pixels.
+            figure: The figure.
             path: Path of the file in error messages.
 
         Raises:
             ImageError: If the image is too large for the format.
         """
+        if isinstance(figure, str):
+            return
+        size = figure.size
         max_side = _FORMATS[self.format].max_side
         if max(size) > max_side:
             raise ImageError(

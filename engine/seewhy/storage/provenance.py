@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +31,7 @@ class Damaged(OutputError):
 
 
 # Values that may differ when a job is resumed.
-_MAY_DIFFER = ("started", "ended", "images")
+_MAY_DIFFER = ("started", "ended", "images", "scales")
 # Maximum length of a value in an error message, in characters.
 _LONGEST = 300
 # Maximum size of the file, in bytes. The metadata of a model file has at most some megabytes.
@@ -133,6 +134,29 @@ def image_count(facts: Facts) -> int:
     if not all(type(count) is int and count >= 0 for count in counts):
         raise Damaged(f"{NAME}: damaged: it counts images as {_short(images)}; start again with --restart")
     return int(sum(counts))
+
+
+def scales(facts: Facts, methods: Sequence[str]) -> dict[str, float] | None:
+    """Return the common scales of figures that an earlier attempt computed.
+
+    Args:
+        facts: Content of `run.json`.
+        methods: Names of the job's methods.
+
+    Returns:
+        Positive number by method, or None if the attempt ended before it had computed them.
+
+    Raises:
+        Damaged: If the numbers are not valid.
+    """
+    found = facts.get("scales")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(
+        type(found.get(name)) is float and 0 < found[name] < math.inf for name in methods
+    ):
+        raise Damaged(f"{NAME}: damaged: its scales are {_short(found)}; start again with --restart")
+    return {name: found[name] for name in methods}
 
 
 def encoded(facts: Facts) -> bytes:

@@ -7,22 +7,19 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from seewhy.storage.image_encoding import PNG, Encoding
+from seewhy.storage.image_encoding import PNG, Encoding, Figure
 from seewhy.storage.output_folder import Folder, WrittenFile
 
 
-def save_figure(
-    folder: Folder, name: PurePath, suffix: str, figure: Image.Image, encoding: Encoding = PNG
-) -> WrittenFile:
+def save_figure(folder: Folder, name: PurePath, suffix: str, figure: Figure, encoding: Encoding = PNG) -> WrittenFile:
     """Write a figure as NAME.SUFFIX.FORMAT.
 
     Args:
         folder: The output folder.
         name: Path of the result below the folder, without extension.
         suffix: Text between name and format.
-        figure: The figure.
+        figure: The figure, or the text of an SVG document.
         encoding: Format and quality.
 
     Returns:
@@ -33,7 +30,7 @@ def save_figure(
         OutputError: If the file cannot be written; see `Folder.write`.
     """
     path = name.with_name(f"{name.name}.{suffix}.{encoding.format}")
-    encoding.check(figure.size, folder.path / path)
+    encoding.check(figure, folder.path / path)
     return folder.write(path, lambda file: encoding.save(figure, file))
 
 
@@ -41,17 +38,17 @@ def save_figures(
     folder: Folder,
     name: PurePath,
     method: str,
-    figures: Iterable[tuple[int | None, Image.Image]],
+    figures: Iterable[tuple[str | None, Figure]],
     arrays: Mapping[str, Any] | None,
     encoding: Encoding = PNG,
 ) -> list[WrittenFile]:
-    """Write the results of one method for one image: NAME.METHOD.png or NAME.METHOD.CLASS.png, and NAME.METHOD.npz.
+    """Write the results of one method for one image: NAME.METHOD.png (.CLASS.png for several), and NAME.METHOD.npz.
 
     Args:
         folder: The output folder.
         name: Path of the results below the folder, without extension.
         method: Name of the method.
-        figures: The figures, each with its class index, or with None if the file name has no class.
+        figures: The figures, each with the part of the file name that names its class, or None for a single class.
         arrays: Content of the npz file, as `Explanation.arrays_of` returns it; None writes no such file.
         encoding: Format and quality of the figures.
 
@@ -63,8 +60,8 @@ def save_figures(
         OutputError: If a file cannot be written; see `Folder.write`.
     """
     written = []
-    for target, figure in figures:
-        suffix = method if target is None else f"{method}.{target}"
+    for class_, figure in figures:
+        suffix = method if class_ is None else f"{method}.{class_}"
         written.append(save_figure(folder, name, suffix, figure, encoding))
     if arrays is not None:
         written.append(folder.write(name.with_name(f"{name.name}.{method}.npz"), lambda file: np.savez(file, **arrays)))

@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from seewhy._shared.temp_tables import temporary
 from seewhy._shared.text import percent, safe_folder_name, safe_name
+from seewhy.storage.format_names import FIGURE_FORMATS
 
 _SCHEMA = """
 CREATE TABLE stems (stem BLOB PRIMARY KEY, count INTEGER) WITHOUT ROWID;
@@ -25,8 +26,12 @@ _LONGEST_FOLDERS, _MOST_FOLDERS = 1500, 50
 _NAMELESS = "unnamed"
 # Files that a job writes beside its results.
 _OWN = ("manifest.jsonl", "run.json", ".seewhy.lock", ".seewhy-unfinished")
+CLASS = r"\.\d+(-\w+)?"
+"""Regular expression for the part of a result's file name that names a class: .RANK-LABEL, or .INDEX of older jobs."""
 # End of a result's file name, such as NAME.METHOD.png. A folder with such a name could be in the way of a result.
-_RESULT = re.compile(r"\.([^.]+(\.\d+)?\.(png|jpg|webp|npz))$", re.IGNORECASE)
+_RESULT = re.compile(rf"\.([^.]+({CLASS})?\.({'|'.join(FIGURE_FORMATS)}|npz))$", re.IGNORECASE)
+# Maximum length of a label in a file name, in bytes: NAME, method, rank and extension need the rest of 255.
+_LONGEST_LABEL = 40
 # Dots and spaces at the end of a folder's name, which Windows removes.
 _FOLDER_ENDS = re.compile(r"[. ]+/")
 
@@ -118,6 +123,22 @@ def unique_names(inputs: Sequence[PurePath]) -> list[PurePath]:
     names = ResultNames()
     names.expect(inputs)
     return [names.take(path) for path in inputs]
+
+
+def class_suffix(rank: int, label: str | None, index: int) -> str:
+    """Return the part of a result's file name that names one of several classes: RANK-LABEL.
+
+    Args:
+        rank: Number of the class among those of the image, from 1. It keeps names apart.
+        label: Label of the class, or None. Its letters and digits are kept, and `_` replaces all others.
+        index: Class index, which is used if no letter or digit is left.
+
+    Returns:
+        Text such as `1-tabby_tabby_cat`, with at most 40 bytes of label.
+    """
+    words = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", label or ""))
+    name = words.encode()[:_LONGEST_LABEL].decode("utf-8", "ignore").strip("_")
+    return f"{rank}-{name or index}"
 
 
 def _stem(path: PurePath) -> PurePath:

@@ -1,27 +1,33 @@
-"""Overlays of heatmaps on images, and figures of signed gradients."""
+"""Overlays of heatmaps on images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from numbers import Real
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from seewhy._core import gradient_rgb, overlay, overlay_maps
+from seewhy._core import overlay, overlay_maps
 from seewhy._shared.arrays import Bytes, Floats
-from seewhy._shared.checks import one_of
-from seewhy._shared.text import brief
-from seewhy.errors import ArgumentError
 from seewhy.images.preprocessing import ModelView
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
-from seewhy.visualization.drawing_options import CANVASES, DEFAULT_CANVAS
+from seewhy.visualization.drawing_options import DEFAULT_BLEND, DEFAULT_CANVAS
+from seewhy.visualization.figure_style import FigureStyle
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""Part of an image: (left, top, right, bottom) in pixels, where the last two are the first ones outside."""
 
 
 def overlays(
-    images: Sequence[ModelView], heatmaps: Floats, colormap: str, alpha: float, canvas: str = DEFAULT_CANVAS
+    images: Sequence[ModelView],
+    heatmaps: Floats,
+    colormap: str,
+    alpha: float | None,
+    canvas: str = DEFAULT_CANVAS,
+    blend: str = DEFAULT_BLEND,
 ) -> list[Image.Image]:
     """Blend heatmaps onto images.
 
@@ -29,22 +35,23 @@ def overlays(
         images: The N images.
         heatmaps: Heatmaps, float32 of shape (N, H, W) with values in [0, 1].
         colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
-        alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque).
+        alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque); None is the default of the blend.
         canvas: `model` to draw on the model's view of the image, `original` to draw on the whole image.
+        blend: `constant` for the same opacity everywhere, `heat` for an opacity of alpha times the heat.
 
     Returns:
         N RGB images.
 
     Raises:
-        ArgumentError: If the colormap or the canvas is unknown, or alpha is outside [0, 1].
+        ArgumentError: If the colormap, the canvas or the blend is unknown, or alpha is outside [0, 1].
         ImageError: If the original image can no longer be read.
     """
-    validate_drawing_options(colormap, alpha, canvas)
-    colours = palette(colormap)
-    if canvas == "original":
-        pairs = zip(images, heatmaps, strict=True)
-        return [Image.fromarray(_overlay_on_original(image, heat, colours, alpha)) for image, heat in pairs]
-    return [Image.fromarray(blended) for blended in overlay(_views(images), heatmaps, colours, alpha)]
+    return overlays_in_style(images, heatmaps, FigureStyle(colormap, alpha, canvas, blend))
+
+
+def overlays_in_style(images: Sequence[ModelView], heatmaps: Iterable[Floats], style: FigureStyle) -> list[Image.Image]:
+    """Blend N heatmaps of shape (H, W) onto N images; see `overlays`."""
+    return [_overlay(image, heatmap, style) for image, heatmap in zip(images, heatmaps, strict=True)]
 
 
 def overlays_of_maps(
@@ -65,70 +72,11 @@ def overlays_of_maps(
         N RGB images.
 
     Raises:
-        ArgumentError: If the colormap is unknown, or alpha is outside [0, 1].
+        ArgumentError: If the colormap is unknown.
     """
-    validate_drawing_options(colormap, alpha)
-    blended = overlay_maps(_views(images), maps, palette(colormap), alpha, rectified)
+    views = np.stack([rgb(image.view) for image in images])
+    blended = overlay_maps(views, maps, palette(colormap), alpha, rectified)
     return [Image.fromarray(image) for image in blended]
-
-
-def validate_drawing_options(colormap: str, alpha: float, canvas: str = DEFAULT_CANVAS) -> None:
-    """Validate the options of an overlay.
-
-    Args:
-        colormap: Name of a colormap.
-        alpha: Opacity of the heatmap.
-        canvas: Name of a canvas.
-
-    Raises:
-        ArgumentError: If the colormap or the canvas is unknown, or alpha is outside [0, 1].
-    """
-    palette(colormap)
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-        raise ArgumentError(f"alpha must be between 0 and 1, not {brief(alpha)}")
-    one_of("canvas", canvas, CANVASES)
-
-
-def _views(images: Sequence[ModelView]) -> Bytes:
-    """Return the model's views of the images as one (N,H,W,3) array."""
-    return np.stack([rgb(image.view) for image in images])
-
-
-def gradient_figures(gradients: Floats) -> list[Image.Image]:
-    """Draw signed gradients as RGB images, each scaled as a whole: its minimum to 0, its maximum to 255.
-
-    Args:
-        gradients: Gradients, float32 of shape (N, C, H, W), where C is 1 or 3.
-
-    Returns:
-        N RGB images.
-
-    Raises:
-        ArgumentError: If there are neither 1 nor 3 channels.
-    """
-    channels = gradients.shape[1]
-    if channels not in (1, 3):
-        raise ArgumentError(
-            f"gradients must have 1 or 3 channels to be drawn as RGB, not {channels}; use the attributions themselves"
-        )
-    return [Image.fromarray(image) for image in gradient_rgb(gradients)]
-
-
-def clip_gradients(gradients: Floats, share: float = 0.995) -> Floats:
-    """Clip the gradients of each image symmetrically, so that a few extreme values do not decide its scale.
-
-    Without clipping, most of a small figure would be plain grey.
-
-    Args:
-        gradients: Gradients, float32 of shape (N, C, H, W).
-        share: Share of an image's values that keep their value, from 0 to 1.
-
-    Returns:
-        The clipped gradients, float32 of shape (N, C, H, W).
-    """
-    limits = np.quantile(np.abs(gradients).reshape(len(gradients), -1), share, axis=1).astype(np.float32)
-    limits = limits.reshape(-1, 1, 1, 1)
-    return np.clip(gradients, -limits, limits)
 
 
 def rgb(view: Bytes) -> Bytes:
@@ -136,18 +84,59 @@ def rgb(view: Bytes) -> Bytes:
     return np.ascontiguousarray(np.broadcast_to(view, (*view.shape[:2], 3)))
 
 
-def _overlay_on_original(image: ModelView, heatmap: Floats, colours: Bytes, alpha: float) -> Bytes:
-    """Draw a heatmap on the part of the whole image that the model saw, and leave the rest unchanged."""
+def heat_colors(heatmap: Floats, colormap: str) -> Image.Image:
+    """Draw a heatmap of shape (H, W) with values in [0, 1] alone, as an RGB image."""
+    return Image.fromarray(palette(colormap)[_entries(heatmap)])
+
+
+def view_box(image: ModelView, size: tuple[int, int]) -> Box | None:
+    """Return the part of the whole image that the model saw, or None if it saw all of it.
+
+    Args:
+        image: The image.
+        size: (width, height) of the whole image, in pixels.
+
+    Returns:
+        The part, in pixels.
+    """
+    box = _view_box(image, size)
+    return None if box == (0, 0, *size) else box
+
+
+def _view_box(image: ModelView, size: tuple[int, int]) -> Box:
+    place, (height, width) = image.placement, image.view.shape[:2]
+    rows = _visible_pixels(place.top, place.scale_y, height, size[1])
+    columns = _visible_pixels(place.left, place.scale_x, width, size[0])
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def _overlay(image: ModelView, heatmap: Floats, style: FigureStyle) -> Image.Image:
+    """Draw a heatmap on the part of the canvas that the model saw, and leave the rest unchanged."""
+    if style.canvas == "model":
+        return Image.fromarray(_blend(rgb(image.view), heatmap, style))
     canvas = image.original()
-    rows = _visible_pixels(image.placement.top, image.placement.scale_y, heatmap.shape[0], canvas.shape[0])
-    columns = _visible_pixels(image.placement.left, image.placement.scale_x, heatmap.shape[1], canvas.shape[1])
+    left, top, right, bottom = _view_box(image, (canvas.shape[1], canvas.shape[0]))
+    rows, columns = slice(top, bottom), slice(left, right)
     box = _heatmap_box(image.placement, rows, columns, heatmap.shape)
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    heat = Image.fromarray(heatmap).resize(size, Image.Resampling.BILINEAR, box)
-    visible = np.ascontiguousarray(canvas[rows, columns])
-    blended = overlay(visible[None], np.array(heat, np.float32)[None], colours, alpha)
-    canvas[rows, columns] = blended[0]
-    return canvas
+    heat = Image.fromarray(heatmap).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box)
+    canvas[rows, columns] = _blend(np.ascontiguousarray(canvas[rows, columns]), np.array(heat, np.float32), style)
+    return Image.fromarray(canvas)
+
+
+def _blend(pixels: Bytes, heatmap: Floats, style: FigureStyle) -> Bytes:
+    """Blend a heatmap (H,W) onto pixels (H,W,3)."""
+    if style.blend == "constant":
+        return overlay(pixels[None], heatmap[None], palette(style.colormap), style.opacity).reshape(pixels.shape)
+    entries = _entries(heatmap)
+    opacity = Image.fromarray(entries).point([round(style.opacity * entry) for entry in range(256)])
+    colors = Image.fromarray(palette(style.colormap)[entries])
+    return np.asarray(Image.composite(colors, Image.fromarray(pixels), opacity))
+
+
+def _entries(heatmap: Floats) -> Bytes:
+    """Return the entries of the colour table for a heatmap with values in [0, 1]."""
+    entries: Bytes = np.rint(heatmap * np.float32(255)).astype(np.uint8)
+    return entries
 
 
 def _visible_pixels(start: float, scale: float, length: int, limit: int) -> slice:

@@ -24,7 +24,7 @@ from seewhy.contract import checksum
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage import output_folder
 from support.session_calls import Feeds, Run, replace_runs
-from support.tiny_model import Tiny, load
+from support.tiny_model import LABELS, Tiny, load
 
 MakeImage = Callable[..., Image.Image]
 
@@ -108,7 +108,7 @@ def test_folder_without_images(tmp_path: Path) -> None:
 
 def test_results_mirror_the_inputs(images: Path, explainer: Explainer, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    outcomes = run(explainer, find_images([images], out), out, Settings(batch_size=3))
+    outcomes = run(explainer, find_images([images], out), out, Settings(batch_size=3, plain=True))
     assert names(out) == ["B.gradcam.png", "a.gradcam.png", "deep/a.gradcam.png", "deep/er/c.gradcam.png"]
     assert [o.path.name for o in outcomes] == ["B.PNG", "a.jpg", "a.jpg", "c.webp"]
     assert [o.explained[0].figure.relative_to(out).as_posix() for o in outcomes] == names(out)
@@ -134,9 +134,10 @@ def test_several_methods_classes_and_raw_arrays(images: Path, explainer: Explain
     settings = Settings(["gradcam", "backprop"], top=2, raw=True)
     [outcome] = run(explainer, find_images([images / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
     first, second = explainer.explain(images / "a.jpg", top=2).targets[0]
-    expected = [f"a.{method}.{index}.png" for method in ("backprop", "gradcam", "sheet") for index in (first, second)]
-    assert names(tmp_path / "out") == sorted([*expected, "a.backprop.npz", "a.gradcam.npz"])
-    assert [one.figure.name for one in outcome.explained] == [f"a.sheet.{first}.png", f"a.sheet.{second}.png"]
+    labels = [re.sub(r"\W+", "_", LABELS[index]) for index in (first, second)]
+    expected = [f"a.{method}.{k + 1}-{labels[k]}.png" for method in ("backprop", "gradcam") for k in (0, 1)]
+    assert names(tmp_path / "out") == sorted([*expected, "a.sheet.png", "a.backprop.npz", "a.gradcam.npz"])
+    assert [one.figure.name for one in outcome.explained] == ["a.sheet.png"] * 2
     assert load(outcome.explained[0].figure).shape[1] == 40 + 3 * 224 + 2 * 12  # the image and two methods
 
 
@@ -151,7 +152,7 @@ def test_targets(images: Path, explainer: Explainer, tmp_path: Path, targets: li
 def test_a_class_named_twice_is_explained_once(images: Path, explainer: Explainer, tmp_path: Path) -> None:
     found, out = find_images([images / "a.jpg"], tmp_path / "out"), tmp_path / "out"
     [outcome] = run(explainer, found, out, Settings(targets=[1, 4, 1, "espresso"]))
-    assert [one.figure.name for one in outcome.explained] == ["a.gradcam.1.png", "a.gradcam.4.png"]
+    assert [one.figure.name for one in outcome.explained] == ["a.gradcam.1-espresso.png", "a.gradcam.2-crane.png"]
     [outcome] = run(explainer, found, out, Settings(targets=[1, "espresso"]))
     assert [one.figure.name for one in outcome.explained] == ["a.gradcam.png"]
 
@@ -211,7 +212,7 @@ def test_an_image_alone_is_not_explained_twice(images: Path, tmp_path: Path, mon
 def test_multi_pass_methods_finish_image_by_image(images: Path, explainer: Explainer, tmp_path: Path) -> None:
     """The results of an image are written before the next image starts, and progress counts the passes of each."""
     passes: list[tuple[int, int]] = []
-    settings = Settings(["scorecam", "smoothgrad"], options={"smoothgrad": {"samples": 3}}, batch_size=4)
+    settings = Settings(["scorecam", "smoothgrad"], options={"smoothgrad": {"samples": 3}}, batch_size=4, plain=True)
     found = find_images([images], tmp_path / "out")
     outcomes = outcomes_of(explainer, found, tmp_path / "out", settings, lambda *done: passes.append(done))
     for done in range(1, len(found) + 1):
@@ -230,7 +231,7 @@ def test_a_wrong_target_stops_everything(images: Path, explainer: Explainer, tmp
 
 
 def test_canvas_original(images: Path, explainer: Explainer, tmp_path: Path) -> None:
-    settings = Settings(["gradcam", "backprop"], canvas="original")
+    settings = Settings(["gradcam", "backprop"], canvas="original", plain=True)
     run(explainer, find_images([images / "a.jpg"], tmp_path / "out"), tmp_path / "out", settings)
     assert load(tmp_path / "out" / "a.gradcam.png").shape == (30, 40, 3)
     assert load(tmp_path / "out" / "a.backprop.png").shape == (12, 16, 3)
@@ -265,7 +266,7 @@ def test_the_same_bytes_for_any_number_of_threads(many: Path, model_path: Path, 
         assert [outcome.path for outcome in outcomes] == sorted(many.iterdir())
         assert [outcome.path.name for outcome in outcomes if outcome.error] == ["05.jpg", "22.webp"]
         found.append(contents(out))
-    assert len(found[0]) == 23 * 2 * 3
+    assert len(found[0]) == 23 * (2 * 2 + 1)
     assert all(other == found[0] for other in found)
 
 
@@ -291,7 +292,9 @@ def test_two_batches_run_at_the_same_time(many: Path, model_path: Path, tmp_path
 
 def test_closing_early_leaves_whole_files_and_no_threads(many: Path, model_path: Path, tmp_path: Path) -> None:
     found = find_images([many], tmp_path / "out")
-    outcomes = outcomes_of(Explainer(model_path, threads=2), found, tmp_path / "out", Settings(batch_size=2))
+    outcomes = outcomes_of(
+        Explainer(model_path, threads=2), found, tmp_path / "out", Settings(batch_size=2, plain=True)
+    )
     assert next(outcomes).error is None
     outcomes.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("seewhy")]
@@ -371,7 +374,7 @@ def test_formats(
 
 def test_a_figure_too_large_for_its_format(images: Path, explainer: Explainer, tmp_path: Path) -> None:
     Image.new("RGB", (16384, 8)).save(images / "wide.png")
-    settings = Settings(canvas="original", format="webp")
+    settings = Settings(canvas="original", format="webp", plain=True)
     outcomes = run(explainer, find_images([images], tmp_path / "out"), tmp_path / "out", settings)
     assert [outcome.path.name for outcome in outcomes if outcome.error] == ["wide.png"]
     assert re.search(r"wide\.gradcam\.webp: 16384x8 pixels, but webp allows at most 16383", str(outcomes[-1].error))

@@ -41,22 +41,22 @@ def test_explain(model_path: Path, cat: Path, tmp_path: Path) -> None:
     figure = tmp_path / "out" / "cat.gradcam.png"
     score = 100 * expected.probabilities[0, expected.targets[0]]  # type: ignore[index]
     assert result.stdout == f"{cat}: {expected.labels[0]} ({score:.1f} %) -> {figure}\n"
-    assert np.array_equal(load(figure), np.asarray(expected.overlays()[0]))
+    assert np.array_equal(load(figure), np.asarray(expected.figures()[0]))
 
 
 def test_explain_with_every_option(model_path: Path, cat: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--method", "backprop", "--method", "gradcam", "--target", "espresso", "--target", "3", "--save-raw"]
-    options += ["--colormap", "viridis", "--alpha", "0.7", "--canvas", "original", "--provider", "cpu"]
+    options += ["--colormap", "viridis", "--alpha", "0.7", "--canvas", "original", "--provider", "cpu", "--plain"]
     result = run("explain", model_path, cat, "-o", out, *options, "--threads", 1, "--batch-size", 2, "--no-verify")
     assert result.exit_code == 0, result.stderr
     assert [line.split(": ")[1].split(" (")[0] for line in result.stdout.splitlines()] == ["espresso", "moped"]
     assert results(out) == [
-        *("cat.backprop.1.png", "cat.backprop.3.png", "cat.backprop.npz"),
-        *("cat.gradcam.1.png", "cat.gradcam.3.png", "cat.gradcam.npz", "cat.sheet.1.png", "cat.sheet.3.png"),
+        *("cat.backprop.1-espresso.png", "cat.backprop.2-moped.png", "cat.backprop.npz"),
+        *("cat.gradcam.1-espresso.png", "cat.gradcam.2-moped.png", "cat.gradcam.npz", "cat.sheet.png"),
     ]
     expected = Explainer(model_path).explain(cat, target="espresso").overlays("viridis", 0.7, "original")[0]
-    assert np.array_equal(load(out / "cat.gradcam.1.png"), np.asarray(expected))
+    assert np.array_equal(load(out / "cat.gradcam.1-espresso.png"), np.asarray(expected))
 
 
 @pytest.mark.parametrize("options", [["--format", "jpg"], ["--format", "jpg", "--quality", "30"], ["--format", "webp"]])
@@ -66,7 +66,7 @@ def test_formats(model_path: Path, cat: Path, tmp_path: Path, options: list[str]
     [figure] = (tmp_path / "out").glob("cat*")
     assert result.stdout.endswith(f"-> {figure}\n") and figure.name == f"cat.gradcam.{options[1]}"
     file = io.BytesIO()
-    expected = Explainer(model_path).explain(cat).overlays()[0]
+    expected = Explainer(model_path).explain(cat).figures()[0]
     expected.save(file, {"jpg": "JPEG", "webp": "WEBP"}[options[1]], quality=int(options[3]) if options[2:] else 90)
     assert figure.read_bytes() == file.getvalue()
 
@@ -190,7 +190,7 @@ def test_interrupt_from_the_terminal(model_path: Path, cat: Path, tmp_path: Path
     folder.mkdir()
     for number in range(2000):
         (folder / f"{number}.jpg").write_bytes(cat.read_bytes())
-    command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "seewhy", "explain", model_path, folder, "-o", tmp_path / "out", "--plain"]
     # Unbuffered, because `communicate` does not see lines that `readline` has buffered.
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None and b"0.jpg: " in process.stdout.readline()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from seewhy import ArgumentError, Explainer, ImageError, OutputError
 from seewhy._shared.text import printable, safe_folder_name, safe_name, short
-from seewhy.storage.format_names import FIGURE_FORMATS
+from seewhy.storage.format_names import FIGURE_FORMATS, PIXEL_FORMATS
 from seewhy.storage.image_encoding import Encoding
 from seewhy.storage.output_folder import Folder
 from seewhy.storage.result_files import save_figure
@@ -161,7 +161,7 @@ def test_failure_leaves_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX limits")
 @pytest.mark.parametrize("missing", [1, 500, 1500])
-@pytest.mark.parametrize("form", FIGURE_FORMATS)
+@pytest.mark.parametrize("form", PIXEL_FORMATS)
 def test_file_that_does_not_fit_on_the_disk(form: str, missing: int, tmp_path: Path) -> None:
     """The system writes the first part, and reports an error only for the next part."""
     import resource
@@ -246,7 +246,7 @@ def test_formats_and_quality(make_image: MakeImage) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("gif",), "Unknown image format 'gif'; choose one of png, jpg, webp"),
+        (("gif",), "Unknown image format 'gif'; choose one of png, jpg, webp, svg"),
         (("JPG",), "Unknown image format 'JPG'"),
         (("png", 90), "png is lossless and has no quality"),
         (("jpg", 0), "quality must be an integer from 1 to 100, not 0"),
@@ -281,7 +281,7 @@ def test_largest_images(tmp_path: Path, kind: str, side: int) -> None:
 
 
 def test_formats_are_listed() -> None:
-    assert FIGURE_FORMATS == ("png", "jpg", "webp")
+    assert FIGURE_FORMATS == (*PIXEL_FORMATS, "svg") == ("png", "jpg", "webp", "svg")
 
 
 # Explanation.save.
@@ -310,7 +310,9 @@ def test_save_writes_figures_and_arrays(explainer: Explainer, make_image: MakeIm
 def test_save_several_classes(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     result = explainer.explain(make_image(), method="backprop", target=[[4, 0]])
     written = result.save(tmp_path, raw=True)
-    assert [p.name for p in written] == ["image 0.backprop.4.png", "image 0.backprop.0.png", "image 0.backprop.npz"]
+    assert [p.name for p in written] == [
+        *("image 0.backprop.1-crane.png", "image 0.backprop.2-tabby_tabby_cat.png", "image 0.backprop.npz")
+    ]
     with np.load(written[2], allow_pickle=False) as saved:
         assert set(saved) == {"logits", "target", "attributions", "heatmap"}
         assert saved["target"].tolist() == [4, 0] and saved["attributions"].shape == (2, 3, 12, 16)

@@ -18,9 +18,8 @@ from seewhy.contract.metadata import Preprocessing
 from seewhy.images.preprocessing import load_image
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
-from seewhy.visualization.contact_sheet import contact_sheet
 from seewhy.visualization.drawing_options import COLORMAPS
-from seewhy.visualization.overlays import clip_gradients, gradient_figures, overlays
+from seewhy.visualization.overlays import overlays
 from support import tiny_model_files
 from support.tiny_model import Tiny
 
@@ -67,7 +66,7 @@ def test_default_drawing_options(explainer: Explainer, make_image: MakeImage) ->
     result = explainer.explain(make_image())
     expected = np.asarray(result.overlays("inferno", 0.5, "model")[0])
     assert np.array_equal(np.asarray(result.overlays()[0]), expected)
-    assert np.array_equal(np.asarray(result.figures()[0]), expected)
+    assert np.array_equal(np.asarray(result.figures(plain=True)[0]), expected)
 
 
 def test_unknown_colormap() -> None:
@@ -102,39 +101,6 @@ def test_overlays_need_no_heatmaps(explainer: Explainer, make_image: MakeImage, 
     for one, other in zip(drawn, expected, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
     assert {"attributions", "heatmaps"} <= set(vars(result))
-
-
-def test_gradient_figure_by_hand(explainer: Explainer, make_image: MakeImage) -> None:
-    result = explainer.explain([make_image(), make_image(seed=3)], method="backprop")
-    for values, figure in zip(result.attributions.astype(np.float64), result.figures(), strict=True):
-        scaled = np.rint((values - values.min()) / (values.max() - values.min()) * 255).transpose(1, 2, 0)
-        assert np.abs(np.asarray(figure).astype(int) - scaled).max() <= 1
-        assert np.asarray(figure).min() == 0 and np.asarray(figure).max() == 255
-
-
-def test_figures_of_cam_methods_are_overlays(explainer: Explainer, make_image: MakeImage) -> None:
-    result = explainer.explain(make_image(), method="cam")
-    pairs = zip(result.figures("turbo", 0.4), result.overlays("turbo", 0.4), strict=True)
-    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
-
-
-def test_clipped_gradients() -> None:
-    """Clipping removes the extreme value, and keeps signs, zeros and the values inside the limits."""
-    random = np.random.default_rng(0)
-    gradients = random.standard_normal((2, 3, 20, 20)).astype(np.float32)
-    gradients[0, 0, 0, 0], gradients[1] = 1000, 0
-    found = clip_gradients(gradients, 0.9)
-    limit = np.sort(np.abs(gradients[0]).ravel())[round(0.9 * 1199)]
-    assert np.abs(found[0]).max() == pytest.approx(limit, rel=0.02)
-    inside = np.abs(gradients[0]) < limit * 0.98
-    assert inside.mean() > 0.85
-    assert np.array_equal(found[0][inside], gradients[0][inside])
-    assert np.array_equal(np.sign(found), np.sign(gradients))
-
-
-def test_gradients_with_an_unsupported_channel_count() -> None:
-    with pytest.raises(ArgumentError, match="gradients must have 1 or 3 channels to be drawn as RGB, not 4"):
-        gradient_figures(np.zeros((1, 4, 5, 5), np.float32))
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
@@ -279,42 +245,3 @@ def test_changing_preprocessed_pixels_after_explain_does_not_change_their_overla
     result = explainer.explain(pixels)
     pixels[...] = 0
     assert all(np.array_equal(np.asarray(found), want) for found, want in zip(result.overlays(), expected, strict=True))
-
-
-# The contact sheet.
-
-
-def tiles(size: tuple[int, int], count: int = 5) -> list[tuple[str, Image.Image]]:
-    return [(f"Tile {i}", Image.new("RGB", size, (40 * i, 90, 160))) for i in range(count)]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (32, 32), (224, 224), (16, 12), (512, 512), (2000, 1000), (7, 700)])
-def test_sheet_is_readable_at_any_size(size: tuple[int, int]) -> None:
-    sheet = contact_sheet(tiles(size), "tabby, tabby cat", "63.1 %", "resnet50 · cat.jpg")
-    width = (sheet.width - 40 - 4 * 12) / 5
-    longest = max(width, width * size[1] / size[0])
-    assert 220 <= longest <= 520
-    pixels = np.asarray(sheet)
-    for i in range(5):
-        middle = pixels[-20 - 1, round(20 + i * (width + 12) + width / 2)]
-        assert np.abs(middle.astype(int) - (40 * i, 90, 160)).max() <= 1
-
-
-def test_sheet_shows_heading_score_and_captions() -> None:
-    def rows_with_ink(heading: str, score: str, note: str) -> int:
-        sheet = np.asarray(contact_sheet([("", Image.new("RGB", (224, 224), "white"))] * 3, heading, score, note))
-        return int((sheet < 200).any(axis=(1, 2)).sum())
-
-    assert rows_with_ink("", "", "") == 0
-    assert 10 < rows_with_ink("cat", "", "") < 40
-    assert 10 < rows_with_ink("", "63.1 %", "") < 40
-    assert 5 < rows_with_ink("", "", "cat.jpg") < 30
-
-
-@pytest.mark.parametrize("heading", ["word " * 200, "x" * 3000, "", "\x1b[31mred\n\u202e", "中文 標籤"])
-def test_sheet_with_odd_texts(heading: str) -> None:
-    sheet = contact_sheet(tiles((224, 224), 2), heading, "1.0 %", heading)
-    plain = contact_sheet(tiles((224, 224), 2), "cat", "1.0 %", "")
-    assert sheet.width == plain.width and sheet.height <= plain.height + 50
-    # The margin stays white.
-    assert (np.asarray(sheet)[:, -15:] == 255).all()

@@ -1,0 +1,204 @@
+"""Fonts of figures: Pillow's own font, and fonts of the system for characters that it lacks.
+
+Rendered texts are cached, because rendering takes far longer than pasting. No font is shipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from threading import Lock
+
+from PIL import Image, ImageDraw, ImageFont
+
+from seewhy._shared.text import printable
+from seewhy.visualization.system_fonts import candidates
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+# A character that no font has, because Unicode reserves it: fonts draw their glyph for missing characters.
+_NO_CHARACTER = "\U0010ffff"
+_TEST_SIZE = 24
+# Small hinted letters are spaced unevenly, so texts of up to this size are rendered this many times larger and reduced.
+_OVERSAMPLING, _LARGEST_OVERSAMPLED = 4, 40
+# Texts of numbers are rendered character by character, because each number occurs only once.
+_NUMERIC = frozenset("0123456789.,-+e%<> ")
+
+
+class Face:
+    """A font in any size."""
+
+    def __init__(self, path: str | None, index: int = 0) -> None:
+        """Open a font.
+
+        Args:
+            path: Font file, or None for Pillow's own font.
+            index: Number of the font in a collection.
+
+        Raises:
+            OSError: If the file is not a font that Pillow can read.
+        """
+        self._path, self._index = path, index
+        self._sizes: dict[int, _Font] = {}
+        self._covered: dict[str, bool] = {}
+        basic = ImageFont.Layout.BASIC
+        self._test = self.font(_TEST_SIZE) if path is None else ImageFont.truetype(path, _TEST_SIZE, index, "", basic)
+        self._missing = self._bitmap(_NO_CHARACTER)
+
+    def font(self, size: int) -> _Font:
+        """Return the font in a size in pixels."""
+        if size not in self._sizes:
+            self._sizes[size] = (
+                ImageFont.load_default(size)
+                if self._path is None
+                else ImageFont.truetype(self._path, size, self._index)
+            )
+        return self._sizes[size]
+
+    def _bitmap(self, character: str) -> tuple[tuple[int, int], bytes]:
+        mask = self._test.getmask(character)
+        return mask.size, bytes(mask)
+
+    def covers(self, text: str) -> bool:
+        """Return whether the font has a glyph of its own for each character that is not a space."""
+        for character in set(text):
+            if character not in self._covered:
+                self._covered[character] = character.isspace() or self._bitmap(character) != self._missing
+        return all(self._covered[character] for character in text)
+
+
+@lru_cache(maxsize=1)
+def _faces() -> list[Face]:
+    """Return the fonts in use: Pillow's own, and fonts of the system in the order in which texts needed them."""
+    return [Face(None)]
+
+
+_SEARCH = Lock()
+
+
+@lru_cache(maxsize=4096)
+def _face(text: str) -> Face | None:
+    """Return the first font that covers a text, or None."""
+    with _SEARCH:
+        faces = _faces()
+        for face in faces:
+            if face.covers(text):
+                return face
+        for path, index in candidates("".join(sorted({c for c in text if not faces[0].covers(c)}))):
+            try:
+                face = Face(path, index)
+            except OSError:
+                continue
+            if face.covers(text):
+                faces.append(face)
+                return face
+    return None
+
+
+def covered(text: str) -> bool:
+    """Return whether one font has all characters of a text that prints."""
+    return _face(text) is not None
+
+
+def readable(text: str) -> str:
+    """Return a text in characters that a font covers, and that print; others are shown as escapes."""
+    text = printable(text)
+    if covered(text):
+        return text
+    own = _faces()[0]
+    return "".join(c if own.covers(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def readable_label(label: str, index: int) -> str:
+    """Return the label of a class, with the class index before it if no font covers the label."""
+    return printable(label) if covered(printable(label)) else f"class {index}: {readable(label)}"
+
+
+def missing_note(labels: Iterable[str]) -> str | None:
+    """Return a line about the labels that no font covers, with the remedy, or None if there are none."""
+    lacking = [label for label in dict.fromkeys(map(printable, labels)) if not covered(label)]
+    if not lacking:
+        return None
+    return (
+        f"no font of this machine has the characters of {len(lacking)} label{'s' * (len(lacking) > 1)}, such as "
+        f"{lacking[0].encode('unicode_escape').decode('ascii')}; figures show class indices and escapes instead. To "
+        f"show labels, install a font that has them, such as Noto (https://fonts.google.com/noto)"
+    )
+
+
+def width(text: str, size: int) -> int:
+    """Return the width of a readable text in pixels."""
+    return sum(_rendered(part, size)[1] for part in _parts(text))
+
+
+def draw(image: Image.Image, x: int, baseline: int, text: str, size: int, color: tuple[int, int, int]) -> None:
+    """Draw a readable text onto an RGB image.
+
+    Args:
+        image: The image.
+        x: Left end of the text, in pixels.
+        baseline: Distance of the baseline from the top, in pixels.
+        text: The text.
+        size: Size of the font in pixels.
+        color: RGB colour.
+    """
+    for part in _parts(text):
+        mask, advance, ascent = _rendered(part, size)
+        image.paste(color, (x, baseline - ascent), mask)
+        x += advance
+
+
+def _parts(text: str) -> list[str]:
+    """Return the parts of a text that are rendered by themselves."""
+    return list(text) if _NUMERIC.issuperset(text) else [text]
+
+
+def _rendered(text: str, size: int) -> tuple[Image.Image, int, int]:
+    """Return a text as a mask, its width, and the distance of its baseline from the mask's top, in pixels."""
+    # Large masks, for which the cache would take much memory, belong to large images, which take longer anyway.
+    return (_cached_mask if size <= _LARGEST_OVERSAMPLED else _mask)(text, size)
+
+
+def _mask(text: str, size: int) -> tuple[Image.Image, int, int]:
+    factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
+    font = (_face(text) or _faces()[0]).font(factor * size)
+    length = font.getlength(text)
+    # Glyphs may reach beyond the line (accents) and beyond the advance (slanted letters).
+    ascent, height = 2 * size, 3 * size
+    mask = Image.new("L", (math.ceil(length) + factor * size, factor * height))
+    ImageDraw.Draw(mask).text((0, factor * ascent), text, 255, font, anchor="ls")
+    mask = mask.reduce(factor) if factor > 1 else mask
+    box = mask.getbbox() or (0, 0, 1, 1)
+    return mask.crop((0, box[1], box[2], box[3])), round(length / factor), ascent - box[1]
+
+
+_cached_mask = lru_cache(maxsize=1024)(_mask)
+
+
+def shorten(text: str, size: int, most: int) -> str:
+    """Cut a readable text to a width in pixels, with an ellipsis at its end."""
+    if measured(text, size) <= most:
+        return text
+    low, high = 0, len(text)
+    while low < high:  # find the largest number of characters that fit with the ellipsis
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if measured(text[:middle] + "...", size) <= most else (low, middle - 1)
+    return text[:low].rstrip() + "..."
+
+
+def measured(text: str, size: int) -> float:
+    """Return the width of a text in pixels without rendering it."""
+    factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
+    return (_face(text) or _faces()[0]).font(factor * size).getlength(text) / factor
+
+
+def wrap(text: str, size: int, most: int, lines: int) -> list[str]:
+    """Break a readable text between words into at most `lines` lines, and shorten lines that are too long."""
+    found = [""]
+    for word in text.split(" "):
+        longer = f"{found[-1]} {word}".strip()
+        if found[-1] and measured(longer, size) > most and len(found) < lines:
+            found.append(word)
+        else:
+            found[-1] = longer
+    return [shorten(line, size, most) for line in found]
