@@ -58,6 +58,7 @@ from benchmarks.shared.timing_in_turns import REST, elapsed_and_cpu_seconds, in_
 
 _OVERLAYS = {
     "jpg": Settings(format="jpg", quality=90),
+    "jpg, without captions": Settings(format="jpg", quality=90, plain=True),
     "webp": Settings(format="webp", quality=90),
     "png": Settings(),
     "jpg, original size": Settings(format="jpg", quality=90, canvas="original"),

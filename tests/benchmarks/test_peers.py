@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from benchmarks.peers import (
     benchmark_questions,
+    cold_start,
     compare_tools,
     input_files,
     measurement_rounds,
@@ -22,7 +23,7 @@ from benchmarks.peers import (
     results_file,
     tool_environments,
 )
-from benchmarks.peers.page import comparison_tables, performance_aims, write_page
+from benchmarks.peers.page import comparison_plots, comparison_tables, performance_aims, write_page
 from benchmarks.peers.worker_process import Process, ToolFailure
 from benchmarks.shared import round_statistics
 from hypothesis import given
@@ -249,6 +250,17 @@ def test_the_page_shows_faster_rivals_and_failures(tmp_path: Path) -> None:
     assert "results/peers-b.json`" in other and "(images/benchmarks-b-cold.png)" in other
     assert "another machine: [benchmarks.md](benchmarks.md)." in other
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page
+
+
+def test_a_tool_has_one_colour() -> None:
+    """Every tool of the plots has a colour, and those of one plot have different ones."""
+    for question in ("forward", "gradcam", "guided"):
+        rivals = [rival.name for rival in benchmark_questions.QUESTIONS[question].rivals]
+        plotted = [name for name in rivals if name != benchmark_questions.QUESTIONS[question].floor]
+        colors = [comparison_plots.color_of(name) for name in plotted]
+        assert len(set(colors)) == len(colors), plotted
+    assert len({comparison_plots.color_of(name) for name in cold_start.TOOLS}) == len(cold_start.TOOLS)
+    assert comparison_plots.color_of("openvino_xai Recipro-CAM") == comparison_plots.color_of("OpenVINO")
 
 
 def test_cuda_results_are_shown_if_they_exist(tmp_path: Path) -> None:

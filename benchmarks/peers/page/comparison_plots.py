@@ -9,7 +9,24 @@ from benchmarks.peers.cold_start import TOOLS as COLD_TOOLS
 from benchmarks.peers.page.performance_aims import Records
 from benchmarks.peers.results_file import key
 
-COLORS = ("#8c8c8c", "#c8102e", "#1f5fa8", "#3f9c6b", "#d98b19", "#7a5195", "#b59ccf", "#4bb3c4")
+# Colour of each tool in every plot, by the longest beginning of the tool's name. Variants of a tool are lighter.
+COLORS = {
+    "SeeWhy": "#c8102e",
+    "onnxruntime": "#8c8c8c",
+    "PyTorch": "#1f5fa8",
+    "torch.compile": "#3f9c6b",
+    "torch-cam": "#d98b19",
+    "Captum": "#7a5195",
+    "pytorch-grad-cam": "#a9744f",
+    "pytorch-grad-cam, weights frozen": "#d3b49c",
+    "OpenVINO": "#4bb3c4",
+    "openvino_xai": "#4bb3c4",
+}
+
+
+def color_of(tool: str) -> str:
+    """Return the colour of a tool, which is the same in every plot."""
+    return COLORS[max((name for name in COLORS if tool.startswith(name)), key=len)]
 
 
 def question_plot(name: str, records: Records, path: Path) -> bool:
@@ -27,7 +44,7 @@ def question_plot(name: str, records: Records, path: Path) -> bool:
         for i, rival in enumerate(rivals):
             values = [records[key(name, m, batch)]["rivals"].get(rival, {}).get("to_floor", 0) for m in models]
             positions = [m + (i - (len(rivals) - 1) / 2) * width for m in range(len(models))]
-            panel.bar(positions, values, width * 0.92, color=COLORS[(i + 1) % len(COLORS)], label=rival, zorder=2)
+            panel.bar(positions, values, width * 0.92, color=color_of(rival), label=rival, zorder=2)
         panel.axhline(1, color="black", linewidth=1, zorder=3)
         panel.set_yscale("log", base=2)
         panel.set_ylim(bottom=0.5)
@@ -61,7 +78,7 @@ def cold_plot(records: Records, path: Path) -> bool:
     figure, panels = plt.subplots(1, 3, figsize=(10, 0.4 * len(tools) + 1.1), sharey=True)
     for panel, (title, value) in zip(panels, measures.items(), strict=True):
         values = [value(record["rivals"][name]) for name in tools]
-        colors = [COLORS[1] if name == "SeeWhy" else COLORS[0] for name in tools]
+        colors = [color_of(name) for name in tools]
         bars = panel.barh(tools, values, color=colors, zorder=2)
         panel.bar_label(bars, fmt=lambda v: f"{v:.2f}" if v < 100 else f"{v:.0f}", padding=3, fontsize=8)
         panel.set_title(title, loc="left", fontsize=10)

@@ -83,7 +83,7 @@ def folder(task: Task) -> Job:
     explainer = _explainer(task)
     source, out = Path(task.options["photographs"]), Path(task.options["out"])
     kind, canvas = _FORMS[task.options["form"]]
-    settings = seewhy.Settings(batch_size=task.batch, canvas=canvas, format=kind)
+    settings = seewhy.Settings(batch_size=task.batch, canvas=canvas, format=kind, plain=True)
     first_batch = sorted(source.iterdir())[: task.batch]
 
     def run(paths: list[Path]) -> int:
