@@ -15,7 +15,7 @@ from seewhy_export.sources.registry import Source
 from seewhy_export.sources.torchvision_import import import_torchvision
 
 SAMPLE_IMAGES = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "astronaut.png")
-DEMO_METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "cam")
+DEMO_METHODS = ("backprop", "guided-backprop", "gradcam", "guided-gradcam", "layercam")
 
 
 def efficientnet_lite0() -> Source:
