@@ -270,7 +270,7 @@ class FolderJob:
             "quality": settings.quality,
             **{name: value for name, value in vars(request.style).items() if name not in ("scale", "plain")},
             "gradient_quantile": GRADIENT_QUANTILE,
-            "scale": settings.scale,
+            "scale": f"first:{request.scale_images}" if request.scale_images is not None else request.style.scale,
             "sheet": settings.sheet,
             "raw": settings.raw,
         }

@@ -46,7 +46,7 @@ class JobRequest:
 
     def style_of(self, method: str) -> FigureStyle:
         """Return the style of a method's figures, with its scale."""
-        return replace(self.style, scale=self.scales.get(method, self.style.scale))
+        return replace(self.style, scale=self.scales[method]) if method in self.scales else self.style
 
     @property
     def has_multi_pass(self) -> bool:

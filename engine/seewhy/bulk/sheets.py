@@ -44,7 +44,7 @@ def sheet_of(
     first = next(iter(results.values()))
     view, source = first.images[0], " · ".join(part for part in (first.model_name, file_name) if part)
     input_tile = Tile("Input", draw_input(view, style), has_scale=False)
-    size = input_tile.drawing.image.size
+    size = input_tile.drawing.size
     placed = {
         method: [on_canvas(one, view, size) if style.canvas == "original" else one for one in drawings]
         for method, drawings in drawn.items()
@@ -57,7 +57,7 @@ def sheet_of(
     elif len(results) == 1:
         heading, score = titles[first.method], ""
         tiles = (
-            Tile(f"{rank}  {caption.label}", one, caption.score)
+            Tile(f"{rank}. {caption.label}", one, caption.score)
             for rank, (caption, one) in enumerate(zip(captions, placed[first.method], strict=True), 1)
         )
         sections = [Section([input_tile, *tiles])]
@@ -66,25 +66,19 @@ def sheet_of(
         sections = [
             Section(
                 [input_tile, *(Tile(titles[method], ones[k]) for method, ones in placed.items())],
-                f"{k + 1}  {caption.label}",
+                f"{k + 1}. {caption.label}",
                 caption.score,
             )
             for k, caption in enumerate(captions)
         ]
-    notes = _notes(titles, placed)
+    notes = _notes(results, placed)
     if input_tile.drawing.view is not None:
         notes.append(_FRAME_NOTE)
     return contact_sheet(sections, heading, score, source, one_row=one_row, notes=" ".join(notes))
 
 
-def _notes(titles: Mapping[str, str], drawn: Mapping[str, Iterable[Drawing]]) -> list[str]:
-    """Return how the values of the scales were chosen, with the methods' titles if they differ."""
-    rules: dict[str, list[str]] = {}
-    for method, drawings in drawn.items():
-        for drawing in drawings:
-            methods = rules.setdefault(drawing.scale.rule, [])
-            if titles[method] not in methods:
-                methods.append(titles[method])
-    if len(rules) == 1:
-        return [f"Each figure is {rule}." for rule in rules]
-    return [f"{', '.join(methods)}: {rule}." for rule, methods in rules.items()]
+def _notes(results: Mapping[str, Explanation], drawn: Mapping[str, Iterable[Drawing]]) -> list[str]:
+    """Return sentences that say how the values of the scales were chosen."""
+    kinds = {name: "map" if result.request.method.is_map else "gradient" for name, result in results.items()}
+    notes = (f"Each {kinds[name]} is {one.scale.rule}." for name, drawings in drawn.items() for one in drawings)
+    return list(dict.fromkeys(notes))

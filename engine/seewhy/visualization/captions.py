@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import Image
-
 from seewhy.visualization import fonts
 from seewhy.visualization.color_scale import ColorScale, color_bar
 from seewhy.visualization.drawings import Drawing
@@ -48,7 +46,7 @@ def captioned(drawing: Drawing, caption: Caption) -> Page:
     Returns:
         The page.
     """
-    width, height = enlarged_size(drawing.image.size, _NARROWEST)
+    width, height = enlarged_size(drawing.size, _NARROWEST)
     page_width = max(width, _NARROWEST)
     size = max(_SIZE, round(_SHARE * min(page_width, _LONGEST * height)))
     small, gap = round(_SMALL * size), round(_GAP * size)
@@ -76,7 +74,7 @@ def captioned(drawing: Drawing, caption: Caption) -> Page:
 
 def bare(drawing: Drawing) -> Page:
     """Return a page that holds a drawing alone."""
-    return Page(*drawing.image.size, [Picture(0, 0, *drawing.image.size, drawing.image)])
+    return Page(*drawing.size, [Picture(0, 0, *drawing.size, drawing.pixels)])
 
 
 def enlarged_size(size: tuple[int, int], smallest: int) -> tuple[int, int]:
@@ -94,16 +92,16 @@ def add_drawing(page: Page, drawing: Drawing, place: tuple[int, int, int, int]) 
         place: (x, y, width, height) in pixels.
     """
     x, y, width, height = place
-    page.items.append(Picture(x, y, width, height, drawing.image))
+    page.items.append(Picture(x, y, width, height, drawing.pixels))
     if drawing.view is not None:
-        page.items.append(_frame_of(drawing.view, drawing.image, place))
+        page.items.append(_frame_of(drawing.view, drawing.size, place))
 
 
-def _frame_of(view: Box, image: Image.Image, place: tuple[int, int, int, int]) -> Frame:
+def _frame_of(view: Box, size: tuple[int, int], place: tuple[int, int, int, int]) -> Frame:
     """Return the frame around a part of an image that is shown at a place (x, y, width, height)."""
     x, y, width, height = place
     (left, right), (top, bottom) = (
-        (round(view[axis] * length / image.size[axis]), round(view[axis + 2] * length / image.size[axis]))
+        (round(view[axis] * length / size[axis]), round(view[axis + 2] * length / size[axis]))
         for axis, length in enumerate((width, height))
     )
     return Frame(x + left, y + top, max(1, right - left), max(1, bottom - top))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
+from seewhy._shared.arrays import Bytes
 from seewhy.visualization.colormaps import palette
 
 SIGNED = "grey"
@@ -53,7 +53,7 @@ def number_text(value: float) -> str:
 
 
 @lru_cache(maxsize=64)
-def color_bar(colormap: str, width: int, height: int) -> Image.Image:
+def color_bar(colormap: str, width: int, height: int) -> Bytes:
     """Return a horizontal bar of a colormap.
 
     Args:
@@ -62,7 +62,7 @@ def color_bar(colormap: str, width: int, height: int) -> Image.Image:
         height: Height in pixels.
 
     Returns:
-        An RGB image, lowest colour first. It is shared, so do not change it.
+        Read-only uint8 array of shape (height, width, 3), lowest colour first.
     """
     row = palette(colormap)[np.linspace(0, 255, width).round().astype(int)]
-    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(row, (height, width, 3))))
+    return np.broadcast_to(row, (height, width, 3))

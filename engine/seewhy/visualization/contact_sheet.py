@@ -66,7 +66,7 @@ def contact_sheet(
     Returns:
         The page.
     """
-    size = _tile_size(sections[0].tiles[0].drawing.image.size)
+    size = _tile_size(sections[0].tiles[0].drawing.size)
     most = max(len(section.tiles) for section in sections)
     count = most if one_row else columns(most)
     inner = count * size[0] + (count - 1) * _GAP

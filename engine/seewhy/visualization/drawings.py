@@ -14,7 +14,7 @@ from seewhy.images.preprocessing import ModelView
 from seewhy.visualization.color_scale import SIGNED, ColorScale
 from seewhy.visualization.drawing_options import GRADIENT_QUANTILE
 from seewhy.visualization.figure_style import FigureStyle
-from seewhy.visualization.overlays import Box, heat_colors, overlays_in_style, rgb, view_box
+from seewhy.visualization.overlays import Box, heat_colors, overlay_pixels, rgb, view_box
 
 _OWN_RANGE, _COMMON = "scaled to its own range", "on a common scale"
 _EMPTY = (236, 236, 236)  # where a canvas has no drawing
@@ -25,12 +25,22 @@ _CLIPPED = f"clipped at {GRADIENT_QUANTILE:.0%} of |values|"
 class Drawing:
     """A drawn explanation of one image."""
 
-    image: Image.Image
-    """The bare figure."""
+    pixels: Bytes
+    """The bare figure, uint8 of shape (H, W, 3)."""
     scale: ColorScale
     """Meaning of its colours."""
     view: Box | None = None
     """Part of the figure that the model saw; None if it saw all of it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def image(self) -> Image.Image:
+        """The bare figure as an image."""
+        return Image.fromarray(self.pixels)
 
 
 def draw_map(image: ModelView, values: Floats, style: FigureStyle) -> Drawing:
@@ -90,12 +100,12 @@ def draw_gradient(image: ModelView, values: Floats, style: FigureStyle) -> Drawi
     if style.scale is None and style.gradient_scaling == "minmax":
         scale = ColorScale(low, high, colormap, _OWN_RANGE, None, constant)
         if signed:
-            return Drawing(Image.fromarray(gradient_rgb(values[None], 1)[0]), scale)
+            return Drawing(gradient_rgb(values[None], 1)[0], scale)
         return _heat(image, minmax(drawn[None], 1)[0], style, scale)
     limit, rule = (robust_limit(drawn), _CLIPPED) if style.scale is None else (style.scale, _COMMON)
     scale = ColorScale(-limit if signed else 0, limit, colormap, rule, max(-low, high), constant)
     if signed:
-        return Drawing(Image.fromarray(_symmetric(values, limit)), scale)
+        return Drawing(_symmetric(values, limit), scale)
     return _heat(image, np.minimum(_divided(drawn, limit), np.float32(1)), style, scale)
 
 
@@ -134,24 +144,25 @@ def _heat(image: ModelView, heat: Floats, style: FigureStyle, scale: ColorScale)
 
 
 def _overlay(image: ModelView, heat: Floats, style: FigureStyle, scale: ColorScale) -> Drawing:
-    (drawn,) = overlays_in_style([image], [heat], style)
-    if style.canvas == "model":
-        return Drawing(drawn, scale)
-    return Drawing(drawn, scale, view_box(image, drawn.size))
+    return _with_view(Drawing(overlay_pixels(image, heat, style), scale), image, style)
 
 
 def draw_input(image: ModelView, style: FigureStyle) -> Drawing:
     """Draw the image itself, on the canvas of the style."""
-    whole = style.canvas == "original"
-    drawn = Image.fromarray(image.original() if whole else rgb(image.view))
-    return Drawing(drawn, ColorScale(0, 255, SIGNED, ""), view_box(image, drawn.size) if whole else None)
+    pixels = image.original() if style.canvas == "original" else rgb(image.view)
+    return _with_view(Drawing(pixels, ColorScale(0, 255, SIGNED, "")), image, style)
+
+
+def _with_view(drawing: Drawing, image: ModelView, style: FigureStyle) -> Drawing:
+    """Return the drawing with the part that the model saw, if it shows the whole image."""
+    return drawing if style.canvas == "model" else replace(drawing, view=view_box(image, drawing.size))
 
 
 def on_canvas(drawing: Drawing, image: ModelView, size: tuple[int, int]) -> Drawing:
     """Place a drawing of the model's view on an empty canvas of the whole image's (width, height)."""
-    if drawing.image.size == size:
+    if drawing.size == size:
         return drawing
     left, top, right, bottom = box = view_box(image, size) or (0, 0, *size)
     canvas = Image.new("RGB", size, _EMPTY)
     canvas.paste(drawing.image.resize((right - left, bottom - top), Image.Resampling.NEAREST), (left, top))
-    return replace(drawing, image=canvas, view=box)
+    return replace(drawing, pixels=np.array(canvas), view=box)

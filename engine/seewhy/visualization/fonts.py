@@ -6,12 +6,15 @@ Rendered texts are cached, because rendering takes far longer than pasting. No f
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from threading import Lock
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from seewhy._shared.arrays import Bytes
 from seewhy._shared.text import printable
 from seewhy.visualization.system_fonts import candidates
 
@@ -21,8 +24,8 @@ _NO_CHARACTER = "\U0010ffff"
 _TEST_SIZE = 24
 # Small hinted letters are spaced unevenly, so texts of up to this size are rendered this many times larger and reduced.
 _OVERSAMPLING, _LARGEST_OVERSAMPLED = 4, 40
-# Texts of numbers are rendered character by character, because each number occurs only once.
-_NUMERIC = frozenset("0123456789.,-+e%<> ")
+# Digits are rendered one by one, because most numbers occur only once.
+_PART = re.compile(r"[0-9.]|[^0-9.]+")
 
 
 class Face:
@@ -128,51 +131,53 @@ def missing_note(labels: Iterable[str]) -> str | None:
 
 def width(text: str, size: int) -> int:
     """Return the width of a readable text in pixels."""
-    return sum(_rendered(part, size)[1] for part in _parts(text))
+    return sum(round(_length(part, size)) for part in _parts(text))
 
 
-def draw(image: Image.Image, x: int, baseline: int, text: str, size: int, color: tuple[int, int, int]) -> None:
-    """Draw a readable text onto an RGB image.
+def draw(canvas: Bytes, x: int, baseline: int, text: str, size: int, color: tuple[int, int, int]) -> None:
+    """Draw a readable text onto light pixels. What reaches beyond the canvas is cut off.
 
     Args:
-        image: The image.
+        canvas: RGB pixels, uint8 of shape (H, W, 3), which are changed.
         x: Left end of the text, in pixels.
         baseline: Distance of the baseline from the top, in pixels.
         text: The text.
         size: Size of the font in pixels.
         color: RGB colour.
     """
+    # Large texts, for which the cache would take much memory, belong to large images, which take longer anyway.
+    render = _cached if size <= _LARGEST_OVERSAMPLED else _rendered
     for part in _parts(text):
-        mask, advance, ascent = _rendered(part, size)
-        image.paste(color, (x, baseline - ascent), mask)
-        x += advance
+        letters, ascent = render(part, size, color)
+        top, left = baseline - ascent, max(0, x)
+        place = canvas[max(0, top) : max(0, top + letters.shape[0]), left : max(left, x + letters.shape[1])]
+        letters = letters[max(0, -top) :, left - x :][: place.shape[0], : place.shape[1]]
+        np.minimum(place, letters, out=place)
+        x += round(_length(part, size))
 
 
 def _parts(text: str) -> list[str]:
-    """Return the parts of a text that are rendered by themselves."""
-    return list(text) if _NUMERIC.issuperset(text) else [text]
+    """Return the parts of a text that are rendered by themselves, so that most are found in the cache."""
+    # Other scripts than Latin may be written from right to left, or change letters beside others.
+    return _PART.findall(text) if text.isascii() else [text]
 
 
-def _rendered(text: str, size: int) -> tuple[Image.Image, int, int]:
-    """Return a text as a mask, its width, and the distance of its baseline from the mask's top, in pixels."""
-    # Large masks, for which the cache would take much memory, belong to large images, which take longer anyway.
-    return (_cached_mask if size <= _LARGEST_OVERSAMPLED else _mask)(text, size)
-
-
-def _mask(text: str, size: int) -> tuple[Image.Image, int, int]:
+def _rendered(text: str, size: int, color: tuple[int, int, int]) -> tuple[Bytes, int]:
+    """Return a text on white as pixels (h,w,3), and the distance of its baseline from their top."""
     factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
     font = (_face(text) or _faces()[0]).font(factor * size)
-    length = font.getlength(text)
     # Glyphs may reach beyond the line (accents) and beyond the advance (slanted letters).
     ascent, height = 2 * size, 3 * size
-    mask = Image.new("L", (math.ceil(length) + factor * size, factor * height))
+    mask = Image.new("L", (factor * (math.ceil(_length(text, size)) + size), factor * height))
     ImageDraw.Draw(mask).text((0, factor * ascent), text, 255, font, anchor="ls")
     mask = mask.reduce(factor) if factor > 1 else mask
     box = mask.getbbox() or (0, 0, 1, 1)
-    return mask.crop((0, box[1], box[2], box[3])), round(length / factor), ascent - box[1]
+    letters = Image.new("RGB", mask.size, (255, 255, 255))
+    letters.paste(color, (0, 0), mask)
+    return np.asarray(letters.crop((0, box[1], box[2], box[3]))), ascent - box[1]
 
 
-_cached_mask = lru_cache(maxsize=1024)(_mask)
+_cached = lru_cache(maxsize=1024)(_rendered)
 
 
 def shorten(text: str, size: int, most: int) -> str:
@@ -188,6 +193,11 @@ def shorten(text: str, size: int, most: int) -> str:
 
 def measured(text: str, size: int) -> float:
     """Return the width of a text in pixels without rendering it."""
+    return sum(_length(part, size) for part in _parts(text))
+
+
+@lru_cache(maxsize=4096)
+def _length(text: str, size: int) -> float:
     factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
     return (_face(text) or _faces()[0]).font(factor * size).getlength(text) / factor
 

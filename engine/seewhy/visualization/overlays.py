@@ -51,7 +51,8 @@ def overlays(
 
 def overlays_in_style(images: Sequence[ModelView], heatmaps: Iterable[Floats], style: FigureStyle) -> list[Image.Image]:
     """Blend N heatmaps of shape (H, W) onto N images; see `overlays`."""
-    return [_overlay(image, heatmap, style) for image, heatmap in zip(images, heatmaps, strict=True)]
+    pairs = zip(images, heatmaps, strict=True)
+    return [Image.fromarray(overlay_pixels(image, heatmap, style)) for image, heatmap in pairs]
 
 
 def overlays_of_maps(
@@ -84,9 +85,9 @@ def rgb(view: Bytes) -> Bytes:
     return np.ascontiguousarray(np.broadcast_to(view, (*view.shape[:2], 3)))
 
 
-def heat_colors(heatmap: Floats, colormap: str) -> Image.Image:
-    """Draw a heatmap of shape (H, W) with values in [0, 1] alone, as an RGB image."""
-    return Image.fromarray(palette(colormap)[_entries(heatmap)])
+def heat_colors(heatmap: Floats, colormap: str) -> Bytes:
+    """Return the colours (H, W, 3) of a heatmap of shape (H, W) with values in [0, 1]."""
+    return palette(colormap)[_entries(heatmap)]
 
 
 def view_box(image: ModelView, size: tuple[int, int]) -> Box | None:
@@ -110,17 +111,17 @@ def _view_box(image: ModelView, size: tuple[int, int]) -> Box:
     return columns.start, rows.start, columns.stop, rows.stop
 
 
-def _overlay(image: ModelView, heatmap: Floats, style: FigureStyle) -> Image.Image:
-    """Draw a heatmap on the part of the canvas that the model saw, and leave the rest unchanged."""
+def overlay_pixels(image: ModelView, heatmap: Floats, style: FigureStyle) -> Bytes:
+    """Draw a heatmap (H, W) on the part of the canvas that the model saw, and leave the rest unchanged."""
     if style.canvas == "model":
-        return Image.fromarray(_blend(rgb(image.view), heatmap, style))
+        return _blend(rgb(image.view), heatmap, style)
     canvas = image.original()
     left, top, right, bottom = _view_box(image, (canvas.shape[1], canvas.shape[0]))
     rows, columns = slice(top, bottom), slice(left, right)
     box = _heatmap_box(image.placement, rows, columns, heatmap.shape)
     heat = Image.fromarray(heatmap).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box)
     canvas[rows, columns] = _blend(np.ascontiguousarray(canvas[rows, columns]), np.array(heat, np.float32), style)
-    return Image.fromarray(canvas)
+    return canvas
 
 
 def _blend(pixels: Bytes, heatmap: Floats, style: FigureStyle) -> Bytes:
@@ -129,7 +130,7 @@ def _blend(pixels: Bytes, heatmap: Floats, style: FigureStyle) -> Bytes:
         return overlay(pixels[None], heatmap[None], palette(style.colormap), style.opacity).reshape(pixels.shape)
     entries = _entries(heatmap)
     opacity = Image.fromarray(entries).point([round(style.opacity * entry) for entry in range(256)])
-    colors = Image.fromarray(palette(style.colormap)[entries])
+    colors = Image.fromarray(heat_colors(heatmap, style.colormap))
     return np.asarray(Image.composite(colors, Image.fromarray(pixels), opacity))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image
 
+from seewhy._shared.arrays import Bytes
 from seewhy.visualization import fonts
 
 Color: TypeAlias = tuple[int, int, int]
@@ -33,13 +35,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that is resized to a width and height."""
+    """Pixels that are shown at a width and height."""
 
     x: int
     y: int
     width: int
     height: int
-    image: Image.Image
+    pixels: Bytes
+    """uint8 of shape (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +68,32 @@ class Page:
 
     def image(self) -> Image.Image:
         """Return the page as an RGB image."""
-        image = Image.new("RGB", (self.width, self.height), PAPER)
+        canvas = np.full((self.height, self.width, 3), 255, np.uint8)
         for item in self.items:
             if isinstance(item, Text):
                 x = item.x if item.align == "left" else item.x - fonts.width(item.text, item.size)
-                fonts.draw(image, x, item.baseline, item.text, item.size, item.color)
-            elif isinstance(item, Picture):
-                image.paste(resized(item.image, item.width, item.height), (item.x, item.y))
+                fonts.draw(canvas, x, item.baseline, item.text, item.size, item.color)
+                continue
+            place = canvas[item.y : item.y + item.height, item.x : item.x + item.width]
+            if isinstance(item, Picture):
+                place[...] = resized(item.pixels, item.width, item.height)
             else:
-                draw = ImageDraw.Draw(image)
-                right, bottom = item.x + item.width - 1, item.y + item.height - 1
-                draw.rectangle((item.x, item.y, right, bottom), outline=PAPER)
-                if min(item.width, item.height) > 4:
-                    draw.rectangle((item.x + 1, item.y + 1, right - 1, bottom - 1), outline=INK)
-        return image
+                _outline(place, PAPER)
+                _outline(place[1:-1, 1:-1], INK)
+        return Image.fromarray(canvas)
 
 
-def resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Resize an image: pixels stay visible if it becomes larger, and are averaged if it becomes smaller."""
-    if image.size == (width, height):
-        return image
-    larger = width >= image.width and height >= image.height
-    return image.resize((width, height), Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+def _outline(place: Bytes, color: Color) -> None:
+    """Draw the outermost pixels of a place in a colour."""
+    for edge in (place[:1], place[-1:], place[:, :1], place[:, -1:]):
+        edge[...] = color
+
+
+def resized(pixels: Bytes, width: int, height: int) -> Bytes:
+    """Resize pixels (H, W, 3): repeat them to enlarge an image, average them to reduce it."""
+    size = pixels.shape[1], pixels.shape[0]
+    if size == (width, height):
+        return pixels
+    larger = width >= size[0] and height >= size[1]
+    resampling = Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(pixels).resize((width, height), resampling))

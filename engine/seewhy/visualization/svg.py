@@ -6,6 +6,8 @@ import base64
 import io
 from xml.sax.saxutils import escape, quoteattr
 
+from PIL import Image
+
 from seewhy.visualization import fonts
 from seewhy.visualization.page import Frame, Page, Picture, Text, resized
 
@@ -54,11 +56,12 @@ def _text(item: Text) -> list[str]:
 
 def _picture(item: Picture) -> str:
     file = io.BytesIO()
-    width, height = min(item.image.width, _DENSITY * item.width), min(item.image.height, _DENSITY * item.height)
-    resized(item.image, width, height).save(file, "PNG")
+    height, width = item.pixels.shape[:2]
+    stored = resized(item.pixels, min(width, _DENSITY * item.width), min(height, _DENSITY * item.height))
+    Image.fromarray(stored).save(file, "PNG")
     data = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
     # Older programs read xlink:href only. Pixels of enlarged images stay sharp.
-    sharp = ' image-rendering="optimizeSpeed"' if item.width > item.image.width else ""
+    sharp = ' image-rendering="optimizeSpeed"' if item.width > width else ""
     place = f'x="{item.x}" y="{item.y}" width="{item.width}" height="{item.height}"'
     return f'<image {place}{sharp} preserveAspectRatio="none" xlink:href="{data}"/>'
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from seewhy import ArgumentError, Explainer, ImageError
+from seewhy.explainer.prediction import percent_text, score_text
 from support.session_calls import StartedSessions
 from support.tiny_model_files import pixels
 
@@ -44,6 +45,27 @@ def test_a_warm_explainer_starts_no_session(model_path: Path, monkeypatch: pytes
     assert started.count == 0
     explainer.explain(pixels(1), "guided-backprop")
     assert started.count == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "< 0.1 %"),
+        (0.00099, "< 0.1 %"),
+        (0.001, "0.1 %"),
+        (0.6312, "63.1 %"),
+        (0.999, "99.9 %"),
+        (0.9991, "> 99.9 %"),
+        (0.9999999, "> 99.9 %"),
+        (1.0, "100.0 %"),
+    ],
+)
+def test_probabilities_are_not_rounded_to_certainty(share: float, text: str) -> None:
+    assert percent_text(share) == text
+    if share not in (0, 0.001, 0.999, 1):  # float32 may lie on either side of the bounds
+        logits = np.array([[np.log(share / (1 - share)), 0]], np.float32)
+        assert score_text(logits[0], 0, "sigmoid") == score_text(logits[0], 0, "softmax") == text
+    assert score_text(np.array([1.234, 0], np.float32), 0, "none") == "logit 1.23"
 
 
 def test_wrong_arguments(explainer: Explainer) -> None:

@@ -41,6 +41,11 @@ COUNT = 13
         ({"colormap": "turbo"}, "colormap was 'inferno' and is 'turbo' now"),
         ({"alpha": 0.4}, "alpha was 0.5 and is 0.4 now"),
         ({"canvas": "original"}, "canvas was 'model' and is 'original' now"),
+        ({"blend": "heat", "alpha": 0.5}, "blend was 'constant' and is 'heat' now"),
+        ({"plain": True}, "figures was 'captioned' and is 'plain' now"),
+        ({"scale": 2}, "scale was not given and is 2.0 now"),
+        ({"gradient_scaling": "minmax"}, "gradient_scaling was 'robust' and is 'minmax' now"),
+        ({"sheet": "always"}, "sheet was 'auto' and is 'always' now"),
         ({"fast_decode": True}, "decode was 'exact' and is 'fast' now"),
         ({"format": "npz"}, "format was 'png' and is 'npz' now"),
     ],
@@ -215,7 +220,7 @@ def test_the_failure_rate_counts_after_a_hundred_images(explainer: Explainer, tm
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"format": "csv"}, "Unknown format 'csv'; choose one of png, jpg, webp, npz, parquet"),
+        ({"format": "csv"}, "Unknown format 'csv'; choose one of png, jpg, webp, svg, npz, parquet"),
         ({"canvas": "full"}, "Unknown canvas 'full'; choose one of model, original"),
         ({"colormap": "rainbows"}, "rainbows"),
         ({"alpha": 2}, "alpha must be between 0 and 1, not 2"),
