@@ -28,6 +28,7 @@ def explain_folder(
     lists: Sequence[str | os.PathLike[str]] = (),
     restart: bool = False,
     changed: bool = False,
+    retry_failed: bool = False,
     fail_fast: bool = False,
     max_failure_rate: float | None = None,
     stop: threading.Event | None = None,
@@ -45,6 +46,7 @@ def explain_folder(
             `id`.
         restart: Whether to discard what earlier attempts recorded in the folder.
         changed: Whether to explain images again whose files have changed since they were explained.
+        retry_failed: Whether to explain images again that failed in earlier attempts.
         fail_fast: Whether to stop at the first image that fails.
         max_failure_rate: Share of failed images, from 0 to 1, beyond which the job stops. It counts from 100 images
             on; None never stops the job.
@@ -64,7 +66,11 @@ def explain_folder(
     paths = _paths("images", images)
     lists = _paths("lists", lists)
     folder = checks.path("folder", folder)
-    restart, changed = checks.flag("restart", restart), checks.flag("changed", changed)
+    resume = {
+        "restart": checks.flag("restart", restart),
+        "changed": checks.flag("changed", changed),
+        "retry_failed": checks.flag("retry_failed", retry_failed),
+    }
     if settings is not None and not isinstance(settings, Settings):
         raise ArgumentError(f"settings must be seewhy.Settings, not {brief(settings)}")
     if stop is not None and not isinstance(stop, threading.Event):
@@ -74,7 +80,7 @@ def explain_folder(
     limit = FailureLimit(checks.flag("fail_fast", fail_fast), max_failure_rate)
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
     request = resolve_job(explainer, Settings() if settings is None else settings)
-    job = FolderJob(request, Inputs(paths, folder, lists), folder, restart=restart, changed=changed, stop=stop)
+    job = FolderJob(request, Inputs(paths, folder, lists), folder, stop=stop, **resume)
     with closing(iter(job)) as outcomes:
         for outcome in outcomes:
             limit.record(job, outcome)

@@ -21,7 +21,13 @@ from seewhy.bulk.explain_files import explain_files
 from seewhy.bulk.job_request import JobRequest
 from seewhy.bulk.outcomes import ImageTask, Outcome
 from seewhy.bulk.pending_images import pending_images
-from seewhy.bulk.resume_checks import check_manifest, check_new, delete_records, delete_unknown_shards
+from seewhy.bulk.resume_checks import (
+    check_manifest,
+    check_new,
+    delete_records,
+    delete_unknown_shards,
+    find_images,
+)
 from seewhy.errors import OutputError
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.methods.registry import origins
@@ -30,6 +36,7 @@ from seewhy.storage.folder_lock import locked
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import DONE, FAILED
 from seewhy.storage.manifest_lines import NAME as MANIFEST
+from seewhy.storage.recorded_paths import RecordedPaths
 from seewhy.tables.shard_files import ShardInfo
 from seewhy.visualization.drawing_options import GRADIENT_QUANTILE
 from seewhy.visualization.fonts import missing_note
@@ -70,6 +77,7 @@ class FolderJob:
         already_recorded: Number of images that earlier attempts recorded. Archive members count once they are skipped.
         stopped: Whether the job ended before the last image because of `stop` or `finish`.
         restart: Whether the job discards what earlier attempts recorded.
+        retry_failed: Whether the job explains images again that failed in earlier attempts.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class FolderJob:
         *,
         restart: bool = False,
         changed: bool = False,
+        retry_failed: bool = False,
         stop: threading.Event | None = None,
         progress: Callable[[int, int], object] | None = None,
         notice: Callable[[str], object] | None = None,
@@ -92,6 +101,7 @@ class FolderJob:
             folder: Folder for the results; it is created if it does not exist.
             restart: Whether to discard what earlier attempts recorded. Their figures stay until they are replaced.
             changed: Whether to explain images again whose files have changed since they were explained.
+            retry_failed: Whether to explain images again that failed in earlier attempts.
             stop: Event that stops the job once any thread sets it; images that have started are finished first.
             progress: As in `explain_files`.
             notice: Function called with one line of text about the state of the folder, such as the number of missing
@@ -103,7 +113,8 @@ class FolderJob:
         self._now, self._earlier = {DONE: 0, FAILED: 0}, {DONE: 0, FAILED: 0}
         self.stopped = self._finishing = False
         self._inputs, self._path = inputs, Path(folder)
-        self.restart, self._changed = restart, changed
+        self.restart, self.retry_failed, self._changed = restart, retry_failed, changed
+        self._base: str | None = None
         self._progress, self._notice = progress, notice
         self._created_folders: list[Path] = []
         self._stop = threading.Event() if stop is None else stop
@@ -140,6 +151,7 @@ class FolderJob:
         self._created_folders = [path.parent for path in (self._path, *self._path.parents) if not path.exists()]
         folder = output_folder.Folder(self._path, self._inputs.inside(self._path), _TEMPORARY)
         with locked(folder.path), folder:
+            self._base = os.getcwd() if self._inputs.relative else None
             facts = self._facts()
             if self.restart:
                 delete_records(folder)
@@ -154,6 +166,12 @@ class FolderJob:
                 begun = before is not None and manifest.done + manifest.failed + missing > 0
                 if before is not None and begun:
                     provenance.check_resumable(folder.path, before, facts)
+                    find_images(folder.path, before, manifest, self._inputs, self._should_stop)
+                    if self._inputs.relative or provenance.bases(before, folder.path):
+                        self._base = manifest.paths.base
+                    facts.update(self._base_facts())
+                elif self._base is not None:
+                    manifest.paths = RecordedPaths(self._base, self._base)
                 manifest.begin()
                 if begun:
                     self._detect_changes(folder, facts, manifest, missing)
@@ -187,7 +205,9 @@ class FolderJob:
             if not self.stopped:
                 # run.json counts no images until it is written again. If the job is killed before, no image is counted
                 # without a line.
-                again, others = manifest.discard(folder, self._changed, lambda: self._record(folder, facts))
+                again, others = manifest.discard(
+                    folder, self._changed, self.retry_failed, lambda: self._record(folder, facts)
+                )
             self._earlier.update(manifest.given_files())
         except sqlite3.OperationalError as error:
             raise explained(error) from None
@@ -230,7 +250,7 @@ class FolderJob:
         tasks = pending_images(self._inputs, manifest, self._should_stop, self._count_skipped)
         with closing(self._explained(tasks, folder, left)) as outcomes:
             for outcome in outcomes:
-                writer.add(outcome)
+                writer.add(_recorded(outcome, manifest.paths))
                 self._now[DONE if outcome.error is None else FAILED] += 1
                 if outcome.error is not None:
                     _LOG.warning("failed: %s", printable(str(outcome.error)))
@@ -296,9 +316,10 @@ class FolderJob:
             "format": settings.format,
             **(drawn if request.shard_format is None else {"full_size": settings.full_size}),
         }
-        if self._inputs.relative:
-            facts["relative_to"] = os.getcwd()
-        return facts
+        return {**facts, **self._base_facts()}
+
+    def _base_facts(self) -> provenance.Facts:
+        return {} if self._base is None else provenance.base_facts(self._base, self._path)
 
     def summary(self, stopped: str | None = None) -> JobSummary:
         """Return the counts so far; `stopped` says why the job ended early, as text."""
@@ -314,3 +335,13 @@ class FolderJob:
         with suppress(OutputError):  # the user may lack the permission to open the folders above
             sync(self._created_folders)
         self._created_folders = []
+
+
+def _recorded(outcome: Outcome, paths: RecordedPaths) -> Outcome:
+    """Return an outcome whose record has the paths that the manifest records."""
+    record = dict(outcome.record)
+    archive = record.get("input", {}).get("archive")
+    record["path"] = paths.recorded(record["path"], archive)
+    if archive is not None:
+        record["input"] = {**record["input"], "archive": paths.recorded(archive)}
+    return replace(outcome, record=record)

@@ -43,7 +43,7 @@ def pending_images(
         for image in inputs:
             if should_stop():
                 return
-            status = None if manifest is None else manifest.status(image.key)
+            status = None if manifest is None else manifest.status(image.key, image.archive)
             if status is not None and image.archive is not None:
                 skipped(status)
             if status == DONE:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from seewhy.errors import OutputError
+from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage import provenance
 from seewhy.storage.format_names import SHARD_FORMATS
 from seewhy.storage.manifest import Manifest
 from seewhy.storage.manifest_lines import NAME as MANIFEST
 from seewhy.storage.output_folder import Folder
+from seewhy.storage.recorded_paths import RecordedPaths
 from seewhy.tables import shard_files
 
 
@@ -100,6 +104,52 @@ def check_manifest(folder: Path, before: provenance.Facts) -> None:
     if found:
         state = "is empty" if exists else "is gone"
         raise OutputError(f"{path}: {state}, although {found}; restore it, or start over with --restart")
+
+
+def find_images(
+    folder: Path, before: provenance.Facts, manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool]
+) -> None:
+    """Find the folder that relative paths in a manifest start from, so that the same files count as the same images.
+
+    The job may be resumed from another folder, and the images may have been moved: together with the output folder, or
+    without a change of their sizes and modification times.
+
+    Args:
+        folder: The output folder.
+        before: Content of its `run.json`.
+        manifest: The manifest. Its attribute `paths` is set.
+        inputs: The images that are given now.
+        should_stop: Function that returns whether to stop comparing.
+
+    Raises:
+        OutputError: If the images are given from another folder than before, and none of them is recorded.
+    """
+    known = provenance.bases(before, folder)
+    current = os.getcwd() if inputs.relative else "/"
+    if not known or current == known[0]:
+        manifest.paths = RecordedPaths(current, current)
+        return
+    for base in dict.fromkeys((*known, current)):
+        manifest.paths = RecordedPaths(base, current)
+        changes = _changes(manifest, inputs, should_stop)
+        # In a folder that is not recorded, the same path may mean another image, so every file must be unchanged.
+        found = any(one is not None for one in changes) if base in known else set(changes) - {None} == {False}
+        if found and not should_stop():
+            return
+    manifest.paths = RecordedPaths(known[0], current)
+    if inputs.relative and not should_stop():
+        raise OutputError(
+            f"{folder}: holds results of other images: their relative paths start at {known[0]}, and no image given "
+            f"from {current} is among them; run the command in that folder, or choose another output folder"
+        )
+
+
+def _changes(manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool]) -> Iterator[bool | None]:
+    """Yield for each file and archive whether it has changed since it was recorded; None if it is not recorded."""
+    for image in takewhile(lambda _: not should_stop(), inputs.files()):
+        yield manifest.has_changed(image.key, image.path)
+    for archive in inputs.archives():
+        yield manifest.archive_has_changed(archive)
 
 
 def delete_unknown_shards(folder: Path, manifest: Manifest) -> None:

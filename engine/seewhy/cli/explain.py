@@ -23,7 +23,7 @@ _GROUPS = {
         *("--colormap", "--alpha", "--blend", "--canvas", "--scale"),
         *("--gradients", "--gradient-scaling", "--plain", "--sheet"),
     ],
-    "Resume and failures": ["--restart", "--changed", "--fail-fast", "--max-failure-rate"],
+    "Resume and failures": ["--retry-failed", "--changed", "--restart", "--fail-fast", "--max-failure-rate"],
     "Speed": ["--batch-size", "--threads", "--provider", "--fast-decode"],
     "Ray cluster": ["--ray", "--ray-address", "--ray-workers"],
 }
@@ -198,6 +198,7 @@ class _Explain(GroupedCommand):
     help="Write a contact sheet for images with several methods or classes (auto), or for every image (always). "
     "side-by-side puts it into one row, and shows backprop and guided-backprop if no method is given.",
 )
+@click.option("--retry-failed", is_flag=True, help="Explain images again that failed in earlier attempts.")
 @click.option("--restart", is_flag=True, help="Discard what earlier attempts recorded in the output folder.")
 @click.option(
     "--changed", is_flag=True, help="Explain images again whose files have changed since they were explained."

@@ -60,6 +60,7 @@ def _run(
     no_verify: bool,
     restart: bool,
     changed: bool,
+    retry_failed: bool,
     fail_fast: bool,
     max_failure_rate: float | None,
     use_ray: bool,
@@ -84,7 +85,8 @@ def _run(
     if not use_ray and (ray_address is not None or ray_workers is not None):
         raise ArgumentError("--ray-address and --ray-workers are for jobs on a Ray cluster; add --ray")
     limit = FailureLimit(fail_fast, max_failure_rate)
-    common: dict[str, Any] = {"restart": restart, "changed": changed, "stop": stop.event, "notice": stop.notice}
+    common: dict[str, Any] = {"restart": restart, "changed": changed, "retry_failed": retry_failed}
+    common |= {"stop": stop.event, "notice": stop.notice}
     if not use_ray:
         explainer = Explainer(model, list(providers) or None, threads, not no_verify)
         request = resolve_job(explainer, settings)  # report mistakes before images are listed, which may take long
@@ -223,8 +225,8 @@ def _print_summary(summary: JobSummary, job: FolderJob, progress: Progress) -> N
         text = f"{summary.stopped} after {text}"
     if job.stopped:
         text += f" {_resume_hint(job.restart)}"
-    elif resumed and summary.failed:
-        text += " Failed images are skipped on resume; use --restart to retry them."
+    elif resumed and summary.failed and not job.retry_failed:
+        text += " Failed images are skipped on resume; use --retry-failed to retry them."
     if not job.stopped:
         text += f" See {summary.manifest}"
     progress.print(f"seewhy: {printable(text)}", error=True)

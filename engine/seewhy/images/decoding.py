@@ -28,6 +28,7 @@ from seewhy.images.jpeg2000_bits import refuse_misread_jpeg2000
 from seewhy.images.pixel_depth import float_to_byte, integer_to_byte
 from seewhy.images.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
 from seewhy.images.transparency import Colour, on_white, transparent_colour
+from seewhy.images.unsupported_formats import REMEDIES, extension
 
 # Raster formats only: EPS would start Ghostscript, another program, and WMF draws vectors.
 _FORMATS = (
@@ -60,6 +61,12 @@ def _formats() -> tuple[str, ...]:
 def extensions() -> frozenset[str]:
     """Return the file name extensions of the supported formats, in lower case with the dot."""
     return frozenset(ext for ext, name in Image.registered_extensions().items() if name in _formats())
+
+
+@cache
+def listed_extensions() -> frozenset[str]:
+    """Return the extensions of files that are listed as images: supported ones, and others that have a remedy."""
+    return extensions() | REMEDIES.keys()
 
 
 class _IgnorePillowWarnings:
@@ -184,7 +191,10 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
     """Decode an open file, and let exceptions of Pillow pass."""
     try:
         image = Image.open(file, formats=_formats())
+        if image.format == "TIFF":  # camera raw files begin like a TIFF with a small preview
+            _refuse_unsupported(name)
     except UnidentifiedImageError:
+        _refuse_unsupported(name)
         tiff = unopened_tiff(file)
         if tiff is not None:
             raise ImageError(
@@ -200,6 +210,12 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
         image.draft(mode, final[::-1] if rotated else final)
     upright = decode_image(image, mode, name)
     return Decoded(upright, upright.size if whole is None else whole)
+
+
+def _refuse_unsupported(name: str) -> None:
+    """Raise an ImageError if the extension of a file is that of a format that cannot be decoded."""
+    if extension(name) not in extensions() and extension(name) in REMEDIES:
+        raise ImageError(f"{name}: cannot be decoded: {REMEDIES[extension(name)]}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ from seewhy.contract.constants import LONGEST_TEXT
 from seewhy.errors import ImageError, OutputError, SeewhyError
 from seewhy.images.preprocessing import EncodedImage
 from seewhy.inputs import tar_archives
+from seewhy.inputs.glob_patterns import fixed_prefix
 from seewhy.inputs.image_listing import ListedImage, check_encoding, match_pattern, read_entry, real_path, walk_folder
 from seewhy.inputs.image_lists import read_list
 from seewhy.targets.class_targets import Target, read_target
@@ -100,8 +101,8 @@ class Inputs:
         Raises:
             ImageError: If no images are given, a folder or pattern has no images, a folder cannot be listed, or a list
                 cannot be read.
-            OutputError: If the output folder is also an input folder, results would be written into an input folder,
-                the output folder has an impossible name, or the disk has no room for the list of images.
+            OutputError: If results would be written among the images, an input folder holds results of a job, the
+                output folder has an impossible name, or the disk has no room for the list of images.
         """
         self._store = temporary(_SCHEMA)
         self._out = _resolved(folder)
@@ -111,7 +112,8 @@ class Inputs:
             for argument, path in enumerate(paths):
                 self._add(argument, os.fspath(path))
             for argument, path in enumerate(lists, len(paths)):
-                self._insert(argument, (read_entry(number, entry) for number, entry in enumerate(read_list(path))))
+                rows = (read_entry(number, entry) for number, entry in enumerate(read_list(path)))
+                self._insert(argument, map(self._apart, rows))
             self._store.execute("COMMIT")
             self._check_roots()
             self._count, self._tars = self._fetch_one("SELECT count(*), ifnull(sum(is_tar), 0) FROM inputs")
@@ -233,9 +235,24 @@ class Inputs:
         elif tar_archives.is_tar(path) and os.path.lexists(path):
             self._insert(argument, [ListedImage(b"", path, path, real_path(path), is_tar=True)])
         elif glob.has_magic(path) and not os.path.lexists(path):
-            self._insert(argument, match_pattern(path, self._out), f"{path}: no image matches the pattern")
+            # As with a folder, matches are images even if the pattern begins inside the output folder.
+            begins_inside = Path(os.path.realpath(fixed_prefix(path))).is_relative_to(self._out)
+            rows = map(self._apart, match_pattern(path, None if begins_inside else self._out))
+            self._insert(argument, rows, f"{path}: no image matches the pattern")
         else:
-            self._insert(argument, [ListedImage(b"", path, os.path.basename(path), real_path(path))])
+            self._insert(argument, [self._apart(ListedImage(b"", path, os.path.basename(path), real_path(path)))])
+
+    def _apart(self, row: ListedImage) -> ListedImage:
+        """Return the row, or raise an OutputError if results would be written into the folder of the image."""
+        inside = os.path.dirname(row.relative_path)
+        if ".." in inside.split("/"):  # results are named after the folders, but written below the output folder
+            return row
+        if os.path.realpath(os.path.dirname(row.path)) == os.path.normpath(f"{self._out}/{inside}"):
+            raise OutputError(
+                f"{row.path}: results would be written beside this image, among the originals; choose another output "
+                f"folder than {self._out}"
+            )
+        return row
 
     def _insert(self, argument: int, rows: Iterable[ListedImage], empty: str | None = None) -> None:
         """Add rows; fail with the message `empty` if there are none.

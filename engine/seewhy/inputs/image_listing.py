@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seewhy._shared.text import short
-from seewhy.errors import ImageError
-from seewhy.images.decoding import extensions
+from seewhy.errors import ImageError, OutputError
+from seewhy.images.decoding import listed_extensions
+from seewhy.images.unsupported_formats import extension
 from seewhy.inputs import glob_patterns, tar_archives
+from seewhy.inputs.hidden_files import is_hidden
 from seewhy.inputs.image_lists import ListEntry
+from seewhy.storage import manifest_lines, provenance
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
     """List every image below a folder, in no particular order.
 
     Links to folders are not followed, because they could form a loop. A folder whose path is too long for the system
-    becomes one row with an error.
+    becomes one row with an error. Hidden files and folders are skipped, unless `root` itself is hidden.
 
     Args:
         root: Path of the folder.
@@ -53,17 +56,21 @@ def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
 
     Raises:
         ImageError: If a folder cannot be listed.
+        OutputError: If a folder holds the results of a job.
     """
     real = os.path.realpath(root)
     waiting = [""]
     while waiting:
         inside = waiting.pop()
         folder = os.path.join(root, inside) if inside else root
+        refuse_results(folder)
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     relative = os.path.join(inside, entry.name)
                     own = os.path.join(real, relative)
+                    if is_hidden(entry.name):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         if own != str(avoid):
                             waiting.append(relative)
@@ -78,7 +85,7 @@ def walk_folder(root: str, avoid: Path) -> Iterator[ListedImage]:
             yield _too_long(_place(inside), folder, inside, os.path.join(real, inside))
 
 
-def match_pattern(pattern: str, avoid: Path) -> Iterator[ListedImage]:
+def match_pattern(pattern: str, avoid: Path | None) -> Iterator[ListedImage]:
     """List every image and tar archive that matches a pattern, in no particular order.
 
     Results are named after the path below the folders without wildcards at the start of the pattern. A folder whose
@@ -86,21 +93,25 @@ def match_pattern(pattern: str, avoid: Path) -> Iterator[ListedImage]:
 
     Args:
         pattern: A pattern such as `photos/**/*.jpg`.
-        avoid: Real path of the output folder, which is skipped.
+        avoid: Real path of the output folder, which is skipped, or None.
 
     Yields:
         The images and archives.
 
     Raises:
         ImageError: If a folder cannot be listed.
+        OutputError: If a folder with matching files holds the results of a job.
     """
-    base = glob_patterns.fixed_prefix(pattern)
+    base, folder = glob_patterns.fixed_prefix(pattern), None
     try:
         for match in glob_patterns.matches(pattern):
             path = match.path
             real = real_path(path)
-            if os.path.isdir(path) or Path(real).is_relative_to(avoid):
+            if os.path.isdir(path) or (avoid is not None and Path(real).is_relative_to(avoid)):
                 continue
+            if os.path.dirname(path) != folder:
+                folder = os.path.dirname(path)
+                refuse_results(folder)
             relative = os.path.relpath(path, base) if base else path
             if match.is_too_long:
                 yield _too_long(_place(path), path, relative, real)
@@ -155,8 +166,24 @@ def _too_long(place: bytes, path: str, relative: str, real: str) -> ListedImage:
     return ListedImage(place, path, relative, real, error=reason)
 
 
+def refuse_results(folder: str) -> None:
+    """Refuse a folder with the results of a job, because its figures would be explained as if they were images.
+
+    Args:
+        folder: Path of the folder.
+
+    Raises:
+        OutputError: If the folder has a manifest and a `run.json`.
+    """
+    if all(os.path.lexists(os.path.join(folder, name)) for name in (manifest_lines.NAME, provenance.NAME)):
+        raise OutputError(
+            f"{folder or '.'}: holds results of a job ({manifest_lines.NAME}), which would be explained as if they "
+            f"were images; move the results elsewhere, or give only the folders of the images"
+        )
+
+
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in extensions()
+    return extension(name) in listed_extensions()
 
 
 def _place(relative: str) -> bytes:

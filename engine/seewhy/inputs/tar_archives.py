@@ -18,7 +18,9 @@ from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import short
 from seewhy.contract.constants import LONGEST_TEXT
 from seewhy.errors import ImageError
-from seewhy.images.decoding import extensions
+from seewhy.images.decoding import listed_extensions
+from seewhy.images.unsupported_formats import extension
+from seewhy.inputs.hidden_files import is_hidden
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # A small compressed archive may expand to a huge member.
@@ -84,7 +86,7 @@ def stem(path: str) -> str:
 
 
 def members(path: str) -> Iterator[Member]:
-    """Yield the images in an archive, in order.
+    """Yield the images in an archive, in order. Hidden members are skipped, and members of hidden folders.
 
     If the archive is damaged, the last member is an error about the archive itself. A member that is a link or a device
     is an error, too: links are not followed.
@@ -103,7 +105,7 @@ def members(path: str) -> Iterator[Member]:
         with _open(path) as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_Entry) as archive:
             while (entry := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile collects all members
-                if entry.isdir() or os.path.splitext(entry.name)[1].lower() not in extensions():
+                if entry.isdir() or is_hidden(entry.name) or extension(entry.name) not in listed_extensions():
                     continue
                 yield _read(archive, entry, path)
                 last, count = entry.name, count + 1

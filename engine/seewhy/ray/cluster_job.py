@@ -231,6 +231,7 @@ class RayJob(FolderJob):
         verify: bool = True,
         restart: bool = False,
         changed: bool = False,
+        retry_failed: bool = False,
         stop: threading.Event | None = None,
         notice: Callable[[str], object] | None = None,
     ) -> None:
@@ -245,6 +246,7 @@ class RayJob(FolderJob):
             verify: Whether workers verify the SHA-256 of the model file.
             restart: As in `FolderJob`.
             changed: As in `FolderJob`.
+            retry_failed: As in `FolderJob`.
             stop: As in `FolderJob`.
             notice: As in `FolderJob`.
 
@@ -252,7 +254,8 @@ class RayJob(FolderJob):
             ArgumentError: If the inputs have archives.
             ClusterError: If the cluster has no room for a worker, or a worker differs from the driver.
         """
-        super().__init__(request, inputs, folder, restart=restart, changed=changed, stop=stop, notice=notice)
+        resume = {"restart": restart, "changed": changed, "retry_failed": retry_failed}
+        super().__init__(request, inputs, folder, stop=stop, notice=notice, **resume)
         if inputs.total is None:
             raise ArgumentError(
                 "tar archives cannot be distributed among Ray workers; unpack them, or explain them without --ray"

@@ -32,6 +32,7 @@ from seewhy.storage.manifest_lines import (
     result_name,
 )
 from seewhy.storage.output_folder import Folder
+from seewhy.storage.recorded_paths import RecordedPaths
 
 Key: TypeAlias = "tuple[str, str | None, int | str | None]"
 """Identity of an image: its path, and its id and its target in a list."""
@@ -59,6 +60,7 @@ class Manifest:
         done: Number of images that are recorded as done.
         failed: Number of images that are recorded as failed.
         shards: Paths of the shards that lines name.
+        paths: Translation between the paths that are given now and those of the lines.
     """
 
     def __init__(self, folder: Path, stops: Callable[[], bool] = lambda: False) -> None:
@@ -77,6 +79,7 @@ class Manifest:
         self.path = folder / NAME
         self._folder = folder
         self._store = temporary(_SCHEMA)
+        self.paths = RecordedPaths("/", "/")
         try:
             self._file = self._open()
         except OSError as error:
@@ -115,11 +118,12 @@ class Manifest:
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
-    def status(self, key: Key) -> str | None:
+    def status(self, key: Key, archive: str | None = None) -> str | None:
         """Return the status of an image when the manifest was opened. Only one thread may call this at a time.
 
         Args:
             key: Identity of the image.
+            archive: Path of its archive; None for a file.
 
         Returns:
             DONE, FAILED, or None if the image has no line.
@@ -128,10 +132,19 @@ class Manifest:
             OutputError: If the temporary table of lines cannot be read.
         """
         try:
-            found = self._store.execute("SELECT status FROM lines WHERE key = ?", (_packed(key),)).fetchone()
+            found = self._find(key, archive)
         except sqlite3.OperationalError as error:
             raise explained(error) from None
         return None if found is None else str(found[0])
+
+    def _find(self, key: Key, archive: str | None = None) -> tuple[str, int, str | None] | None:
+        """Return status, number and stamp of the line of an image, or None if it has no line."""
+        for path in self.paths.forms(key[0], archive):
+            query = "SELECT status, line, stamp FROM lines WHERE key = ?"
+            found: tuple[str, int, str | None] | None
+            if found := self._store.execute(query, (_packed((path, *key[1:])),)).fetchone():
+                return found
+        return None
 
     def names(self) -> Iterator[PurePath]:
         """Yield the result names of the images that had files when the manifest was opened."""
@@ -164,12 +177,24 @@ class Manifest:
             key: Identity of the image.
             path: Path of its file.
         """
-        found = self._store.execute("SELECT line, stamp FROM lines WHERE key = ?", (_packed(key),)).fetchone()
+        found = self._find(key)
         if found is not None:
-            self._store.execute("INSERT OR IGNORE INTO given VALUES (?)", found[:1])
-            stamp = None if found[1] is None else file_stamp(path)
-            if stamp is not None and stamp != MISSING and found[1] != _stamp(stamp.size, stamp.mtime_ns):
-                self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[:1])
+            self._store.execute("INSERT OR IGNORE INTO given VALUES (?)", found[1:2])
+            if _differs(found[2], path):
+                self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[1:2])
+
+    def has_changed(self, key: Key, path: str) -> bool | None:
+        """Return whether the file of an image has changed since its line was written.
+
+        Args:
+            key: Identity of the image.
+            path: Path of its file.
+
+        Returns:
+            True or False, or None if the image has no line.
+        """
+        found = self._find(key)
+        return None if found is None else _differs(found[2], path)
 
     def compare_archive(self, archive: str) -> None:
         """Record that this archive is an input of the job, and whether it has changed since its members were read.
@@ -177,13 +202,29 @@ class Manifest:
         Args:
             archive: Path of the archive.
         """
-        name, stamp = os.fsencode(archive), file_stamp(archive)
-        self._store.execute("INSERT OR IGNORE INTO given SELECT line FROM lines WHERE archive = ?", (name,))
-        if stamp != MISSING:
-            self._store.execute(
-                "INSERT OR IGNORE INTO changed SELECT line FROM lines WHERE archive = ? AND stamp != ?",
-                (name, _stamp(stamp.size, stamp.mtime_ns)),
-            )
+        stamp = file_stamp(archive)
+        for name in map(os.fsencode, self.paths.forms(archive)):
+            self._store.execute("INSERT OR IGNORE INTO given SELECT line FROM lines WHERE archive = ?", (name,))
+            if stamp != MISSING:
+                self._store.execute(
+                    "INSERT OR IGNORE INTO changed SELECT line FROM lines WHERE archive = ? AND stamp != ?",
+                    (name, _stamp(stamp.size, stamp.mtime_ns)),
+                )
+
+    def archive_has_changed(self, archive: str) -> bool | None:
+        """Return whether an archive has changed since a line of a member was written.
+
+        Args:
+            archive: Path of the archive.
+
+        Returns:
+            True or False, or None if none of its members has a line.
+        """
+        for name in map(os.fsencode, self.paths.forms(archive)):
+            found = self._store.execute("SELECT stamp FROM lines WHERE archive = ? LIMIT 1", (name,)).fetchone()
+            if found is not None:
+                return _differs(found[0], archive)
+        return None
 
     def given_files(self) -> dict[str, int]:
         """Return the number of done and of failed images for which `compare` was called, by status."""
@@ -193,8 +234,8 @@ class Manifest:
         )
         return {DONE: 0, FAILED: 0, **dict(counts)}
 
-    def discard(self, folder: Folder, changed: bool, prepare: Callable[[], object]) -> tuple[int, int]:
-        """Remove the lines of images that must be explained again: those with lost results, and changed ones.
+    def discard(self, folder: Folder, changed: bool, failed: bool, prepare: Callable[[], object]) -> tuple[int, int]:
+        """Remove the lines of images that must be explained again, such as those with lost results.
 
         A shard is written as a whole, so the lines of all its images are removed together. Existing results that would
         not be replaced are kept: those of images that are not inputs of the job, and shards that contain such an image.
@@ -202,6 +243,7 @@ class Manifest:
         Args:
             folder: The output folder.
             changed: True to explain changed images again.
+            failed: True to explain images again that failed.
             prepare: Function that is called before the manifest is rewritten. It is not called if nothing is removed.
 
         Returns:
@@ -213,6 +255,7 @@ class Manifest:
         """
         run = self._store.execute
         outdated = "SELECT line FROM lost" + (" UNION SELECT line FROM changed" if changed else "")
+        outdated += f" UNION SELECT line FROM lines WHERE status = '{FAILED}'" if failed else ""
         run(
             f"INSERT OR IGNORE INTO discarded SELECT line FROM lines WHERE line IN ({outdated}) AND shard IS NULL "
             "AND line IN (SELECT line FROM given)"
@@ -351,6 +394,12 @@ class Manifest:
             raise damaged(self.path, number, "the image has a line already")
         if is_lost:
             self._store.execute("INSERT INTO lost VALUES (?)", (number,))
+
+
+def _differs(recorded: str | None, path: str) -> bool:
+    """Return whether a file exists whose stamp is not the recorded one."""
+    stamp = MISSING if recorded is None else file_stamp(path)
+    return stamp != MISSING and recorded != _stamp(stamp.size, stamp.mtime_ns)
 
 
 def _stamp(size: int | None, mtime_ns: int | None) -> str:

@@ -31,7 +31,7 @@ class Damaged(OutputError):
 
 
 # Values that may differ when a job is resumed.
-_MAY_DIFFER = ("started", "ended", "images", "scales")
+_MAY_DIFFER = ("started", "ended", "images", "scales", *(_BASE := ("relative_to", "from_output")))
 # Maximum length of a value in an error message, in characters.
 _LONGEST = 300
 # Maximum size of the file, in bytes. The metadata of a model file has at most some megabytes.
@@ -104,9 +104,6 @@ def check_resumable(folder: Path, before: Facts, facts: Facts) -> None:
             names the first difference.
     """
     facts["started"] = before.get("started", utc_now())
-    for one, other in ((before, facts), (facts, before)):
-        if "relative_to" in one:  # it is missing if all paths are absolute
-            other.setdefault("relative_to", one["relative_to"])
     # Convert both to JSON and back, so that their values have the same types.
     old, new = (_flat(json.loads(json.dumps(_fixed(each)))) for each in (before, facts))
     for name in dict.fromkeys((*new, *old)):
@@ -157,6 +154,33 @@ def scales(facts: Facts, methods: Sequence[str]) -> dict[str, float] | None:
     ):
         raise Damaged(f"{NAME}: damaged: its scales are {_short(found)}; start again with --restart")
     return {name: found[name] for name in methods}
+
+
+def base_facts(base: str, folder: Path) -> Facts:
+    """Return the folder that relative paths in the manifest start from, as an absolute path and from the output folder.
+
+    If the output folder and the images are moved together, the second path still leads to the images.
+    """
+    return dict(zip(_BASE, (base, os.path.relpath(base, os.path.realpath(folder))), strict=True))
+
+
+def bases(facts: Facts, folder: Path) -> list[str]:
+    """Return the folders that relative paths in the manifest may start from.
+
+    Args:
+        facts: Content of `run.json`.
+        folder: The output folder.
+
+    Returns:
+        Absolute paths, the recorded one first; empty if all paths are absolute.
+
+    Raises:
+        Damaged: If the values are not valid.
+    """
+    texts = [facts[name] for name in _BASE if name in facts]
+    if not all(isinstance(text, str) and text and "\0" not in text for text in texts):
+        raise Damaged(f"{NAME}: damaged: relative paths start at {_short(texts)}; start again with --restart")
+    return [os.path.normpath(os.path.join(os.path.realpath(folder), text)) for text in texts]
 
 
 def encoded(facts: Facts) -> bytes:

@@ -137,7 +137,7 @@ def test_results_never_replace_images(model_path: Path, cat: Path) -> None:
     image = cat.with_name("cat.gradcam.png")
     Image.fromarray(load(cat)).save(image)
     before = image.read_bytes()
-    failed(run("explain", model_path, cat, image, "-o", cat.parent), "would replace an input image")
+    failed(run("explain", model_path, cat, image, "-o", cat.parent), "results would be written beside this image")
     failed(run("explain", model_path, cat.parent, "-o", cat.parent), "the output folder is also an input folder")
     assert image.read_bytes() == before
 

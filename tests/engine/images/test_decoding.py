@@ -262,7 +262,8 @@ def test_pil_image_too_large() -> None:
 def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "x.eps"
     Image.new("RGB", (8, 8)).save(path)
-    refused(path, "not an image in a supported format")
+    refused(path, "vector graphics have no pixels")
+    refused(path.rename(tmp_path / "x.png"), "not an image in a supported format")
     assert ".eps" not in extensions() and ".wmf" not in extensions()
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif"} <= extensions()
 

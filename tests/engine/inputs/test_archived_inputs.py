@@ -28,12 +28,12 @@ def test_members_are_named_after_their_archive(tmp_path: Path) -> None:
 
 
 def test_members_with_absolute_names_stay_in_their_archives_folder(tmp_path: Path) -> None:
-    members = ["/etc/x.jpg", "etc/x.jpg", "//etc//x.jpg", "///../y.jpg", "/.jpg.jpg", "/manifest.jsonl/z.jpg"]
+    members = ["/etc/x.jpg", "etc/x.jpg", "//etc//x.jpg", "///../y.jpg", "/manifest.jsonl/z.jpg"]
     for archive in ("s.tar", "t.tar"):
         (tmp_path / archive).write_bytes(tar(*((name, b"1") for name in members)))
     inputs = found(tmp_path / "s.tar", tmp_path / "t.tar")
     assert [each.path.partition("#")[2] for each in inputs] == 2 * members
-    below = ["etc/x", "etc/x.jpg", "etc/x.jpg~2", "%2E%2E/y", ".jpg", "manifest.jsonl/z"]
+    below = ["etc/x", "etc/x.jpg", "etc/x.jpg~2", "%2E%2E/y", "manifest.jsonl/z"]
     assert [each.name.as_posix() for each in inputs] == [f"{stem}/{name}" for stem in "st" for name in below]
 
 

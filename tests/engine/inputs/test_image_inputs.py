@@ -53,7 +53,8 @@ def test_any_folder(tmp_path_factory: pytest.TempPathFactory, tree: list[str]) -
         except (FileExistsError, NotADirectoryError, IsADirectoryError):  # a file has the name of the folder
             continue
     files = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-    expected = in_order([name for name in files if os.path.splitext(name)[1] == ".jpg"])
+    shown = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
+    expected = in_order([name for name in shown if os.path.splitext(name)[1] == ".jpg"])
     if not expected:
         return
     inputs = found(root)
@@ -62,10 +63,47 @@ def test_any_folder(tmp_path_factory: pytest.TempPathFactory, tree: list[str]) -
 
 
 def test_other_files_are_skipped(tmp_path: Path) -> None:
-    put(tmp_path, "a.jpg", "notes.txt", "jpg", ".jpg", "x.jpg.txt", "shard.tar", ".hidden.png", ".git/a.png", "B.JPEG")
+    put(tmp_path, "a.jpg", "notes.txt", "labels.csv", "jpg", ".jpg", "x.jpg.txt", "shard.tar", "B.JPEG")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "link.jpg").symlink_to(tmp_path / "folder.jpg")
-    assert names(tmp_path, found(tmp_path)) == [".git/a.png", ".hidden.png", "B.JPEG", "a.jpg"]
+    assert names(tmp_path, found(tmp_path)) == ["B.JPEG", "a.jpg"]
+
+
+def test_hidden_files_are_skipped_unless_they_are_named(tmp_path: Path) -> None:
+    hidden = [".hidden.png", "._a.jpg", ".git/a.png", ".thumbnails/x/b.png", "__MACOSX/c.jpg", "in/.cache/d.jpg"]
+    put(tmp_path, "a.jpg", "in/e.jpg", ".DS_Store", *hidden)
+    assert names(tmp_path, found(tmp_path)) == ["a.jpg", "in/e.jpg"]
+    assert names(tmp_path, found(tmp_path / "**" / "*.jpg")) == ["__MACOSX/c.jpg", "a.jpg", "in/e.jpg"]
+    assert names(tmp_path, found(tmp_path / ".*.png")) == [".hidden.png"]
+    assert names(tmp_path, found(tmp_path / ".git")) == [".git/a.png"]
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(str(tmp_path / name) for name in hidden))
+    assert (
+        names(tmp_path, found(lists=(listed,)))
+        == names(tmp_path, found(*(tmp_path / name for name in hidden)))
+        == hidden
+    )
+
+
+def test_hidden_members_of_archives_are_skipped(tmp_path: Path) -> None:
+    members = ["./a.jpg", "./._a.jpg", "__MACOSX/a.jpg", ".git/a.jpg", "in/.b.jpg", "in/b.jpg", "in/../c.jpg"]
+    (tmp_path / "s.tar").write_bytes(tar(*((name, b"1") for name in members)))
+    inputs = found(tmp_path / "s.tar")
+    assert [each.path.partition("#")[2] for each in inputs] == ["./a.jpg", "in/b.jpg", "in/../c.jpg"]
+
+
+def test_images_in_formats_that_cannot_be_decoded_fail_with_a_remedy(
+    explainer: Explainer, make_image: MakeImage, tmp_path: Path
+) -> None:
+    put(tmp_path / "in", "b.CR2", "c.psd", "d.svg", "notes.txt", "e.json", "f.pdf")
+    make_image().save(tmp_path / "in" / "a.png")
+    summary = explain_folder(explainer, tmp_path / "in", tmp_path / "out")
+    records = [json.loads(line) for line in summary.manifest.read_text().splitlines()]
+    assert [(Path(one["path"]).name, one["status"]) for one in records] == [
+        *(("a.png", "done"), ("b.CR2", "failed"), ("c.psd", "failed"), ("d.svg", "failed"))
+    ]
+    for record, remedy in zip(records[1:], ("convert it to TIFF", "export it as PNG", "render it to PNG"), strict=True):
+        assert remedy in record["error"]
 
 
 def test_links(tmp_path: Path) -> None:
@@ -286,3 +324,36 @@ def test_memory_does_not_grow_with_the_number_of_names(tmp_path: Path) -> None:
     few, many = forked_cases.run("engine.inputs.test_image_inputs:list_many", cases, seconds=200, wait=600)
     assert few.succeeded and many.succeeded and (few.result, many.result) == (2_000, 200_000)
     assert many.peak - few.peak < 25 << 20, (few.peak, many.peak)
+
+
+# Output folders.
+
+
+def test_results_beside_the_originals_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "photos/a.jpg", "photos/b.jpg", "photos/deep/c.jpg")
+    photos = tmp_path / "photos"
+    (tmp_path / "link").symlink_to("photos")
+    listed = tmp_path / "list.txt"
+    listed.write_text("photos/a.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    for out in (photos, tmp_path / "link"):
+        for given_ in ("photos/a.jpg", "link/b.jpg", photos / "*.jpg"):
+            with pytest.raises(OutputError, match="results would be written beside this image"):
+                found(given_, out=out)
+    with pytest.raises(OutputError, match="results would be written beside this image"):
+        found(lists=(listed,), out=".")
+    assert names(photos, found("photos/deep/c.jpg", out=photos)) == ["deep/c.jpg"]
+    assert names(photos, found("photos/deep/*.jpg", out=photos)) == ["deep/c.jpg"]
+
+
+def test_results_of_a_job_are_never_explained(explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    make_image().save(photos / "a.png")
+    out = photos / "results"
+    for _ in range(2):
+        assert explain_folder(explainer, photos, out).done == 1
+    for given_ in (photos, photos / "**" / "*.png", out, out / "*.png"):
+        with pytest.raises(OutputError, match="results: holds results of a job"):
+            found(given_)
+    assert names(photos, found(photos, out=out)) == ["a.png"]

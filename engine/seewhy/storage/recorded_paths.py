@@ -1,0 +1,51 @@
+"""Paths in a manifest, whose relative paths start at the folder in which the job began."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RecordedPaths:
+    """Translation between the paths that are given now and those that a manifest records."""
+
+    base: str
+    """Folder that relative paths in the manifest start from; an absolute path."""
+    current: str
+    """Folder that the paths given now start from; an absolute path."""
+
+    def recorded(self, path: str, archive: str | None = None) -> str:
+        """Return the path that a new line records. An absolute path stays as it is.
+
+        Args:
+            path: Path of an image as it is given now; TAR#MEMBER for a member of an archive.
+            archive: Path of the archive of a member; None for a file.
+
+        Returns:
+            The path, relative to `base` if it is relative.
+        """
+        if archive is not None:
+            return self.recorded(archive) + path[len(archive) :]
+        return path if os.path.isabs(path) else os.path.relpath(self._absolute(path), self.base)
+
+    def forms(self, path: str, archive: str | None = None) -> tuple[str, ...]:
+        """Return all paths under which an existing line may record a file.
+
+        Args:
+            path: Path of an image as it is given now; TAR#MEMBER for a member of an archive.
+            archive: Path of the archive of a member; None for a file.
+
+        Returns:
+            The paths, the most likely first.
+        """
+        if archive is not None:
+            return tuple(form + path[len(archive) :] for form in self.forms(archive))
+        absolute = self._absolute(path)
+        as_given = [path] if self.base == self.current or os.path.isabs(path) else []
+        return tuple(dict.fromkeys((*as_given, os.path.relpath(absolute, self.base), absolute)))
+
+    def _absolute(self, path: str) -> str:
+        """Return the absolute path without dots. Links stay, but `..` behind a link means the parent of its target."""
+        head, up, rest = os.path.join(self.current, path).rpartition("/../")
+        return os.path.normpath(os.path.join(os.path.realpath(head + up), rest) if up else rest)
