@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from seewhy.contract.metadata import Preprocessing
     from seewhy.explainer.explainer import Explainer
     from seewhy.explainer.explanation import Explanation
+    from seewhy.explainer.model_cutting import cut
     from seewhy.explainer.prediction import Prediction
     from seewhy.methods.base import RuleContext
     from seewhy.methods.method import Method
@@ -66,6 +67,7 @@ __all__ = [
     "Settings",
     "TargetError",
     "__version__",
+    "cut",
     "explain_folder",
     "list_colormaps",
     "list_methods",
@@ -86,6 +88,7 @@ __getattr__ = lazy_names(
         "Preprocessing": "seewhy.contract.metadata",
         "RuleContext": "seewhy.methods.base",
         "Settings": "seewhy.bulk.settings",
+        "cut": "seewhy.explainer.model_cutting",
         "explain_folder": "seewhy.bulk.explain_folder",
         "list_colormaps": "seewhy.visualization.drawing_options",
         "list_methods": "seewhy.methods.registry",

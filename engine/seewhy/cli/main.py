@@ -17,6 +17,7 @@ from seewhy._shared.text import brief, printable
 from seewhy._version import __version__
 from seewhy.cli import signals
 from seewhy.cli.bench import bench
+from seewhy.cli.cut import cut
 from seewhy.cli.explain import explain
 from seewhy.cli.inspect import inspect
 from seewhy.cli.option_groups import usage_message
@@ -160,7 +161,7 @@ def _failing_command(name: str, text: str) -> click.Command:
 
 @click.group(
     cls=_Group,
-    commands=[explain, inspect, verify, bench],
+    commands=[explain, inspect, verify, bench, cut],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="seewhy", message="%(prog)s %(version)s")

@@ -5,26 +5,53 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from onnx import TensorProto, ValueInfoProto
+
 from seewhy._shared.text import printable
+from seewhy.contract.constants import GRADCAM_MAP
 from seewhy.contract.metadata import Layer, Preprocessing, Rectifiers
 from seewhy.methods import registry
 from seewhy.runtime.model_file import ModelFile, repeat_reason
+
+SIDECAR_SCHEMA = 1
+"""Version of the JSON that `facts` returns. It increases if a key is removed or changes its meaning or type."""
 
 _WIDTH = 15
 """Width of the column of names, in characters."""
 
 
 def facts(model: ModelFile) -> dict[str, Any]:
-    """Return all facts about a model file, as values that JSON can hold."""
+    """Return all facts about a model file, as values that JSON can hold; see docs/concepts/file-format.md."""
+    graph = model.proto.graph
+    initialized = {tensor.name for tensor in graph.initializer}
     return {
-        "file": str(model.path),
+        "sidecar": SIDECAR_SCHEMA,
+        "file": model.path.name,
+        "sha256": model.sha256,
         "schema": model.metadata.schema,
         **asdict(model.metadata),
-        "outputs": list(model.outputs),
+        "inputs": {value.name: _tensor(value) for value in graph.input if value.name not in initialized},
+        "outputs": {value.name: _tensor(value) for value in graph.output if value.name in model.outputs},
         "methods": list(registry.available_methods(model.outputs)),
         "image_repeated_for_each_class": repeat_reason(model) is not None,
         "damage": model.damage,
     }
+
+
+def _tensor(value: ValueInfoProto) -> dict[str, Any]:
+    """Return type and shape of an input or output; a length that the file leaves free is its name, such as N."""
+    tensor = value.type.tensor_type
+    return {
+        "type": TensorProto.DataType.Name(tensor.elem_type).replace("FLOAT", "float32").lower(),
+        "shape": [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim],
+    }
+
+
+def served_methods(model: ModelFile) -> str:
+    """Return the methods that a model file can serve, as text."""
+    finished = f"; its output {GRADCAM_MAP} holds finished Grad-CAM maps for other programs"
+    methods = ", ".join(registry.available_methods(model.outputs)) or "none"
+    return methods + (finished if GRADCAM_MAP in model.outputs else "")
 
 
 def report(model: ModelFile) -> str:
@@ -41,12 +68,15 @@ def report(model: ModelFile) -> str:
         ("score", data.score_kind),
         ("layer", "none" if data.layer is None else _layer(data.layer)),
         ("outputs", ", ".join(model.outputs)),
-        ("methods", ", ".join(registry.available_methods(model.outputs)) or "none"),
+        ("methods", served_methods(model)),
         ("several classes", _several_classes(model)),
         ("rectifiers", _rectifiers(data.rectifiers)),
         ("preprocessing", _preprocessing(data.preprocessing, (width, height))),
         ("versions", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
     ]
+    if data.cut_from is not None:
+        methods = ", ".join(data.cut_from["methods"]) or "no method"
+        rows.append(("cut from", f"{data.cut_from['file']}, SHA-256 {data.cut_from['sha256']}, for {methods}"))
     if data.external_data is not None:
         rows.append(("weights file", data.external_data["file"]))
     rows.append(("integrity", "damaged" if model.damage else "intact: the SHA-256 equals the one recorded at export"))

@@ -158,6 +158,9 @@ class Metadata:
     """Versions of the software that exported the file, by name."""
     external_data: dict[str, Any] | None = None
     """`{"file": ..., "sha256": ...}` of the weights file beside the model file, or None if there is none."""
+    cut_from: dict[str, Any] | None = None
+    """`{"file": ..., "sha256": ..., "methods": [...]}` of the model file that this one was cut from, and the methods
+    that it was cut for; None for a file as the exporter wrote it."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -199,6 +202,8 @@ class Metadata:
             "versions": self.versions,
             "external_data": self.external_data,
         }
+        if self.cut_from is not None:
+            values["cut_from"] = self.cut_from
         return {
             KEY_PREFIX + key: json.dumps(value, ensure_ascii=False, allow_nan=False) for key, value in values.items()
         }
@@ -230,6 +235,7 @@ class Metadata:
             parity=read("parity", dict_of(dict_of(dict_of(optional(number))))),
             versions=read("versions", dict_of(text)),
             external_data=read("external_data", optional(fields(file=text, sha256=sha256_digits))),
+            cut_from=read("cut_from", optional(_cut_from), default=None),
             class_count=sizes["classes"],
             image_size=sizes["image_size"],
             channels=sizes["channels"],
@@ -256,9 +262,11 @@ class _Reader:
                 f"older; upgrade seewhy, or export the network again with this version"
             )
 
-    def __call__(self, key: str, convert: Callable[[Any], Any]) -> Any:
-        """Return the converted value of a key."""
+    def __call__(self, key: str, convert: Callable[[Any], Any], **default: Any) -> Any:
+        """Return the converted value of a key, or the keyword argument `default` if the key is missing."""
         name = KEY_PREFIX + key
+        if default and name not in self.properties:
+            return default["default"]
         try:
             return convert(json.loads(self.properties[name], object_pairs_hook=object_without_repeats))
         except KeyError:
@@ -292,6 +300,12 @@ def _preprocessing(value: Any) -> Preprocessing:
     require(len(converted["mean"]) == len(converted["std"]), "as many means as stds", value)
     require(converted["resize"] != "shorter-side" or converted["size"] is not None, "a size to resize to", value)
     return Preprocessing(**converted)
+
+
+def _cut_from(value: Any) -> dict[str, Any]:
+    """Convert the value of `seewhy.cut_from`."""
+    converted = fields(file=text, sha256=sha256_digits, methods=tuple_of(text))(value)
+    return {**converted, "methods": list(converted["methods"])}
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> None:

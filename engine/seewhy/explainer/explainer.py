@@ -285,7 +285,7 @@ class Explainer:
         Raises:
             MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
         """
-        return resolve_methods(method, options, self._model.outputs, str(self._model.path))
+        return resolve_methods(method, options, self._model.outputs, self._model.path.name, self.metadata.cut_from)
 
     def predict(self, images: Images, batch_size: int = 32) -> Prediction:
         """Run the model without explaining anything.

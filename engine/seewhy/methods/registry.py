@@ -13,8 +13,8 @@ from typing import Any
 
 from seewhy._shared import checks
 from seewhy._shared.suggestions import did_you_mean
-from seewhy._shared.text import brief, first_line
-from seewhy.contract.constants import CLASS_WEIGHTS, LOGITS, OPTIONAL_OUTPUTS, OUTPUTS
+from seewhy._shared.text import brief, first_line, short
+from seewhy.contract.constants import CLASS_WEIGHTS, GRADCAM_MAP, LOGITS, OPTIONAL_OUTPUTS, OUTPUTS
 from seewhy.errors import ArgumentError, MethodError
 from seewhy.methods.built_in import BUILT_IN
 from seewhy.methods.method import Method, MethodRequest
@@ -136,13 +136,14 @@ def available_methods(outputs: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in list_methods() if available.issuperset(METHODS[name].outputs))
 
 
-def find_method(name: str, outputs: Collection[str], file: str) -> Method:
+def find_method(name: str, outputs: Collection[str], file: str, cut_from: Mapping[str, Any] | None = None) -> Method:
     """Return the method called `name` for a model file with these outputs.
 
     Args:
         name: Name of the method.
         outputs: Outputs that the file holds.
-        file: Path of the file, for messages.
+        file: Name of the file, for messages.
+        cut_from: Model file that the file was cut from, as the metadata describes it; None if it was not cut.
 
     Returns:
         The method.
@@ -157,6 +158,12 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
         if method is None:
             raise MethodError(_unknown(name, known))
     missing = [output for output in method.outputs if output not in outputs]
+    if missing and cut_from is not None:
+        finished = f" and holds finished Grad-CAM maps ({GRADCAM_MAP})" if GRADCAM_MAP in outputs else ""
+        raise MethodError(
+            f"{file}: {name} needs {' and '.join(missing)}; the file was cut{finished} from {short(cut_from['file'])} "
+            f"(SHA-256 {cut_from['sha256'][:12]}...); use that file, or cut it again with --method {name}"
+        )
     if CLASS_WEIGHTS in missing:
         raise MethodError(
             f"{file}: {name} needs a network that ends in global average pooling and one linear layer, and the file "
@@ -175,7 +182,11 @@ def find_method(name: str, outputs: Collection[str], file: str) -> Method:
 
 
 def resolve_methods(
-    methods: str | Sequence[str], options: Mapping[str, Mapping[str, Any]] | None, outputs: Collection[str], file: str
+    methods: str | Sequence[str],
+    options: Mapping[str, Mapping[str, Any]] | None,
+    outputs: Collection[str],
+    file: str,
+    cut_from: Mapping[str, Any] | None = None,
 ) -> tuple[MethodRequest, ...]:
     """Resolve names of methods and their options into requests. Each method is kept once, in the given order.
 
@@ -183,7 +194,8 @@ def resolve_methods(
         methods: One name, or a list of names.
         options: Options by method and name; None leaves all at their defaults.
         outputs: Outputs that the model file holds.
-        file: Path of the file, for messages.
+        file: Name of the file, for messages.
+        cut_from: As in `find_method`.
 
     Returns:
         A request for each method.
@@ -196,7 +208,7 @@ def resolve_methods(
         raise MethodError(f"method must be a name or a list of names, not {brief(methods)}")
     if not names:
         raise MethodError(f"no method given; this file can serve {', '.join(available_methods(outputs))}")
-    found = [find_method(name, outputs, file) for name in names]
+    found = [find_method(name, outputs, file, cut_from) for name in names]
     given = {} if options is None else options
     if not isinstance(given, Mapping):
         raise MethodError(f"options must be a dict of methods and their options, not {brief(given)}")

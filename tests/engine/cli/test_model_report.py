@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -47,7 +48,13 @@ def test_inspect_several_classes(model_path: Path, tmp_path: Path) -> None:
 def test_inspect_json(model_path: Path, tiny: Tiny) -> None:
     facts = json.loads(run("inspect", model_path, "--json").stdout)
     assert facts["model"] == {"name": "tiny", "source": "tests.tiny_model:Tiny", "weights_sha256": "0f" * 32}
-    assert facts["outputs"] == list(tiny.outputs)
+    assert list(facts["outputs"]) == list(tiny.outputs)
+    assert facts["inputs"] == {
+        "images": {"type": "float32", "shape": ["N", 3, 12, 16]},
+        "targets": {"type": "int64", "shape": ["N"]},
+    }
+    assert facts["outputs"]["activations"] == {"type": "float32", "shape": ["N", 5, 6, 8]}
+    assert facts["sha256"] == hashlib.sha256(model_path.read_bytes()).hexdigest()
     assert facts["methods"] == list(METHODS)
     assert facts["damage"] is None and facts["schema"] == 1
     assert facts["preprocessing"]["mean"] == [0.485, 0.456, 0.406]

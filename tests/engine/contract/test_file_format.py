@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from seewhy import Explainer, ModelFileError
 from seewhy.contract import constants as contract
-from seewhy.contract.metadata import Metadata
+from seewhy.contract.metadata import Metadata, Preprocessing
+from support.command_line import run
 from support.markdown import Block, blocks, table
 from support.repository import ROOT
+from support.tiny_model import Tiny
 
 DOCUMENT = "docs/concepts/file-format.md"
 
@@ -133,14 +136,19 @@ def test_numbers_in_the_text() -> None:
 
 
 EXPORT = """
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
+from seewhy.contract.metadata import Preprocessing
 from seewhy_export import export
 torch.manual_seed(0)  # with other weights, all of the map may be zero
 network = nn.Sequential(
     nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
 )
-export(network, "model.onnx", image_size=(9, 11))
+image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 23, 3), dtype=np.uint8))
+image.save("photo.png")
+export(network, "model.onnx", image_size=(9, 11), preprocessing=Preprocessing("shorter-side", 12))
 """
 
 
@@ -170,7 +178,7 @@ def test_code_that_checks_a_hash_detects_a_change(exported: Path, tmp_path: Path
 
 
 def test_gradcam_by_hand_is_gradcam(exported: Path, tmp_path: Path) -> None:
-    block = next(b for b in blocks(DOCUMENT, "python") if "onnxruntime" in b.code)
+    block = next(b for b in blocks(DOCUMENT, "python") if "gradcam = " in b.code)
     shutil.copy(exported / "model.onnx", tmp_path)
     random = "np.random.default_rng(0).standard_normal((1, *session.get_inputs()[0].shape[1:])).astype(np.float32)"
     code = block.code.replace("np.zeros((1, *session.get_inputs()[0].shape[1:]), np.float32)", random)
@@ -181,3 +189,130 @@ def test_gradcam_by_hand_is_gradcam(exported: Path, tmp_path: Path) -> None:
     assert maps is not None and maps.max() > 0
     # The float32 sums over 4 channels are in another order.
     np.testing.assert_allclose(np.load(tmp_path / "map.npy"), np.maximum(maps, 0), rtol=1e-5, atol=1e-7)
+
+
+# From an image to the logits.
+
+
+def oriented(folder: Path, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(size).save(folder / "photo.png", exif=exif)
+
+
+def transparent(folder: Path, size: tuple[int, int]) -> None:
+    image = photo(size)
+    image.putalpha(photo(size).convert("L"))
+    image.save(folder / "photo.png")
+
+
+def deep_grey(folder: Path, size: tuple[int, int]) -> None:
+    pixels = np.asarray(photo(size).convert("L"), np.uint16) * 251 + 77
+    Image.fromarray(pixels).save(folder / "photo.png")
+
+
+def palette(folder: Path, size: tuple[int, int]) -> None:
+    photo(size).quantize(9).save(folder / "photo.png", transparency=3)
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("save", [oriented, transparent, deep_grey, palette], ids=lambda save: save.__name__)
+@pytest.mark.parametrize("size", [(31, 23), (23, 42), (13, 14), (8, 9)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Preprocessing("shorter-side", 14),
+        Preprocessing("shorter-side", 15, "bicubic", channel_order="BGR", std=(0.1, 0.2, 0.3)),
+        Preprocessing("squash", None, "lanczos", crop=False),
+        Preprocessing("none"),
+    ],
+    ids=lambda how: how.resize + how.channel_order,
+)
+def test_the_page_is_enough_to_reproduce_the_numbers(
+    how: Preprocessing,
+    size: tuple[int, int],
+    save: Callable[[Path, tuple[int, int]], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Tiny(preprocessing=how).save(tmp_path / "model.onnx")
+    save(tmp_path, size)
+    monkeypatch.chdir(tmp_path)
+    block = next(b for b in blocks(DOCUMENT, "python") if "crop_start" in b.code)
+    found: dict[str, Any] = {}
+    exec(block.code, found)
+    explainer = Explainer("model.onnx")
+    np.testing.assert_array_equal(found["images"], explainer.preprocess("photo.png"))
+    np.testing.assert_array_equal(found["logits"], explainer.predict("photo.png").logits)
+
+
+# The JSON of `seewhy inspect`.
+
+
+def sidecar(model: Path) -> dict[str, Any]:
+    """Return what `seewhy inspect --json` prints about a model file."""
+    found: dict[str, Any] = json.loads(run("inspect", model, "--json").stdout)
+    return found
+
+
+def test_the_table_lists_every_key_of_the_sidecar(model_path: Path) -> None:
+    rows = {name.strip("`"): kind for name, kind, _ in table(DOCUMENT, "JSON key")}
+    found = sidecar(model_path)
+    bare = sidecar(Tiny(labels=None, preprocessing=None).save(model_path.with_name("bare.onnx")))
+    assert list(rows) == list(found)
+    for values in (found, bare):
+        for key, kind in rows.items():
+            word = kind.partition(",")[0].split(" ")[0]
+            assert isinstance(values[key], TYPES[word]) or (values[key] is None and kind.endswith(", or null")), key
+    assert all((key in bare and bare[key] is None) for key in ("labels", "preprocessing", "cut_from", "damage"))
+
+
+def test_objects_of_the_sidecar_have_the_fields_of_the_metadata(model_path: Path) -> None:
+    fields: dict[str, set[str]] = {}
+    for row in ROWS:
+        if len(row.path) == 2:
+            fields.setdefault(row.path[0], set()).add(row.path[1])
+    found = sidecar(model_path)
+    for name, _, content in table(DOCUMENT, "JSON key"):
+        key = content.partition("as `")[2].rstrip("`")
+        value = found[name.strip("`")]
+        if key and value is not None and key in fields:
+            assert set(value) == fields[key], key
+
+
+STUBS = """
+const fetch = async () => ({ json: async () => JSON.parse(require("fs").readFileSync("web.json", "utf8")) });
+class Tensor { constructor(type, data, dims) { Object.assign(this, { type, data, dims }); } }
+let feeds;
+const run = async (given) => {
+  feeds = given;
+  const logits = new Tensor("float32", Float32Array.of(0, 1, 3, 2, 0, 0), [1, 6]);
+  return { logits, gradcam_map: new Tensor("float32", Float32Array.of(0, 1, 2, 4), [1, 2, 2]) };
+};
+const ort = { Tensor, InferenceSession: { create: async () => ({ run }) } };
+const photo = { data: new Uint8ClampedArray(require("fs").readFileSync("photo.bin")) };
+(async () => {
+CODE
+console.log(JSON.stringify({ result, images: Array.from(feeds.images.data), dims: feeds.images.dims }));
+})();
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+@pytest.mark.parametrize("order", contract.CHANNEL_ORDERS)
+def test_the_javascript_feeds_what_the_engine_feeds(order: str, tmp_path: Path) -> None:
+    model = Tiny(preprocessing=Preprocessing(channel_order=order)).save(tmp_path / "web.onnx")
+    (tmp_path / "web.json").write_text(run("inspect", model, "--json").stdout)
+    image = photo((12, 16))
+    (tmp_path / "photo.bin").write_bytes(image.convert("RGBA").tobytes())
+    (block,) = blocks(DOCUMENT, "javascript")
+    program = STUBS.replace("CODE", block.code)
+    done = subprocess.run(["node", "-e", program], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
+    found = json.loads(done.stdout)
+    assert found["dims"] == [1, 3, 12, 16]
+    expected = Explainer(model).preprocess(image).ravel()
+    np.testing.assert_allclose(found["images"], expected, rtol=1e-6, atol=1e-6)
+    assert found["result"] == {"label": "crane", "rows": 2, "heatmap": [0, 0.25, 0.5, 1]}
