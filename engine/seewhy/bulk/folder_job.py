@@ -254,6 +254,8 @@ class FolderJob:
                 self._now[DONE if outcome.error is None else FAILED] += 1
                 if outcome.error is not None:
                     _LOG.warning("failed: %s", printable(str(outcome.error)))
+                elif "warning" in outcome.record:
+                    self._notify(f"{outcome.path}: {outcome.record['warning']}")
                 yield outcome
 
     def _explained(

@@ -12,7 +12,7 @@ from seewhy._shared.regular_files import file_stamp
 from seewhy.bulk.job_request import JobRequest
 from seewhy.bulk.outcomes import ExplainedClass, ImageTask, Outcome
 from seewhy.bulk.sheets import has_sheet, sheet_of
-from seewhy.errors import ImageError, NonFiniteError, SeewhyError, TargetError
+from seewhy.errors import ImageError, MissingExtraError, NonFiniteError, SeewhyError, TargetError
 from seewhy.explainer.explanation import Explanation
 from seewhy.explainer.prediction import class_name
 from seewhy.images.preprocessing import load_image
@@ -74,7 +74,7 @@ class ImageStages:
             return replace(task, image=image, target=target)
         except TargetError as error:
             return task.failed(TargetError(f"{task.input.path}: {error}"))
-        except ImageError as error:
+        except (ImageError, MissingExtraError) as error:
             return task.failed(error)
 
     def explain(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
@@ -117,7 +117,7 @@ class ImageStages:
                 return Outcome(path, record=record, rows=rows)
             files, explained = self._write(task)
             return Outcome(path, explained, record=record, files=files)
-        except ImageError as error:  # the file may have changed since it was read, or be too large for the format
+        except (ImageError, MissingExtraError) as error:  # the file has changed, or is too large for the format
             return self._failed(task, error)
 
     @staticmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from seewhy._shared.extras import missing_extra
 from seewhy._shared.suggestions import did_you_mean
 from seewhy._shared.text import brief, printable
 from seewhy._version import __version__
@@ -141,14 +142,13 @@ def _load(point: EntryPoint) -> click.Command:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         reason = f"{missing} is not installed" if missing else printable(str(error))
         extra = _EXTRAS.get(point.name, "export")
-        text = f'seewhy {point.name} cannot start: {reason}; run: pip install "seewhy[{extra}]"'
-        return _failing_command(point.name, text)
+        return _failing_command(point.name, missing_extra(f"seewhy {point.name} cannot start: {reason}", extra))
     return command
 
 
-def _failing_command(name: str, text: str) -> click.Command:
+def _failing_command(name: str, error: MissingExtraError) -> click.Command:
     def fail(**_: Any) -> None:
-        raise MissingExtraError(text)
+        raise error
 
     return click.Command(
         name,

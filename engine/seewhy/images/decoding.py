@@ -23,9 +23,11 @@ from PIL import Image, UnidentifiedImageError
 from seewhy._shared.regular_files import FileStamp, open_regular
 from seewhy._shared.text import short
 from seewhy.contract.constants import MAX_PIXELS
-from seewhy.errors import ImageError
+from seewhy.errors import ImageError, MissingExtraError
+from seewhy.images import dicom_files, heif_files
 from seewhy.images.jpeg2000_bits import refuse_misread_jpeg2000
 from seewhy.images.pixel_depth import float_to_byte, integer_to_byte
+from seewhy.images.png_bits import significant_bits, white_of
 from seewhy.images.tiff_kind import TiffKind, refuse_misread_tiff, tiff_kind, unopened_tiff, with_byte_palette
 from seewhy.images.transparency import Colour, on_white, transparent_colour
 from seewhy.images.unsupported_formats import REMEDIES, extension
@@ -66,17 +68,18 @@ def extensions() -> frozenset[str]:
 @cache
 def listed_extensions() -> frozenset[str]:
     """Return the extensions of files that are listed as images: supported ones, and others that have a remedy."""
-    return extensions() | REMEDIES.keys()
+    return extensions() | REMEDIES.keys() | {*heif_files.EXTENSIONS, *dicom_files.EXTENSIONS}
 
 
-class _IgnorePillowWarnings:
-    """Context manager that ignores warnings of Pillow's Python code, which are mostly about metadata.
+class _IgnoreDecoderWarnings:
+    """Context manager that ignores warnings of Pillow's and pydicom's Python code, which are mostly about metadata.
 
     `warnings.catch_warnings` is not safe with threads: if they leave in another order than they entered, the wrong
     filters stay. `filterwarnings` would show other modules' warnings again that were already shown.
     """
 
-    _FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    # pydicom attributes its warnings to the module that calls it.
+    _FILTER = ("ignore", None, Warning, re.compile(r"PIL\.|pydicom|pi_heif|seewhy\.images\.dicom_files"), 0)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -97,7 +100,7 @@ class _IgnorePillowWarnings:
                 filters.remove(self._FILTER)
 
 
-_ignore_pillow_warnings = _IgnorePillowWarnings()
+_ignore_decoder_warnings = _IgnoreDecoderWarnings()
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def decode_file(path: str | os.PathLike[str], mode: str, resize_rule: ResizeRule
 
     Raises:
         ImageError: If the file is missing, unreadable, empty, damaged, too large, or of an unsupported format.
+        MissingExtraError: If the format needs an extra that is not installed.
     """
     path = Path(path)
     try:
@@ -162,6 +166,7 @@ def decode_bytes(content: bytes, mode: str, name: str, resize_rule: ResizeRule |
 
     Raises:
         ImageError: If the content is empty, damaged, too large, or of an unsupported format.
+        MissingExtraError: If the format needs an extra that is not installed.
     """
     if not content:
         raise ImageError(f"{name}: the file is empty")
@@ -171,9 +176,9 @@ def decode_bytes(content: bytes, mode: str, name: str, resize_rule: ResizeRule |
 def _decode_stream(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule | None) -> Decoded:
     """Decode an open file, and raise an ImageError for everything that can go wrong."""
     try:
-        with _ignore_pillow_warnings:
+        with _ignore_decoder_warnings:
             return _decode_open(file, mode, name, resize_rule)
-    except ImageError:
+    except (ImageError, MissingExtraError):
         raise
     except Image.DecompressionBombError:
         raise ImageError(
@@ -188,7 +193,20 @@ def _decode_stream(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRul
 
 
 def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule | None) -> Decoded:
-    """Decode an open file, and let exceptions of Pillow pass."""
+    """Decode an open file, and let exceptions of the decoders pass."""
+    header = file.read(dicom_files.HEADER_SIZE)
+    file.seek(0)
+    if dicom_files.is_dicom(header):
+        data, size = dicom_files.read_size(file, name)
+        _check_size(size, name)
+        upright = decode_image(dicom_files.decode(data, name), mode, name)
+        return Decoded(upright, upright.size)
+    if heif_files.is_heif(header):
+        image = heif_files.open_heif(file, name)
+        _check_size(image.size, name)
+        image.load()  # the size may change; `decode_image` checks it again
+        upright = decode_image(image, mode, name)
+        return Decoded(upright, upright.size)
     try:
         image = Image.open(file, formats=_formats())
         if image.format == "TIFF":  # camera raw files begin like a TIFF with a small preview
@@ -248,13 +266,14 @@ def decode_image(image: Image.Image, mode: str, name: str) -> Image.Image:
     _check_size(image.size, name)
     tiff: TiffKind | None = None
     try:
-        with _ignore_pillow_warnings:
+        with _ignore_decoder_warnings:
             tiff = tiff_kind(image)
             refuse_misread_tiff(image, name)
             refuse_misread_jpeg2000(image, name)
             transparent = transparent_colour(image, name)
+            bits = significant_bits(image)
             image.load()
-            return _upright(image, _to_mode(image, mode, name, transparent))
+            return _upright(image, _to_mode(image, mode, name, transparent, bits))
     except ImageError:
         raise
     except MemoryError:
@@ -288,10 +307,10 @@ def _upright(image: Image.Image, converted: Image.Image) -> Image.Image:
     return converted if operation is None else converted.transpose(operation)
 
 
-def _to_mode(image: Image.Image, mode: str, name: str, transparent: Colour) -> Image.Image:
-    """Convert a loaded image to `mode`."""
+def _to_mode(image: Image.Image, mode: str, name: str, transparent: Colour, bits: int | None) -> Image.Image:
+    """Convert a loaded image to `mode`; `bits` is the depth that a 16-bit PNG states for its samples, or None."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _deep_grey(image, name, transparent)
+        image = _deep_grey(image, name, transparent, bits)
     elif image.has_transparency_data:
         image = on_white(with_byte_palette(image), transparent)
     elif image.mode == "LAB":  # Pillow converts LAB to RGB only
@@ -301,14 +320,14 @@ def _to_mode(image: Image.Image, mode: str, name: str, transparent: Colour) -> I
     return image if image.mode == mode else image.convert(mode)
 
 
-def _deep_grey(image: Image.Image, name: str, transparent: Colour) -> Image.Image:
+def _deep_grey(image: Image.Image, name: str, transparent: Colour, bits: int | None) -> Image.Image:
     """Scale grey of more than 8 bits to 8 bits, and make its transparent colour white."""
     grey = np.asarray(image)
     kind = tiff_kind(image)
     if image.mode == "F":
         result = float_to_byte(grey, name)
     else:
-        result = integer_to_byte(grey, name, 65535 if kind is None else kind.white)
+        result = integer_to_byte(grey, name, white_of(grey, bits) if kind is None else kind.white)
     if kind is not None and kind.white_is_zero:
         np.subtract(255, result, out=result)
     if isinstance(transparent, int):

@@ -22,6 +22,8 @@ from seewhy.images.decoding import Decoded, ResizeRule, decode_bytes, decode_fil
 from seewhy.images.resizing import Placement, resize_and_crop, resized_size
 
 _MODES = {1: "L", 3: "RGB"}
+# Grey of 12 bits that is taken for grey of 16 bits has pixels from 0 to 15 of 255.
+_CONSTANT = 15
 _WHOLE = Placement(0, 0, 1, 1)
 _NO_PREPROCESSING = (
     "the model file does not say how to preprocess images; give a preprocessed float32 array (N,C,H,W), or export the "
@@ -59,6 +61,19 @@ class LoadedImage:
     stamp: FileStamp | None = field(default=None, repr=False)
     """Stamp of the file when it was read, or None if the source is not a path."""
 
+    @property
+    def warning(self) -> str | None:
+        """Why the image may not be what it should be, or None. A nearly constant image explains nothing."""
+        channels = self.view.shape[2]
+        for step in (8, 1):  # most images vary enough at a few pixels
+            pixels = self.view[::step, ::step].reshape(-1, channels)
+            if int(np.ptp(pixels, axis=0).max()) > _CONSTANT:
+                return None
+        return (
+            f"the image is nearly constant: its pixels are from {self.view.min()} to {self.view.max()} of 255; if its "
+            f"samples have fewer bits than the file has room for, such as 12 of 16, scale them up"
+        )
+
     def original(self) -> Bytes:
         """Decode the whole image again.
 
@@ -88,6 +103,8 @@ class ArrayImage:
     """Preprocessing of the model file, or None if it has none."""
     placement: Placement = _WHOLE
     """Position of the view on the whole image: all of it."""
+    warning: None = None
+    """Preprocessed pixels are used as they are."""
 
     @property
     def view(self) -> Bytes:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from seewhy import errors
+from seewhy._shared.extras import missing_extra
 from seewhy._shared.text import first_line
 from seewhy.bulk.outcomes import Outcome
-from seewhy.errors import ClusterError, MissingExtraError, SeewhyError
+from seewhy.errors import ClusterError, SeewhyError
 from seewhy.explainer.explainer import Explainer
 from seewhy.inputs.image_inputs import ImageInput
 from seewhy.ray.explain_batch import Batch, ExplainBatch
@@ -47,7 +48,7 @@ def ray() -> Any:
         importlib.import_module("ray.data")
         return importlib.import_module("ray")
     except ImportError as error:
-        raise MissingExtraError(f'{error.name} is not installed; run: pip install "seewhy[ray]"') from error
+        raise missing_extra(f"{error.name} is not installed", "ray") from error
 
 
 def worker_facts(job: Mapping[str, Any], working_folder: str | None) -> dict[str, Any]:

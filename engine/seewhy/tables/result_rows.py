@@ -62,8 +62,10 @@ def success_record(item: ImageInput, results: Mapping[str, Explanation], image: 
     """
     first = next(iter(results.values()))
     best = top_classes(first.logits[image : image + 1], min(TOP, first.logits.shape[1]))[0]
+    warning = first.images[image].warning
     return {
         **_start(item, DONE),
+        **({} if warning is None else {"warning": warning}),
         "predicted": _class(first, image, int(best[0])),
         f"top{TOP}": [_class(first, image, int(index)) for index in best],
         "explained": [

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats
+from seewhy._shared.extras import missing_extra
 from seewhy._shared.text import brief
-from seewhy.errors import ArgumentError, MissingExtraError
+from seewhy.errors import ArgumentError
 from seewhy.storage.manifest_lines import Record
 from seewhy.tables.result_rows import TOP, ResultRow
 
@@ -209,4 +210,4 @@ def pyarrow() -> Any:
     try:
         return importlib.import_module("pyarrow")
     except ImportError as error:
-        raise MissingExtraError(f'{error.name} is not installed; run: pip install "seewhy[parquet]"') from error
+        raise missing_extra(f"{error.name} is not installed", "parquet") from error

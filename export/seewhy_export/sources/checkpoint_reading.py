@@ -15,8 +15,9 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from seewhy._shared.extras import missing_extra
 from seewhy._shared.regular_files import open_regular
-from seewhy.errors import ExportError, MissingExtraError
+from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 
 
@@ -94,7 +95,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise MissingExtraError('safetensors is not installed; run: pip install "seewhy[timm]"') from error
+        raise missing_extra("safetensors is not installed", "timm") from error
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:

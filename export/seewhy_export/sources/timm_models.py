@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from seewhy._shared.extras import missing_extra
 from seewhy._shared.suggestions import closest_name
 from seewhy.contract.constants import INTERPOLATIONS
 from seewhy.contract.metadata import Preprocessing
-from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export.sources.downloads import build_with_weights
 from seewhy_export.sources.measured_preprocessing import source_preprocessing
 from seewhy_export.sources.source import Source, SourceRequest
@@ -127,5 +128,5 @@ def _import_timm() -> Any:
         import timm
         import timm.data
     except ImportError as error:
-        raise MissingExtraError('timm is not installed; run: pip install "seewhy[timm]"') from error
+        raise missing_extra("timm is not installed", "timm") from error
     return timm

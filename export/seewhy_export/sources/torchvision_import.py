@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from seewhy.errors import MissingExtraError
+from seewhy._shared.extras import missing_extra
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -48,7 +48,7 @@ def _operators_load() -> bool:
     """Load the shared library of torchvision, as its import does, and return True on success."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError('torchvision is not installed; run: pip install "seewhy[export]"')
+        raise missing_extra("torchvision is not installed", "export")
     try:
         for library in Path(spec.submodule_search_locations[0]).glob("_C*"):
             torch.ops.load_library(str(library))

@@ -26,9 +26,7 @@ def test_plug_in_without_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     plug_in(monkeypatch, tmp_path, "import torch_that_is_not_there.nn", name)
     listed = run("--help")
     assert listed.exit_code == 0 and f"  {name} " in listed.stdout and listed.stderr == ""
-    words = (
-        rf'seewhy {name} cannot start: torch_that_is_not_there is not installed; run: pip install "seewhy\[{extra}\]"'
-    )
+    words = rf'seewhy {name} cannot start: torch_that_is_not_there is not installed; run: pip install "\.\[{extra}\]"'
     for arguments in ([], ["resnet50", "-o", "x.onnx", "--size", "9"], ["--help"]):
         failed(run(name, *arguments), words)
 

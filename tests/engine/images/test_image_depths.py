@@ -84,6 +84,36 @@ def test_grey_png(depth: int) -> None:
     assert both_ways(png(4, 1, rows, depth, 0), "L") == [[round(sample * 255 / top) for sample in samples]]
 
 
+def deep_png(samples: np.ndarray, significant: int | None) -> bytes:
+    """Return a 16-bit grey PNG, with a chunk sBIT if `significant` is given."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    content = png(samples.shape[1], samples.shape[0], rows, 16, 0)
+    place = content.index(b"IDAT") - 4
+    return content[:place] + (b"" if significant is None else chunk(b"sBIT", bytes([significant]))) + content[place:]
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 15])
+def test_16_bit_png_that_states_fewer_bits(bits: int) -> None:
+    """Samples may be scaled to 16 bits, as the specification demands, by repeated bits or by zeros, or not at all."""
+    top = (1 << bits) - 1
+    for samples in ([[0, 1, top // 3, top // 2, top - 1, top]], [[0, 1, 2, 3]], [[0, 0]]):
+        original = np.array(samples)
+        repeated = (original << (16 - bits)) | (original >> (2 * bits - 16))
+        found = np.asarray(both_ways(deep_png(repeated, bits), "L"))
+        assert np.abs(found - original / top * 255).max() <= 0.51
+        zeros = original << (16 - bits)
+        assert both_ways(deep_png(zeros, bits), "L") == np.rint(zeros / 257).tolist()
+        assert both_ways(deep_png(original, bits), "L") == np.rint(original / top * 255).tolist()
+        assert both_ways(deep_png(original, None), "L") == np.rint(original / 257).tolist()
+        assert both_ways(deep_png(original, 16), "L") == np.rint(original / 257).tolist()
+
+
+def test_a_dark_16_bit_png_that_was_scaled_stays_dark() -> None:
+    """All samples fit into 12 bits, but their low bits repeat the high ones."""
+    dark = np.array([[0x0000, 0x0010, 0x0420, 0x0AB0]])
+    assert both_ways(deep_png(dark, 12), "L") == np.rint(dark / 257).tolist()
+
+
 # Netpbm, SGI.
 
 

@@ -259,7 +259,7 @@ def test_without_ray(model_path: Path, image_paths: list[str], tmp_path: Path, m
     monkeypatch.setitem(sys.modules, "ray", None)
     done = run("explain", model_path, image_paths[0], "-o", tmp_path / "out", "--ray", "--format", "parquet")
     assert done.exit_code == 2
-    assert 'ray is not installed; run: pip install "seewhy[ray]"' in done.stderr.replace("ray.data", "ray")
+    assert 'ray is not installed; run: pip install ".[ray]"' in done.stderr.replace("ray.data", "ray")
     assert not (tmp_path / "out").exists()
 
 

@@ -251,7 +251,7 @@ def test_command_line(image_folder: Path, model_path: Path, tmp_path: Path) -> N
 def test_without_pyarrow(image_folder: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     result = run("explain", model_path, image_folder, "-o", tmp_path / "out", "--format", "parquet")
-    assert result.exit_code == 2 and result.stderr.endswith('run: pip install "seewhy[parquet]"\n')
+    assert result.exit_code == 2 and result.stderr.endswith('run: pip install ".[parquet]" (in a checkout of SeeWhy)\n')
 
 
 def test_methods_without_a_map_at_full_size(image_folder: Path, tiny: Tiny, model_path: Path, tmp_path: Path) -> None:
