@@ -1,4 +1,6 @@
-"""Export every classifier of torchvision and a member of each timm family, and write docs/reference/models.md.
+"""Export classifiers of torchvision, timm and transformers, and write docs/reference/models.md.
+
+These are all of torchvision's, a member of each timm family, and small configurations of transformers' architectures.
 
     python benchmarks/compatibility/zoo.py                 export all networks again (hours on two cores)
     python benchmarks/compatibility/zoo.py --missing       export networks that benchmarks/results/zoo.json lacks
@@ -26,17 +28,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import RESULTS, ROOT
-from benchmarks.compatibility.zoo_page import table
+from benchmarks.compatibility.zoo_page import SOURCES, table
 from benchmarks.shared import json_files
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.machine_facts import versions
-from benchmarks.shared.random_networks import calibrated_network
+from benchmarks.shared.random_networks import calibrated_network, transformers_networks
 
 FILE = RESULTS / "zoo.json"
 TABLE = ROOT / "docs" / "reference" / "models.md"
 # Maximum number of networks per process, and the time limit of a process in seconds.
 GROUP_SIZE, SECONDS = 6, 7200
-PACKAGES = ("seewhy", "torch", "torchvision", "timm", "onnxruntime", "onnxscript")
+PACKAGES = ("seewhy", "torch", "torchvision", "timm", "transformers", "onnxruntime", "onnxscript")
 
 # One small member of each timm family.
 TIMM = """
@@ -56,11 +58,16 @@ TIMM = """
 
 
 def specs() -> list[str]:
-    """Return the names of all networks, as `torchvision:NAME` or `timm:NAME`."""
+    """Return the names of all networks, as `SOURCE:NAME`."""
     from seewhy_export.sources.torchvision_import import import_torchvision
 
     models = import_torchvision().models
-    return [f"torchvision:{name}" for name in models.list_models(module=models)] + [f"timm:{name}" for name in TIMM]
+    names = {
+        "torchvision": models.list_models(module=models),
+        "timm": TIMM,
+        "transformers": transformers_networks.CONFIGS,
+    }
+    return [f"{source}:{name}" for source in SOURCES for name in names[source]]
 
 
 def export_one(spec: str) -> dict[str, Any]:

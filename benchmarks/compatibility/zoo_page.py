@@ -15,12 +15,14 @@ OUTPUTS = {
     "guided_gradients": "guided gradients",
 }
 TOLERANCE, FACTOR, LARGEST = 1e-4, 4.0, 0.1
+SOURCES = ("torchvision", "timm", "transformers")
+"""Sources, each with a table of its own."""
 
 HEAD = """# Models
 
-Every classifier of torchvision and one small member of each timm family, exported from scratch at its own image size.
-All networks have random weights that leave no branch switched off. `python benchmarks/compatibility/zoo.py` writes this
-page.
+Every classifier of torchvision and one small member of each timm family, both at their own image size, and every image
+classifier of transformers that takes plain images, in a small configuration. All are exported from scratch, with random
+weights that leave no branch switched off. `python benchmarks/compatibility/zoo.py` writes this page.
 
 {summary}
 
@@ -38,15 +40,15 @@ on one thread of a busy machine.
 def table(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
     """Return the whole page."""
     parts = [HEAD.format(summary=_summary(specs, results))]
-    for source, title in (("torchvision", "torchvision"), ("timm", "timm")):
+    for source in SOURCES:
         rows = [spec for spec in specs if spec.startswith(source + ":")]
-        parts.append(f"## {title}\n\n" + _rows(rows, results))
+        parts.append(f"## {source}\n\n" + _rows(rows, results))
     return "\n".join(parts)
 
 
 def _summary(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
     lines = []
-    for source in ("torchvision", "timm"):
+    for source in SOURCES:
         known = [results.get(spec, {}) for spec in specs if spec.startswith(source + ":")]
         exported = [record for record in known if "parity" in record]
         good = sum(all(_agrees(e) for kinds in r["parity"].values() for e in kinds.values()) for r in exported)
@@ -58,7 +60,9 @@ def _summary(specs: list[str], results: dict[str, dict[str, Any]]) -> str:
             + (f", {refused} refused" if refused else "")
             + (f", {missing} not measured" if missing else "")
         )
-    versions = next((r["versions"] for r in results.values() if "versions" in r), {})
+    versions: dict[str, str] = {}
+    for record in results.values():
+        versions = {**versions, **record.get("versions", {})}
     lines.append(f"- versions: {', '.join(f'{name} {version}' for name, version in versions.items())}")
     return "\n".join(lines)
 

@@ -11,14 +11,18 @@ from benchmarks import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))
 
+from support.exporting import transformers_networks
 from support.exporting.networks import live_weights, set_batch_norm_statistics, torchvision_network
 
 
 def live_network(spec: str) -> tuple[nn.Module, tuple[int, int]]:
-    """Return the network `torchvision:NAME` or `timm:NAME` in evaluation mode, and its default image size."""
+    """Return the network `SOURCE:NAME` in evaluation mode, and its default image size."""
     source, _, name = spec.partition(":")
     if source == "torchvision":
         return torchvision_network(name), (299, 299) if name == "inception_v3" else (224, 224)
+    if source == "transformers":
+        network, image_size = transformers_networks.transformers_network(name)
+        return live_weights(network).eval(), image_size
     import timm
 
     network = timm.create_model(name, pretrained=False)
