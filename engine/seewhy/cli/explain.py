@@ -186,8 +186,8 @@ class _Explain(GroupedCommand):
     type=SuggestingChoice(drawing.GRADIENT_SCALINGS),
     default=drawing.DEFAULT_GRADIENT_SCALING,
     show_default=True,
-    help=f"Clip gradients symmetrically at the {drawing.GRADIENT_QUANTILE:.0%} quantile of their absolute values, or "
-    "draw them from their minimum to their maximum.",
+    help=f"Clip gradients symmetrically at the {100 * drawing.GRADIENT_QUANTILE:g} % quantile of their absolute "
+    "values, or draw them from their minimum to their maximum.",
 )
 @click.option("--plain", is_flag=True, help="Write bare figures, without class, probability and scale below them.")
 @click.option(

@@ -12,12 +12,13 @@ from seewhy.visualization.page import GREY, INK, Frame, Page, Picture, Text
 
 # A page is at least this wide, so that the texts have room.
 _NARROWEST = 224
-# Size of the largest text: 12 pixels, or 3/80 of the width on wide images, which is 3 mm in a column of 8 cm.
-_SIZE, _SHARE = 12, 3 / 80
+# Size of the largest text: 12 pixels, or 3 % of the width on wide images: 2.4 mm in a column of 8 cm.
+_SIZE, _SHARE = 12, 0.03
 # The texts of an image that is wider than this many heights have the size of a narrower image's.
 _LONGEST = 4
 # Sizes in units of the largest text.
-_SMALL, _BAR, _GAP = 0.9, 0.6, 0.6
+_SMALL, _BAR, _GAP = 0.9, 0.55, 0.6
+_FRAME_SHARE = 500  # longer side of an image for each pixel of the frame's lines
 _FRAME_NOTE = "frame: the part that the model saw"
 
 
@@ -104,7 +105,8 @@ def _frame_of(view: Box, size: tuple[int, int], place: tuple[int, int, int, int]
         (round(view[axis] * length / size[axis]), round(view[axis + 2] * length / size[axis]))
         for axis, length in enumerate((width, height))
     )
-    return Frame(x + left, y + top, max(1, right - left), max(1, bottom - top))
+    line = max(1, max(width, height) // _FRAME_SHARE)
+    return Frame(x + left, y + top, max(1, right - left), max(1, bottom - top), line)
 
 
 def add_scale(page: Page, scale: ColorScale, place: tuple[int, int, int], size: int) -> None:

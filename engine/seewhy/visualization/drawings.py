@@ -18,7 +18,7 @@ from seewhy.visualization.overlays import Box, heat_colors, overlay_pixels, rgb,
 
 _OWN_RANGE, _COMMON = "scaled to its own range", "on a common scale"
 _EMPTY = (236, 236, 236)  # where a canvas has no drawing
-_CLIPPED = f"clipped at {GRADIENT_QUANTILE:.0%} of |values|"
+_CLIPPED = f"clipped at {100 * GRADIENT_QUANTILE:g} % of |values|"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from threading import Lock
 
@@ -70,32 +71,44 @@ class Face:
         return all(self._covered[character] for character in text)
 
 
+class _Library:
+    """Fonts that are open: Pillow's own, and those of the system that texts needed."""
+
+    def __init__(self) -> None:
+        self.own = Face(None)
+        self._faces = [self.own]
+        self._seen: set[tuple[str, int]] = set()
+        self._complete = False
+        self._lock = Lock()
+
+    def find(self, text: str) -> Face | None:
+        """Return the first font that covers a text, or None."""
+        with self._lock:
+            face = next((face for face in self._faces if face.covers(text)), None)
+            if face is not None or self._complete:
+                return face
+            for one in candidates("".join(sorted({c for c in text if not self.own.covers(c)}))):
+                if one in self._seen:
+                    continue
+                self._seen.add(one)
+                with suppress(OSError):
+                    self._faces.append(Face(*one))
+                    if self._faces[-1].covers(text):
+                        return self._faces[-1]
+            # All fonts of the system are open now, so do not search again for each further label.
+            self._complete = True
+            return None
+
+
 @lru_cache(maxsize=1)
-def _faces() -> list[Face]:
-    """Return the fonts in use: Pillow's own, and fonts of the system in the order in which texts needed them."""
-    return [Face(None)]
-
-
-_SEARCH = Lock()
+def _library() -> _Library:
+    return _Library()
 
 
 @lru_cache(maxsize=4096)
 def _face(text: str) -> Face | None:
     """Return the first font that covers a text, or None."""
-    with _SEARCH:
-        faces = _faces()
-        for face in faces:
-            if face.covers(text):
-                return face
-        for path, index in candidates("".join(sorted({c for c in text if not faces[0].covers(c)}))):
-            try:
-                face = Face(path, index)
-            except OSError:
-                continue
-            if face.covers(text):
-                faces.append(face)
-                return face
-    return None
+    return _library().find(text)
 
 
 def covered(text: str) -> bool:
@@ -108,7 +121,7 @@ def readable(text: str) -> str:
     text = printable(text)
     if covered(text):
         return text
-    own = _faces()[0]
+    own = _library().own
     return "".join(c if own.covers(c) else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -165,7 +178,7 @@ def _parts(text: str) -> list[str]:
 def _rendered(text: str, size: int, color: tuple[int, int, int]) -> tuple[Bytes, int]:
     """Return a text on white as pixels (h,w,3), and the distance of its baseline from their top."""
     factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
-    font = (_face(text) or _faces()[0]).font(factor * size)
+    font = (_face(text) or _library().own).font(factor * size)
     # Glyphs may reach beyond the line (accents) and beyond the advance (slanted letters).
     ascent, height = 2 * size, 3 * size
     mask = Image.new("L", (factor * (math.ceil(_length(text, size)) + size), factor * height))
@@ -199,7 +212,7 @@ def measured(text: str, size: int) -> float:
 @lru_cache(maxsize=4096)
 def _length(text: str, size: int) -> float:
     factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
-    return (_face(text) or _faces()[0]).font(factor * size).getlength(text) / factor
+    return (_face(text) or _library().own).font(factor * size).getlength(text) / factor
 
 
 def wrap(text: str, size: int, most: int, lines: int) -> list[str]:

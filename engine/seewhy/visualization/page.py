@@ -47,12 +47,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Frame:
-    """A thin rectangle, dark and white, so that it is visible on any image."""
+    """A rectangle of two lines, white outside and dark inside, so that it is visible on any image."""
 
     x: int
     y: int
     width: int
     height: int
+    line: int = 1
+    """Width of each line in pixels."""
 
 
 @dataclass
@@ -78,14 +80,14 @@ class Page:
             if isinstance(item, Picture):
                 place[...] = resized(item.pixels, item.width, item.height)
             else:
-                _outline(place, PAPER)
-                _outline(place[1:-1, 1:-1], INK)
+                _outline(place, PAPER, item.line)
+                _outline(place[item.line : -item.line, item.line : -item.line], INK, item.line)
         return Image.fromarray(canvas)
 
 
-def _outline(place: Bytes, color: Color) -> None:
+def _outline(place: Bytes, color: Color, line: int) -> None:
     """Draw the outermost pixels of a place in a colour."""
-    for edge in (place[:1], place[-1:], place[:, :1], place[:, -1:]):
+    for edge in (place[:line], place[-line:], place[:, :line], place[:, -line:]):
         edge[...] = color
 
 

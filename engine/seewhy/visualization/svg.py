@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 from PIL import Image
 
 from seewhy.visualization import fonts
-from seewhy.visualization.page import Frame, Page, Picture, Text, resized
+from seewhy.visualization.page import INK, PAPER, Color, Frame, Page, Picture, Text, resized
 
 _DENSITY = 2  # maximum number of pixels of an embedded image for each unit of the page
 _FAMILY = "Helvetica, Arial, sans-serif"
@@ -49,7 +49,7 @@ def _text(item: Text) -> list[str]:
     anchor = ' text-anchor="end"' if item.align == "right" else ""
     length = fonts.measured(item.text, item.size)
     return [
-        f'<text x="{item.x}" y="{item.baseline}" font-size="{item.size}" fill="#{bytes(item.color).hex()}"{anchor} '
+        f'<text x="{item.x}" y="{item.baseline}" font-size="{item.size}" fill="{_hex(item.color)}"{anchor} '
         f'textLength="{length:.1f}" lengthAdjust="spacingAndGlyphs" xml:space="preserve">{escape(item.text)}</text>'
     ]
 
@@ -68,8 +68,13 @@ def _picture(item: Picture) -> str:
 
 def _frame(item: Frame) -> list[str]:
     """Return the rectangles of a frame: white outside, dark inside."""
+    insets = ((item.line / 2, PAPER), (1.5 * item.line, INK))
     return [
-        f'<rect x="{item.x + inset + 0.5}" y="{item.y + inset + 0.5}" width="{max(0, item.width - 2 * inset - 1)}" '
-        f'height="{max(0, item.height - 2 * inset - 1)}" fill="none" stroke="{color}"/>'
-        for inset, color in ((0, "#ffffff"), (1, "#181818"))
+        f'<rect x="{item.x + inset}" y="{item.y + inset}" width="{max(0, item.width - 2 * inset)}" '
+        f'height="{max(0, item.height - 2 * inset)}" fill="none" stroke="{_hex(color)}" stroke-width="{item.line}"/>'
+        for inset, color in insets
     ]
+
+
+def _hex(color: Color) -> str:
+    return f"#{bytes(color).hex()}"

@@ -249,14 +249,15 @@ def test_labels_without_a_font_are_mentioned_once(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fonts, "candidates", lambda characters: iter(()))
-    for cached in (fonts._face, fonts._faces):
+    for cached in (fonts._face, fonts._library):
         cached.cache_clear()
     monkeypatch.setattr(fonts, "_length", fonts._length.__wrapped__)
     monkeypatch.setattr(fonts, "_cached", fonts._rendered)
     model = Tiny(labels=("кот", "a", "b", "c", "d", "e")).save(tmp_path / "m.onnx")
     out = tmp_path / "out"
     result = run("explain", model, photos, "-o", out, "--target", "кот", "--format", "svg")
-    fonts._face.cache_clear()
+    for cached in (fonts._face, fonts._library):
+        cached.cache_clear()
     assert result.exit_code == 0
     [line] = result.stderr.splitlines()
     assert "no font of this machine has the characters of 1 label, such as \\u043a\\u043e\\u0442; figures show" in line

@@ -112,7 +112,7 @@ def test_scales_tell_the_values(explainer: Explainer, make_image: MakeImage) -> 
     (drawing,) = gradient.draw(FigureStyle())
     limit = np.quantile(np.abs(gradient.attributions), 0.98, method="inverted_cdf")
     assert (-drawing.scale.low, drawing.scale.high) == (limit, limit)
-    assert drawing.scale.note == f"clipped at 98% of |values|, max {np.abs(gradient.attributions).max():.3g}"
+    assert drawing.scale.note == f"clipped at 98 % of |values|, max {np.abs(gradient.attributions).max():.3g}"
 
 
 @pytest.mark.parametrize(("value", "remark"), [(0, "0 everywhere"), (0.25, "0.25 everywhere")])

@@ -59,12 +59,12 @@ def only_squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def clear() -> None:
-    for cached in (fonts._face, fonts._faces, fonts._length, fonts._cached):
+    for cached in (fonts._face, fonts._library, fonts._length, fonts._cached):
         cached.cache_clear()
 
 
 def test_pillows_own_font_is_used_for_latin(only_squares: Path) -> None:
-    face = fonts._faces()[0]
+    face = fonts._library().own
     assert face.covers("tabby, tabby cat 63.1 %") and not face.covers("кот")
     assert fonts._face("tabby") is face
 
@@ -87,6 +87,20 @@ def test_what_no_font_covers_is_escaped(only_squares: Path) -> None:
     note = fonts.missing_note(["cat", "犬", "кот", "犬", "猫"])
     assert note is not None and "the characters of 2 labels, such as \\u72ac;" in note and "such as Noto" in note
     assert fonts.missing_note(["cat", "кот"]) is None
+
+
+def test_fonts_are_searched_until_all_are_open(only_squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may have thousands of labels that no font covers."""
+    searches = []
+
+    def counted(characters: str) -> Iterator[tuple[str, int]]:
+        searches.append(characters)
+        return system_fonts.candidates(characters)
+
+    monkeypatch.setattr(fonts, "candidates", counted)
+    assert fonts.missing_note(["cat", "dog"]) is None and searches == []
+    assert fonts.missing_note([*(chr(0x4E00 + i) for i in range(500)), "кот"]) is not None
+    assert len(searches) == 1 and fonts.covered("кот")
 
 
 def test_figures_warn_about_missing_fonts(only_squares: Path, make_image: MakeImage, tmp_path: Path) -> None:
