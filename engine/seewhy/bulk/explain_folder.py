@@ -66,7 +66,7 @@ def explain_folder(
     paths = _paths("images", images)
     lists = _paths("lists", lists)
     folder = checks.path("folder", folder)
-    resume = {
+    resume: dict[str, Any] = {
         "restart": checks.flag("restart", restart),
         "changed": checks.flag("changed", changed),
         "retry_failed": checks.flag("retry_failed", retry_failed),

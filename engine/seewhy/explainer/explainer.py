@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 OneImage: TypeAlias = "str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | NDArray[np.uint8]"
-"""A path, the bytes of an image file, a PIL image, or a uint8 array of shape (H, W, 3) or (H, W)."""
+"""A path, the bytes of an image file, a PIL image, or a uint8 array of shape (H, W, 3), (H, W, 4) or (H, W)."""
 Images: TypeAlias = "OneImage | Sequence[OneImage] | NDArray[np.float32]"
 """One image, a list of images, or a float32 array of shape (N, Cin, H, W) that is preprocessed already."""
 Targets: TypeAlias = "Target | Sequence[Target | None] | Sequence[Sequence[Target | None]] | Integers | None"
@@ -195,8 +195,9 @@ class Explainer:
         """Explain why the model scores a class as it does, for each image.
 
         Args:
-            images: A path, the bytes of an image file, a `BytesIO`, a PIL image, a uint8 array of shape (H, W, 3) or
-                (H, W), or a list of these; or one float32 array of shape (N, Cin, H, W), taken as preprocessed.
+            images: A path, the bytes of an image file, a `BytesIO`, a PIL image, a uint8 array of shape (H, W, 3),
+                (H, W, 4) or (H, W), or a list of these; or one float32 array of shape (N, Cin, H, W), which is taken as
+                preprocessed.
             method: Name of a method, or a list of names. One plain run serves them all; multi-pass methods add theirs.
             target: None (the predicted class), a class index, or a label. A list of N of these gives one target for
                 each image, and a nested list or (N, K) array gives K. A text of digits is a class index.
@@ -285,7 +286,7 @@ class Explainer:
         Raises:
             MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
         """
-        return resolve_methods(method, options, self._model.outputs, self._model.path.name, self.metadata.cut_from)
+        return resolve_methods(method, options, self._model.outputs, self._model.name, self.metadata.cut_from)
 
     def predict(self, images: Images, batch_size: int = 32) -> Prediction:
         """Run the model without explaining anything.

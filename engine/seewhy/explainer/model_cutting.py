@@ -64,7 +64,7 @@ def cut(
         raise ArgumentError("give the methods that the new file must serve, or the outputs that it must keep")
     for name in extra:
         checks.one_of("outputs", name, file.outputs)
-    found = [find_method(name, file.outputs, file.path.name, file.metadata.cut_from) for name in named]
+    found = [find_method(name, file.outputs, file.name, file.metadata.cut_from) for name in named]
     needed = {contract.LOGITS, *extra, *(name for method in found for name in method.outputs)}
     kept = [name for name in file.outputs if name in needed]
     _check_destination(path, file)
@@ -114,7 +114,7 @@ def _metadata(
 ) -> Metadata:
     """Return the metadata of the new file: that of the original, without what is no longer true."""
     old = file.metadata
-    original = old.cut_from or {"file": file.path.name, "sha256": file.sha256}
+    original = old.cut_from or {"file": file.name, "sha256": file.sha256}
     return replace(
         old,
         model=replace(old.model, weights_sha256=_weights_sha256(graph, arrays)),

@@ -340,8 +340,11 @@ def _as_image(image: Any, name: str) -> Image.Image:
             f"{name}: an image must be a path, the bytes of an image file, a PIL image or a uint8 array, not "
             f"{type(image).__name__}"
         )
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        raise ImageError(f"{name}: an image array must be uint8 HxWx3 or HxW, not {image.dtype} {image.shape}")
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+        raise ImageError(
+            f"{name}: an image array must be uint8 HxWx3 (RGB), HxWx4 (RGBA) or HxW (grey), not {image.dtype} "
+            f"{image.shape}"
+        )
     if image.size == 0:
         raise ImageError(f"{name}: the array has no pixels; its shape is {image.shape}")
     return Image.fromarray(image)

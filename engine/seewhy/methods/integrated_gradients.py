@@ -52,7 +52,7 @@ def _baseline(batch: Batch, name: str) -> Floats:
         how = batch.preprocessing
         if how is None:
             raise MethodError(
-                f"{batch.runs.model.path}: the file does not record how pixels are normalized, so the baseline {name} "
+                f"{batch.runs.model.name}: the file does not record how pixels are normalized, so the baseline {name} "
                 f"is unknown; use baseline=zero"
             )
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))

@@ -254,7 +254,7 @@ class RayJob(FolderJob):
             ArgumentError: If the inputs have archives.
             ClusterError: If the cluster has no room for a worker, or a worker differs from the driver.
         """
-        resume = {"restart": restart, "changed": changed, "retry_failed": retry_failed}
+        resume: dict[str, Any] = {"restart": restart, "changed": changed, "retry_failed": retry_failed}
         super().__init__(request, inputs, folder, stop=stop, notice=notice, **resume)
         if inputs.total is None:
             raise ArgumentError(

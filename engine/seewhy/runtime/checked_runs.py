@@ -52,7 +52,7 @@ class GraphRunner:
             row = first_not_finite(value)
             if row is not None:
                 raise NonFiniteError(
-                    f"{self.model.path}: {name} of image {images[row]} holds NaN or infinity; check the model's "
+                    f"{self.model.name}: {name} of image {images[row]} holds NaN or infinity; check the model's "
                     f"weights and preprocessing"
                 )
         return values
@@ -72,7 +72,7 @@ class GraphRunner:
             )
             if not fits:
                 raise ModelFileError(
-                    f"{self.model.path}: {name} must have shape ({_listed(expected)}), not ({_listed(value.shape)}); "
+                    f"{self.model.name}: {name} must have shape ({_listed(expected)}), not ({_listed(value.shape)}); "
                     f"export the network again"
                 )
             lengths.update(zip(shape, value.shape, strict=True))

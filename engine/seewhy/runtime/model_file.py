@@ -52,6 +52,11 @@ class ModelFile:
     external_data_sha256: str | None
     """SHA-256 of the file beside the model file, or None if there is none or it was not read."""
 
+    @property
+    def name(self) -> str:
+        """Name of the file without its folder, for messages about images: a server may pass them to its clients."""
+        return self.path.name
+
     @classmethod
     def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
         """Read a model file, and the weights file beside it if there is one.

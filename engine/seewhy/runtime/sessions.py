@@ -137,7 +137,7 @@ class SessionCache:
         missing = [name for name in inputs if name not in feeds]
         if missing:
             raise ModelFileError(
-                f"{self._model.path}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
+                f"{self._model.name}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
                 f"{' and '.join(feeds)}, although the metadata says otherwise; export the network again"
             )
         run = cached.session.run if cached.binding is None else cached.binding.run
@@ -160,7 +160,7 @@ class SessionCache:
                 values = run_rows(slice(None))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ProviderError(
-                f"{self._model.path}: onnxruntime failed on {rows} images with {self.providers[0]}: {first_line(error)}"
+                f"{self._model.name}: onnxruntime failed on {rows} images with {self.providers[0]}: {first_line(error)}"
             ) from error
         return dict(zip(names, values, strict=True))
 
@@ -245,11 +245,11 @@ class SessionCache:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelFileError(
-                f"{self._model.path}: onnxruntime {onnxruntime.__version__} cannot load it: {first_line(error)}"
+                f"{self._model.name}: onnxruntime {onnxruntime.__version__} cannot load it: {first_line(error)}"
             ) from error
         if tuple(session.get_providers()) != self.providers:
             raise ProviderError(
-                f"{self._model.path}: runs on {', '.join(session.get_providers())} instead of "
+                f"{self._model.name}: runs on {', '.join(session.get_providers())} instead of "
                 f"{', '.join(self.providers)}; onnxruntime could not use the provider for this model"
             )
         binding = None if self._device is None else DeviceBinding(session, *self._device)

@@ -141,8 +141,10 @@ class Manifest:
         """Return status, number and stamp of the line of an image, or None if it has no line."""
         for path in self.paths.forms(key[0], archive):
             query = "SELECT status, line, stamp FROM lines WHERE key = ?"
-            found: tuple[str, int, str | None] | None
-            if found := self._store.execute(query, (_packed((path, *key[1:])),)).fetchone():
+            found: tuple[str, int, str | None] | None = self._store.execute(
+                query, (_packed((path, *key[1:])),)
+            ).fetchone()
+            if found is not None:
                 return found
         return None
 

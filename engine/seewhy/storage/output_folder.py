@@ -121,7 +121,7 @@ class Folder:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
         return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
 
-    def rewrite(self, name: PurePath, parts: Iterable[bytes]) -> None:
+    def rewrite(self, name: PurePath, parts: Iterable[bytes | memoryview]) -> None:
         """Replace the content of a file in the folder, and flush it to disk.
 
         Args:

@@ -232,7 +232,7 @@ def test_preprocessed_pixels_are_not_changed(explainer: Explainer, make_image: M
             np.zeros((2, 12, 16, 3), np.uint8),
             r"must be float32 .* not uint8 \(2, 12, 16, 3\); .* a list of uint8 arrays",
         ),
-        (np.zeros((12, 16, 4), np.uint8), r"an image array must be uint8 HxWx3 or HxW, not uint8 \(12, 16, 4\)"),
+        (np.zeros((12, 16, 5), np.uint8), r"an image array must be uint8 HxWx3 .* not uint8 \(12, 16, 5\)"),
         (np.zeros((0, 16, 3), np.uint8), "has no pixels"),
         ([np.zeros((12, 16, 3), np.float32)], "image 0: an image array must be uint8"),
         (None, "image 0: an image must be a path, the bytes of .* or a uint8 array, not NoneType"),
@@ -244,6 +244,14 @@ def test_arguments_that_are_not_images(explainer: Explainer, images: Any, words:
     with pytest.raises(ImageError, match=words) as raised:
         explainer.explain(images)
     assert "\n" not in str(raised.value)
+
+
+def test_arrays_with_alpha_are_composited_onto_white(explainer: Explainer, make_image: MakeImage) -> None:
+    pixels = np.asarray(make_image(16, 12))
+    alpha = np.linspace(0, 255, 12 * 16).astype(np.uint8).reshape(12, 16, 1)
+    white = (pixels * (alpha / 255) + 255 * (1 - alpha / 255)).round().astype(np.uint8)
+    found, expected = (explainer.preprocess(each) for each in (np.dstack([pixels, alpha]), white))
+    assert np.abs(found - expected).max() <= 1.01 / 255 / 0.224  # rounding by one level
 
 
 def test_last_preprocessed_image_not_finite(explainer: Explainer) -> None:

@@ -109,7 +109,7 @@ def test_bytes_and_pixels_are_accepted(explain: ExplainBatch, image_paths: list[
         ({"bytes": texts(b"")}, "the file is empty"),
         ({"bytes": texts("text"), "path": texts("x.png")}, "x.png: the column bytes must hold bytes, not 'text'"),
         ({"image": texts("x.png")}, "the column image must hold arrays, not 'x.png'"),
-        ({"image": np.zeros((1, 4, 4, 4), np.uint8)}, r"must be uint8 HxWx3 or HxW, not uint8 \(4, 4, 4\)"),
+        ({"image": np.zeros((1, 4, 4, 5), np.uint8)}, r"must be uint8 HxWx3 .* not uint8 \(4, 4, 5\)"),
         ({"image": np.zeros((1, 4, 4, 3)), "path": texts("x.png")}, "x.png: an image array must be uint8"),
         ({"path": texts("PHOTO"), "target": texts("wombat")}, "Unknown label 'wombat' among 6 classes"),
         ({"path": texts("PHOTO"), "target": np.array([6])}, "target 6 is out of range"),
