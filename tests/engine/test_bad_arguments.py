@@ -131,6 +131,7 @@ def test_settings(
         "fail_fast",
         "restart",
         "changed",
+        "retry_failed",
         "stop",
         "progress",
     ],
@@ -149,6 +150,13 @@ def test_explain_folder(
         return seewhy.explain_folder(**{**given, name: value})
 
     check(call)
+
+
+@pytest.mark.parametrize("name", ["model", "output", "methods", "outputs"])
+def test_cut(name: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"model": model_path, "output": tmp_path / "small.onnx", "methods": "gradcam"}
+    check(lambda value: seewhy.cut(**{**given, name: value}))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def _names(argument: str, value: Any) -> tuple[str, ...]:
 
 def _check_destination(path: Path, file: ModelFile) -> None:
     """Raise an OutputError if the new file would replace the original, its weights, or something other than a file."""
+    if not path.name:
+        raise OutputError(f"{path}: is not the name of a file; give the output a name")
     weights = (file.metadata.external_data or {}).get("file")
     for original in (file.path, *([] if weights is None else [file.path.with_name(weights)])):
         for own in (path, data_path(path)):

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 from seewhy._shared.regular_files import FileStamp, file_stamp
@@ -107,6 +108,7 @@ class Inputs:
         self._store = temporary(_SCHEMA)
         self._out = _resolved(folder)
         self._roots: list[str] = []
+        self._real_folder = lru_cache(1024)(os.path.realpath)  # a list names many images of one folder
         try:
             self._store.execute("BEGIN")
             for argument, path in enumerate(paths):
@@ -247,7 +249,7 @@ class Inputs:
         inside = os.path.dirname(row.relative_path)
         if ".." in inside.split("/"):  # results are named after the folders, but written below the output folder
             return row
-        if os.path.realpath(os.path.dirname(row.path)) == os.path.normpath(f"{self._out}/{inside}"):
+        if self._real_folder(os.path.dirname(row.path)) == os.path.normpath(f"{self._out}/{inside}"):
             raise OutputError(
                 f"{row.path}: results would be written beside this image, among the originals; choose another output "
                 f"folder than {self._out}"

@@ -158,11 +158,12 @@ def find_method(name: str, outputs: Collection[str], file: str, cut_from: Mappin
         if method is None:
             raise MethodError(_unknown(name, known))
     missing = [output for output in method.outputs if output not in outputs]
+    finished = f"; it holds finished Grad-CAM maps for other programs ({GRADCAM_MAP})" if GRADCAM_MAP in outputs else ""
     if missing and cut_from is not None:
-        finished = f" and holds finished Grad-CAM maps ({GRADCAM_MAP})" if GRADCAM_MAP in outputs else ""
         raise MethodError(
-            f"{file}: {name} needs {' and '.join(missing)}; the file was cut{finished} from {short(cut_from['file'])} "
-            f"(SHA-256 {cut_from['sha256'][:12]}...); use that file, or cut it again with --method {name}"
+            f"{file}: {name} needs {' and '.join(missing)}, and the file was cut from {short(cut_from['file'])} "
+            f"(SHA-256 {cut_from['sha256'][:12]}...) without them{finished}; use that file, or cut it again with "
+            f"--method {name}"
         )
     if CLASS_WEIGHTS in missing:
         raise MethodError(
@@ -175,8 +176,8 @@ def find_method(name: str, outputs: Collection[str], file: str, cut_from: Mappin
         # The exporter writes optional outputs only if they are named.
         remedy = "with" if any(output in OPTIONAL_OUTPUTS for output in missing) else "without --outputs, or with"
         raise MethodError(
-            f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold; export it again {remedy} "
-            f"--outputs {listed}"
+            f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold{finished}; export it again "
+            f"{remedy} --outputs {listed}"
         )
     return method
 

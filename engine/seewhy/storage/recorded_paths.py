@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -29,21 +30,23 @@ class RecordedPaths:
             return self.recorded(archive) + path[len(archive) :]
         return path if os.path.isabs(path) else os.path.relpath(self._absolute(path), self.base)
 
-    def forms(self, path: str, archive: str | None = None) -> tuple[str, ...]:
-        """Return all paths under which an existing line may record a file.
+    def forms(self, path: str, archive: str | None = None) -> Iterator[str]:
+        """Yield all paths under which an existing line may record a file.
 
         Args:
             path: Path of an image as it is given now; TAR#MEMBER for a member of an archive.
             archive: Path of the archive of a member; None for a file.
 
-        Returns:
+        Yields:
             The paths, the most likely first.
         """
         if archive is not None:
-            return tuple(form + path[len(archive) :] for form in self.forms(archive))
+            yield from (form + path[len(archive) :] for form in self.forms(archive))
+            return
+        if self.base == self.current or os.path.isabs(path):
+            yield path
         absolute = self._absolute(path)
-        as_given = [path] if self.base == self.current or os.path.isabs(path) else []
-        return tuple(dict.fromkeys((*as_given, os.path.relpath(absolute, self.base), absolute)))
+        yield from (os.path.relpath(absolute, self.base), absolute)
 
     def _absolute(self, path: str) -> str:
         """Return the absolute path without dots. Links stay, but `..` behind a link means the parent of its target."""

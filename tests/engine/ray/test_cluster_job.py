@@ -260,6 +260,33 @@ def test_the_cluster_resumes_a_job(cluster: Any, model_path: Path, many: Path, t
 
 
 @on_a_cluster
+def test_failed_images_are_retried_from_another_folder(
+    cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest keeps paths that are relative to the first folder, although the workers use others."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted(many.glob("*.png"))[1:5]:
+        shutil.copy(path, images)
+    broken = sorted(images.iterdir())[2]
+    content = broken.read_bytes()
+    broken.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    job = job_of(model_path, ["images"], Path("out"))
+    list(job)
+    assert (job.done, job.failed) == (3, 1)
+    broken.write_bytes(content)
+    monkeypatch.chdir(images)
+    request = cluster_job.resolve_ray_job(model_path, Settings(format="parquet", shard_images=64))
+    inputs = Inputs(["."], "../out")
+    again = cluster_job.RayJob(request, inputs, "../out", cluster_job.WorkerPlan(1), retry_failed=True)
+    list(again)
+    assert (again.done, again.failed) == (4, 0)
+    found = lines(tmp_path / "out")
+    assert sorted(line["path"] for line in found) == [f"images/{path.name}" for path in sorted(images.iterdir())]
+
+
+@on_a_cluster
 def test_more_images_than_one_wave(
     cluster: Any, model_path: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
