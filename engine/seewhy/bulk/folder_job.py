@@ -167,8 +167,7 @@ class FolderJob:
                 if before is not None and begun:
                     provenance.check_resumable(folder.path, before, facts)
                     find_images(folder.path, before, manifest, self._inputs, self._should_stop)
-                    if self._inputs.relative or provenance.bases(before, folder.path):
-                        self._base = manifest.paths.base
+                    self._base = manifest.paths.base
                     facts.update(self._base_facts())
                 elif self._base is not None:
                     manifest.paths = RecordedPaths(self._base, self._base)

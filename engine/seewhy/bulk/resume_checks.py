@@ -127,7 +127,7 @@ def find_images(
     known = provenance.bases(before, folder)
     current = os.getcwd() if inputs.relative else "/"
     if not known or current == known[0]:
-        manifest.paths = RecordedPaths(current, current)
+        manifest.paths = RecordedPaths(current if inputs.relative else None, current)
         return
     for base in dict.fromkeys((*known, current)):
         manifest.paths = RecordedPaths(base, current)

@@ -155,6 +155,11 @@ def _store(
 ) -> tuple[list[bytes | memoryview], dict[str, str] | None]:
     """Move weights into the graph, or large ones to a second file if the model would be too large for one.
 
+    Args:
+        graph: The graph, whose initializers are changed.
+        arrays: Values of its initializers by name.
+        name: Name of the second file.
+
     Returns:
         The parts of the second file and its entry in the metadata, or an empty list and None if there is none.
     """

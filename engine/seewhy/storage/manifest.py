@@ -79,7 +79,7 @@ class Manifest:
         self.path = folder / NAME
         self._folder = folder
         self._store = temporary(_SCHEMA)
-        self.paths = RecordedPaths("/", "/")
+        self.paths = RecordedPaths(None, "/")
         try:
             self._file = self._open()
         except OSError as error:

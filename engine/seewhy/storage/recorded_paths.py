@@ -11,24 +11,32 @@ from dataclasses import dataclass
 class RecordedPaths:
     """Translation between the paths that are given now and those that a manifest records."""
 
-    base: str
-    """Folder that relative paths in the manifest start from; an absolute path."""
+    base: str | None
+    """Folder that relative paths in the manifest start from, an absolute path; None if all its paths are absolute."""
     current: str
     """Folder that the paths given now start from; an absolute path."""
 
     def recorded(self, path: str, archive: str | None = None) -> str:
-        """Return the path that a new line records. An absolute path stays as it is.
+        """Return the path that a new line records.
+
+        A relative path becomes relative to `base`, and so does an absolute path below `base`, so that the job survives
+        a move of its folders. Other absolute paths stay as they are.
 
         Args:
             path: Path of an image as it is given now; TAR#MEMBER for a member of an archive.
             archive: Path of the archive of a member; None for a file.
 
         Returns:
-            The path, relative to `base` if it is relative.
+            The path for the line.
         """
         if archive is not None:
             return self.recorded(archive) + path[len(archive) :]
-        return path if os.path.isabs(path) else os.path.relpath(self._absolute(path), self.base)
+        if self.base is None:
+            return path
+        absolute = self._absolute(path)
+        if os.path.isabs(path) and not absolute.startswith(os.path.join(self.base, "")):
+            return path
+        return os.path.relpath(absolute, self.base)
 
     def forms(self, path: str, archive: str | None = None) -> Iterator[str]:
         """Yield all paths under which an existing line may record a file.
@@ -46,7 +54,9 @@ class RecordedPaths:
         if self.base == self.current or os.path.isabs(path):
             yield path
         absolute = self._absolute(path)
-        yield from (os.path.relpath(absolute, self.base), absolute)
+        if self.base is not None:
+            yield os.path.relpath(absolute, self.base)
+        yield absolute
 
     def _absolute(self, path: str) -> str:
         """Return the absolute path without dots. Links stay, but `..` behind a link means the parent of its target."""

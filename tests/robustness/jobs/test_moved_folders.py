@@ -56,8 +56,7 @@ def test_another_working_folder(
     images = images.format(project=project)
     summary = explain_folder(explainer, images, out, settings)
     assert (summary.done, summary.already_recorded) == (COUNT + 1, COUNT)
-    new = str(added) if os.path.isabs(images) else "photos/1/new.png"
-    assert recorded_paths(out) == [*before, new]
+    assert recorded_paths(out) == [*before, "photos/1/new.png"]
     assert explain_folder(explainer, images, out, settings).already_recorded == COUNT + 1
     monkeypatch.chdir(project)
     assert explain_folder(explainer, "photos", "out", settings).already_recorded == COUNT + 1
@@ -75,6 +74,13 @@ def test_a_project_that_was_moved(
     os.utime(image, (1, 1))
     assert explain_folder(explainer, "photos", "out").already_recorded == COUNT
     assert json.loads(Path("out/run.json").read_text())["relative_to"] == str(tmp_path / "moved")
+
+
+def test_absolute_paths_outside_the_first_folder_stay(explainer: Explainer, project: Path, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "projects", 1)[0]
+    explain_folder(explainer, "photos", "out")
+    assert explain_folder(explainer, [project / "photos", other], "out").done == COUNT + 1
+    assert recorded_paths(project / "out")[COUNT:] == [str(other)]
 
 
 def test_images_that_were_moved(
