@@ -117,7 +117,8 @@ class ImageStages:
                 return Outcome(path, record=record, rows=rows)
             files, explained = self._write(task)
             return Outcome(path, explained, record=record, files=files)
-        except (ImageError, MissingExtraError) as error:  # the file has changed, or is too large for the format
+        except (ImageError, MissingExtraError) as error:
+            # The file may have changed since it was read, or be too large for the format.
             return self._failed(task, error)
 
     @staticmethod

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from seewhy._shared.temp_tables import explained
 from seewhy.errors import OutputError
 from seewhy.inputs.image_inputs import Inputs
 from seewhy.storage import provenance
@@ -131,9 +133,12 @@ def find_images(
         return
     for base in dict.fromkeys((*known, current)):
         manifest.paths = RecordedPaths(base, current)
-        changes = _changes(manifest, inputs, should_stop)
-        # In a folder that is not recorded, the same path may mean another image, so every file must be unchanged.
-        found = any(one is not None for one in changes) if base in known else set(changes) - {None} == {False}
+        try:
+            same = _comparisons(manifest, inputs, should_stop)
+            # In a folder that is not recorded, the same path may mean another image, so every file must be the same.
+            found = any(one is not None for one in same) if base in known else set(same) - {None} == {True}
+        except sqlite3.OperationalError as error:
+            raise explained(error) from None
         if found and not should_stop():
             return
     manifest.paths = RecordedPaths(known[0], current)
@@ -144,12 +149,12 @@ def find_images(
         )
 
 
-def _changes(manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool]) -> Iterator[bool | None]:
-    """Yield for each file and archive whether it has changed since it was recorded; None if it is not recorded."""
+def _comparisons(manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool]) -> Iterator[bool | None]:
+    """Yield for each file and archive whether it is as it was recorded; None if it is not recorded."""
     for image in takewhile(lambda _: not should_stop(), inputs.files()):
-        yield manifest.has_changed(image.key, image.path)
+        yield manifest.is_same(image.key, image.path)
     for archive in inputs.archives():
-        yield manifest.archive_has_changed(archive)
+        yield manifest.is_same_archive(archive)
 
 
 def delete_unknown_shards(folder: Path, manifest: Manifest) -> None:

@@ -185,18 +185,18 @@ class Manifest:
             if _differs(found[2], path):
                 self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[1:2])
 
-    def has_changed(self, key: Key, path: str) -> bool | None:
-        """Return whether the file of an image has changed since its line was written.
+    def is_same(self, key: Key, path: str) -> bool | None:
+        """Return whether the file of an image has the size and time that its line records.
 
         Args:
             key: Identity of the image.
             path: Path of its file.
 
         Returns:
-            True or False, or None if the image has no line.
+            True, or False if the file has changed or is missing; None if the image has no line.
         """
         found = self._find(key)
-        return None if found is None else _differs(found[2], path)
+        return None if found is None else not _differs(found[2], path, if_missing=True)
 
     def compare_archive(self, archive: str) -> None:
         """Record that this archive is an input of the job, and whether it has changed since its members were read.
@@ -213,19 +213,19 @@ class Manifest:
                     (name, _stamp(stamp.size, stamp.mtime_ns)),
                 )
 
-    def archive_has_changed(self, archive: str) -> bool | None:
-        """Return whether an archive has changed since a line of a member was written.
+    def is_same_archive(self, archive: str) -> bool | None:
+        """Return whether an archive has the size and time that a line of a member records.
 
         Args:
             archive: Path of the archive.
 
         Returns:
-            True or False, or None if none of its members has a line.
+            True, or False if the archive has changed or is missing; None if none of its members has a line.
         """
         for name in map(os.fsencode, self.paths.forms(archive)):
             found = self._store.execute("SELECT stamp FROM lines WHERE archive = ? LIMIT 1", (name,)).fetchone()
             if found is not None:
-                return _differs(found[0], archive)
+                return not _differs(found[0], archive, if_missing=True)
         return None
 
     def given_files(self) -> dict[str, int]:
@@ -398,10 +398,12 @@ class Manifest:
             self._store.execute("INSERT INTO lost VALUES (?)", (number,))
 
 
-def _differs(recorded: str | None, path: str) -> bool:
-    """Return whether a file exists whose stamp is not the recorded one."""
+def _differs(recorded: str | None, path: str, if_missing: bool = False) -> bool:
+    """Return whether the stamp of a file is not the recorded one, if one is recorded; `if_missing` if it is missing."""
     stamp = MISSING if recorded is None else file_stamp(path)
-    return stamp != MISSING and recorded != _stamp(stamp.size, stamp.mtime_ns)
+    if stamp == MISSING:
+        return if_missing
+    return recorded != _stamp(stamp.size, stamp.mtime_ns)
 
 
 def _stamp(size: int | None, mtime_ns: int | None) -> str:

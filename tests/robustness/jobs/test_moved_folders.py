@@ -101,6 +101,16 @@ def test_images_that_were_moved(
     assert explain_folder(explainer, "photos", out, changed=True).already_recorded == COUNT
 
 
+def test_missing_images_are_not_taken_for_moved_ones(
+    explainer: Explainer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "list.txt").write_text("\n".join(str(path) for path in sorted(Path("photos").rglob("*.*"))))
+    explain_folder(explainer, [], "out", lists=["list.txt"])
+    monkeypatch.chdir(tmp_path)
+    words = f"relative paths start at {project}, and no image given from {tmp_path} is among them"
+    refused(project / "out", words, lambda: explain_folder(explainer, [], "project/out", lists=["project/list.txt"]))
+
+
 def test_an_output_folder_that_was_moved(explainer: Explainer, project: Path, tmp_path: Path) -> None:
     explain_folder(explainer, "photos", "out")
     shutil.move(project / "out", tmp_path / "elsewhere")
