@@ -25,10 +25,12 @@ from seewhy.runtime.model_file import ModelFile
 from seewhy_export._shared.messages import size_text
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
+from seewhy_export.capture.forward_failures import FIXED_BATCH
 from seewhy_export.capture.forward_graph import ForwardGraph, example_images, trace_forward
 from seewhy_export.capture.layer_names import layer_name
 from seewhy_export.capture.module_preparation import prepare, traceable
 from seewhy_export.capture.network_outputs import find_output, returning
+from seewhy_export.capture.unsupported_networks import refuse_dependence
 from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.sources.argument_forms import as_labels, as_preprocessing
@@ -171,10 +173,16 @@ def export(
     if output.is_vector:
         messages.append("the network returns one number per image, (N,); the file returns it as (N, 1), for one class")
     converted = traceable(prepared, example_images(image_size, channels))
+    is_script = converted is not prepared
     prepared = returning(prepared, output)
-    forward = trace_forward(
-        prepared if converted is prepared else returning(converted, output), image_size, channels, layer
-    )
+    converted = returning(converted, output) if is_script else prepared
+    try:
+        forward = trace_forward(converted, image_size, channels, layer)
+    except ExportError as error:
+        if FIXED_BATCH in str(error):  # operations over the batch may have that effect too
+            refuse_dependence(prepared, channels, image_size)
+        raise
+    refuse_dependence(prepared, channels, image_size)
     if forward.mutated:
         messages.append(
             f"the forward pass changes {', '.join(forward.mutated)}; the file uses the value at export in every call"

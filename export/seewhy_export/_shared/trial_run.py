@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from seewhy_export._shared.messages import quiet
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and restore its mode and its buffers afterwards; PyTorch prints nothing."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        with quiet():
+            yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 def trial_run(module: nn.Module, channels: int, image_size: tuple[int, int]) -> Any:
@@ -26,14 +45,5 @@ def trial_run(module: nn.Module, channels: int, image_size: tuple[int, int]) -> 
     """
     first = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.empty(0))
     images = torch.zeros(2, channels, *image_size, dtype=first.dtype, device=first.device)
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    try:
-        with torch.no_grad(), quiet():
-            return module.eval()(images)
-    finally:
-        for submodule, training in modes:
-            submodule.training = training
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+    with torch.no_grad(), evaluating(module):
+        return module(images)

@@ -12,9 +12,12 @@ from torch import nn
 
 from seewhy_export._shared.messages import one_line
 
+FIXED_BATCH = "its code fixes the batch size"
+"""Reason for which a network cannot be traced for any number of images."""
+
 _TRACE_REASONS = {
-    "specialized it to be a constant": "its code fixes the batch size, and a model file takes any number of images; "
-    "use x.shape[0] or -1 instead of a fixed number of images",
+    "specialized it to be a constant": f"{FIXED_BATCH}, and a model file takes any number of images; use x.shape[0] or "
+    "-1 instead of a fixed number of images",
     "data-dependent expression": "its code depends on the values of a tensor (in an if, a loop or an index), and a "
     "graph cannot; use torch.where or a mask",
     "data-dependent": "its code reads a size or a number from the values of a tensor, and a graph cannot",

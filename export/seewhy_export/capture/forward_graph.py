@@ -295,10 +295,10 @@ _KEEPING_VALUES = {
 
 def _selects_everything(node: Node) -> bool:
     """Tell whether a select or slice omits nothing, as x[:, :, 0, 0] of a map that was pooled to 1x1."""
-    before, after = (tuple(map(str, value_of(n).shape)) if isinstance(n, Node) else () for n in (node.args[0], node))
-    if node.target is aten.select.int:
-        return before[int(node.args[1])] == "1"  # type: ignore[arg-type]
-    return node.target is aten.slice.Tensor and before == after
+    if node.target not in (aten.select.int, aten.slice.Tensor):
+        return False
+    before, after = (tuple(map(str, value_of(n).shape)) for n in (node.args[0], node))  # type: ignore[arg-type]
+    return before[int(node.args[1])] == "1" if node.target is aten.select.int else before == after  # type: ignore[arg-type]
 
 
 def _strip_final_score(returned: Node) -> tuple[Node, str | None]:

@@ -29,6 +29,7 @@ from seewhy.errors import ExportError
 from seewhy_export._shared.error_measure import error_bound, is_within_bound, relative_error
 from seewhy_export._shared.messages import one_line
 from seewhy_export.capture.forward_graph import ForwardGraph
+from seewhy_export.capture.unsupported_networks import DEPENDENT
 from seewhy_export.target_layer.selection import TargetLayer
 from seewhy_export.verification.reference import (
     eager_output_and_gradient,
@@ -116,11 +117,7 @@ def _check_independence(forward: ForwardGraph, images: Tensor) -> None:
     difference = relative_error(alone, in_batch[:1])
     # Kernels for another batch size round differently. 1 % is far above that, and far below the effect of such a norm.
     if difference is not None and not difference <= 0.01:
-        raise ExportError(
-            f"the network's result for an image depends on the other images of the batch (by {difference:.1%}), so an "
-            f"image cannot be explained by itself; look for operations over dimension 0, or a norm without running "
-            f"statistics"
-        )
+        raise ExportError(f"{DEPENDENT} (the difference is {difference:.1%})")
 
 
 @_one_thread()
