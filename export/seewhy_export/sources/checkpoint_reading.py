@@ -9,6 +9,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,6 +51,19 @@ _ARCHIVES = {
 """File name inside a zip archive -> kind of PyTorch program that the archive holds, and what to do instead."""
 
 
+_OTHER_FILES = {
+    b"version https://git-lfs": "is a Git LFS pointer; fetch the checkpoint itself with: git lfs pull",
+    b"<!DOCTYPE": "is an HTML page; the download did not return the checkpoint",
+    b"<html": "is an HTML page; the download did not return the checkpoint",
+    b"\x89HDF": "is an HDF5 file, as Keras writes, and not a PyTorch checkpoint",
+}
+"""First bytes of a file that is no checkpoint -> what it is."""
+
+_CHUNK = 2**20
+
+_DAMAGED = "is not a PyTorch checkpoint, or is damaged or incomplete"
+
+
 def read_checkpoint(path: Path) -> Any:
     """Read a file that `torch.save` wrote, or a safetensors file.
 
@@ -68,9 +82,13 @@ def read_checkpoint(path: Path) -> Any:
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     with file:
+        start = file.read(64)
+        other = [kind for first, kind in _OTHER_FILES.items() if start.startswith(first)]
+        if not start or other:
+            raise ExportError(f"{path}: {other[0] if start else 'is empty'}")
         if path.suffix.lower() == ".safetensors":  # the library accepts only a path
             return _read_safetensors(path)
-        kind = _archive_kind(file)
+        kind = _archive_problem(file) if start.startswith(b"PK") else None
         if kind is not None:
             raise ExportError(f"{path}: {kind}")
         return _unpickled(path, file)
@@ -85,8 +103,10 @@ def _unpickled(path: Path, file: IO[bytes]) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ExportError(f"{path}: {_refusal(file, error)}") from error
-    except Exception as error:
-        raise ExportError(f"{path}: is not a PyTorch checkpoint: {one_line(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise errors of many types, whose texts do not help
+        raise ExportError(f"{path}: {_DAMAGED}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -102,16 +122,23 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise ExportError(f"{path}: is not a safetensors file: {one_line(error)}") from error
 
 
-def _archive_kind(file: IO[bytes]) -> str | None:
-    """Return what a zip archive holds instead of a checkpoint, or None."""
-    if not zipfile.is_zipfile(file):
-        return None
+def _archive_problem(file: IO[bytes]) -> str | None:
+    """Return what a zip archive holds instead of a checkpoint, or that it is damaged, or None.
+
+    PyTorch does not compare the files in the archive with their checksums. It leaves a checksum of zero if it was told
+    to compute none.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
-            files = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return None
-    return next((kind for file, kind in _ARCHIVES.items() if file in files), None)
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+            for member in archive.infolist():
+                if member.CRC:
+                    with archive.open(member) as content:
+                        while content.read(_CHUNK):
+                            pass
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return _DAMAGED
+    return next((kind for name, kind in _ARCHIVES.items() if name in names), None)
 
 
 def _refusal(file: IO[bytes], error: pickle.UnpicklingError) -> str:
@@ -120,7 +147,7 @@ def _refusal(file: IO[bytes], error: pickle.UnpicklingError) -> str:
     try:
         with torch.serialization.safe_globals(_DATA_CLASSES):
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    except (ValueError, RuntimeError, pickle.UnpicklingError, EOFError):
+    except Exception:  # noqa: BLE001  damaged files raise errors of many types
         # Files in the format before PyTorch 1.6: only the error message names an object, the first one.
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))
     if any(name.startswith("torch.nn.") for name in names):
@@ -130,7 +157,7 @@ def _refusal(file: IO[bytes], error: pickle.UnpicklingError) -> str:
             f"code is installed, and save model.state_dict()"
         )
     if not names:
-        return "is not a PyTorch checkpoint, or is damaged"
+        return _DAMAGED
     return (
         f"holds more than tensors and plain data: {', '.join(names[:3])}; loading these could run code from the file, "
         f"so save model.state_dict() instead"

@@ -347,7 +347,7 @@ def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
         "scripted.pt": "is a TorchScript archive; save torch.jit.load",
         "evil.pkl": "is not a PyTorch checkpoint|holds more than",
         "text.pth": "is not a PyTorch checkpoint",
-        "empty.pth": "is not a PyTorch checkpoint",
+        "empty.pth": "is empty",
         "cut.pth": "is not a PyTorch checkpoint",
         "missing.pth": "cannot be read: No such file",
         ".": "cannot be read: it is a folder",
