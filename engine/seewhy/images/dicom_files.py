@@ -7,7 +7,7 @@ range of the stored bits is shown.
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ def read_size(file: IO[bytes], name: str) -> tuple[Any, tuple[int, int]]:
     except ImportError:
         raise missing_extra(f"{name}: DICOM images need an extra", "dicom") from None
     file.seek(HEADER_SIZE)
-    if _read_file_meta_info(file).get("TransferSyntaxUID") == _DEFLATED:
+    if _read_file_meta_info(cast(BinaryIO, file)).get("TransferSyntaxUID") == _DEFLATED:
         # pydicom would inflate the whole file at once, which a small file can use to fill the memory.
         raise ImageError(f"{name}: deflated DICOM files are not supported; store it uncompressed")
     file.seek(0)
@@ -92,7 +92,7 @@ def decode(data: Any, name: str) -> Image.Image:
     if kind in _GREY:
         return Image.fromarray(_grey(pixels, data, name, inverted=kind == "MONOCHROME1"))
     if kind == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         bits = int(data.RedPaletteColorLookupTableDescriptor[2])
         return Image.fromarray(_to_byte(apply_color_lut(pixels, data).astype(np.float64), 0, 2**bits - 1))
@@ -118,7 +118,7 @@ def _stored_pixels(data: Any, name: str) -> NDArray[Any]:
 
 def _grey(stored: NDArray[Any], data: Any, name: str, inverted: bool) -> Bytes:
     """Return grey values as a viewer shows them."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     bits, signed = int(data.BitsStored), int(data.PixelRepresentation) == 1
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
