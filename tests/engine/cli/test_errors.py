@@ -51,7 +51,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("text", [], r"text\.onnx: not an ONNX file"),
         ("empty", [], r"empty\.onnx: the file is empty"),
         ("bare", [], r"bare\.onnx: this ONNX file has no SeeWhy metadata; export the network with `seewhy export`"),
-        ("newer", [], r"newer\.onnx: the file has schema 99, but this version of SeeWhy reads schema 1"),
+        ("newer", [], r"newer\.onnx: the file has schema 99, but this version of SeeWhy reads schema 2"),
         ("cut", [], r"cut\.onnx: not an ONNX file, or a truncated one"),
         ("damaged", [], r"damaged\.onnx: damaged or changed since it was exported"),
         ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
