@@ -82,13 +82,20 @@ def test_warm_up(name: str, explainer: Explainer) -> None:
 
 
 @pytest.mark.parametrize("method", ["gradcam", "backprop"])
-@pytest.mark.parametrize("name", ["colormap", "alpha", "canvas"])
+@pytest.mark.parametrize("name", ["colormap", "alpha", "canvas", "blend", "scale"])
 def test_figures(name: str, method: str, explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
     result = explainer.explain(make_image(), method)
     check(lambda value: result.overlays(**{name: value}))
     check(lambda value: result.figures(**{name: value}))
     check(lambda value: result.save(tmp_path, **{name: value}))
     check(lambda value: result[value])
+
+
+@pytest.mark.parametrize("name", ["gradients", "gradient_scaling", "plain"])
+def test_captioned_figures(name: str, explainer: Explainer, make_image: MakeImage, tmp_path: Path) -> None:
+    result = explainer.explain(make_image(), "backprop")
+    check(lambda value: result.figures(**{name: value}))
+    check(lambda value: result.save(tmp_path, **{name: value}))
 
 
 def test_save(explainer: Explainer, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
