@@ -45,7 +45,8 @@ class ExplainedClass:
     label: str
     """Label of the class."""
     score: str
-    """Probability or logit as text, followed by the completeness error of integrated gradients."""
+    """Probability or logit as text, followed by the completeness error of integrated gradients, and by the methods whose
+    map has the same value everywhere."""
     figure: Path
     """Figure to open first: the contact sheet if there are several methods."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from pathlib import Path, PurePath
 
@@ -14,9 +15,10 @@ from seewhy.methods.registry import METHODS
 from seewhy.storage.format_names import FIGURE_FORMATS
 from seewhy.storage.manifest import NAME as MANIFEST
 from seewhy.storage.provenance import NAME as RUN
-from seewhy.storage.result_names import ResultNames, unique_names
+from seewhy.storage.result_names import CLASS, ResultNames, class_suffix, unique_names
 
-LONGEST_SUFFIX = max(len(f".{method}.99999.webp") for method in [*METHODS, "sheet"])
+# Names of methods have at most 40 characters, and labels at most 40 bytes.
+LONGEST_SUFFIX = len(f".{'m' * 40}.{class_suffix(99999, 'x' * 99, 0)}.webp")
 
 pieces = st.one_of(
     st.text(st.sampled_from("ab.A~2\n\\\x1b é\udcff%:e\u0301"), min_size=1, max_size=6),
@@ -200,3 +202,30 @@ def test_a_name_many_times() -> None:
     taken = [names.take(PurePath("a.jpg")).name for _ in range(5_000)]
     assert taken[:4] == ["a", "a.jpg", "a.jpg~2", "a.jpg~3"] and taken[-1] == "a.jpg~4999"
     assert len(set(taken)) == 5_000
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("tabby, tabby cat", "2-tabby_tabby_cat"),
+        ("  a/../b\\c:*?\n", "2-a_b_c"),
+        ("Ä" + "e\u0301", "2-Äé"),
+        ("...", "2-7"),
+        ("", "2-7"),
+        (None, "2-7"),
+        ("x" * 41, "2-" + "x" * 40),
+        ("é" * 30, "2-" + "é" * 20),
+        ("a" * 39 + "é", "2-" + "a" * 39),
+        ("CON", "2-CON"),
+    ],
+)
+def test_names_of_classes(label: str | None, expected: str) -> None:
+    assert class_suffix(2, label, 7) == expected
+
+
+@given(st.integers(1, 99999), st.text())
+def test_any_label_gives_a_safe_name(rank: int, label: str) -> None:
+    name = class_suffix(rank, label, 3)
+    assert name.startswith(f"{rank}-") and len(name.encode()) <= len(f"{rank}-") + 40
+    assert all(c.isalnum() or c == "_" for c in name.partition("-")[2]) and name.partition("-")[2]
+    assert re.fullmatch(CLASS, f".{name}")
