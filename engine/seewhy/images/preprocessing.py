@@ -71,7 +71,7 @@ class LoadedImage:
                 return None
         return (
             f"the image is nearly constant: its pixels are from {self.view.min()} to {self.view.max()} of 255; if its "
-            f"samples have fewer bits than the file has room for, such as 12 of 16, scale them up"
+            f"samples use only part of their range, such as 12 of 16 bits, scale them to the whole range"
         )
 
     def original(self) -> Bytes:

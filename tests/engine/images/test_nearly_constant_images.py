@@ -37,7 +37,7 @@ def test_12_bit_grey_in_16_bits(model_path: Path, tmp_path: Path) -> None:
     assert "dark.png: the image is nearly constant: its pixels are from " in result.stderr
     assert "good.png" not in result.stderr
     dark, good = lines(tmp_path / "out")
-    assert "such as 12 of 16, scale them up" in dark["warning"] and "warning" not in good
+    assert "such as 12 of 16 bits, scale them" in dark["warning"] and "warning" not in good
 
 
 def test_a_single_image(explainer: Explainer) -> None:
