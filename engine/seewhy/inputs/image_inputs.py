@@ -108,7 +108,7 @@ class Inputs:
         self._store = temporary(_SCHEMA)
         self._out = _resolved(folder)
         self._roots: list[str] = []
-        self._real_folder = lru_cache(1024)(os.path.realpath)  # a list names many images of one folder
+        self._real_folder = lru_cache(1024)(real_path)  # a list names many images of one folder
         try:
             self._store.execute("BEGIN")
             for argument, path in enumerate(paths):
