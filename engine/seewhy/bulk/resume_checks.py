@@ -124,37 +124,41 @@ def find_images(
         should_stop: Function that returns whether to stop comparing.
 
     Raises:
-        OutputError: If the images are given from another folder than before, and none of them is recorded.
+        OutputError: If the paths of other images are those of recorded ones, from another folder.
     """
     known = provenance.bases(before, folder)
     current = os.getcwd() if inputs.relative else "/"
     if not known or current == known[0]:
         manifest.paths = RecordedPaths(current if inputs.relative else None, current)
         return
-    for base in dict.fromkeys((*known, current)):
+    for base in dict.fromkeys(known):
         manifest.paths = RecordedPaths(base, current)
-        try:
-            same = _comparisons(manifest, inputs, should_stop)
-            # In a folder that is not recorded, the same path may mean another image, so every file must be the same.
-            found = any(one is not None for one in same) if base in known else set(same) - {None} == {True}
-        except sqlite3.OperationalError as error:
-            raise explained(error) from None
-        if found and not should_stop():
+        if any(same is not None for same in _comparisons(manifest, inputs, should_stop)):
             return
+    if inputs.relative and current not in known:
+        # Here the same path may mean another image, so every file must be the same.
+        manifest.paths = RecordedPaths(current, current)
+        found = {*_comparisons(manifest, inputs, should_stop)} - {None}
+        if found == {True} and not should_stop():
+            return
+        if False in found:
+            raise OutputError(
+                f"{folder}: holds results of other images: its relative paths start at {known[0]}, and the same paths "
+                f"from {current} lead to other or changed files; run the command in the first folder, or choose "
+                f"another output folder"
+            )
     manifest.paths = RecordedPaths(known[0], current)
-    if inputs.relative and not should_stop():
-        raise OutputError(
-            f"{folder}: holds results of other images: their relative paths start at {known[0]}, and no image given "
-            f"from {current} is among them; run the command in that folder, or choose another output folder"
-        )
 
 
 def _comparisons(manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool]) -> Iterator[bool | None]:
     """Yield for each file and archive whether it is as it was recorded; None if it is not recorded."""
-    for image in takewhile(lambda _: not should_stop(), inputs.files()):
-        yield manifest.is_same(image.key, image.path)
-    for archive in inputs.archives():
-        yield manifest.is_same_archive(archive)
+    try:
+        for image in takewhile(lambda _: not should_stop(), inputs.files()):
+            yield manifest.is_same(image.key, image.path)
+        for archive in inputs.archives():
+            yield manifest.is_same_archive(archive)
+    except sqlite3.OperationalError as error:
+        raise explained(error) from None
 
 
 def delete_unknown_shards(folder: Path, manifest: Manifest) -> None:

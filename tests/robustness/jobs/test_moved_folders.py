@@ -76,6 +76,20 @@ def test_a_project_that_was_moved(
     assert json.loads(Path("out/run.json").read_text())["relative_to"] == str(tmp_path / "moved")
 
 
+def test_new_images_from_another_working_folder(
+    explainer: Explainer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "tuesday", 2)
+    explain_folder(explainer, "photos", "out")
+    (project / "photos").rename(project / "monday")
+    monkeypatch.chdir(tmp_path)
+    summary = explain_folder(explainer, "tuesday", "project/out")
+    assert (summary.done, summary.already_recorded) == (2, 0)
+    assert [path[:11] for path in recorded_paths(project / "out")[COUNT:]] == ["../tuesday/"] * 2
+    monkeypatch.chdir(project)
+    assert explain_folder(explainer, "../tuesday", "out").already_recorded == 2
+
+
 def test_absolute_paths_outside_the_first_folder_stay(explainer: Explainer, project: Path, tmp_path: Path) -> None:
     other = write_images(tmp_path / "projects", 1)[0]
     explain_folder(explainer, "photos", "out")
@@ -94,7 +108,9 @@ def test_images_that_were_moved(
     image = next(Path("photos/0").iterdir())
     times = image.stat()
     os.utime(image, (1, 1))
-    words = f"relative paths start at {project}, and no image given from {tmp_path}/moved is among them"
+    words = (
+        f"relative paths start at {project}, and the same paths from {tmp_path}/moved lead to other or changed files"
+    )
     refused(out, words, lambda: explain_folder(explainer, "photos", out))
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert explain_folder(explainer, "photos", out).already_recorded == COUNT
@@ -107,7 +123,7 @@ def test_missing_images_are_not_taken_for_moved_ones(
     (project / "list.txt").write_text("\n".join(str(path) for path in sorted(Path("photos").rglob("*.*"))))
     explain_folder(explainer, [], "out", lists=["list.txt"])
     monkeypatch.chdir(tmp_path)
-    words = f"relative paths start at {project}, and no image given from {tmp_path} is among them"
+    words = f"relative paths start at {project}, and the same paths from {tmp_path} lead to other or changed files"
     refused(project / "out", words, lambda: explain_folder(explainer, [], "project/out", lists=["project/list.txt"]))
 
 
