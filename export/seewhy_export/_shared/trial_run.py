@@ -29,13 +29,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def trial_run(module: nn.Module, channels: int, image_size: tuple[int, int]) -> Any:
-    """Run a module once in evaluation mode on a batch of two black images.
+def trial_run(module: nn.Module, channels: int, image_size: tuple[int, int], count: int = 2) -> Any:
+    """Run a module once in evaluation mode on a batch of black images.
 
     Args:
         module: Module that takes images (N, C, H, W). Its mode, buffers and gradients stay as they are.
         channels: Number of image channels.
         image_size: (H, W) of the images in pixels.
+        count: Number of images in the batch.
 
     Returns:
         What the module returns.
@@ -44,6 +45,6 @@ def trial_run(module: nn.Module, channels: int, image_size: tuple[int, int]) -> 
         Exception: If the module fails: its own exception.
     """
     first = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.empty(0))
-    images = torch.zeros(2, channels, *image_size, dtype=first.dtype, device=first.device)
+    images = torch.zeros(count, channels, *image_size, dtype=first.dtype, device=first.device)
     with torch.no_grad(), evaluating(module):
         return module(images)

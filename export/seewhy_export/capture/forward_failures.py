@@ -11,13 +11,18 @@ import torch
 from torch import nn
 
 from seewhy_export._shared.messages import one_line
+from seewhy_export._shared.trial_run import trial_run
 
 FIXED_BATCH = "its code fixes the batch size"
 """Reason for which a network cannot be traced for any number of images."""
 
+_ANY_BATCH = (
+    "a model file takes any number of images; use x.shape[0] or -1 instead of a fixed number of images, len(x), "
+    "int(x.shape[0]) or a loop over the images"
+)
+
 _TRACE_REASONS = {
-    "specialized it to be a constant": f"{FIXED_BATCH}, and a model file takes any number of images; use x.shape[0] or "
-    "-1 instead of a fixed number of images",
+    "specialized it to be a constant": f"{FIXED_BATCH}, and {_ANY_BATCH}",
     "data-dependent expression": "its code depends on the values of a tensor (in an if, a loop or an index), and a "
     "graph cannot; use torch.where or a mask",
     "data-dependent": "its code reads a size or a number from the values of a tensor, and a graph cannot",
@@ -70,12 +75,26 @@ def describe_run_failure(module: nn.Module, channels: int, image_size: tuple[int
             f"{name} is a network for {taken}: its first layer is {layer}. Only networks for images (N, C, H, W) are "
             f"supported; it fails on them with {one_line(error)}"
         )
+    if _runs_on_one_image(module, channels, image_size):
+        return (
+            f"{name} runs on one image, but fails on two with {one_line(error)}{_at_user_code(error)}: {FIXED_BATCH}, "
+            f"and {_ANY_BATCH}"
+        )
     remedy = next((remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, str(error))), None)
     return (
         f"{name} fails on float32 images of shape (N, {channels}, {image_size[0]}, {image_size[1]}): {one_line(error)}"
         + _at_user_code(error)
         + (f"; {remedy}" if remedy else "")
     )
+
+
+def _runs_on_one_image(module: nn.Module, channels: int, image_size: tuple[int, int]) -> bool:
+    """Tell whether a network that fails on a batch of two images accepts one."""
+    try:
+        trial_run(module, channels, image_size, count=1)
+    except Exception:  # noqa: BLE001  the code of a network may raise anything
+        return False
+    return True
 
 
 def _input_kind(module: nn.Module) -> tuple[str, str] | None:

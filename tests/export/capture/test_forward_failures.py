@@ -45,6 +45,12 @@ def head(width: int) -> list[nn.Module]:
         (nn.Sequential(nn.LSTM(9, 4)), "is a network for sequences: its first layer is LSTM", False),
         (Code(fails), r"NameError: name 'undefined' is not defined \(at test_forward_failures", False),
         (Code(lambda x: x.half() @ x.t()), "check the dtypes fixed in its code; the export runs in float32$", False),
+        (
+            Code(lambda x: x.view(1, 4)),
+            r"Code runs on one image, but fails on two with RuntimeError: shape '\[1, 4\]' is invalid .*: its code "
+            r"fixes the batch size, and a model file takes any number of images; use x\.shape\[0\] or -1 instead of a",
+            False,
+        ),
         (TwoInputs(), "must take images alone, so export a wrapper module that passes the other arguments$", False),
         (
             nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(20, 4, 3)),
@@ -61,6 +67,22 @@ def test_what_to_check(module: nn.Module, words: str, blames_the_size: bool, tmp
         export(module.eval(), tmp_path / "model.onnx", image_size=(32, 32))
     assert "\n" not in str(caught.value)
     assert ("check the image size" in str(caught.value)) == blames_the_size
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda x: x.view(2, 4),
+        lambda x: x.reshape(len(x), 4),
+        lambda x: x.reshape(int(x.shape[0]), 4),
+        lambda x: torch.stack(list(x)),
+        lambda x: torch.cat([x[i : i + 1] for i in range(x.shape[0])]),
+    ],
+)
+def test_code_that_fixes_the_batch_size(code: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    words = "its code fixes the batch size, and .*instead of a fixed number of images, len.x., int.* or a loop over the"
+    with pytest.raises(ExportError, match=words):
+        export(Code(code).eval(), tmp_path / "model.onnx", image_size=(32, 32))
 
 
 def test_the_module_is_unchanged_after_a_failure(tmp_path: Path) -> None:
