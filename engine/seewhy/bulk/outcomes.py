@@ -45,8 +45,8 @@ class ExplainedClass:
     label: str
     """Label of the class."""
     score: str
-    """Probability or logit as text, followed by the completeness error of integrated gradients, and by the methods whose
-    map has the same value everywhere."""
+    """Probability or logit as text. The completeness error of integrated gradients follows, and the methods whose map
+    has the same value everywhere."""
     figure: Path
     """Figure to open first: the contact sheet if there are several methods."""
 

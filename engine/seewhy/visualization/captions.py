@@ -19,7 +19,6 @@ _LONGEST = 4
 # Sizes in units of the largest text.
 _SMALL, _BAR, _GAP = 0.9, 0.55, 0.6
 _FRAME_SHARE = 500  # longer side of an image for each pixel of the frame's lines
-_FRAME_NOTE = "frame: the part that the model saw"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def captioned(drawing: Drawing, caption: Caption) -> Page:
     page.items.append(Text(left, baseline, fonts.shorten(fonts.readable(caption.source), small, room), small, GREY))
     baseline += round(1.4 * size)
     add_scale(page, drawing.scale, (left, baseline, room), small)
-    note = drawing.scale.note if drawing.view is None else f"{drawing.scale.note}; {_FRAME_NOTE}"
+    note = f"{drawing.scale.note}; {drawing.note}" if drawing.note else drawing.scale.note
     for line in fonts.wrap(note, small, room, 2):
         baseline += round(1.25 * size)
         page.items.append(Text(left, baseline, line, small, GREY))

@@ -31,6 +31,8 @@ class Drawing:
     """Meaning of its colours."""
     view: Box | None = None
     """Part of the figure that the model saw; None if it saw all of it."""
+    note: str = ""
+    """Text about the part of the image that is shown; empty if that is what the style asks for."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,12 +102,12 @@ def draw_gradient(image: ModelView, values: Floats, style: FigureStyle) -> Drawi
     if style.scale is None and style.gradient_scaling == "minmax":
         scale = ColorScale(low, high, colormap, _OWN_RANGE, None, constant)
         if signed:
-            return Drawing(gradient_rgb(values[None], 1)[0], scale)
+            return Drawing(gradient_rgb(values[None], 1)[0], scale, note=_view_note(style))
         return _heat(image, minmax(drawn[None], 1)[0], style, scale)
     limit, rule = (robust_limit(drawn), _CLIPPED) if style.scale is None else (style.scale, _COMMON)
     scale = ColorScale(-limit if signed else 0, limit, colormap, rule, max(-low, high), constant)
     if signed:
-        return Drawing(_symmetric(values, limit), scale)
+        return Drawing(_symmetric(values, limit), scale, note=_view_note(style))
     return _heat(image, np.minimum(_divided(drawn, limit), np.float32(1)), style, scale)
 
 
@@ -139,7 +141,7 @@ def _divided(values: Floats, limit: float) -> Floats:
 def _heat(image: ModelView, heat: Floats, style: FigureStyle, scale: ColorScale) -> Drawing:
     """Draw the heatmap (H,W) of a gradient, alone or on the image."""
     if style.gradients == "heatmap":
-        return Drawing(heat_colors(heat, style.colormap), scale)
+        return Drawing(heat_colors(heat, style.colormap), scale, note=_view_note(style))
     return _overlay(image, heat, style, scale)
 
 
@@ -155,7 +157,14 @@ def draw_input(image: ModelView, style: FigureStyle) -> Drawing:
 
 def _with_view(drawing: Drawing, image: ModelView, style: FigureStyle) -> Drawing:
     """Return the drawing with the part that the model saw, if it shows the whole image."""
-    return drawing if style.canvas == "model" else replace(drawing, view=view_box(image, drawing.size))
+    if style.canvas == "model" or (view := view_box(image, drawing.size)) is None:
+        return drawing
+    return replace(drawing, view=view, note="frame: the part that the model saw")
+
+
+def _view_note(style: FigureStyle) -> str:
+    """Return a note for figures that show the model's view even if the style asks for the whole image."""
+    return "" if style.canvas == "model" else "shows the part that the model saw"
 
 
 def on_canvas(drawing: Drawing, image: ModelView, size: tuple[int, int]) -> Drawing:

@@ -98,6 +98,15 @@ def test_frame_shows_what_the_model_saw(tmp_path: Path, make_image: MakeImage) -
     assert any("frame: the part that the model saw" in text for text in texts(framed))
 
 
+def test_gradients_on_the_original_canvas_say_what_they_show(explainer: Explainer, make_image: MakeImage) -> None:
+    result = explainer.explain(make_image(), "backprop")
+    for style in (FigureStyle(canvas="original"), FigureStyle(canvas="original", gradients="heatmap")):
+        (page,) = (captioned(one, CAPTION) for one in result.draw(style))
+        assert "shows the part that the model saw" in " ".join(texts(page))
+    (page,) = (captioned(one, CAPTION) for one in result.draw(FigureStyle()))
+    assert "shows" not in " ".join(texts(page))
+
+
 # The contact sheet.
 
 
