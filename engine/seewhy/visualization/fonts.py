@@ -217,6 +217,8 @@ def _length(text: str, size: int) -> float:
 
 def wrap(text: str, size: int, most: int, lines: int) -> list[str]:
     """Break a readable text between words into at most `lines` lines, and shorten lines that are too long."""
+    if measured(text, size) <= most:
+        return [text]
     found = [""]
     for word in text.split(" "):
         longer = f"{found[-1]} {word}".strip()
