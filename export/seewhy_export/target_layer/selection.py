@@ -319,7 +319,10 @@ def _pools_globally(node: Node, layer: Node, layout: Layout, known: dict[Node, L
 
 def _pooled_linear_head(logits: Node, layer: Node, layout: Layout, known: dict[Node, Layout]) -> Node | None:
     """Return the weight of the only linear layer after the pooled target layer; None if CAM does not apply."""
-    if logits.target is not aten.linear.default:
+    shape = value_of(logits).shape
+    while logits.target in RESHAPES:  # (N, 1), squeezed to (N,) and made (N, 1) again
+        logits = logits.args[0]  # type: ignore[assignment]
+    if logits.target is not aten.linear.default or tuple(map(str, value_of(logits).shape)) != tuple(map(str, shape)):
         return None
     args: tuple[Any, ...] = logits.args
     features, weight = args[:2]

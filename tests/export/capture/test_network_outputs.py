@@ -212,6 +212,22 @@ def test_one_number_per_image(squeeze: Callable[[Tensor], Any], final: bool, tmp
     assert_close(values.probabilities, exact.sigmoid())
 
 
+def test_cam_applies_to_one_number_per_image(tmp_path: Path) -> None:
+    class Binary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x).relu().mean((2, 3))).squeeze(1)
+
+    module = live_weights(Binary()).eval()
+    export(module, tmp_path / "model.onnx", image_size=SIZE, score="sigmoid")
+    targets = {"images": images().numpy(), "targets": np.zeros(3, np.int64)}
+    (weights,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(["class_weights"], targets)
+    assert_close(weights, module.head.weight.expand(3, 8))
+
+
 @pytest.mark.parametrize(
     ("make", "score", "words"),
     [
