@@ -226,10 +226,12 @@ def photo(size: tuple[int, int]) -> Image.Image:
     [
         Preprocessing("shorter-side", 14),
         Preprocessing("shorter-side", 15, "bicubic", channel_order="BGR", std=(0.1, 0.2, 0.3)),
+        Preprocessing("shorter-side", 15, crop_rounding="down"),
         Preprocessing("squash", None, "lanczos", crop=False),
+        Preprocessing("squash", 15),
         Preprocessing("none"),
     ],
-    ids=lambda how: how.resize + how.channel_order,
+    ids=lambda how: f"{how.resize} {how.size} {how.crop_rounding}",
 )
 def test_the_page_is_enough_to_reproduce_the_numbers(
     how: Preprocessing,
