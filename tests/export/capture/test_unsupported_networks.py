@@ -44,7 +44,6 @@ def after(code: Callable[[Tensor], Tensor]) -> nn.Module:
         after(lambda y: y - y[:1]),
         after(lambda y: y - y[::2].mean(0, keepdim=True)),
         after(lambda y: y @ y.t() @ y),
-        after(lambda y: y.sort(0).values),
     ],
 )
 def test_operations_over_the_batch(module: nn.Module, tmp_path: Path) -> None:
