@@ -25,7 +25,7 @@ from seewhy.runtime.model_file import ModelFile
 from seewhy_export._shared.messages import size_text
 from seewhy_export.backward.joint_graph import build_joint
 from seewhy_export.backward.rectifiers import SMOOTH_ACTIVATIONS, in_scope, rectifier_of
-from seewhy_export.capture.forward_failures import FIXED_BATCH
+from seewhy_export.capture.forward_failures import FixedBatchError
 from seewhy_export.capture.forward_graph import ForwardGraph, example_images, trace_forward
 from seewhy_export.capture.layer_names import layer_name
 from seewhy_export.capture.module_preparation import prepare, traceable
@@ -35,6 +35,7 @@ from seewhy_export.onnx_writer import model_file
 from seewhy_export.onnx_writer.conversion import to_onnx
 from seewhy_export.sources.argument_forms import as_labels, as_preprocessing
 from seewhy_export.sources.image_channels import find_channels
+from seewhy_export.sources.onnx_import.single_image_modules import for_any_batch
 from seewhy_export.target_layer.selection import TargetLayer, target_layer
 from seewhy_export.verification.parity import (
     Parity,
@@ -169,19 +170,22 @@ def export(
     prepared = prepare(module)
     if channels is None:
         channels = find_channels(prepared, image_size) if preprocessing is None else len(preprocessing.mean)
-    output = find_output(prepared, channels, image_size, head)
-    if output.is_vector:
-        messages.append("the network returns one number per image, (N,); the file returns it as (N, 1), for one class")
-    converted = traceable(prepared, example_images(image_size, channels))
-    is_script = converted is not prepared
-    prepared = returning(prepared, output)
-    converted = returning(converted, output) if is_script else prepared
     try:
-        forward = trace_forward(converted, image_size, channels, layer)
-    except ExportError as error:
-        if FIXED_BATCH in str(error):  # operations over the batch may have that effect too
-            refuse_dependence(prepared, channels, image_size)
-        raise
+        prepared, forward, notes = _traced(prepared, channels, image_size, layer, head)
+    except FixedBatchError as error:
+        start_phase("converting the network, which takes one image at a time")
+        prepared, layer = _for_any_batch(module, channels, image_size, layer, head, error)
+        if guided_scope is not None:
+            raise ExportArgumentError(
+                "guided_scope cannot be used, because the network's code fixes the batch size and conversion renames "
+                "its modules"
+            ) from None
+        prepared, forward, notes = _traced(prepared, channels, image_size, layer, None)
+        notes.append(
+            "the network's code fixes the batch size, so it was converted for any number of images; layers have the "
+            "names of ONNX nodes"
+        )
+    messages += notes
     refuse_dependence(prepared, channels, image_size)
     if forward.mutated:
         messages.append(
@@ -252,6 +256,44 @@ def export(
         seconds=time.perf_counter() - started,
         size=size,
     )
+
+
+def _traced(
+    prepared: nn.Module, channels: int, image_size: tuple[int, int], layer: str | None, head: str | int | None
+) -> tuple[nn.Module, ForwardGraph, list[str]]:
+    """Return a prepared module that returns logits alone, its forward graph, and notes for the user."""
+    output = find_output(prepared, channels, image_size, head)
+    notes = []
+    if output.is_vector:
+        notes.append("the network returns one number per image, (N,); the file returns it as (N, 1), for one class")
+    converted = traceable(prepared, example_images(image_size, channels))
+    is_script = converted is not prepared
+    prepared = returning(prepared, output)
+    converted = returning(converted, output) if is_script else prepared
+    try:
+        return prepared, trace_forward(converted, image_size, channels, layer), notes
+    except FixedBatchError:
+        # Operations over the batch may look like a fixed batch size.
+        refuse_dependence(prepared, channels, image_size)
+        raise
+
+
+def _for_any_batch(
+    module: nn.Module,
+    channels: int,
+    image_size: tuple[int, int],
+    layer: str | None,
+    head: str | int | None,
+    reason: FixedBatchError,
+) -> tuple[nn.Module, str | None]:
+    """Convert a module that takes one image at a time, and return it with the path of the target layer in it."""
+    prepared = prepare(module)
+    try:
+        single = returning(prepared, find_output(prepared, channels, image_size, head, count=1))
+        converted, ends = for_any_batch(single, channels, image_size)
+    except ExportError as error:
+        raise reason from error
+    return converted, None if layer is None else ends.get(layer, layer)
 
 
 def check_text(what: str, text: Any) -> None:

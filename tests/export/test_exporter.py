@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +20,7 @@ from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Layer, Preprocessing
 from seewhy.errors import ExportError, ModelFileError
 from seewhy_export import export
+from seewhy_export.sources.torchvision_import import import_torchvision
 from support.exporting.networks import branches, live_weights
 
 
@@ -221,6 +223,22 @@ def test_plain_arguments_of_python_callers(tmp_path: Path) -> None:
         *("tracing the forward pass", "comparing the traced network with the original"),
         *("building the backward pass", "converting to ONNX", "verifying the file against PyTorch"),
     ]
+
+
+def test_transforms_define_preprocessing_and_size(tmp_path: Path) -> None:
+    import_torchvision()
+    from torchvision import transforms
+
+    steps = [transforms.Resize((40, 48)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+    transform = transforms.Compose(steps)
+    report = export(branches(), tmp_path / "model.onnx", preprocessing=transform, outputs=[], verify=False)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8))
+    explainer = seewhy.Explainer(report.path)
+    assert explainer.metadata.image_size == (40, 48)
+    # Both use Pillow, so only the arithmetic of the normalisation may round.
+    np.testing.assert_allclose(explainer.preprocess(image)[0], transform(image).numpy(), atol=1e-5)
+    with pytest.raises(ExportError, match="image_size is 50x50 pixels, but the preprocessing function returns 40x48"):
+        export(branches(), tmp_path / "other.onnx", 50, preprocessing=transform)
 
 
 def test_a_file_without_preprocessing_says_so(tmp_path: Path) -> None:

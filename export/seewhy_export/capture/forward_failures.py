@@ -8,13 +8,18 @@ import sysconfig
 import traceback
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export._shared.trial_run import trial_run
 
-FIXED_BATCH = "its code fixes the batch size"
-"""Reason for which a network cannot be traced for any number of images."""
+_FIXED_BATCH = "its code fixes the batch size"
+
+
+class FixedBatchError(ExportError):
+    """A network that cannot be traced for any number of images, because its code fixes their number."""
+
 
 _ANY_BATCH = (
     "a model file takes any number of images; use x.shape[0] or -1 instead of a fixed number of images, len(x), "
@@ -22,7 +27,7 @@ _ANY_BATCH = (
 )
 
 _TRACE_REASONS = {
-    "specialized it to be a constant": f"{FIXED_BATCH}, and {_ANY_BATCH}",
+    "specialized it to be a constant": f"{_FIXED_BATCH}, and {_ANY_BATCH}",
     "data-dependent expression": "its code depends on the values of a tensor (in an if, a loop or an index), and a "
     "graph cannot; use torch.where or a mask",
     "data-dependent": "its code reads a size or a number from the values of a tensor, and a graph cannot",
@@ -49,14 +54,28 @@ _INPUTS: dict[type[nn.Module], str] = {
 """Kind of a layer -> input of a network that starts with such a layer and has no two-dimensional convolution."""
 
 
-def describe_trace_failure(error: BaseException) -> str:
-    """Return torch.export's reason in the user's terms, and the line of the user's code."""
+def trace_failure(module: nn.Module, images: Tensor, error: BaseException) -> ExportError:
+    """Return the error for a failed trace: torch.export's reason in the user's terms, and the line of the user's code.
+
+    Args:
+        module: Network that cannot be traced.
+        images: Images (N, C, H, W) that it was traced with.
+        error: What torch.export raised.
+
+    Returns:
+        The error to raise: a `FixedBatchError` if the network's code fixes the batch size.
+    """
     reason = next((reason for text, reason in _TRACE_REASONS.items() if text in str(error)), None)
-    return (reason or one_line(error)) + _at_user_code(error)
+    shape = ", ".join(map(str, images.shape[1:]))
+    kind = FixedBatchError if reason is not None and _FIXED_BATCH in reason else ExportError
+    return kind(
+        f"{type(module).__name__} cannot be traced with images of shape (N, {shape}): {reason or one_line(error)}"
+        f"{_at_user_code(error)}"
+    )
 
 
-def describe_run_failure(module: nn.Module, channels: int, image_size: tuple[int, int], error: BaseException) -> str:
-    """Return an error message for a forward pass that failed, with what to check if the cause is known.
+def run_failure(module: nn.Module, channels: int, image_size: tuple[int, int], error: BaseException) -> ExportError:
+    """Return the error for a forward pass that failed, with what to check if the cause is known.
 
     Args:
         module: Network that failed.
@@ -65,23 +84,23 @@ def describe_run_failure(module: nn.Module, channels: int, image_size: tuple[int
         error: What the network raised.
 
     Returns:
-        The message, in one line.
+        The error to raise: a `FixedBatchError` if the network accepts one image.
     """
     name = type(module).__name__
     kind = _input_kind(module)
     if kind is not None:
         layer, taken = kind
-        return (
+        return ExportError(
             f"{name} is a network for {taken}: its first layer is {layer}. Only networks for images (N, C, H, W) are "
             f"supported; it fails on them with {one_line(error)}"
         )
     if _runs_on_one_image(module, channels, image_size):
-        return (
-            f"{name} runs on one image, but fails on two with {one_line(error)}{_at_user_code(error)}: {FIXED_BATCH}, "
+        return FixedBatchError(
+            f"{name} runs on one image, but fails on two with {one_line(error)}{_at_user_code(error)}: {_FIXED_BATCH}, "
             f"and {_ANY_BATCH}"
         )
     remedy = next((remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, str(error))), None)
-    return (
+    return ExportError(
         f"{name} fails on float32 images of shape (N, {channels}, {image_size[0]}, {image_size[1]}): {one_line(error)}"
         + _at_user_code(error)
         + (f"; {remedy}" if remedy else "")

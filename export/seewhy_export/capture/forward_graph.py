@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import quiet
-from seewhy_export.capture.forward_failures import describe_trace_failure
+from seewhy_export.capture.forward_failures import FixedBatchError, trace_failure
 from seewhy_export.capture.in_place_removal import detach_no_grad, make_functional
 from seewhy_export.capture.layer_names import unknown_layer
 from seewhy_export.capture.unsupported_networks import refuse_batch_statistics, refuse_randomness
@@ -142,6 +142,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         The forward graph, whose batch size is symbolic.
 
     Raises:
+        FixedBatchError: If the module's code fixes the batch size.
         ExportError: If the module cannot be traced, returns anything but logits (N, class count), draws random
             numbers, or uses the statistics of the batch.
     """
@@ -157,10 +158,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
         except ExportError:
             raise
         except Exception as error:
-            raise ExportError(
-                f"{type(module).__name__} cannot be traced with images of shape (N, {channels}, {image_size[0]}, "
-                f"{image_size[1]}): {describe_trace_failure(error)}"
-            ) from error
+            raise trace_failure(module, example, error) from error
     graph_module = program.graph_module
     placeholders = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
     weights: dict[str, Tensor] = {}
@@ -261,7 +259,7 @@ def _single_output(outputs: list[Any]) -> Node:
         )
     batch, classes = shapes[0]
     if isinstance(batch, int) or not isinstance(classes, int):
-        raise ExportError(
+        raise FixedBatchError(
             f"the network returns ({batch}, {re.sub(r's[0-9]+', 'N', str(classes))}) for N images instead of "
             f"(N, classes); its code moves images out of dimension 0, as reshape(1, -1) does"
         )

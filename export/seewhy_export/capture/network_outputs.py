@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seewhy._shared.suggestions import did_you_mean
 from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.trial_run import trial_run
-from seewhy_export.capture.forward_failures import describe_run_failure
+from seewhy_export.capture.forward_failures import run_failure
 
 LOGITS_KEY = "logits"
 """Key or attribute that holds the logits if outputs have names, as in Hugging Face's models."""
@@ -47,7 +47,7 @@ class LogitsOutput(NamedTuple):
 
 
 def find_output(
-    module: nn.Module, channels: int, image_size: tuple[int, int], output: str | int | None
+    module: nn.Module, channels: int, image_size: tuple[int, int], output: str | int | None, count: int = 2
 ) -> LogitsOutput:
     """Find the logits among the tensors that a prepared module returns.
 
@@ -57,6 +57,7 @@ def find_output(
         image_size: (H, W) of the images in pixels.
         output: Which of several outputs holds the logits: an index, or a key, attribute or path of these ("head.0").
             None chooses the only tensor, or the one called `logits`.
+        count: Number of images to run the module on.
 
     Returns:
         The chosen output.
@@ -65,9 +66,9 @@ def find_output(
         ExportError: If the module fails, has no such output, has several and none was chosen, or is not a classifier.
     """
     try:
-        returned = trial_run(module, channels, image_size)
+        returned = trial_run(module, channels, image_size, count)
     except Exception as error:
-        raise ExportError(describe_run_failure(module, channels, image_size, error)) from error
+        raise run_failure(module, channels, image_size, error) from error
     if isinstance(returned, Tensor):
         if output is not None:
             raise ExportArgumentError(f"head {output!r}: the network returns a single tensor; leave `head` out")
@@ -76,7 +77,7 @@ def find_output(
         found = dict(_tensors(returned))
         path = _choose(found, output)
         value = found[path]
-    _check_logits(value, path)
+    _check_logits(value, path, count)
     return LogitsOutput(path, value.dim() == 1)
 
 
@@ -189,8 +190,8 @@ def _shape(value: Tensor) -> str:
     return f"({', '.join(['N', *sizes[1:]] if sizes[:1] == ['2'] else sizes)})"
 
 
-def _check_logits(value: Tensor, path: str | None) -> None:
-    """Check that an output for two images can be logits: floating point, of shape (N, class count) or (N,)."""
+def _check_logits(value: Tensor, path: str | None, count: int) -> None:
+    """Check that an output for some images can be logits: floating point, of shape (N, class count) or (N,)."""
     if value.dim() in _KINDS:
         keys = [f"[{key if key.isdigit() else repr(key)}]" for key in (path.split(".") if path else ())]
         kind = _KINDS[value.dim()].format(shape=_shape(value), output=f"self.network(x){''.join(keys)}")
@@ -200,8 +201,8 @@ def _check_logits(value: Tensor, path: str | None) -> None:
             f"the network returns {value.dtype} {_shape(value)}, such as the index of the highest score (argmax); it "
             f"must return the scores of all classes"
         )
-    if value.dim() == 1 and value.shape[0] != 2:
+    if value.dim() == 1 and value.shape[0] != count:
         raise ExportError(
-            f"the network returns {value.shape[0]} numbers for 2 images instead of (N, classes); its code merges "
+            f"the network returns {value.shape[0]} numbers for {count} images instead of (N, classes); its code merges "
             f"images and classes, as flatten() without a start dimension does"
         )

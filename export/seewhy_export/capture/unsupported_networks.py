@@ -96,6 +96,8 @@ def refuse_dependence(module: nn.Module, channels: int, image_size: tuple[int, i
             gradients = [torch.autograd.grad(score, images, retain_graph=True)[0] for score in scores]
     except Exception:  # noqa: BLE001  a later step names the reason
         return
+    if len(gradients) != 2:  # the network returns another number of rows than images
+        return
     others = torch.stack([gradients[0][1], gradients[1][0]])
     # The product of zero and an infinite derivative is NaN, without any dependence.
     if (others.isfinite() & (others != 0)).any():

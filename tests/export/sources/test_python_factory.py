@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -20,6 +21,12 @@ from seewhy_export import Source
 
 def network():
     return nn.Conv2d(3, 2, 4)
+
+def plain():
+    def transform(image):
+        import numpy
+        return (numpy.asarray(image.resize((30, 20), 2), "float32") / 255).transpose(2, 0, 1)
+    return Source(network(), labels={0: "cat", 1: "dog"}, preprocessing=transform)
 
 def described():
     return Source(network(), "cats", image_size=(20, 30))
@@ -82,6 +89,13 @@ def test_a_module_alone(attribute: str, folder: Path) -> None:
 def test_a_source(attribute: str, folder: Path) -> None:
     source = load_source(f"pets_for_tests:{attribute}")
     assert isinstance(source, Source) and (source.name, source.image_size, source.notes) == ("cats", (20, 30), ())
+
+
+def test_a_source_with_plain_values(folder: Path) -> None:
+    source = load_source("pets_for_tests:plain")
+    assert source.labels == ("cat", "dog") and source.image_size == (20, 30) and source.notes == ()
+    assert source.preprocessing is not None and source.preprocessing.resize == "squash"
+    np.testing.assert_allclose((source.preprocessing.mean, source.preprocessing.std), ([0] * 3, [1] * 3), atol=1e-6)
 
 
 def test_a_function_of_a_package(folder: Path) -> None:

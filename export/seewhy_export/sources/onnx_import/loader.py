@@ -96,8 +96,10 @@ Run = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) -> logits (N, class count), both float32."""
 
 
-def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: tuple[int, int]) -> float:
-    """Compare the module's output with onnxruntime's for the file, on noise and on a picture.
+def compare(
+    file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: tuple[int, int], count: int | None = None
+) -> float:
+    """Compare the module's output with that of the original, on noise and on a picture.
 
     The sigmoid of onnxruntime and some other functions stop at a small value, and large activations magnify that
     difference. If the outputs differ on an input, another input is drawn, up to 5 of each kind: such a difference goes
@@ -106,9 +108,10 @@ def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: t
     Args:
         file: The pruned ONNX file.
         module: The converted network.
-        run: Function that runs the file with onnxruntime.
+        run: Function that runs the original: the file with onnxruntime, or the module that it came from.
         channels: Number of image channels.
         size: (H, W) of the images in pixels.
+        count: Number of images. None takes the batch size of the file, or 2 if it accepts any.
 
     Returns:
         The larger of the two relative L2 errors.
@@ -116,7 +119,7 @@ def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: t
     Raises:
         ExportError: If the outputs differ on every draw, or onnxruntime cannot run the file.
     """
-    shape = (file.input.batch or 2, channels, *size)
+    shape = (count or file.input.batch or 2, channels, *size)
     worst = 0.0
     for kind, draw in _KINDS.items():
         errors = []
@@ -127,7 +130,7 @@ def compare(file: OnnxFile, module: OnnxModule, run: Run, channels: int, size: t
                 break
         else:
             raise ExportError(
-                f"{file.path}: the converted network's output differs from onnxruntime's by {min(errors):.1e} "
+                f"{file.path}: the converted network's output differs from the original's by {min(errors):.1e} "
                 f"(relative L2) on {kind}, so it was not converted rightly; please report the file's operators"
             )
         worst = max(worst, errors[-1])

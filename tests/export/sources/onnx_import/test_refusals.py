@@ -199,5 +199,5 @@ def test_a_wrong_conversion_is_detected(tmp_path: Path, monkeypatch: pytest.Monk
     from seewhy_export.sources.onnx_import import graph_module
 
     monkeypatch.setitem(graph_module.OPERATORS, "Relu", lambda node, x: x.clamp(min=0.01))
-    with pytest.raises(ExportError, match="output differs from onnxruntime's by .* so it was not converted rightly"):
+    with pytest.raises(ExportError, match="output differs from the original's by .* so it was not converted rightly"):
         loaded(classifier(), tmp_path)
