@@ -23,7 +23,7 @@ from seewhy_export.onnx_writer.model_file import data_path
 from seewhy_export.sources.label_files import load_labels
 from seewhy_export.sources.onnx_import.file_reading import referenced_files
 from seewhy_export.sources.preprocessing_overrides import UNDEFINED, PreprocessingOverrides
-from seewhy_export.sources.registry import Source, is_onnx, load_source
+from seewhy_export.sources.registry import Source, is_onnx, load_source, recorded_source
 from seewhy_export.target_layer import listing
 
 _GROUPS = {
@@ -280,8 +280,7 @@ def export_command(
                 report = export_source(
                     loaded,
                     path,
-                    # Do not record the folders of this machine in a file that may be published.
-                    Path(source).name if is_onnx(source) else source,
+                    recorded_source(source),
                     layer=None if layer is None else loaded.layer_names.get(layer, layer),
                     outputs=None if outputs is None else tuple(filter(None, map(str.strip, outputs.split(",")))),
                     guided_scope=tuple(loaded.layer_names.get(prefix, prefix) for prefix in guided_scope) or None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seewhy._shared.text import printable
-from seewhy.contract import constants as contract
 from seewhy_export._shared.messages import size_text
 from seewhy_export.exporter import ExportReport
 from seewhy_export.sources.source import Source
@@ -40,7 +39,7 @@ def report_text(report: ExportReport, source: Source, verbose: bool = False) -> 
     lines.append(f"verified:     {_verification(report, verbose)}")
     if verbose and report.parity:
         lines += ["", *parity_table(report.parity).splitlines(), ""]
-    lines.append(f"{report.path}: {size_text(report.size)}, schema {contract.SCHEMA}, in {report.seconds:.0f} s")
+    lines.append(f"{report.path}: {size_text(report.size)} in {report.seconds:.0f} s")
     return "\n".join(map(printable, lines))
 
 

@@ -97,6 +97,12 @@ def as_preprocessing(
         check_preprocessing(preprocessing)
     except (ValueError, TypeError) as error:
         raise ExportArgumentError(f"preprocessing is not valid: {error}") from error
+    if preprocessing.resize == "squash" and preprocessing.size and not preprocessing.crop:
+        if (preprocessing.size, preprocessing.size) != size:
+            raise ExportArgumentError(
+                f"preprocessing squashes images to {preprocessing.size}x{preprocessing.size} pixels and does not crop "
+                f"them, but the input has {size[0]}x{size[1]}; set crop, or leave its size out"
+            )
     return preprocessing, size
 
 

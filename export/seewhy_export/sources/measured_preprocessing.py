@@ -37,14 +37,15 @@ class UnmeasurableError(ValueError):
 
 
 def measure_preprocessing(
-    process: Process, interpolations: Sequence[str] = INTERPOLATIONS
+    process: Process, interpolations: Sequence[str] = INTERPOLATIONS, mode: str = "RGB"
 ) -> tuple[Preprocessing, tuple[int, int]]:
     """Find the preprocessing that a function applies to images.
 
     Args:
-        process: Function from an RGB image to its array, float (C, H, W) with C of 1 or 3, or to a dict that holds the
+        process: Function from an image to its array, float (C, H, W) with C of 1 or 3, or to a dict that holds the
             arrays of a batch of one image as `pixel_values`, as the image processors of transformers return it.
         interpolations: Interpolations to try.
+        mode: Mode of the images that the function takes: `RGB` or `L`.
 
     Returns:
         The preprocessing, and (H, W) of the arrays in pixels. The engine's pixels of all test images are equal to the
@@ -54,7 +55,7 @@ def measure_preprocessing(
         UnmeasurableError: If the function fails, the arrays of images of different sizes differ in shape, or no
             preprocessing of the file contract gives the same pixels.
     """
-    images = [_test_image(size) for size in _SIZES]
+    images = [_test_image(size).convert(mode) for size in _SIZES]
     arrays = [_array(process, image) for image in images]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
@@ -62,20 +63,21 @@ def measure_preprocessing(
     if len(shapes[0]) != 3 or shapes[0][0] not in (1, 3):
         raise UnmeasurableError(f"its arrays have the shape {shapes[0]} instead of (1 or 3, height, width)")
     size = shapes[0][1], shapes[0][2]
-    colors = measure_colors(process)
+    colors = measure_colors(process, mode)
     pixels = [_pixels(array, colors) for array in arrays]
-    for how, interpolation in product(_plausible_ways(process, colors, size), interpolations):
+    for how, interpolation in product(_plausible_ways(process, colors, size, mode), interpolations):
         candidate = replace(how, interpolation=interpolation)
         if all(map(partial(_agrees, how=candidate, size=size), images, pixels)):
-            return _with_crop_rounding(process, candidate, size), size
+            return _with_crop_rounding(process, candidate, size, mode), size
     raise UnmeasurableError("it resizes or crops images, or changes pixels, in a way that a model file cannot record")
 
 
-def measure_colors(process: Process) -> Preprocessing:
+def measure_colors(process: Process, mode: str = "RGB") -> Preprocessing:
     """Find the mean, the standard deviation and the order of the channels that a function applies.
 
     Args:
         process: As in `measure_preprocessing`.
+        mode: As in `measure_preprocessing`.
 
     Returns:
         A preprocessing with these values, and with the default for all others.
@@ -85,7 +87,7 @@ def measure_colors(process: Process) -> Preprocessing:
     """
 
     def output(color: tuple[int, int, int]) -> NDArray[np.float64]:
-        array = _array(process, Image.new("RGB", (64, 64), color))
+        array = _array(process, Image.new("RGB", (64, 64), color).convert(mode))
         center: NDArray[np.float64] = array[:, array.shape[1] // 2, array.shape[2] // 2]
         return center
 
@@ -100,8 +102,12 @@ def measure_colors(process: Process) -> Preprocessing:
 
 
 def source_preprocessing(
-    spec: str, process: Process, interpolations: Sequence[str] = INTERPOLATIONS, resize_given: bool = False
-) -> tuple[Preprocessing, tuple[int, int]]:
+    spec: str,
+    process: Process,
+    interpolations: Sequence[str] = INTERPOLATIONS,
+    resize_given: bool = False,
+    channels: int = 3,
+) -> tuple[Preprocessing | None, tuple[int, int] | None]:
     """Return the preprocessing of a source's own function, and the size of its arrays.
 
     Args:
@@ -109,24 +115,29 @@ def source_preprocessing(
         process: As in `measure_preprocessing`.
         interpolations: Interpolations to try.
         resize_given: True if the user chooses the resize mode, so that the function's own need not be recorded.
+        channels: Number of channels that the network takes.
 
     Returns:
-        The preprocessing, or, if it cannot be recorded and the user chooses the resize mode, that of the colours. And
-        (H, W) of the arrays in pixels.
+        The preprocessing, or, if it cannot be recorded and the user chooses the resize mode, that of the colours, or
+        None if the function is not for this number of channels. And (H, W) of the arrays in pixels, or None.
 
     Raises:
         ExportError: If a model file cannot record what the function does.
     """
+    mode = "L" if channels == 1 else "RGB"
     try:
         try:
-            return measure_preprocessing(process, interpolations)
+            found, size = measure_preprocessing(process, interpolations, mode)
         except UnmeasurableError:
             if not resize_given:
                 raise
-            colors = replace(measure_colors(process), interpolation=interpolations[0], crop=False)
-            height, width = _array(process, _test_image(_SIZES[-1])).shape[1:]
-            return colors, (height, width)
+            found = replace(measure_colors(process, mode), interpolation=interpolations[0], crop=False)
+            height, width = _array(process, _test_image(_SIZES[-1]).convert(mode)).shape[1:]
+            size = height, width
+        return found if len(found.mean) == channels else None, size
     except UnmeasurableError as error:
+        if channels != 3:
+            return None, None
         raise ExportError(
             f"{spec}: its preprocessing cannot be recorded in a model file: {error}; choose another with "
             f"--resize squash or --resize shorter-side"
@@ -155,11 +166,11 @@ def _pixels(array: NDArray[np.float64], colors: Preprocessing) -> NDArray[np.flo
     return (pixels[::-1] if colors.channel_order == "BGR" else pixels).transpose(1, 2, 0)
 
 
-def _plausible_ways(process: Process, colors: Preprocessing, size: tuple[int, int]) -> list[Preprocessing]:
+def _plausible_ways(process: Process, colors: Preprocessing, size: tuple[int, int], mode: str) -> list[Preprocessing]:
     """Return preprocessings whose resized images have nearly the size of the function's."""
     width, height = 128, 96
     x, y = np.meshgrid(2.0 * np.arange(width), 2.0 * np.arange(height))  # grey levels that need no rounding
-    across, down = (_pixels(_array(process, _grey(ramp)), colors).mean(2) for ramp in (x, y))
+    across, down = (_pixels(_array(process, _grey(ramp).convert(mode)), colors).mean(2) for ramp in (x, y))
     resized = width * _slope(x) / _slope(across), height * _slope(y.T) / _slope(down.T)
     if not np.isfinite(resized).all():
         return []
@@ -199,22 +210,24 @@ def _view(
     image: Image.Image, how: Preprocessing, size: tuple[int, int], like: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the engine's resized and cropped pixels, in grey if the array has one channel."""
-    view, _ = resize_and_crop(image.convert("L") if like.shape[2] == 1 else image, how, size, "the test image")
+    image = image.convert("L" if like.shape[2] == 1 else "RGB")
+    view, _ = resize_and_crop(image, how, size, "the test image")
     return np.asarray(view, np.float64).reshape(like.shape)
 
 
-def _with_crop_rounding(process: Process, found: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+def _with_crop_rounding(process: Process, found: Preprocessing, size: tuple[int, int], mode: str) -> Preprocessing:
     """Return the preprocessing with the rounding of its crop, if an image shows which it is."""
     if found.resize == "squash":
-        if found.size is None or (found.size - size[0]) % 4 != 3 != (found.size - size[1]) % 4:
+        length = found.size
+        if length is None or (length >= max(size) and (length - size[0]) % 4 != 3 != (length - size[1]) % 4):
             return found  # both roundings start every crop at the same pixel
-        width = height = found.size
+        width = height = length
     else:
         # Crop the middle of an image that is not resized. (length - crop) / 2 lies between two pixels, and the even
         # one of them is the larger.
         width = found.size or size[1]
         height = next(h for h in range(max(width, size[0]), 2 * max(width, *size) + 8) if (h - size[0]) % 4 == 3)
-    image = _test_image((width, height))
+    image = _test_image((width, height)).convert(mode)
     expected = _pixels(_array(process, image), found)
     for rounding in CROP_ROUNDINGS:
         exact = replace(found, crop_rounding=rounding)

@@ -20,7 +20,7 @@ from seewhy_export.sources.timm_models import list_timm_models, load_timm
 from seewhy_export.sources.torchvision_models import list_torchvision_models, load_torchvision
 from seewhy_export.sources.transformers_models import load_transformers
 
-__all__ = ["Source", "is_onnx", "load_source"]
+__all__ = ["Source", "is_onnx", "load_source", "recorded_source"]
 
 Loader = Callable[[str, SourceRequest], Source]
 _LOADERS: dict[str, Loader] = {
@@ -86,6 +86,14 @@ def load_source(
 def is_onnx(spec: str) -> bool:
     """Return True if a source is the path of an ONNX file."""
     return Path(spec).suffix.lower() == ".onnx"
+
+
+def recorded_source(spec: str) -> str:
+    """Return the text that names a source in a model file, without folders of this machine."""
+    if is_onnx(spec):
+        return Path(spec).name
+    scheme, _, name = spec.partition(":")
+    return f"{scheme}:{Path(name).resolve().name}" if scheme in _LOADERS and Path(name).is_dir() else spec
 
 
 def _loader(spec: str) -> Loader:

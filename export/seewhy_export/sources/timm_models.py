@@ -45,19 +45,22 @@ def load_timm(spec: str, request: SourceRequest) -> Source:
         options["in_chans"] = request.channels
     module = build_with_weights(spec, lambda: timm.create_model(model, **options))
     config = timm.data.resolve_model_data_config(module)
-    own, size = timm_preprocessing(spec, config, request.resize_given)
-    preprocessing: Preprocessing | None = own
+    channels = request.channels or int(config["input_size"][0])
+    preprocessing, size = timm_preprocessing(spec, config, request.resize_given, channels)
+    height, width = size or config["input_size"][1:]
     notes: tuple[str, ...] = ()
-    if request.channels not in (None, len(own.mean)):
-        preprocessing = None
-        notes = (f"{name}: its mean and std are for three channels and were left out; set them with --mean and --std",)
+    if preprocessing is None:
+        notes = (
+            f"{name}: its mean and std are not for {channels} channels and were left out; set them with --mean and "
+            f"--std",
+        )
     return Source(
         module=module,
         name=Path(name).name if Path(name).is_dir() else name,
         labels=None if request.class_count is not None else _labels(timm.data, module),
         preprocessing=preprocessing,
-        image_size=size,
-        channels=request.channels,
+        image_size=(int(height), int(width)),
+        channels=channels,
         notes=notes,
     )
 
@@ -90,23 +93,27 @@ def _labels(data: Any, module: Any) -> tuple[str, ...] | None:
     return None if subset is None else tuple(data.ImageNetInfo(subset).label_descriptions())
 
 
-def timm_preprocessing(spec: str, config: dict[str, Any], resize_given: bool) -> tuple[Preprocessing, tuple[int, int]]:
+def timm_preprocessing(
+    spec: str, config: dict[str, Any], resize_given: bool, channels: int = 3
+) -> tuple[Preprocessing | None, tuple[int, int] | None]:
     """Express what `timm.data.create_transform` does for evaluation in the terms of the file contract.
 
     Args:
         spec: Source to name in error messages.
         config: timm's data configuration of the model.
         resize_given: True if the user chooses the resize mode, which then replaces the returned one.
+        channels: Number of channels that the model takes.
 
     Returns:
-        The preprocessing, and (H, W) of the input in pixels.
+        The preprocessing, or None if it is not for this number of channels. And (H, W) of the input in pixels, or None.
 
     Raises:
         ExportError: If the contract cannot express the preprocessing, unless `resize_given`.
     """
     transform = _import_timm().data.create_transform(**config)
     own = config["interpolation"]
-    return source_preprocessing(spec, transform, [own] if own in INTERPOLATIONS else INTERPOLATIONS, resize_given)
+    interpolations = [own] if own in INTERPOLATIONS else INTERPOLATIONS
+    return source_preprocessing(spec, transform, interpolations, resize_given, channels)
 
 
 def list_timm_models() -> list[str]:

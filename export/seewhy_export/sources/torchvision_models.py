@@ -57,7 +57,7 @@ def load_torchvision(spec: str, request: SourceRequest) -> Source:
         name=name,
         labels=tuple(weights.meta["categories"]) if request.class_count is None else None,
         preprocessing=preprocessing,
-        image_size=size,
+        image_size=size or (224, 224),
     )
 
 

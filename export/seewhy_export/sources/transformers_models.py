@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from seewhy._shared.extras import missing_extra
 from seewhy._shared.text import brief
 from seewhy.contract.metadata import Preprocessing
-from seewhy.errors import ExportArgumentError, ExportError, MissingExtraError
+from seewhy.errors import ExportArgumentError, ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export.sources.downloads import build_with_weights
 from seewhy_export.sources.measured_preprocessing import source_preprocessing
@@ -22,6 +25,8 @@ _SAFE: dict[str, Any] = {"trust_remote_code": False}
 _SAFE_WEIGHTS: dict[str, Any] = {"use_safetensors": True, **_SAFE}
 _REPOSITORY = re.compile(r"[\w.-]*\w(/[\w.-]*\w)?")
 """Form of the names of repositories on the Hugging Face hub."""
+_LARGEST = 8192
+"""Largest length to which an image processor may resize images, in pixels."""
 
 
 def load_transformers(spec: str, request: SourceRequest) -> Source:
@@ -46,6 +51,11 @@ def load_transformers(spec: str, request: SourceRequest) -> Source:
     if not (Path(name).is_dir() or _REPOSITORY.fullmatch(name)):
         raise ExportArgumentError(f"{spec}: there is no folder {name}")
     transformers = _import_transformers()
+    with _silent(transformers):
+        return _load(spec, name, request, transformers)
+
+
+def _load(spec: str, name: str, request: SourceRequest, transformers: Any) -> Source:
     config = _loaded(spec, lambda: transformers.AutoConfig.from_pretrained(name, **_SAFE))
     own_weights = request.weights == "DEFAULT"
     for flag, wanted, key in (
@@ -63,20 +73,24 @@ def load_transformers(spec: str, request: SourceRequest) -> Source:
         setattr(config, key, wanted)
     build = _pretrained if own_weights else _untrained
     module = build_with_weights(spec, lambda: build(transformers.AutoModelForImageClassification, name, config))
+    channels = getattr(config, "num_channels", None)
     process, notes = _image_processor(spec, transformers.AutoImageProcessor, name)
     preprocessing: Preprocessing | None = None
+    size: tuple[int, int] | None = None
     if process is not None:
-        preprocessing, size = source_preprocessing(spec, process, resize_given=request.resize_given)
-    else:
-        size = _config_size(config)
+        preprocessing, size = source_preprocessing(
+            spec, process, resize_given=request.resize_given, channels=channels or 3
+        )
+        if preprocessing is None:
+            notes = (f"{spec}: its image processor is not for {channels} channels; set --mean and --std",)
     return Source(
         module=module,
         name=Path(name).name if Path(name).is_dir() else name,
         labels=_labels(config),
         preprocessing=preprocessing,
-        image_size=size,
+        image_size=size or _config_size(config),
         score=_score(config),
-        channels=getattr(config, "num_channels", None),
+        channels=channels,
         notes=notes,
     )
 
@@ -104,9 +118,17 @@ def _untrained(auto_model: Any, name: str, config: Any) -> Any:
 def _image_processor(spec: str, auto_processor: Any, name: str) -> tuple[Any, tuple[str, ...]]:
     """Return the image processor of a model, or None and a note if it has none."""
     try:
-        return auto_processor.from_pretrained(name, backend="pil", **_SAFE), ()
-    except (OSError, ValueError) as error:
+        processor = auto_processor.from_pretrained(name, backend="pil", **_SAFE)
+    except Exception as error:
+        if not isinstance(error, (OSError, ValueError)) or (Path(name) / "preprocessor_config.json").exists():
+            raise ExportError(f"{spec}: its image processor cannot be loaded: {one_line(error)}") from error
         return None, (f"{spec}: has no image processor ({one_line(error)}); set --mean and --std",)
+    for key in ("size", "crop_size"):
+        lengths = getattr(processor, key, None) or {}
+        for length in [lengths] if isinstance(lengths, int) else dict(lengths).values():
+            if isinstance(length, int) and length > _LARGEST:
+                raise ExportError(f"{spec}: its image processor resizes images to {length:,} pixels; check its {key}")
+    return processor, ()
 
 
 def _config_size(config: Any) -> tuple[int, int]:
@@ -124,7 +146,7 @@ def _labels(config: Any) -> tuple[str, ...] | None:
 
 def _score(config: Any) -> str:
     """Return the score that a configuration's problem type implies; without one, a single value is a regression."""
-    return _SCORES.get(config.problem_type or "", "none" if config.num_labels == 1 else "softmax")
+    return _SCORES.get(str(config.problem_type), "none" if config.num_labels == 1 else "softmax")
 
 
 def _loaded(spec: str, load: Callable[[], Any]) -> Any:
@@ -146,5 +168,20 @@ def _import_transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise MissingExtraError('transformers is not installed; run: pip install "seewhy[transformers]"') from error
+        raise missing_extra("transformers is not installed", "transformers") from error
     return transformers
+
+
+@contextlib.contextmanager
+def _silent(transformers: Any) -> Iterator[None]:
+    """Silence the logs and progress bars of transformers, which print names from files as they are."""
+    log = transformers.utils.logging
+    level, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL + 1)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if has_bars:
+            log.enable_progress_bar()

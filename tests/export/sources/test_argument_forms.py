@@ -97,6 +97,7 @@ def test_a_shorter_side_is_cropped_as_on_the_command_line() -> None:
         ({"mean": 0, "std": 1, 5: 5}, "no key 5. Keys are resize, size"),
         ({"mean": 0, "std": 1, "crop": "yes"}, "preprocessing is not valid"),
         ({"mean": 0, "std": 1, "resize": "shorter-side"}, "preprocessing is not valid: .*a size to resize to"),
+        ({"mean": 0, "std": 1, "resize": "squash", "size": 40, "crop": False}, "squashes images to 40x40 pixels and"),
         ({"mean": 0, "std": 1, "size": object()}, "preprocessing is not valid"),
         ("imagenet", "preprocessing must be a seewhy_export.Preprocessing, .* or a dict such as .* not str$"),
         (lambda image: "text", "preprocessing cannot be recorded in a model file: it fails with ValueError: "),

@@ -95,6 +95,23 @@ def test_colors(transforms: ModuleType) -> None:
     assert measure_preprocessing(grey)[0].mean == (0.0,)
 
 
+def test_padding_by_an_odd_number(transforms: ModuleType) -> None:
+    """221 + 3 = 224: `half-even` pads one pixel on the left and two on the right, `down` two and one."""
+    for left, rounding in ((1, "half-even"), (2, "down")):
+        pad = transforms.Pad((left, left, 3 - left, 3 - left))
+        found, size = measure_preprocessing(composed(transforms, transforms.Resize((221, 221)), pad, mean=0, std=1))
+        assert (found.size, found.crop, found.crop_rounding, size) == (221, True, rounding, (224, 224))
+
+
+def test_grey_networks(transforms: ModuleType) -> None:
+    grey = composed(transforms, transforms.Resize((32, 32)), mean=[0.2], std=[0.5])
+    found, size = source_preprocessing("my:model", grey, channels=1)
+    assert found is not None and (found.mean, found.std, size) == ((0.2,), (0.5,), (32, 32))
+    colored = composed(transforms, transforms.Resize((32, 32)))
+    assert source_preprocessing("my:model", colored, channels=1) == (None, None)
+    assert source_preprocessing("my:model", colored, channels=4) == (None, (32, 32))
+
+
 def test_tensors_are_within_the_tolerance(make_image: Callable[..., Image.Image]) -> None:
     """A transform that resizes tensors gives the same settings; its pixels differ by rounding."""
     v2 = import_torchvision() and pytest.importorskip("torchvision.transforms.v2")
@@ -142,6 +159,7 @@ def test_what_cannot_be_recorded(name: str, transforms: ModuleType) -> None:
 def test_the_user_may_choose_another_resize_mode(transforms: ModuleType) -> None:
     padded = composed(transforms, transforms.Resize((32, 32)), transforms.Pad(8, padding_mode="reflect"))
     how, size = source_preprocessing("my:model", padded, ["bicubic"], resize_given=True)
+    assert how is not None
     assert (how.mean, how.std, how.interpolation, size) == (MEAN, STD, "bicubic", (48, 48))
 
 

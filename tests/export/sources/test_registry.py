@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -17,7 +18,7 @@ from seewhy.contract.metadata import Preprocessing
 from seewhy.errors import ExportError
 from seewhy_export.cli import export_command
 from seewhy_export.sources.preprocessing_overrides import PreprocessingOverrides
-from seewhy_export.sources.registry import load_source
+from seewhy_export.sources.registry import load_source, recorded_source
 from support.exporting.networks import branches
 
 FACTORY = """
@@ -148,7 +149,7 @@ def test_timm_with_other_channels_and_classes() -> None:
     source = load_source("timm:test_resnet", "none", channels=1, class_count=4)
     assert source.module(torch.zeros(1, 1, 64, 64)).shape == (1, 4)
     assert (source.labels, source.preprocessing, source.channels) == (None, None, 1)
-    assert "mean and std are for three channels" in source.notes[0]
+    assert "mean and std are not for 1 channels" in source.notes[0]
     described = load_source(
         "timm:test_resnet", "none", channels=1, overrides=PreprocessingOverrides(mean=(0.5,), std=(0.25,))
     )
@@ -228,7 +229,7 @@ def test_the_command(factories: Path) -> None:
     assert "note:         the source does not define resizing, so squash to the input size is assumed" in done.output
     assert "target layer: 1 (4 maps of 16x24)" in done.output
     assert re.search(r"\nverified:     OK against PyTorch \(largest relative error \d+e-\d+; -v lists", done.output)
-    assert "torch f32" not in done.output and " kB, schema" in done.output
+    assert "torch f32" not in done.output and " kB in " in done.output
     assert "rectifiers:   1 of 1 guided (1 relu)" in done.output
     assert "input_gradients" in done.output and "class_weights" in done.output
     explainer = seewhy.Explainer("out.onnx")
@@ -434,6 +435,27 @@ def test_the_commands_errors(arguments: str, message: str, factories: Path) -> N
     assert done.exit_code == 2
     assert message in done.output and "Traceback" not in done.output
     assert len(done.output.splitlines()) == 1 and done.output.startswith("seewhy: error: ")
+
+
+def test_grey_timm_models_keep_their_own_mean(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    settings = {"pretrained_cfg": {"mean": [0.2], "std": [0.4]}}
+    data = {"input_size": [1, 64, 64], "mean": [0.2], "std": [0.4]}
+    timm.models.save_for_hf(network, tmp_path / "grey", model_config=settings | data, safe_serialization=True)
+    config = json.loads((tmp_path / "grey" / "config.json").read_text())
+    config["pretrained_cfg"] |= data
+    (tmp_path / "grey" / "config.json").write_text(json.dumps(config))
+    source = load_source(f"timm:{tmp_path / 'grey'}")
+    assert source.channels == 1 and source.preprocessing is not None
+    assert (source.preprocessing.mean, source.preprocessing.std) == ((0.2,), (0.4,))
+
+
+def test_folders_of_this_machine_are_not_recorded(tmp_path: Path) -> None:
+    assert recorded_source(f"transformers:{tmp_path}") == f"transformers:{tmp_path.name}"
+    assert recorded_source(f"timm:{tmp_path}/.") == f"timm:{tmp_path.name}"
+    assert recorded_source(str(tmp_path / "net.onnx")) == "net.onnx"
+    assert recorded_source("transformers:google/vit") == "transformers:google/vit"
 
 
 def test_a_timm_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from seewhy.contract.metadata import Metadata, ModelInfo, Preprocessing, Rectifiers
 from seewhy.errors import ExportError, MissingExtraError
@@ -146,6 +147,44 @@ def test_without_an_image_processor(tmp_path: Path) -> None:
     source = load_source(f"transformers:{tmp_path}")
     assert source.preprocessing is None and source.image_size == (32, 32)
     assert "has no image processor" in source.notes[0] and "set --mean and --std" in source.notes[0]
+
+
+def test_grey_images(tmp_path: Path) -> None:
+    network = transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(num_channels=1, **CONFIGS["resnet"], num_labels=3)
+    )
+    network.save_pretrained(tmp_path)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    source = load_source(f"transformers:{tmp_path}")
+    assert source.channels == 1 and source.preprocessing is None
+    assert "its image processor is not for 1 channels; set --mean and --std" in source.notes[0]
+    given = load_source(f"transformers:{tmp_path}", overrides=PreprocessingOverrides(mean=(0.5,), std=(0.25,)))
+    assert given.preprocessing is not None and given.preprocessing.mean == (0.5,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("[1]", "its image processor cannot be loaded: "),
+        ('{"image_processor_type": 5}', "its image processor cannot be loaded: "),
+        ('{"image_processor_type": "ViTImageProcessor", "size": {"height": 1000000, "width": 9}}', "1,000,000 pixels"),
+    ],
+)
+def test_damaged_image_processors(settings: str, message: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(settings)
+    with pytest.raises(ExportError, match=message) as caught:
+        load_source(f"transformers:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_names_in_the_weights_are_not_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = saved(tmp_path)
+    weights = {**network.state_dict(), "\x1b]0;title\x07": torch.zeros(1)}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    capfd.readouterr()
+    load_source(f"transformers:{tmp_path}")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_preprocessing_that_cannot_be_recorded(tmp_path: Path) -> None:
