@@ -8,6 +8,9 @@ happens to images before the network.
 from seewhy.contract.metadata import Preprocessing
 from seewhy_export.exporter import ExportReport, export
 from seewhy_export.sources.registry import Source
+from seewhy_export.sources.torchvision_import import define_missing_operators
 from seewhy_export.target_layer.listing import LayerInfo, list_layers
+
+define_missing_operators()
 
 __all__ = ["ExportReport", "LayerInfo", "Preprocessing", "Source", "export", "list_layers"]

@@ -168,8 +168,7 @@ def export(
         messages.append("no preprocessing is recorded, so the file explains only arrays that are already preprocessed")
     start_phase("tracing the forward pass")
     prepared = prepare(module)
-    if channels is None:
-        channels = find_channels(prepared, image_size) if preprocessing is None else len(preprocessing.mean)
+    channels, preprocessing = _channels(prepared, image_size, channels, preprocessing)
     try:
         prepared, forward, notes = _traced(prepared, channels, image_size, layer, head)
     except FixedBatchError as error:
@@ -201,6 +200,10 @@ def export(
     target = target_layer(forward, layer) if layer is not None or _needs_layer(outputs) else None
     if target is not None:
         check_text("the target layer's name", target.name)
+        if target.shape[1:] == (1, 1):
+            messages.append(
+                f"the maps of {target.name} have one pixel, so maps cannot show a place; choose an earlier layer"
+            )
     names = _choose_outputs(outputs, target)
     if verify:
         start_phase("comparing the traced network with the original")
@@ -256,6 +259,24 @@ def export(
         seconds=time.perf_counter() - started,
         size=size,
     )
+
+
+def _channels(
+    prepared: nn.Module, image_size: tuple[int, int], channels: int | None, preprocessing: Preprocessing | None
+) -> tuple[int, Preprocessing | None]:
+    """Return the number of image channels, and the preprocessing with one mean and std for each of them."""
+    if preprocessing is None:
+        return channels or find_channels(prepared, image_size), None
+    count = len(preprocessing.mean)
+    channels = channels or find_channels(prepared, image_size, first=count if count > 1 else None)
+    if count == 1:
+        return channels, replace(preprocessing, mean=preprocessing.mean * channels, std=preprocessing.std * channels)
+    if count != channels:
+        raise ExportArgumentError(
+            f"mean and std have {count} values, but the network takes images of {channels} channels; give one value, "
+            f"or one per channel"
+        )
+    return channels, preprocessing
 
 
 def _traced(

@@ -237,7 +237,9 @@ def test_transforms_define_preprocessing_and_size(tmp_path: Path) -> None:
     assert explainer.metadata.image_size == (40, 48)
     # Both use Pillow, so only the arithmetic of the normalisation may round.
     np.testing.assert_allclose(explainer.preprocess(image)[0], transform(image).numpy(), atol=1e-5)
-    with pytest.raises(ExportError, match="image_size is 50x50 pixels, but the preprocessing function returns 40x48"):
+    with pytest.raises(
+        ExportError, match="gives arrays of 40x48 pixels, but image_size is 50x50; leave image_size out"
+    ):
         export(branches(), tmp_path / "other.onnx", 50, preprocessing=transform)
 
 
@@ -366,9 +368,9 @@ class BatchDependent(nn.Module):
         (Returns(lambda y: (y, y)), {}, r"several tensors: 0 \(N, 7\), 1 \(N, 7\); choose"),
         (Returns(lambda y: y[:, :, None]), {}, "returns several vectors"),
         (Returns(lambda y: y * float(y.detach().sum())), {}, "cannot be traced"),
-        (BatchDependent(), {}, "cannot be traced|differs from the module"),
+        (BatchDependent(), {}, "its code fixes the batch size"),
         (Returns(lambda y: y + bag(y)), {}, "cannot be written as ONNX without Loop, which a model file may not hold"),
-        (branches(channels=5), {"preprocessing": Preprocessing()}, "fails on float32 images of shape"),
+        (branches(channels=5), {"preprocessing": Preprocessing()}, "3 values, but the network takes images of 5 chan"),
     ],
 )
 def test_refused_in_one_line(module: object, options: dict, message: str, tmp_path: Path) -> None:

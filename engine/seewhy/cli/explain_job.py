@@ -220,7 +220,7 @@ def _print_summary(summary: JobSummary, job: FolderJob, progress: Progress) -> N
     total = count if job.total is None else job.total
     text = f"{count:,}{'' if count == total else f' of {total:,}'} image{'' if total == 1 else 's'}"
     text += f": {summary.done:,} explained, {summary.failed:,} failed"
-    text += f" ({resumed:,} of them in earlier attempts)." if resumed else "."
+    text += f" ({resumed:,} of the images in earlier attempts)." if resumed else "."
     if summary.stopped is not None:
         text = f"{summary.stopped} after {text}"
     if job.stopped:

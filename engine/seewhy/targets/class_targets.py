@@ -13,7 +13,7 @@ import numpy as np
 from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.checks import is_integer
 from seewhy._shared.suggestions import did_you_mean_one_of
-from seewhy._shared.text import brief
+from seewhy._shared.text import brief, short
 from seewhy.contract.constants import PREDICTED
 from seewhy.errors import TargetError
 
@@ -22,6 +22,8 @@ Target: TypeAlias = int | str
 
 _MAX_SHOWN = 5
 """Maximum number of classes in one message."""
+_FEW = 10
+"""Number of labels up to which an error lists them all."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,10 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
             return found[0]
         if found:
             raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
-    raise TargetError(
-        f"Unknown label {text!r} among {len(labels)} classes.{did_you_mean_one_of(_close_labels(plain, labels))}"
-    )
+    hint = did_you_mean_one_of(_close_labels(plain, labels))
+    if not hint and len(labels) <= _FEW:
+        hint = f" The labels are {'; '.join(map(short, labels))}."
+    raise TargetError(f"Unknown label {text!r} among {len(labels)} classes.{hint}")
 
 
 def _close_labels(text: str, labels: Sequence[str]) -> list[str]:

@@ -82,8 +82,8 @@ _EXAMPLES = [
     "--classes",
     type=click.IntRange(min=1),
     metavar="COUNT",
-    help="Number of classes for which to build a torchvision or timm network. By default the number that its own "
-    "weights have.",
+    help="Number of classes for which to build a network of torchvision, timm or transformers. By default the number "
+    "that its own weights have.",
 )
 @click.option(
     "--head",
@@ -232,7 +232,7 @@ def export_command(
 ) -> None:
     """Export an image classifier and its backward pass to one ONNX file.
 
-    SOURCE is torchvision:NAME, timm:NAME, package.module:factory or FILE.onnx.
+    SOURCE is torchvision:NAME, timm:NAME, transformers:ID_OR_FOLDER, package.module:factory or FILE.onnx.
 
     The source may define labels, score and preprocessing. Each option replaces one of these values. If the source
     defines no preprocessing, then --mean and --std are required, or --no-preprocessing. The other values default to:

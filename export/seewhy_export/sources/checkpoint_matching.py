@@ -231,7 +231,7 @@ def _choose(path: Path, candidates: list[_Candidate], expected: Mapping[str, Ten
                 f"{first_few([candidate.key for candidate in candidates])}; use --weights-key to load them anyway"
             )
     else:
-        eligible = [candidate for candidate in candidates if candidate.key == key]
+        eligible = [one for one in candidates if key in (one.key, ".".join(one.keys))]
     complete = [candidate for candidate in eligible or candidates if _distance(candidate, expected)[0] == 0]
     if not eligible:
         keys = [candidate.key for candidate in complete or candidates]
@@ -275,7 +275,7 @@ def _misfit(path: Path, candidate: _Candidate, expected: Mapping[str, Tensor]) -
         reasons.append(f"has {first_few(shapes)}")
     text = f"{path}{where}: does not fit the network: it {' and '.join(reasons)}"
     if reshaped and not missing and not unknown:
-        text += "; if the number of classes differs, set it with --classes (for torchvision and timm)"
+        text += "; if the number of classes differs, set it with --classes, or in the function that builds the network"
     if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
         text += f"; if transformers saved it, export its whole folder: seewhy export transformers:{path.parent}"
     return text

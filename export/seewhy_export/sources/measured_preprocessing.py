@@ -57,6 +57,9 @@ def measure_preprocessing(
     """
     images = [_test_image(size).convert(mode) for size in _SIZES]
     arrays = [_array(process, image) for image in images]
+    again = _array(process, images[0])
+    if again.shape != arrays[0].shape or not np.array_equal(again, arrays[0]):
+        raise UnmeasurableError("it is random, as transforms for training are; give the one for evaluation")
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
         raise UnmeasurableError(f"its arrays have different shapes for different images: {shapes[0]}, {shapes[1]}")

@@ -48,10 +48,15 @@ def load_factory(spec: str, request: SourceRequest) -> Source:
             f"{spec}: the function must return a torch.nn.Module or a seewhy_export.Source, not "
             f"{_describe(source.module)}"
         )
+    notes = []
+    if not isinstance(result, Source) and request.weights == "DEFAULT":
+        notes.append(f"the weights are those that {spec} returned; load a checkpoint with --weights FILE")
     if not isinstance(result, Source) and request.image_size is None:
         height, width = source.image_size
-        assumed = f"{spec} does not define the input size; {height}x{width} pixels are assumed; set another with --size"
-        source = replace(source, notes=(assumed,))
+        notes.append(
+            f"{spec} does not define the input size; {height}x{width} pixels are assumed; set another with --size"
+        )
+    source = replace(source, notes=(*source.notes, *notes))
     preprocessing, image_size = as_preprocessing(source.preprocessing, source.image_size)
     source = replace(source, labels=as_labels(source.labels), preprocessing=preprocessing, image_size=image_size)
     source = source if request.channels is None else replace(source, channels=request.channels)

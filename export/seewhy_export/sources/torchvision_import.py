@@ -34,21 +34,32 @@ def import_torchvision() -> ModuleType:
     Raises:
         MissingExtraError: If torchvision is not installed.
     """
-    if "torchvision" not in sys.modules and not _operators_load():
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in _SCHEMAS:
-            library.define(schema)
-        _definitions.append(library)
-    import torchvision
-
+    define_missing_operators()
+    try:
+        import torchvision
+    except ImportError:
+        raise missing_extra("torchvision is not installed", "export") from None
     return torchvision  # type: ignore[no-any-return]
 
 
+def define_missing_operators() -> None:
+    """Define the names of torchvision's operators if its compiled ones do not load and it is not imported yet.
+
+    `import seewhy_export` calls this, so that code of users that imports torchvision afterwards works, too.
+    """
+    if "torchvision" in sys.modules or _definitions or _operators_load():
+        return
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in _SCHEMAS:
+        library.define(schema)
+    _definitions.append(library)
+
+
 def _operators_load() -> bool:
-    """Load the shared library of torchvision, as its import does, and return True on success."""
+    """Load the shared library of torchvision, as its import does; return True on success, or if it is not installed."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        raise missing_extra("torchvision is not installed", "export")
+        return True
     try:
         for library in Path(spec.submodule_search_locations[0]).glob("_C*"):
             torch.ops.load_library(str(library))

@@ -50,6 +50,10 @@ def load_transformers(spec: str, request: SourceRequest) -> Source:
     name = spec.partition(":")[2]
     if not (Path(name).is_dir() or _REPOSITORY.fullmatch(name)):
         raise ExportArgumentError(f"{spec}: there is no folder {name}")
+    if "/" not in name and not Path(name).is_dir():
+        raise ExportArgumentError(
+            f"{spec}: there is no folder {name} here, and a repository of the Hugging Face hub is named ORG/NAME"
+        )
     transformers = _import_transformers()
     with _silent(transformers):
         return _load(spec, name, request, transformers)
@@ -177,11 +181,15 @@ def _silent(transformers: Any) -> Iterator[None]:
     """Silence the logs and progress bars of transformers, which print names from files as they are."""
     log = transformers.utils.logging
     level, has_bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
     log.set_verbosity(logging.CRITICAL + 1)
+    hub.setLevel(logging.CRITICAL + 1)
     log.disable_progress_bar()
     try:
         yield
     finally:
         log.set_verbosity(level)
+        hub.setLevel(hub_level)
         if has_bars:
             log.enable_progress_bar()

@@ -254,7 +254,7 @@ def test_changed_images(model_path: Path, make_image: MakeImage, tmp_path: Path)
     )
     result = run(*command, "--changed")
     assert "a.png: " in result.stdout and "b.png: " not in result.stdout
-    assert "2 images: 2 explained, 0 failed (1 of them in earlier attempts)" in result.stderr
+    assert "2 images: 2 explained, 0 failed (1 of the images in earlier attempts)" in result.stderr
     assert run("verify", tmp_path / "out").exit_code == 0
 
 

@@ -130,7 +130,7 @@ def test_the_command_on_two_workers(cluster: Any, model_path: Path, many: Path, 
     assert (there.exit_code, here.exit_code) == (1, 1), there.output
     assert there.stderr.replace("/there/", "/here/") == here.stderr
     assert_same(tmp_path / "there", tmp_path / "here")
-    assert f"({MANY + 100} of them in earlier attempts)" in again.stderr
+    assert f"({MANY + 100} of the images in earlier attempts)" in again.stderr
 
 
 @on_a_cluster

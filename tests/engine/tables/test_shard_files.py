@@ -243,7 +243,7 @@ def test_command_line(image_folder: Path, model_path: Path, tmp_path: Path) -> N
     assert result.stderr.splitlines()[-1] == f"seewhy: 10 images: 9 explained, 1 failed. See {out / 'manifest.jsonl'}"
     again = run(*arguments)
     assert again.exit_code == 1
-    counts = "9 explained, 1 failed (10 of them in earlier attempts)"
+    counts = "9 explained, 1 failed (10 of the images in earlier attempts)"
     hint = "Failed images are skipped on resume; use --retry-failed to retry them"
     assert again.stderr == f"seewhy: 10 images: {counts}. {hint}. See {out / 'manifest.jsonl'}\n"
     assert len(list((out / "shards").iterdir())) == 2

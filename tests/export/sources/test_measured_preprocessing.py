@@ -140,6 +140,10 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda t: t.Compose([t.Resize((32, 32)), t.ToTensor(), lambda x: x**2]),
         "in a way that a model file cannot record",
     ),
+    "random": (
+        lambda t: t.Compose([t.Resize((32, 32)), t.RandomCrop(24), t.ToTensor()]),
+        "it is random, as transforms for training are; give the one for evaluation",
+    ),
     "off-centre": (
         lambda t: t.Compose([t.Resize((40, 40)), lambda x: x.crop((0, 0, 32, 32)), t.ToTensor()]),
         "in a way that a model file cannot record",

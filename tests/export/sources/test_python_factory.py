@@ -80,9 +80,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_module_alone(attribute: str, folder: Path) -> None:
     source = load_source(f"pets_for_tests:{attribute}")
     assert isinstance(source.module, nn.Conv2d) and source.name == attribute
-    (note,) = source.notes
-    assert "does not define the input size; 224x224 pixels are assumed; set another with --size" in note
-    assert load_source(f"pets_for_tests:{attribute}", image_size=(224, 224)).notes == ()
+    weights, size = source.notes
+    assert f"the weights are those that pets_for_tests:{attribute} returned; load a checkpoint" in weights
+    assert "does not define the input size; 224x224 pixels are assumed; set another with --size" in size
+    assert load_source(f"pets_for_tests:{attribute}", image_size=(224, 224)).notes == (weights,)
+    assert load_source(f"pets_for_tests:{attribute}", "none", image_size=(224, 224)).notes == ()
 
 
 @pytest.mark.parametrize("attribute", ["described", "described_once"])

@@ -73,4 +73,4 @@ def test_command_line(model_path: Path, tmp_path: Path, out: Path) -> None:
     assert "use --retry-failed to retry them" in command_line.run(*command).stderr
     damaged.write_bytes(good)
     result = command_line.run(*command, "--retry-failed")
-    assert result.exit_code == 0 and "3 explained, 0 failed (2 of them in earlier attempts)" in result.stderr
+    assert result.exit_code == 0 and "3 explained, 0 failed (2 of the images in earlier attempts)" in result.stderr

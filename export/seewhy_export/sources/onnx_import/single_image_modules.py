@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ast
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ExportError
+from seewhy_export._shared.error_measure import TOLERANCE, relative_error
 from seewhy_export._shared.messages import one_line, quiet
 from seewhy_export.sources.onnx_import.file_reading import OnnxFile, read_onnx
 from seewhy_export.sources.onnx_import.graph_module import OnnxModule, check_operators
@@ -56,8 +57,25 @@ def for_any_batch(
         with torch.no_grad():
             return torch.cat([module(image[None]) for image in images])
 
+    _check_batch(module, run, channels, image_size)
     compare(file, converted, run, channels, image_size, count=3)
     return converted, _module_ends(file, converted)
+
+
+def _check_batch(
+    module: nn.Module, run: Callable[[Tensor], Tensor], channels: int, image_size: tuple[int, int]
+) -> None:
+    """Raise an ExportError if the module accepts two images, and their results differ from those of each alone."""
+    images = torch.randn(2, channels, *image_size, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            together = module(images)
+    except Exception:  # noqa: BLE001  the code of a network may raise anything
+        return
+    alone = run(images)
+    error = relative_error(together, alone) if together.shape == alone.shape else None
+    if error is not None and error > TOLERANCE:
+        raise ExportError("the network's results for two images differ from those for each image alone")
 
 
 def _module_ends(file: OnnxFile, converted: OnnxModule) -> dict[str, str]:
