@@ -11,7 +11,6 @@ from seewhy.bulk.job_request import JobRequest
 from seewhy.bulk.outcomes import ImageTask
 from seewhy.errors import ArgumentError
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.visualization.color_scale import SIGNED
 from seewhy.visualization.drawings import Drawing
 
 
@@ -57,4 +56,4 @@ def first_maxima(
 
 def _limit(drawing: Drawing) -> float:
     """Return the value of the hottest colour in a figure with a scale of its own; 0 if no value is positive."""
-    return max(0.0, -drawing.scale.low if drawing.scale.colormap == SIGNED else 0.0, drawing.scale.high)
+    return max(0.0, -drawing.scale.low if drawing.scale.signed else 0.0, drawing.scale.high)

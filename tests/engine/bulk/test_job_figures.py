@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,6 +64,21 @@ def test_scale_of_the_first_images(explainer: Explainer, photos: Path, tmp_path:
     for i in range(5):
         expected = found["gradcam"][i].overlays(scale=scales["gradcam"])[0]
         assert np.abs(load(out / f"{i}.gradcam.png").astype(int) - np.asarray(expected)).max() <= 4
+
+
+@pytest.mark.parametrize("scaling", ["robust", "minmax"])
+def test_the_scale_does_not_depend_on_the_colormap(
+    explainer: Explainer, photos: Path, tmp_path: Path, scaling: str
+) -> None:
+    """The signed figures of gradients have a grey scale, and grey is a colormap of maps too."""
+    settings = Settings(["cam", "guided-backprop"], [1], scale="first:9", gradient_scaling=scaling)
+    found = []
+    for colormap in ("grey", "inferno"):
+        explain_folder(explainer, photos, tmp_path / colormap, replace(settings, colormap=colormap))
+        found.append(facts(tmp_path / colormap)["scales"])
+    maps = explainer.explain(sorted(photos.iterdir()), "cam", target=1, batch_size=1).attributions
+    assert -maps.min() > maps.max() > 0  # so the sign matters
+    assert found[0] == found[1] and found[0]["cam"] == pytest.approx(maps.max(), rel=1e-5)
 
 
 def test_a_resumed_job_keeps_its_scale(
