@@ -146,8 +146,21 @@ def test_constant_maps_are_mentioned(dead_model: Path, photos: Path, tmp_path: P
     assert svg_texts(out / "0.sheet.svg").count("0 everywhere") == 2
     failed(
         run("explain", dead_model, photos, "-o", tmp_path / "other", "--scale", "first:2"),
-        "the first 2 images give no scale, because gradcam is 0 in all that can be read",
+        r"the first 2 images give no scale, because gradcam is 0 in all that can be explained \(2\); give more images",
     )
+
+
+def test_a_scale_of_images_that_cannot_be_read(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    """The message names the first error. Unreadable images among readable ones are left out."""
+    for name in ("0.png", "1.png"):
+        (photos / name).write_bytes(b"")
+    arguments = ["explain", model_path, photos, "-o", tmp_path / "out", "--scale"]
+    failed(
+        run(*arguments, "first:2"),
+        r"because none can be explained \([^ ]+photos/0\.png: the file is empty\); give more images with first:N",
+    )
+    assert run(*arguments, "first:3").exit_code == 1
+    assert facts(tmp_path / "out")["scales"]["gradcam"] > 0
 
 
 # Contact sheets.
