@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -274,21 +274,50 @@ def test_folders_of_earlier_versions_are_refused(explainer: Explainer, photos: P
     assert explain_folder(explainer, photos, out, restart=True).done == 5
 
 
-def test_labels_without_a_font_are_mentioned_once(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave only Pillow's own font."""
     monkeypatch.setattr(fonts, "candidates", lambda characters: iter(()))
-    for cached in (fonts._face, fonts._library):
-        cached.cache_clear()
     monkeypatch.setattr(fonts, "_length", fonts._length.__wrapped__)
     monkeypatch.setattr(fonts, "_cached", fonts._rendered)
-    model = Tiny(labels=("кот", "a", "b", "c", "d", "e")).save(tmp_path / "m.onnx")
-    out = tmp_path / "out"
-    result = run("explain", model, photos, "-o", out, "--target", "кот", "--format", "svg")
     for cached in (fonts._face, fonts._library):
         cached.cache_clear()
+    yield
+    for cached in (fonts._face, fonts._library):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def cyrillic(tmp_path: Path) -> Path:
+    return Tiny(labels=("кот", "a", "b", "c", "d", "e")).save(tmp_path / "m.onnx")
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_labels_without_a_font_are_mentioned_once(cyrillic: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("explain", cyrillic, photos, "-o", out, "--target", "кот", "--format", "svg")
     assert result.exit_code == 0
     [line] = result.stderr.splitlines()
     assert "no font of this machine has the characters of 1 label, such as \\u043a\\u043e\\u0442; figures show" in line
     assert "install a font that has them, such as Noto" in line
     assert svg_texts(out / "0.gradcam.svg")[0] == "class 0: \\u043a\\u043e\\u0442"
+
+
+@pytest.mark.usefixtures("no_fonts")
+@pytest.mark.parametrize(
+    ("options", "has_labels"),
+    [
+        ([], True),
+        (["--plain"], False),
+        (["--format", "npz"], False),
+        (["--plain", "--top", "2"], True),
+        (["--plain", "--method", "cam", "--method", "gradcam"], True),
+        (["--plain", "--top", "2", "--sheet", "never"], False),
+        (["--plain", "--sheet", "always"], True),
+    ],
+)
+def test_fonts_matter_only_where_labels_are_drawn(
+    cyrillic: Path, photos: Path, tmp_path: Path, options: list[str], has_labels: bool
+) -> None:
+    result = run("explain", cyrillic, photos / "0.png", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0 and ("no font" in result.stderr) == has_labels
