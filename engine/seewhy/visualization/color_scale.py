@@ -28,7 +28,7 @@ class ColorScale:
     constant: float | None = None
     """The value of all places if they have the same, otherwise None."""
     signed: bool = False
-    """Whether the values are signed and drawn as RGB: black is the lowest value, white the highest."""
+    """True for signed values that are drawn as RGB: black is the lowest value, white the highest."""
 
     @property
     def note(self) -> str:
