@@ -127,8 +127,10 @@ def test_a_missing_extra(service: ModuleType, monkeypatch: pytest.MonkeyPatch) -
 def test_overload(service: ModuleType, image: bytes) -> None:
     for _ in range(8):
         assert service.slots.acquire(blocking=False)
-    status, headers, _ = post(service, image)
+    status, headers, body = post(service, image)
     assert (status, headers["retry-after"]) == (503, "1")
+    # The body of a refused request is not read, whatever its size.
+    assert post(service, bytes(20 * 2**20 + 1))[2] == body
     service.slots.release()
     assert post(service, image)[0] == 200
 

@@ -175,7 +175,7 @@ class FolderJob:
                 if begun:
                     self._detect_changes(folder, facts, manifest, missing)
                 delete_unknown_shards(folder.path, manifest)
-                if self.request.shard_format is None and (note := missing_note(self.request.explainer.labels or ())):
+                if self.request.draws_labels and (note := missing_note(self.request.explainer.labels or ())):
                     self._notify(note)
                 if not self._find_scales(facts, before if begun else None):
                     return

@@ -10,6 +10,7 @@ import numpy as np
 from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.bulk.settings import Settings
+from seewhy.bulk.sheets import has_sheet
 from seewhy.contract.constants import PREDICTED
 from seewhy.errors import ArgumentError, MethodError, TargetError
 from seewhy.explainer.explainer import Explainer
@@ -57,6 +58,13 @@ class JobRequest:
     def explains_several(self) -> bool:
         """True if results have an axis for the classes of each image."""
         return self.settings.top is not None or len(self.targets) > 1
+
+    @property
+    def draws_labels(self) -> bool:
+        """True if figures or contact sheets show the labels of classes."""
+        classes = self.settings.top or len(self.targets) or 1
+        sheet = has_sheet(self.settings.sheet, len(self.methods), classes)
+        return self.shard_format is None and (sheet or not self.style.plain)
 
     def batch_targets(self, own: Sequence[int | None]) -> TargetRequest:
         """Return the targets of a batch; `own` holds the target that the list of images gives for each, or None."""

@@ -113,8 +113,8 @@ def find_images(
 ) -> None:
     """Find the folder that relative paths in a manifest start from, so that the same files count as the same images.
 
-    The job may be resumed from another folder, and the images may have been moved: together with the output folder, or
-    without a change of their sizes and modification times.
+    The job may be resumed from another folder, and the images may have been moved: together with the output folder and
+    without a change of their sizes, or alone and without a change of their sizes and modification times.
 
     Args:
         folder: The output folder.
@@ -133,7 +133,12 @@ def find_images(
         return
     for base in dict.fromkeys(known):
         manifest.paths = RecordedPaths(base, current)
-        if any(same is not None for same in _comparisons(manifest, inputs, should_stop)):
+        found = {*_comparisons(manifest, inputs, should_stop, sizes_only=True)} - {None}
+        # Below another base, the same path may mean another image. Copies have the sizes of their originals, not always
+        # their times.
+        if False in found and base != known[0]:
+            raise _other_images(folder, known[0], base)
+        if found:
             return
     if inputs.relative and current not in known:
         # Here the same path may mean another image, so every file must be the same.
@@ -142,21 +147,26 @@ def find_images(
         if found == {True} and not should_stop():
             return
         if False in found:
-            raise OutputError(
-                f"{folder}: holds results of other images: its relative paths start at {known[0]}, and the same paths "
-                f"from {current} lead to other or changed files; run the command in the first folder, or choose "
-                f"another output folder"
-            )
+            raise _other_images(folder, known[0], current)
     manifest.paths = RecordedPaths(known[0], current)
 
 
-def _comparisons(manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool]) -> Iterator[bool | None]:
+def _other_images(folder: Path, recorded: str, base: str) -> OutputError:
+    return OutputError(
+        f"{folder}: holds results of other images: its relative paths start at {recorded}, and the same paths from "
+        f"{base} lead to other or changed files; run the command in the first folder, or choose another output folder"
+    )
+
+
+def _comparisons(
+    manifest: Manifest, inputs: Inputs, should_stop: Callable[[], bool], sizes_only: bool = False
+) -> Iterator[bool | None]:
     """Yield for each file and archive whether it is as it was recorded; None if it is not recorded."""
     try:
         for image in takewhile(lambda _: not should_stop(), inputs.files()):
-            yield manifest.is_same(image.key, image.path)
+            yield manifest.is_same(image.key, image.path, sizes_only)
         for archive in inputs.archives():
-            yield manifest.is_same_archive(archive)
+            yield manifest.is_same_archive(archive, sizes_only)
     except sqlite3.OperationalError as error:
         raise explained(error) from None
 

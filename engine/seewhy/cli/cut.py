@@ -48,8 +48,8 @@ def cut(model: Path, methods: tuple[str, ...], outputs: tuple[str, ...], output:
     onnxruntime computes every node of a graph. SeeWhy itself prunes the graph before it runs, so it gains little.
     """
     from seewhy.cli.model_report import served_methods
+    from seewhy.contract.weights import data_path
     from seewhy.explainer.model_cutting import cut as cut_model
-    from seewhy.explainer.model_cutting import data_path
     from seewhy.runtime.model_file import ModelFile
 
     signals.raise_on_signals()

@@ -42,6 +42,9 @@ EXTERNAL_DATA_THRESHOLD = int(1.8 * 2**30)
 Larger weights go to the file `NAME.onnx.data` beside it, because protobuf allows at most 2 GiB.
 """
 
+SMALLEST_EXTERNAL_TENSOR = 1024
+"""Smallest size of a tensor in that file, in bytes. Shapes stay in the model file: its graph is checked without it."""
+
 KEY_PREFIX = "seewhy."
 DIGEST_KEY = "seewhy.sha256"
 """Metadata key of the SHA-256 of all bytes of the file, with the 64 digits of this value replaced by zeros."""

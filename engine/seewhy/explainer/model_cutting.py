@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -19,14 +20,14 @@ from seewhy._shared.text import brief
 from seewhy.contract import constants as contract
 from seewhy.contract.checksum import seal
 from seewhy.contract.metadata import Layer, Metadata
+from seewhy.contract.weights import data_path, hashed_header
 from seewhy.errors import ArgumentError, OutputError
 from seewhy.methods.registry import find_method
 from seewhy.runtime.graph_pruning import prune
 from seewhy.runtime.model_file import ModelFile
+from seewhy.storage.model_publishing import owns_weights, publish
 from seewhy.storage.output_folder import Folder
 
-# Smaller tensors stay in the model file even if weights move out: shapes are needed to check the graph.
-_SMALLEST_EXTERNAL = 1024
 # Position of each tensor in the file of weights, in bytes, so that it can be read without a copy.
 _ALIGNMENT = 64
 
@@ -95,11 +96,11 @@ def _check_destination(path: Path, file: ModelFile) -> None:
                 raise OutputError(f"{own}: would replace the original model file; give the output another name")
     if os.path.lexists(path) and not path.is_file():
         raise OutputError(f"{path}: is not a file; give the output another name")
-
-
-def data_path(path: Path) -> Path:
-    """Return the path of the file that holds the large weights of a model file."""
-    return path.with_name(f"{path.name}.data")
+    if os.path.lexists(data := data_path(path)) and not owns_weights(path):
+        raise OutputError(
+            f"{data}: would be replaced, but is not the weights file of a SeeWhy model {path.name}; move it, or give "
+            f"the output another name"
+        )
 
 
 def _values(tensor: TensorProto, weights: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -139,7 +140,7 @@ def _weights_sha256(graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]]) 
     for tensor in graph.initializer:
         array = arrays[tensor.name]
         kind = TensorProto.DataType.Name(tensor.data_type)
-        digest.update(f"{tensor.name}\0{kind}\0{list(array.shape)}\0".encode())
+        digest.update(hashed_header(tensor.name, kind, array.shape))
         digest.update(_little_endian(array))
     return digest.hexdigest()
 
@@ -168,7 +169,7 @@ def _store(
     position, digest = 0, hashlib.sha256()
     for tensor in graph.initializer:
         array = arrays[tensor.name]
-        if outside and array.nbytes >= _SMALLEST_EXTERNAL:
+        if outside and array.nbytes >= contract.SMALLEST_EXTERNAL_TENSOR:
             padding = bytes(-position % _ALIGNMENT)
             data = _little_endian(array)
             _clear(tensor)
@@ -198,14 +199,13 @@ def _write(path: Path, model: onnx.ModelProto, metadata: Metadata, parts: Sequen
     """Write a model file and its weights file, both or neither."""
     helper.set_model_props(model, {**metadata.to_properties(), contract.DIGEST_KEY: contract.DIGEST_PLACEHOLDER})
     content = seal(model.SerializeToString())
-    folder, data = Folder(path.parent), data_path(path)
-    if parts:
-        if os.path.lexists(data):
-            raise OutputError(f"{data}: exists already; delete it, or give the output another name")
-        folder.rewrite(PurePath(data.name), parts)
+    Folder(path.parent)
     try:
-        folder.rewrite(PurePath(path.name), [content])
-    except BaseException:
-        if parts:
-            data.unlink(missing_ok=True)
-        raise
+        with tempfile.TemporaryDirectory(prefix=".seewhy-", dir=path.parent) as staging:
+            folder = Folder(staging)
+            if parts:
+                folder.rewrite(PurePath(data_path(path).name), parts)
+            folder.rewrite(PurePath(path.name), [content])
+            publish(folder.path / path.name, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -197,9 +197,8 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
     header = file.read(dicom_files.HEADER_SIZE)
     file.seek(0)
     if dicom_files.is_dicom(header):
-        data, size = dicom_files.read_size(file, name)
-        _check_size(size, name)
-        upright = decode_image(dicom_files.decode(data, name), mode, name)
+        _check_size(dicom_files.read_size(file, name), name)
+        upright = decode_image(dicom_files.decode(file, name), mode, name)
         return Decoded(upright, upright.size)
     if heif_files.is_heif(header):
         image = heif_files.open_heif(file, name)

@@ -17,6 +17,7 @@ from seewhy._shared.arrays import Bytes
 from seewhy._shared.extras import missing_extra
 from seewhy._shared.text import short
 from seewhy.errors import ImageError
+from seewhy.images.pixel_depth import row_strips
 
 EXTENSIONS = (".dcm", ".dicom")
 _MAGIC_START, _MAGIC = 128, b"DICM"
@@ -32,15 +33,15 @@ def is_dicom(header: bytes) -> bool:
     return header[_MAGIC_START:HEADER_SIZE] == _MAGIC
 
 
-def read_size(file: IO[bytes], name: str) -> tuple[Any, tuple[int, int]]:
-    """Read the attributes of a DICOM file without decoding its pixels.
+def read_size(file: IO[bytes], name: str) -> tuple[int, int]:
+    """Read the size of the image in a DICOM file without reading its pixels.
 
     Args:
         file: The open file.
         name: Name of the image in error messages.
 
     Returns:
-        The data set, and (width, height) in pixels.
+        (width, height) in pixels.
 
     Raises:
         ImageError: If the file is compressed as a whole, holds no image or several frames.
@@ -57,30 +58,40 @@ def read_size(file: IO[bytes], name: str) -> tuple[Any, tuple[int, int]]:
         # pydicom would inflate the whole file at once, which a small file can use to fill the memory.
         raise ImageError(f"{name}: deflated DICOM files are not supported; store it uncompressed")
     file.seek(0)
-    data = pydicom.dcmread(file)
-    if "PixelData" not in data:
-        raise ImageError(f"{name}: the DICOM file holds no image with integer pixels")
+    data = pydicom.dcmread(file, stop_before_pixels=True)
+    if "Rows" not in data or "Columns" not in data:
+        raise _no_image(name)
     frames = int(data.get("NumberOfFrames") or 1)
     if frames != 1:
         raise ImageError(f"{name}: the DICOM file holds {frames} frames; write each frame to a file of its own")
-    return data, (int(data.Columns), int(data.Rows))
+    return int(data.Columns), int(data.Rows)
 
 
-def decode(data: Any, name: str) -> Image.Image:
+def _no_image(name: str) -> ImageError:
+    return ImageError(f"{name}: the DICOM file holds no image with integer pixels")
+
+
+def decode(file: IO[bytes], name: str) -> Image.Image:
     """Decode the pixels of a DICOM file.
 
     Args:
-        data: The data set, from `read_size`.
+        file: The open file, which `read_size` accepts.
         name: Name of the image in error messages.
 
     Returns:
         The image as a viewer shows it, in mode L or RGB.
 
     Raises:
-        ImageError: If no decoder for the compressed pixels is installed, the pixels do not fit their description, or
-            their kind is not supported.
+        ImageError: If the file holds no pixels, no decoder for the compressed pixels is installed, the pixels do not
+            fit their description, or their kind is not supported.
         Exception: If the file is damaged.
     """
+    import pydicom
+
+    file.seek(0)
+    data = pydicom.dcmread(file)
+    if "PixelData" not in data:
+        raise _no_image(name)
     kind = str(data.PhotometricInterpretation)
     if kind not in (*_GREY, *_COLOUR):
         raise ImageError(f"{name}: DICOM pixels of the kind {short(kind)} are not supported; convert it to MONOCHROME2")
@@ -90,12 +101,19 @@ def decode(data: Any, name: str) -> Image.Image:
     if pixels.shape != ((*expected, 3) if is_colour else expected):
         raise ImageError(f"{name}: damaged image: its {kind} pixels have the shape {pixels.shape}")
     if kind in _GREY:
-        return Image.fromarray(_grey(pixels, data, name, inverted=kind == "MONOCHROME1"))
+        shown = np.empty(pixels.shape, np.uint8)
+        for top, bottom in row_strips(pixels.shape[1], pixels.shape[0]):
+            shown[top:bottom] = _grey(pixels[top:bottom], data, name, inverted=kind == "MONOCHROME1")
+        return Image.fromarray(shown)
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
         bits = int(data.RedPaletteColorLookupTableDescriptor[2])
-        return Image.fromarray(_to_byte(apply_color_lut(pixels, data).astype(np.float64), 0, 2**bits - 1))
+        shown = np.empty((*pixels.shape, 3), np.uint8)
+        for top, bottom in row_strips(pixels.shape[1], pixels.shape[0]):
+            colours = apply_color_lut(pixels[top:bottom], data)
+            shown[top:bottom] = _to_byte(colours.astype(np.float64), 0, 2**bits - 1)
+        return Image.fromarray(shown)
     if pixels.dtype != np.uint8 or int(data.BitsStored) != 8:
         raise ImageError(f"{name}: DICOM colour of {int(data.BitsStored)} bits is not supported; convert it to 8 bits")
     return Image.fromarray(pixels)

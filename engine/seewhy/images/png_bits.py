@@ -41,9 +41,9 @@ def significant_bits(image: Image.Image) -> int | None:
 def white_of(pixels: NDArray[np.generic], bits: int | None) -> int:
     """Return the sample that is white in a 16-bit grey PNG.
 
-    The specification demands that samples of fewer bits are scaled to 16, which leaves a pattern: the low bits repeat
-    the high ones, or are zero. Some programs store the samples as they are. Then they all fit into the stated number of
-    bits and lack the pattern.
+    The specification demands that samples of fewer bits are scaled to 16, in one of three ways ("Sample depth
+    scaling"): in proportion, by repeating the high bits in the low ones, or by zeros in the low bits. Some programs
+    store the samples as they are. Then they all fit into the stated number of bits, and follow none of these patterns.
 
     Args:
         pixels: Samples, integers of shape (H, W).
@@ -54,8 +54,12 @@ def white_of(pixels: NDArray[np.generic], bits: int | None) -> int:
     """
     if bits is None or int(pixels.max()) >= 1 << bits:
         return 65535
-    samples = pixels.astype(np.int64)
+    present = np.zeros(1 << bits, bool)
+    present[pixels] = True
+    samples, top = np.flatnonzero(present), (1 << bits) - 1
     high = samples >> (16 - bits)
-    zeros, repeated = high << (16 - bits), (high << (16 - bits)) | (high >> (2 * bits - 16))
-    scaled = bool((samples == zeros).all() or (samples == repeated).all())
-    return 65535 if scaled else (1 << bits) - 1
+    zeros = high << (16 - bits)
+    repeated = zeros | (high >> (2 * bits - 16))
+    original = (2 * samples * top + 65535) // (2 * 65535)
+    linear = (2 * original * 65535 + top) // (2 * top)
+    return 65535 if any((samples == scaled).all() for scaled in (zeros, repeated, linear)) else top

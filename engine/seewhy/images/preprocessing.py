@@ -22,8 +22,8 @@ from seewhy.images.decoding import Decoded, ResizeRule, decode_bytes, decode_fil
 from seewhy.images.resizing import Placement, resize_and_crop, resized_size
 
 _MODES = {1: "L", 3: "RGB"}
-# Grey of 12 bits that is taken for grey of 16 bits has pixels from 0 to 15 of 255.
-_CONSTANT = 15
+# Grey of 12 bits that is taken for grey of 16 bits has pixels from 0 to 16 of 255.
+_CONSTANT = 16
 _WHOLE = Placement(0, 0, 1, 1)
 _NO_PREPROCESSING = (
     "the model file does not say how to preprocess images; give a preprocessed float32 array (N,C,H,W), or export the "
@@ -63,16 +63,16 @@ class LoadedImage:
 
     @property
     def warning(self) -> str | None:
-        """Why the image may not be what it should be, or None. A nearly constant image explains nothing."""
+        """Text about a nearly constant image, which explains nothing; None for other images."""
         channels = self.view.shape[2]
         for step in (8, 1):  # most images vary enough at a few pixels
             pixels = self.view[::step, ::step].reshape(-1, channels)
-            if int(np.ptp(pixels, axis=0).max()) > _CONSTANT:
+            span = int(np.ptp(pixels, axis=0).max())
+            if span > _CONSTANT:
                 return None
-        return (
-            f"the image is nearly constant: its pixels are from {self.view.min()} to {self.view.max()} of 255; if its "
-            f"samples use only part of their range, such as 12 of 16 bits, scale them to the whole range"
-        )
+        hint = "if its samples use only part of their range, such as 12 of 16 bits, scale them to the whole range"
+        found = f"the image is nearly constant: the pixels of a channel differ by at most {span} of 255"
+        return f"{found}; {hint}" if self.view.max() <= _CONSTANT else found
 
     def original(self) -> Bytes:
         """Decode the whole image again.

@@ -185,18 +185,19 @@ class Manifest:
             if _differs(found[2], path):
                 self._store.execute("INSERT OR IGNORE INTO changed VALUES (?)", found[1:2])
 
-    def is_same(self, key: Key, path: str) -> bool | None:
+    def is_same(self, key: Key, path: str, sizes_only: bool = False) -> bool | None:
         """Return whether the file of an image has the size and time that its line records.
 
         Args:
             key: Identity of the image.
             path: Path of its file.
+            sizes_only: True to compare only sizes, and to take a missing file for the same.
 
         Returns:
             True, or False if the file has changed or is missing; None if the image has no line.
         """
         found = self._find(key)
-        return None if found is None else not _differs(found[2], path, if_missing=True)
+        return None if found is None else not _differs(found[2], path, not sizes_only, sizes_only)
 
     def compare_archive(self, archive: str) -> None:
         """Record that this archive is an input of the job, and whether it has changed since its members were read.
@@ -213,11 +214,12 @@ class Manifest:
                     (name, _stamp(stamp.size, stamp.mtime_ns)),
                 )
 
-    def is_same_archive(self, archive: str) -> bool | None:
+    def is_same_archive(self, archive: str, sizes_only: bool = False) -> bool | None:
         """Return whether an archive has the size and time that a line of a member records.
 
         Args:
             archive: Path of the archive.
+            sizes_only: As in `is_same`.
 
         Returns:
             True, or False if the archive has changed or is missing; None if none of its members has a line.
@@ -225,7 +227,7 @@ class Manifest:
         for name in map(os.fsencode, self.paths.forms(archive)):
             found = self._store.execute("SELECT stamp FROM lines WHERE archive = ? LIMIT 1", (name,)).fetchone()
             if found is not None:
-                return not _differs(found[0], archive, if_missing=True)
+                return not _differs(found[0], archive, not sizes_only, sizes_only)
         return None
 
     def given_files(self) -> dict[str, int]:
@@ -398,11 +400,13 @@ class Manifest:
             self._store.execute("INSERT INTO lost VALUES (?)", (number,))
 
 
-def _differs(recorded: str | None, path: str, if_missing: bool = False) -> bool:
-    """Return whether the stamp of a file is not the recorded one, if one is recorded; `if_missing` if it is missing."""
-    stamp = MISSING if recorded is None else file_stamp(path)
-    if stamp == MISSING:
+def _differs(recorded: str | None, path: str, if_missing: bool = False, sizes_only: bool = False) -> bool:
+    """Return whether the stamp of a file is not the recorded one; `if_missing` if the file or the stamp is missing."""
+    stamp = file_stamp(path)
+    if recorded is None or stamp == MISSING:
         return if_missing
+    if sizes_only:  # the size is None if the file was missing
+        return recorded.split()[0] not in ("None", str(stamp.size))
     return recorded != _stamp(stamp.size, stamp.mtime_ns)
 
 

@@ -10,9 +10,6 @@ import numpy as np
 from seewhy._shared.arrays import Bytes
 from seewhy.visualization.colormaps import palette
 
-SIGNED = "grey"
-"""Colormap of the scale of signed values, which are drawn as RGB: black is the lowest value, white the highest."""
-
 
 @dataclass(frozen=True)
 class ColorScale:
@@ -30,6 +27,8 @@ class ColorScale:
     """Largest |value| of the figure, if the ends do not tell it."""
     constant: float | None = None
     """The value of all places if they have the same, otherwise None."""
+    signed: bool = False
+    """True for signed values that are drawn as RGB: black is the lowest value, white the highest."""
 
     @property
     def note(self) -> str:

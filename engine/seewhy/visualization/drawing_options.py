@@ -22,8 +22,8 @@ GRADIENT_SCALINGS = ("robust", "minmax")
 """
 
 SHEETS = ("auto", "always", "side-by-side", "never")
-"""When and how contact sheets are written: if there are several methods or classes, for every image, in one row (by
-default of backprop and guided backprop, as in reports), or not at all."""
+"""Rules for contact sheets: write them if there are several methods or classes, for every image, in one row (by default
+of backprop and guided backprop, as in reports), or not at all."""
 
 DEFAULT_COLORMAP = COLORMAPS[0]
 DEFAULT_ALPHAS = {"constant": 0.5, "heat": 0.8}
@@ -37,8 +37,9 @@ DEFAULT_SHEET = SHEETS[0]
 GRADIENT_QUANTILE = 0.98
 """Share of the absolute values of a gradient that `robust` scaling draws without clipping.
 
-Of 0.95, 0.98, 0.99, 0.995 and 0.999, tried on two networks and five photographs, 0.98 shows the object best: smaller
-shares turn noise into hard dots, larger ones leave most of the figure grey. A gamma below 1 makes noise brighter.
+The shares 0.95, 0.98, 0.99, 0.995 and 0.999 were compared on two networks and five images. 0.98 shows the object best:
+smaller shares turn noise into hard dots, larger ones leave most of the figure grey. A gamma below 1 makes noise
+brighter.
 """
 
 

@@ -11,12 +11,13 @@ from seewhy._core import gradient_rgb, max_abs, minmax
 from seewhy._shared.arrays import Bytes, Floats
 from seewhy.errors import ArgumentError
 from seewhy.images.preprocessing import ModelView
-from seewhy.visualization.color_scale import SIGNED, ColorScale
+from seewhy.visualization.color_scale import ColorScale
 from seewhy.visualization.drawing_options import GRADIENT_QUANTILE
 from seewhy.visualization.figure_style import FigureStyle
 from seewhy.visualization.overlays import Box, heat_colors, overlay_pixels, rgb, view_box
 
 _OWN_RANGE, _COMMON = "scaled to its own range", "on a common scale"
+_GREY = "grey"  # the colormap of the scale of values that are drawn as RGB
 _EMPTY = (236, 236, 236)  # where a canvas has no drawing
 _CLIPPED = f"clipped at {100 * GRADIENT_QUANTILE:g} % of |values|"
 
@@ -98,14 +99,14 @@ def draw_gradient(image: ModelView, values: Floats, style: FigureStyle) -> Drawi
     drawn = values if signed else max_abs(values[None], 1)[0]
     low, high = float(drawn.min()), float(drawn.max())
     constant = low if low == high else None
-    colormap = SIGNED if signed else style.colormap
+    colormap = _GREY if signed else style.colormap
     if style.scale is None and style.gradient_scaling == "minmax":
-        scale = ColorScale(low, high, colormap, _OWN_RANGE, None, constant)
+        scale = ColorScale(low, high, colormap, _OWN_RANGE, None, constant, signed)
         if signed:
             return Drawing(gradient_rgb(values[None], 1)[0], scale, note=_view_note(style))
         return _heat(image, minmax(drawn[None], 1)[0], style, scale)
     limit, rule = (robust_limit(drawn), _CLIPPED) if style.scale is None else (style.scale, _COMMON)
-    scale = ColorScale(-limit if signed else 0, limit, colormap, rule, max(-low, high), constant)
+    scale = ColorScale(-limit if signed else 0, limit, colormap, rule, max(-low, high), constant, signed)
     if signed:
         return Drawing(_symmetric(values, limit), scale, note=_view_note(style))
     return _heat(image, np.minimum(_divided(drawn, limit), np.float32(1)), style, scale)
@@ -155,7 +156,7 @@ def _overlay(image: ModelView, heat: Floats, style: FigureStyle, scale: ColorSca
 def draw_input(image: ModelView, style: FigureStyle) -> Drawing:
     """Draw the image itself, on the canvas of the style."""
     pixels = image.original() if style.canvas == "original" else rgb(image.view)
-    return _with_view(Drawing(pixels, ColorScale(0, 255, SIGNED, "")), image, style)
+    return _with_view(Drawing(pixels, ColorScale(0, 255, _GREY, "")), image, style)
 
 
 def _with_view(drawing: Drawing, image: ModelView, style: FigureStyle) -> Drawing:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seewhy._shared.arrays import Bytes
-from seewhy._shared.text import printable
+from seewhy._shared.text import printable, short
 from seewhy.visualization.system_fonts import candidates
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -137,8 +137,8 @@ def missing_note(labels: Iterable[str]) -> str | None:
         return None
     return (
         f"no font of this machine has the characters of {len(lacking)} label{'s' * (len(lacking) > 1)}, such as "
-        f"{lacking[0].encode('unicode_escape').decode('ascii')}; figures show class indices and escapes instead. To "
-        f"show labels, install a font that has them, such as Noto (https://fonts.google.com/noto)"
+        f"{short(lacking[0], 20).encode('unicode_escape').decode('ascii')}; figures show class indices and "
+        f"escapes instead. To show labels, install a font that has them, such as Noto (https://fonts.google.com/noto)"
     )
 
 

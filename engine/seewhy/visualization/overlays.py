@@ -14,43 +14,26 @@ from seewhy._shared.arrays import Bytes, Floats
 from seewhy.images.preprocessing import ModelView
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
-from seewhy.visualization.drawing_options import DEFAULT_BLEND, DEFAULT_CANVAS
 from seewhy.visualization.figure_style import FigureStyle
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Part of an image: (left, top, right, bottom) in pixels, where the last two are the first ones outside."""
 
 
-def overlays(
-    images: Sequence[ModelView],
-    heatmaps: Floats,
-    colormap: str,
-    alpha: float | None,
-    canvas: str = DEFAULT_CANVAS,
-    blend: str = DEFAULT_BLEND,
-) -> list[Image.Image]:
+def overlays_in_style(images: Sequence[ModelView], heatmaps: Iterable[Floats], style: FigureStyle) -> list[Image.Image]:
     """Blend heatmaps onto images.
 
     Args:
         images: The N images.
-        heatmaps: Heatmaps, float32 of shape (N, H, W) with values in [0, 1].
-        colormap: Name of a colormap; `seewhy.list_colormaps()` lists them.
-        alpha: Opacity of the heatmap, from 0 (invisible) to 1 (opaque); None is the default of the blend.
-        canvas: `model` to draw on the model's view of the image, `original` to draw on the whole image.
-        blend: `constant` for the same opacity everywhere, `heat` for an opacity of alpha times the heat.
+        heatmaps: N heatmaps, float32 of shape (H, W) with values in [0, 1].
+        style: The style: colormap, opacity, canvas and blend.
 
     Returns:
         N RGB images.
 
     Raises:
-        ArgumentError: If the colormap, the canvas or the blend is unknown, or alpha is outside [0, 1].
         ImageError: If the original image can no longer be read.
     """
-    return overlays_in_style(images, heatmaps, FigureStyle(colormap, alpha, canvas, blend))
-
-
-def overlays_in_style(images: Sequence[ModelView], heatmaps: Iterable[Floats], style: FigureStyle) -> list[Image.Image]:
-    """Blend N heatmaps of shape (H, W) onto N images; see `overlays`."""
     pairs = zip(images, heatmaps, strict=True)
     return [Image.fromarray(overlay_pixels(image, heatmap, style)) for image, heatmap in pairs]
 
@@ -60,7 +43,7 @@ def overlays_of_maps(
 ) -> list[Image.Image]:
     """Upsample and scale CAM maps and blend them onto the model's view of the images, in one pass.
 
-    The result has the same bytes as `overlays` with the heatmaps of the maps.
+    The result has the same bytes as `overlays_in_style` with the heatmaps of the maps.
 
     Args:
         images: The N images.

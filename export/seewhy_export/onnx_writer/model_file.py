@@ -17,11 +17,11 @@ from seewhy._shared.regular_files import sha256_of
 from seewhy.contract import constants as contract
 from seewhy.contract.checksum import seal
 from seewhy.contract.metadata import Metadata
+from seewhy.contract.weights import data_path as data_path
+from seewhy.contract.weights import hashed_header
 from seewhy.errors import ExportError
-from seewhy_export.sources.onnx_import.file_reading import parse
-
-# Bytes. Smaller tensors stay in the model file even if weights move out: shapes are needed to check the graph.
-_SMALLEST_EXTERNAL_TENSOR = 1024
+from seewhy.storage import model_publishing
+from seewhy.storage.model_publishing import owns_weights
 
 
 def weights_sha256(model: onnx_ir.Model) -> str:
@@ -30,7 +30,7 @@ def weights_sha256(model: onnx_ir.Model) -> str:
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         assert tensor is not None
-        digest.update(f"{name}\0{tensor.dtype.name}\0{list(tensor.shape.numpy())}\0".encode())
+        digest.update(hashed_header(name, tensor.dtype.name, tensor.shape.numpy()))
         digest.update(tensor.tobytes())
     return digest.hexdigest()
 
@@ -50,22 +50,11 @@ def check_destination(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise ExportError(f"{path}: cannot be written: it is a pipe or a device, which a file would replace")
     data = data_path(path)
-    if os.path.lexists(data) and not _owns(path, data):
+    if os.path.lexists(data) and not owns_weights(path):
         raise ExportError(
             f"{data}: would be replaced, but is not the weights file of a SeeWhy model {path.name}; move it, or give "
             f"the output another name"
         )
-
-
-def _owns(path: Path, data: Path) -> bool:
-    """Tell whether `path` is a model file whose metadata names `data` as its weights file."""
-    try:
-        model = parse(path)
-        properties = {entry.key: entry.value for entry in model.metadata_props}
-        external = Metadata.from_properties(properties, str(path)).external_data
-    except Exception:  # noqa: BLE001  the file is missing or damaged; protobuf's DecodeError has no stable place
-        return False
-    return external is not None and external["file"] == data.name
 
 
 @contextmanager
@@ -136,28 +125,10 @@ def publish(staged: Path, path: Path) -> None:
     Raises:
         ExportError: If the destination cannot be written.
     """
-    data, old_data, kept = data_path(staged), data_path(path), staged.with_name("previous.data")
-    has_data = data.exists()
     try:
-        if old_data.is_file():
-            os.replace(old_data, kept)
-        if has_data:
-            os.replace(data, old_data)
-        os.replace(staged, path)
-    except BaseException as error:
-        if staged.exists():  # The last step was not reached, so the old pair is still valid.
-            if has_data and not data.exists():
-                old_data.unlink(missing_ok=True)
-            if kept.exists():
-                os.replace(kept, old_data)
-        if isinstance(error, OSError):
-            raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
-        raise
-
-
-def data_path(path: Path) -> Path:
-    """Return the path of a model's external weights file."""
-    return path.with_name(path.name + ".data")
+        model_publishing.publish(staged, path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _move_weights_out(model: onnx_ir.Model, path: Path) -> Path | None:
@@ -169,7 +140,7 @@ def _move_weights_out(model: onnx_ir.Model, path: Path) -> Path | None:
         return None
     data_file = data_path(path)
     onnx_ir.external_data.unload_from_model(
-        model, path.parent, data_file.name, size_threshold_bytes=_SMALLEST_EXTERNAL_TENSOR
+        model, path.parent, data_file.name, size_threshold_bytes=contract.SMALLEST_EXTERNAL_TENSOR
     )
     return data_file
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,6 +64,21 @@ def test_scale_of_the_first_images(explainer: Explainer, photos: Path, tmp_path:
     for i in range(5):
         expected = found["gradcam"][i].overlays(scale=scales["gradcam"])[0]
         assert np.abs(load(out / f"{i}.gradcam.png").astype(int) - np.asarray(expected)).max() <= 4
+
+
+@pytest.mark.parametrize("scaling", ["robust", "minmax"])
+def test_the_scale_does_not_depend_on_the_colormap(
+    explainer: Explainer, photos: Path, tmp_path: Path, scaling: str
+) -> None:
+    """The signed figures of gradients have a grey scale, and grey is a colormap of maps too."""
+    settings = Settings(["cam", "guided-backprop"], [1], scale="first:9", gradient_scaling=scaling)
+    found = []
+    for colormap in ("grey", "inferno"):
+        explain_folder(explainer, photos, tmp_path / colormap, replace(settings, colormap=colormap))
+        found.append(facts(tmp_path / colormap)["scales"])
+    maps = explainer.explain(sorted(photos.iterdir()), "cam", target=1, batch_size=1).attributions
+    assert -maps.min() > maps.max() > 0  # so the sign matters
+    assert found[0] == found[1] and found[0]["cam"] == pytest.approx(maps.max(), rel=1e-5)
 
 
 def test_a_resumed_job_keeps_its_scale(
@@ -130,8 +146,21 @@ def test_constant_maps_are_mentioned(dead_model: Path, photos: Path, tmp_path: P
     assert svg_texts(out / "0.sheet.svg").count("0 everywhere") == 2
     failed(
         run("explain", dead_model, photos, "-o", tmp_path / "other", "--scale", "first:2"),
-        "the first 2 images give no scale, because gradcam is 0 in all that can be read",
+        r"the first 2 images give no scale, because gradcam is 0 in all that can be explained \(2\); give more images",
     )
+
+
+def test_a_scale_of_images_that_cannot_be_read(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    """The message names the first error. Unreadable images among readable ones are left out."""
+    for name in ("0.png", "1.png"):
+        (photos / name).write_bytes(b"")
+    arguments = ["explain", model_path, photos, "-o", tmp_path / "out", "--scale"]
+    failed(
+        run(*arguments, "first:2"),
+        r"because none can be explained \([^ ]+photos/0\.png: the file is empty\); give more images with first:N",
+    )
+    assert run(*arguments, "first:3").exit_code == 1
+    assert facts(tmp_path / "out")["scales"]["gradcam"] > 0
 
 
 # Contact sheets.
@@ -245,21 +274,50 @@ def test_folders_of_earlier_versions_are_refused(explainer: Explainer, photos: P
     assert explain_folder(explainer, photos, out, restart=True).done == 5
 
 
-def test_labels_without_a_font_are_mentioned_once(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave only Pillow's own font."""
     monkeypatch.setattr(fonts, "candidates", lambda characters: iter(()))
-    for cached in (fonts._face, fonts._library):
-        cached.cache_clear()
     monkeypatch.setattr(fonts, "_length", fonts._length.__wrapped__)
     monkeypatch.setattr(fonts, "_cached", fonts._rendered)
-    model = Tiny(labels=("кот", "a", "b", "c", "d", "e")).save(tmp_path / "m.onnx")
-    out = tmp_path / "out"
-    result = run("explain", model, photos, "-o", out, "--target", "кот", "--format", "svg")
     for cached in (fonts._face, fonts._library):
         cached.cache_clear()
+    yield
+    for cached in (fonts._face, fonts._library):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def cyrillic(tmp_path: Path) -> Path:
+    return Tiny(labels=("кот", "a", "b", "c", "d", "e")).save(tmp_path / "m.onnx")
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_labels_without_a_font_are_mentioned_once(cyrillic: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("explain", cyrillic, photos, "-o", out, "--target", "кот", "--format", "svg")
     assert result.exit_code == 0
     [line] = result.stderr.splitlines()
     assert "no font of this machine has the characters of 1 label, such as \\u043a\\u043e\\u0442; figures show" in line
     assert "install a font that has them, such as Noto" in line
     assert svg_texts(out / "0.gradcam.svg")[0] == "class 0: \\u043a\\u043e\\u0442"
+
+
+@pytest.mark.usefixtures("no_fonts")
+@pytest.mark.parametrize(
+    ("options", "has_labels"),
+    [
+        ([], True),
+        (["--plain"], False),
+        (["--format", "npz"], False),
+        (["--plain", "--top", "2"], True),
+        (["--plain", "--method", "cam", "--method", "gradcam"], True),
+        (["--plain", "--top", "2", "--sheet", "never"], False),
+        (["--plain", "--sheet", "always"], True),
+    ],
+)
+def test_fonts_matter_only_where_labels_are_drawn(
+    cyrillic: Path, photos: Path, tmp_path: Path, options: list[str], has_labels: bool
+) -> None:
+    result = run("explain", cyrillic, photos / "0.png", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0 and ("no font" in result.stderr) == has_labels

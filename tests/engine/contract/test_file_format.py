@@ -295,7 +295,7 @@ const run = async (given) => {
   return { logits, gradcam_map: new Tensor("float32", Float32Array.of(0, 1, 2, 4), [1, 2, 2]) };
 };
 const ort = { Tensor, InferenceSession: { create: async () => ({ run }) } };
-const photo = { data: new Uint8ClampedArray(require("fs").readFileSync("photo.bin")) };
+const image = { data: new Uint8ClampedArray(require("fs").readFileSync("photo.bin")) };
 (async () => {
 CODE
 console.log(JSON.stringify({ result, images: Array.from(feeds.images.data), dims: feeds.images.dims }));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_the_logits_alone(model_path: Path, explainer: Explainer, tmp_path: Path
 def test_external_weights(outside: bool, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = external(tmp_path, tiny)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr("seewhy.explainer.model_cutting._SMALLEST_EXTERNAL", 100)
+    monkeypatch.setattr(contract, "SMALLEST_EXTERNAL_TENSOR", 100)
     if outside:
         monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 1000)
     path = cut(whole, tmp_path / "new" / "small.onnx", "gradcam")
@@ -161,10 +162,71 @@ def test_external_weights(outside: bool, tiny: Tiny, tmp_path: Path, monkeypatch
     if outside:
         digest = hashlib.sha256((path.parent / "small.onnx.data").read_bytes()).hexdigest()
         assert recorded == {"file": "small.onnx.data", "sha256": digest}
-        with pytest.raises(OutputError, match="small.onnx.data: exists already"):
-            cut(whole, path, "gradcam")
     else:
         assert recorded is None
+
+
+@pytest.fixture
+def outside(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a model that was cut, with its weights beside it, and of the original."""
+    external(tmp_path, tiny)
+    monkeypatch.setattr(contract, "SMALLEST_EXTERNAL_TENSOR", 100)
+    monkeypatch.setattr(contract, "EXTERNAL_DATA_THRESHOLD", 1000)
+    cut(tmp_path / "big.onnx", tmp_path / "small.onnx", "gradcam")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_second_cut_replaces_the_weights_of_the_first(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, path = contents(outside), outside / "small.onnx"
+    cut(outside / "big.onnx", path, "gradcam")
+    assert contents(outside) == before
+    cut(outside / "big.onnx", path, ["gradcam", "backprop"])
+    images = pixels(2)
+    one, other = (Explainer(outside / name, threads=1).explain(images, "backprop") for name in ("big.onnx", path.name))
+    np.testing.assert_array_equal(one.attributions, other.attributions)
+    monkeypatch.undo()
+    cut(outside / "big.onnx", path, "gradcam")
+    assert contents(outside).keys() == before.keys() - {"small.onnx.data"}
+    ModelFile.read(path)
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_cut_leaves_the_earlier_pair(
+    error: type[BaseException], step: int, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps are: old weights away, new weights in, model in."""
+    before, replace, moves = contents(outside), os.replace, []
+
+    def fail(source: Path, destination: Path) -> None:
+        if Path(source).suffix != ".tmp":  # not a file that is written into the temporary folder
+            moves.append(destination)
+            if len(moves) == step + 1:
+                raise error("interrupted")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OutputError, match="interrupted"):
+        cut(outside / "big.onnx", outside / "small.onnx", ["gradcam", "backprop"])
+    assert len(moves) > step and contents(outside) == before
+
+
+@pytest.mark.parametrize("earlier", [None, b"not a model", "without weights"])
+def test_the_weights_of_another_program_are_kept(earlier: str | bytes | None, model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    if earlier == "without weights":
+        cut(model_path, path, "gradcam")
+    elif isinstance(earlier, bytes):
+        path.write_bytes(earlier)
+    (tmp_path / "small.onnx.data").write_bytes(b"mine")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match="small.onnx.data: would be replaced, but is not the weights file"):
+        cut(model_path, path, "gradcam")
+    assert contents(tmp_path) == before
 
 
 # Refusals.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import tracemalloc
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from seewhy import Explainer, ImageError, MissingExtraError, explain_folder
+from seewhy.images import pixel_depth
 from seewhy.images.decoding import decode_bytes, decode_file
 from support.jobs.broken_jobs import lines
 
@@ -165,6 +168,38 @@ def test_palette() -> None:
     assert found.tolist() == [[[0, 255, 3], [1, 0, 255], [255, 2, 0]]]
 
 
+# Memory.
+
+
+def peak(data: Any, mode: str = "L") -> int:
+    """Return the memory in bytes that decoding needs beside the file, after a first time for imports."""
+    file = content(data)
+    for _ in range(2):
+        tracemalloc.start()
+        with suppress(ImageError):
+            decode_bytes(file, mode, "x")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return found
+
+
+def test_large_images_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_depth, "STRIP", 7_000)  # 14 rows, which do not divide 600
+    samples = np.random.default_rng(0).integers(0, 4096, (600, 500))
+    plain, inverted = data_set(samples), data_set(samples, "MONOCHROME1")
+    window = data_set(samples, WindowCenter=2048, WindowWidth=4096, RescaleSlope=1, RescaleIntercept=0)
+    assert np.array_equal(grey(plain), rounded(samples / 4095))
+    assert np.array_equal(grey(inverted), 255 - rounded(samples / 4095))
+    assert np.array_equal(grey(window), rounded(samples / 4095))
+    assert max(map(peak, (plain, inverted, window))) < 12 * samples.size
+
+
+def test_pixels_are_not_read_before_size_and_frames_are_checked() -> None:
+    samples = np.zeros((600, 500), int)
+    for changes in ({"NumberOfFrames": 2}, {"Rows": 60000, "Columns": 60000}, {"Rows": 0}):
+        assert peak(data_set(samples, **changes)) < samples.size < 2 * samples.size == len(data_set(samples).PixelData)
+
+
 # Compressed pixels.
 
 
@@ -228,9 +263,10 @@ def test_refused(changes: dict[str, Any], words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_files_without_an_image() -> None:
+@pytest.mark.parametrize("lacks", ["PixelData", "Rows", "Columns"])
+def test_files_without_an_image(lacks: str) -> None:
     data = data_set(SAMPLES)
-    del data.PixelData
+    delattr(data, lacks)
     with pytest.raises(ImageError, match="holds no image"):
         grey(data)
 

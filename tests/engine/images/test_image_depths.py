@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,15 @@ def test_a_dark_16_bit_png_that_was_scaled_stays_dark() -> None:
     """All samples fit into 12 bits, but their low bits repeat the high ones."""
     dark = np.array([[0x0000, 0x0010, 0x0420, 0x0AB0]])
     assert both_ways(deep_png(dark, 12), "L") == np.rint(dark / 257).tolist()
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 15])
+def test_a_dark_16_bit_png_that_was_scaled_in_proportion_stays_dark(bits: int) -> None:
+    """The specification's formula, floor(value * 65535 / top + 1/2); all samples of 9 to 15 bits that stay below."""
+    top = (1 << bits) - 1
+    scaled = [math.floor(Fraction(value * 65535, top) + Fraction(1, 2)) for value in range(top + 1)]
+    dark = np.array([[sample for sample in scaled if sample <= top]])
+    assert both_ways(deep_png(dark, bits), "L") == np.rint(dark / 257).tolist()
 
 
 # Netpbm, SGI.

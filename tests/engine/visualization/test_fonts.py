@@ -87,6 +87,8 @@ def test_what_no_font_covers_is_escaped(only_squares: Path) -> None:
     note = fonts.missing_note(["cat", "犬", "кот", "犬", "猫"])
     assert note is not None and "the characters of 2 labels, such as \\u72ac;" in note and "such as Noto" in note
     assert fonts.missing_note(["cat", "кот"]) is None
+    long = fonts.missing_note(["犬" * 4000])
+    assert long is not None and "such as " + r"\u72ac" * 10 + "..." + r"\u72ac" * 5 + "; figures" in long
 
 
 def test_fonts_are_searched_until_all_are_open(only_squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:

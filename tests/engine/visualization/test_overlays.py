@@ -19,7 +19,8 @@ from seewhy.images.preprocessing import load_image
 from seewhy.images.resizing import Placement
 from seewhy.visualization.colormaps import palette
 from seewhy.visualization.drawing_options import COLORMAPS
-from seewhy.visualization.overlays import overlays
+from seewhy.visualization.figure_style import FigureStyle
+from seewhy.visualization.overlays import overlays_in_style
 from support import tiny_model_files
 from support.tiny_model import Tiny
 
@@ -97,7 +98,8 @@ def test_overlays_need_no_heatmaps(explainer: Explainer, make_image: MakeImage, 
     drawn = result.overlays("turbo", 0.4)
     assert not {"attributions", "heatmaps"} & set(vars(result))
     images = [image for image in result.images for _ in range(2)]
-    expected = overlays(images, result.heatmaps.reshape(-1, *result.heatmaps.shape[2:]), "turbo", 0.4)
+    heatmaps = result.heatmaps.reshape(-1, *result.heatmaps.shape[2:])
+    expected = overlays_in_style(images, heatmaps, FigureStyle("turbo", 0.4))
     for one, other in zip(drawn, expected, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
     assert {"attributions", "heatmaps"} <= set(vars(result))
@@ -152,7 +154,7 @@ def test_heat_lands_where_the_model_saw_it(cropping: Explainer) -> None:
     image = load_image(array, cropping.metadata)
     heat = np.zeros((1, 12, 16), np.float32)
     heat[0, 3, 10] = 1
-    found = np.asarray(overlays([image], heat, "grey", 1.0, "original")[0])[..., 0].astype(float)
+    found = np.asarray(overlays_in_style([image], heat, FigureStyle("grey", 1.0, "original"))[0])[..., 0].astype(float)
     rows, columns = np.arange(400) + 0.5, np.arange(600) + 0.5
     y, x = np.average(rows, weights=found.sum(axis=1)), np.average(columns, weights=found.sum(axis=0))
     # The image is resized from 600x400 to 30x20, and the view starts at column 7 and row 4 of that.

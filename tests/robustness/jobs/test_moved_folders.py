@@ -66,7 +66,7 @@ def test_another_working_folder(
 def test_a_project_that_was_moved(
     copy: bool, explainer: Explainer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images and output folder keep their relative places, so their sizes and times need not be the same."""
+    """Images and output folder keep their relative places, so the times of the images need not be the same."""
     explain_folder(explainer, "photos", "out")
     (shutil.copytree if copy else shutil.move)(project, tmp_path / "moved")  # type: ignore[operator]
     monkeypatch.chdir(tmp_path / "moved")
@@ -74,6 +74,38 @@ def test_a_project_that_was_moved(
     os.utime(image, (1, 1))
     assert explain_folder(explainer, "photos", "out").already_recorded == COUNT
     assert json.loads(Path("out/run.json").read_text())["relative_to"] == str(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+@pytest.mark.parametrize("count", [1, COUNT])
+def test_a_copied_output_folder_beside_other_images(
+    form: str, count: int, explainer: Explainer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of the same names but other sizes are other images, even if only one of them is."""
+    settings = broken_jobs.settings(form)
+    explain_folder(explainer, "photos", "out", settings)
+    other = shutil.copytree(project, tmp_path / "other")
+    for image in sorted(path for path in (other / "photos").rglob("*") if path.is_file())[:count]:
+        with image.open("ab") as file:
+            file.write(b"x")
+    monkeypatch.chdir(other)
+    words = f"relative paths start at {project}, and the same paths from {other} lead to other or changed files"
+    refused(other / "out", words, lambda: explain_folder(explainer, "photos", "out", settings))
+
+
+def test_an_archive_beside_a_copied_output_folder(
+    explainer: Explainer, project: Path, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive(project / "images.tar", ["a.png"], png)
+    explain_folder(explainer, "images.tar", "out")
+    other = shutil.copytree(project, tmp_path / "other")
+    monkeypatch.chdir(other)
+    assert explain_folder(explainer, "images.tar", "out").already_recorded == 1
+    shutil.copytree(project / "out", tmp_path / "third" / "out")
+    archive(tmp_path / "third" / "images.tar", ["a.png", *"bcdefghijklmnopqrstuvw"], png)
+    monkeypatch.chdir(tmp_path / "third")
+    words = f"same paths from {tmp_path}/third lead to other or changed files"
+    refused(tmp_path / "third" / "out", words, lambda: explain_folder(explainer, "images.tar", "out"))
 
 
 def test_new_images_from_another_working_folder(
