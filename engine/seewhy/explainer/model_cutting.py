@@ -64,7 +64,12 @@ def cut(
     if not named and not extra:
         raise ArgumentError("give the methods that the new file must serve, or the outputs that it must keep")
     for name in extra:
-        checks.one_of("outputs", name, file.outputs)
+        checks.one_of("outputs", name, contract.OUTPUTS)
+        if name not in file.outputs:
+            raise ArgumentError(
+                f"{file.name} has no output {name}, only {', '.join(file.outputs)}; export the network again and list "
+                f"it in --outputs"
+            )
     found = [find_method(name, file.outputs, file.name, file.metadata.cut_from) for name in named]
     needed = {contract.LOGITS, *extra, *(name for method in found for name in method.outputs)}
     kept = [name for name in file.outputs if name in needed]

@@ -270,7 +270,8 @@ def test_an_earlier_file_is_replaced_at_once_or_not_at_all(
         ({}, ArgumentError, "give the methods"),
         ({"methods": 3}, ArgumentError, "methods must be a name or a list of names, not 3"),
         ({"outputs": [None]}, ArgumentError, "outputs must be a name or a list of names"),
-        ({"outputs": "gradcam_map"}, ArgumentError, "Unknown outputs 'gradcam_map'; choose one of logits"),
+        ({"outputs": "gradcam_map"}, ArgumentError, "has no output gradcam_map, only logits, .* list it in --outputs"),
+        ({"outputs": "gradcam_mop"}, ArgumentError, "Unknown outputs 'gradcam_mop'; .* Did you mean 'gradcam_map'"),
         ({"methods": "gradcm"}, MethodError, "Did you mean 'gradcam'"),
     ],
 )
