@@ -131,7 +131,7 @@ def test_a_full_disk(
     small_disk("size=16m")
     result = command_line.run(*arguments)
     assert result.exit_code == 1 and "60 images" in result.stderr, result.stderr
-    assert 0 < int(re.findall(r"(\d+) of them in earlier", result.stderr)[0]) < 60
+    assert 0 < int(re.findall(r"(\d+) of the images in earlier", result.stderr)[0]) < 60
     explain_folder(explainer, tmp_path / "images", tmp_path / "whole", broken_jobs.settings(form, 8))
     assert_same(out, tmp_path / "whole", paths, form)
 

@@ -80,7 +80,7 @@ def test_unusual_names_in_shards(form: str, model_path: Path, sandbox: Path, png
         Path(os.fsdecode(os.fsencode(sandbox / "in") + b"/" + name)).write_bytes(png)
     for before in (0, 2):
         result = command_line.run("explain", model_path, sandbox / "in", "-o", sandbox / "out", "--format", form)
-        assert result.exit_code == 0 and ("2 of them in earlier" in result.stderr) == bool(before), result.stderr
+        assert result.exit_code == 0 and ("2 of the images in earlier" in result.stderr) == bool(before), result.stderr
     assert len(list((sandbox / "out" / "shards").iterdir())) == 1
 
 
