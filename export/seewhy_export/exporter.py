@@ -179,7 +179,10 @@ def export(
                 "guided_scope cannot be used, because the network's code fixes the batch size and conversion renames "
                 "its modules"
             ) from None
-        prepared, forward, notes = _traced(prepared, channels, image_size, layer, None)
+        try:
+            prepared, forward, notes = _traced(prepared, channels, image_size, layer, None)
+        except FixedBatchError:  # the conversion left an operation that fixes the batch size
+            raise error from None
         notes.append(
             "the network's code fixes the batch size, so it was converted for any number of images; layers have the "
             "names of ONNX nodes"

@@ -58,6 +58,11 @@ class BatchOfFive(Base):
         return self.head(self.body(x).view(5, 16, -1).mean(2))
 
 
+class FirstOfASplit(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.split(self.body(x).mean((2, 3)).view(1, 16), 1)[0])
+
+
 class MinusTheBatchMean(Base):
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x).mean((2, 3)).reshape(int(x.shape[0]), 16)
@@ -86,6 +91,7 @@ def test_any_number_of_images(network: type[Base], tmp_path: Path) -> None:
     ("network", "message"),
     [
         (FirstImage, r"returns \(1, 5\) for N images instead of \(N, classes\)"),
+        (FirstOfASplit, r"returns \(1, 5\) for N images instead of"),
         (LoopOverImages, "its code fixes the batch size, and a model file takes any number of images"),
         (BatchOfFive, "invalid for input of size"),
         (MinusTheBatchMean, "depends on the other images of the batch"),

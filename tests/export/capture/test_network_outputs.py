@@ -17,25 +17,8 @@ import seewhy
 from seewhy.errors import ExportError
 from seewhy_export import export
 from support.exporting import module_hooks
+from support.exporting.file_runs import SIZE, assert_close, images, run
 from support.exporting.networks import branches, live_weights
-
-SIZE = (16, 20)
-
-
-def images() -> Tensor:
-    return torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(1))
-
-
-def run(path: Path, name: str) -> np.ndarray:
-    targets = np.array([0, 1, 2])
-    (value,) = onnxruntime.InferenceSession(path).run([name], {"images": images().numpy(), "targets": targets})
-    return value
-
-
-def assert_close(ours: np.ndarray, exact: Tensor) -> None:
-    wanted = exact.detach().double().numpy()
-    assert ours.shape == wanted.shape
-    assert np.linalg.norm(ours - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
 class Pair(NamedTuple):
