@@ -28,17 +28,21 @@ RUNNABLE = ("README.md", EXPORT_PAGE, EXPLAIN_PAGE)
 PACKAGES = ("seewhy", "seewhy_export")
 COMMANDS = Path(sys.executable).parent
 # Blocks with these words export a network or install a package, which takes longer than all other blocks together.
+# Later blocks of the page may need their files.
 LENGTHY = ("seewhy export", "pip install")
 
 
 def parameters(language: str) -> list[object]:
-    found = [block for document in RUNNABLE for block in blocks(document, language)]
+    found = []
+    for document in RUNNABLE:
+        marks: list[pytest.MarkDecorator] = []
+        for block in blocks(document, language):
+            if any(word in block.code for word in LENGTHY):
+                marks = [pytest.mark.slow]
+            if not block.code.startswith("make "):
+                found.append(pytest.param(block, id=block.name, marks=marks))
     assert found
-    return [
-        pytest.param(b, id=b.name, marks=[pytest.mark.slow] if any(word in b.code for word in LENGTHY) else [])
-        for b in found
-        if not b.code.startswith("make ")
-    ]
+    return found
 
 
 @pytest.fixture(scope="module")

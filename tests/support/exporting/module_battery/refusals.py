@@ -96,10 +96,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "an if by value": (custom_output(by_value), "depends on the values of a tensor"),
     "a loop by value": (custom_output(loop_by_value), "the values of a tensor"),
     "a size by value": (custom_output(lambda x, y: y * x[x > 0].mean()), "depends on the other images of the batch"),
-    "a batch of one": (
-        custom_output(lambda x, y: y.reshape(1, -1)),
-        r"returns \(1, 5\*N\) for N images instead of \(N, classes\)",
-    ),
     "a batch of two": (custom_output(lambda x, y: y.view(2, 5)), "fixes the batch size"),
     "an if by batch size": (custom_output(lambda x, y: y * 3 if x.shape[0] == 2 else y), "batch size"),
     "an if for single images": (custom_output(lambda x, y: y * 3 if x.shape[0] == 1 else y), "batch size"),
