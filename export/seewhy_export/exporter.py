@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from seewhy._shared.suggestions import did_you_mean
 from seewhy._shared.text import brief
 from seewhy.contract import constants as contract
 from seewhy.contract import json_values
-from seewhy.contract.metadata import Layer, Metadata, ModelInfo, Preprocessing, Rectifiers
+from seewhy.contract.metadata import Layer, Metadata, ModelInfo, ParameterGroup, Preprocessing, Rectifiers
 from seewhy.errors import ExportArgumentError, ExportError
 from seewhy.runtime.model_file import ModelFile
 from seewhy_export._shared.messages import size_text
@@ -228,6 +228,7 @@ def export(
         rectifiers=count_rectifiers(forward, scope),
         parity={},
         versions=_versions(),
+        parameters=_stored(joint.parameters, model.graph.initializers),
     )
     with model_file.staging(destination) as folder:
         staged = folder / destination.name
@@ -445,6 +446,12 @@ def _layer_entry(target: TargetLayer) -> Layer:
         form=target.layout.form,
         dropped_tokens=target.layout.extra_tokens,
     )
+
+
+def _stored(groups: Iterable[ParameterGroup], stored: Container[str]) -> tuple[ParameterGroup, ...]:
+    """Return the parameters that the file holds; those that no output needs are left out."""
+    found = (ParameterGroup(one.module, tuple(name for name in one.tensors if name in stored)) for one in groups)
+    return tuple(group for group in found if group.tensors)
 
 
 def _versions() -> dict[str, str]:

@@ -35,6 +35,7 @@ from seewhy.contract.json_values import (
     count,
     dict_of,
     fields,
+    first_repeated,
     flag,
     image_size,
     number,
@@ -127,6 +128,17 @@ class Rectifiers:
 
 
 @dataclass(frozen=True)
+class ParameterGroup:
+    """Tensors of the graph that come from the parameters of one module."""
+
+    module: str
+    """Path of the module that uses the tensors first; empty for the network itself."""
+    tensors: tuple[str, ...]
+    """Names of initializers. Each is a parameter, or is computed from parameters, such as a kernel into which a batch
+    norm is folded."""
+
+
+@dataclass(frozen=True)
 class Metadata:
     """All metadata of a model file."""
 
@@ -161,6 +173,11 @@ class Metadata:
     cut_from: dict[str, Any] | None = None
     """`{"file": ..., "sha256": ..., "methods": [...]}` of the model file that this one was cut from, and the methods
     that it was cut for; None for a file as the exporter wrote it."""
+    parameters: tuple[ParameterGroup, ...] | None = field(default=None, repr=False)
+    """Tensors that come from parameters, by module, from the output down to the stem; None in older files.
+
+    Everything that the graph computes from a parameter, it computes from these tensors.
+    """
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -204,6 +221,8 @@ class Metadata:
         }
         if self.cut_from is not None:
             values["cut_from"] = self.cut_from
+        if self.parameters is not None:
+            values["parameters"] = [asdict(group) for group in self.parameters]
         return {
             KEY_PREFIX + key: json.dumps(value, ensure_ascii=False, allow_nan=False) for key, value in values.items()
         }
@@ -236,6 +255,7 @@ class Metadata:
             versions=read("versions", dict_of(text)),
             external_data=read("external_data", optional(fields(file=text, sha256=sha256_digits))),
             cut_from=read("cut_from", optional(_cut_from), default=None),
+            parameters=read("parameters", optional(_parameters), default=None),
             class_count=sizes["classes"],
             image_size=sizes["image_size"],
             channels=sizes["channels"],
@@ -306,6 +326,20 @@ def _cut_from(value: Any) -> dict[str, Any]:
     """Convert the value of `seewhy.cut_from`."""
     converted = fields(file=text, sha256=sha256_digits, methods=tuple_of(text))(value)
     return {**converted, "methods": list(converted["methods"])}
+
+
+def _parameters(value: Any) -> tuple[ParameterGroup, ...]:
+    """Convert the value of `seewhy.parameters`."""
+    groups = tuple_of(fields(module=text, tensors=tuple_of(text)))(value)
+    require(all(group["tensors"] for group in groups), "at least one tensor in each group", value)
+    for what, names in (
+        ("module", [group["module"] for group in groups]),
+        ("tensor", [name for group in groups for name in group["tensors"]]),
+    ):
+        repeated = first_repeated(names)
+        if repeated is not None:
+            raise ValueError(f"the {what} {repeated[:60]!r} is listed twice")
+    return tuple(ParameterGroup(**group) for group in groups)
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.contract import constants as contract
+from seewhy.contract.metadata import ParameterGroup
 from seewhy.errors import ExportError
 from seewhy_export._shared.messages import one_line
 from seewhy_export._shared.torch_internals import (
@@ -26,6 +27,7 @@ from seewhy_export._shared.torch_internals import (
 from seewhy_export.backward.batch_norm_folding import convolve_with_folded_norm, find_foldable_norms
 from seewhy_export.backward.constant_folding import compute_constants
 from seewhy_export.backward.gradient_rules import ActiveRule, Rule, RuledRectifier, deconvnet, guided, plain
+from seewhy_export.backward.parameter_groups import group_parameters
 from seewhy_export.backward.rectifiers import (
     Rectifier,
     in_scope,
@@ -82,7 +84,8 @@ class JointInterpreter(Interpreter):
 
     def run_node(self, node: Node) -> Any:
         """Run a node by its lowering, rectifiers by the active rule, and folded norms with their convolution."""
-        self.origins.enter(node)
+        # A folded norm becomes a part of its convolution.
+        self.origins.enter(self.norms.get(node, node))
         if node in self._folded_convolutions:  # The norm runs it, and needs its arguments.
             return self.fetch_args_kwargs_from_env(node)
         rectifier = rectifier_of(node) if node.op == "call_function" else None
@@ -137,6 +140,8 @@ class JointGraph:
     """Weights and constants by name."""
     outputs: tuple[str, ...]
     """Names of the outputs, in order."""
+    parameters: tuple[ParameterGroup, ...]
+    """Weights that are parameters or computed from parameters, by module, from the output down."""
 
     def run(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Run the graph in PyTorch, in the dtype of its weights.
@@ -204,7 +209,9 @@ def build_joint(
             run.origins.forget()
         graph_module = _remove_in_place_operators(graph_module, [*weights, images, targets], table)
     weights_used = dict(forward.weights)
-    return JointGraph(_flatten_and_fold(graph_module, weights_used), weights_used, tuple(outputs))
+    folded, learned = _flatten_and_fold(graph_module, weights_used, forward.parameters)
+    groups = group_parameters(folded.graph, weights_used, learned)
+    return JointGraph(folded, weights_used, tuple(outputs), groups)
 
 
 def _compute(
@@ -306,8 +313,13 @@ def _remove_in_place_operators(
     return trace_graph(functional, (list(examples[:-2]), *examples[-2:]), {**table, **IN_PLACE_LEFTOVERS})
 
 
-def _flatten_and_fold(traced: GraphModule, weights: dict[str, Tensor]) -> GraphModule:
-    """Name the placeholders, turn constants into weights, fold constants, and drop everything that is unused."""
+def _flatten_and_fold(
+    traced: GraphModule, weights: dict[str, Tensor], parameters: Collection[str]
+) -> tuple[GraphModule, tuple[str, ...]]:
+    """Name the placeholders, turn constants into weights, fold constants, and drop everything that is unused.
+
+    Returns the graph, and the names of the weights that come from parameters.
+    """
     graph = traced.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     graph.eliminate_dead_code()
@@ -328,7 +340,7 @@ def _flatten_and_fold(traced: GraphModule, weights: dict[str, Tensor]) -> GraphM
         lifted.meta["val"] = node.meta.get("val", constant)
         node.replace_all_uses_with(lifted)
         graph.erase_node(node)
-    compute_constants(graph, weights)
+    learned = compute_constants(graph, weights, parameters)
     # The trace's own calling convention still expects a list of weights.
     flatten_calling_convention(graph)
-    return GraphModule(torch.nn.Module(), graph)
+    return GraphModule(torch.nn.Module(), graph), learned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,6 +69,8 @@ class ForwardGraph:
     """Kind of the final score operator that was removed, `softmax` or `sigmoid`; None if there was none."""
     mutated: tuple[str, ...] = ()
     """Buffers that the forward pass changes. Each run of the graph starts from their values at export."""
+    parameters: frozenset[str] = frozenset()
+    """Names of the weights that are parameters."""
 
     def to(self, dtype: torch.dtype) -> ForwardGraph:
         """Return the same graph with its floating-point weights in another dtype."""
@@ -162,6 +164,7 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     graph_module = program.graph_module
     placeholders = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
     weights: dict[str, Tensor] = {}
+    parameters: dict[str, tuple[Any, ...]] = {}
     inputs = []
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
@@ -174,8 +177,11 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
                     f"draws random numbers, draw them once, in __init__"
                 )
             weights[str(spec.target)] = stored.detach()
-            if spec.kind != InputKind.PARAMETER and not stored.any():
+            if spec.kind == InputKind.PARAMETER:
+                parameters[str(spec.target)] = (stored.data_ptr(), stored.shape, stored.stride(), spec.arg.name)
+            elif not stored.any():
                 placeholders[spec.arg.name].meta[IS_ZERO] = True
+    _join_shared(parameters.values(), placeholders)
     outputs = [
         output
         for spec, output in zip(
@@ -192,7 +198,9 @@ def trace_forward(module: nn.Module, image_size: tuple[int, int], channels: int,
     logits, stripped = _strip_final_score(returned)
     needed = ancestors(returned)
     refuse_randomness(node for node in graph_module.graph.nodes if node in needed)
-    forward = ForwardGraph(graph_module, weights, inputs[0], logits, marked, returned, stripped, mutated)
+    forward = ForwardGraph(
+        graph_module, weights, inputs[0], logits, marked, returned, stripped, mutated, frozenset(parameters)
+    )
     refuse_batch_statistics(forward.from_images_to_logits())
     return forward
 
@@ -240,6 +248,16 @@ def _remove_markers(graph_module: GraphModule) -> Node | None:
             node.replace_all_uses_with(marked)
             graph_module.graph.erase_node(node)
     return marked
+
+
+def _join_shared(parameters: Iterable[tuple[Any, ...]], placeholders: dict[str, Node]) -> None:
+    """Use one placeholder for parameters that share their values in memory: they are one weight."""
+    first: dict[tuple[Any, ...], Node] = {}
+    for *place, name in parameters:
+        node = placeholders[name]
+        same = first.setdefault(tuple(place), node)
+        if same is not node and value_of(node).numel():
+            node.replace_all_uses_with(same)
 
 
 def _single_output(outputs: list[Any]) -> Node:

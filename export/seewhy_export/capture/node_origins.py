@@ -47,6 +47,13 @@ def describe_node(node: Node) -> str:
     return f"{node.target} in {_describe_module(node.meta.get('nn_module_stack', {}))}"
 
 
+def module_path(node: Node) -> str:
+    """Return the path of the module whose code a node comes from; empty for the network's own code."""
+    modules = node.meta.get("nn_module_stack")
+    path: str = list(modules.values())[-1][0] if modules else ""
+    return path
+
+
 def _describe_module(modules: Mapping[str, tuple[str, Any]]) -> str:
     """Return the path and class of the innermost module of a module stack."""
     if not modules:

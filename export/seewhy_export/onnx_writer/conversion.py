@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import onnx_ir
@@ -66,7 +66,7 @@ def to_onnx(joint: JointGraph) -> onnx_ir.Model:
         except Exception as error:
             raise ExportError(f"the joint graph cannot be written as ONNX: {_reason(error, joint)}") from error
     model.ir_version = contract.IR_VERSION
-    _simplify(model, joint.outputs)
+    _simplify(model, joint.outputs, {name for group in joint.parameters for name in group.tensors})
     _refuse_forbidden_operators(model)
     _refuse_racing_sums(model)
     _name_batch(model)
@@ -175,16 +175,28 @@ def _exported_program(joint: JointGraph, kind: type[ExportedProgram]) -> Exporte
     return program
 
 
-def _simplify(model: onnx_ir.Model, outputs: Sequence[str]) -> None:
-    """Fold shape arithmetic, merge duplicates and drop unused nodes. Weights stay as they are."""
+def _simplify(model: onnx_ir.Model, outputs: Sequence[str], parameters: Collection[str]) -> None:
+    """Fold shape arithmetic, merge duplicates and drop unused nodes. Parameters stay as they are, one tensor each."""
+
+    def reads_parameter(node: onnx_ir.Node) -> bool:
+        return any(value is not None and value.name in parameters for value in node.inputs)
+
     with quiet():
-        fold_constants(model)
+        fold_constants(model, should_fold=lambda node: False if reads_parameter(node) else None)
     PassManager(
         [
             passes.RemoveUnusedNodesPass(),
             passes.RemoveUnusedFunctionsPass(),
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            passes.DeduplicateInitializersPass(size_limit=_LARGEST_MERGED),
+        ]
+    )(model)
+    initializers = model.graph.initializers
+    # Two parameters with equal values are still two: layers that are copies of each other, for example.
+    kept = {name: initializers.pop(name) for name in list(initializers) if name in parameters}
+    passes.DeduplicateInitializersPass(size_limit=_LARGEST_MERGED)(model)
+    initializers.update(kept)
+    PassManager(
+        [
             passes.CommonSubexpressionEliminationPass(),
             passes.IdentityEliminationPass(),
             passes.RemoveUnusedNodesPass(),

@@ -131,7 +131,9 @@ class OnnxModule(nn.Module):
         self.state = ForwardState(batch=file.input.batch or 1)
         self.known_values: dict[str, KnownValue] = {}
         self.weights = nn.Module()
-        self.buffer_names: dict[str, str] = {}
+        self.weight_names: dict[str, str] = {}
+        norms = [node for node in file.nodes if node.op_type == "BatchNormalization"]
+        self.statistics = {name for norm in norms for name in norm.input[3:]}
         self.order: list[str] = []
         self.layer_names: dict[str, str] = {}
         self.final_score: str | None = None
@@ -184,8 +186,8 @@ class OnnxModule(nn.Module):
         """Return a computed value or a constant by its name."""
         if name in values:
             return values[name]  # type: ignore[no-any-return]
-        if name in self.buffer_names:
-            return getattr(self.weights, self.buffer_names[name])  # type: ignore[no-any-return]
+        if name in self.weight_names:
+            return getattr(self.weights, self.weight_names[name])  # type: ignore[no-any-return]
         if name in self.known_values:
             return self.known_values[name]
         raise ExportError(f"{self.path}: no node computes the value {name!r}")
@@ -195,13 +197,20 @@ class OnnxModule(nn.Module):
         return [getattr(self, name) for name in self.order]
 
     def _store(self, name: str, value: Value) -> None:
-        """Store a constant: weights as a buffer, everything else as a known value."""
+        """Store a constant: weights as parameters, everything else as a known value.
+
+        The statistics of batch norms are buffers, and so are zeros, which may belong to a rectifier max(x, 0).
+        """
         array = value.numpy() if isinstance(value, Tensor) else value
         if array.dtype.kind != "f" or array.dtype == object or (array.size <= _MAX_SCALE_ELEMENTS and array.ndim < 2):
             self.known_values[name] = array.astype(np.float32) if array.dtype == np.float16 else array
             return
-        self.buffer_names[name] = f"weight_{len(self.buffer_names)}"
-        self.weights.register_buffer(self.buffer_names[name], torch.from_numpy(array.astype(np.float32)))
+        self.weight_names[name] = f"weight_{len(self.weight_names)}"
+        tensor = torch.from_numpy(array.astype(np.float32))
+        if name in self.statistics or not array.any():
+            self.weights.register_buffer(self.weight_names[name], tensor)
+        else:
+            self.weights.register_parameter(self.weight_names[name], nn.Parameter(tensor, requires_grad=False))
 
     def _build(self, file: OnnxFile) -> None:
         """Add a child module for each node, and compute the nodes that do not depend on the images."""
@@ -216,7 +225,7 @@ class OnnxModule(nn.Module):
                 outputs.pop()
             info = NodeInfo(proto.op_type, file.opset, attributes, len(outputs), self.state)
             node = OnnxNode(info, file.describe(proto), list(proto.input), outputs)
-            if all(name == "" or name in self.known_values or name in self.buffer_names for name in node.inputs):
+            if all(name == "" or name in self.known_values or name in self.weight_names for name in node.inputs):
                 self._fold(node)
             else:
                 self._add(node, node_name(proto), outputs)
@@ -275,13 +284,13 @@ class OnnxModule(nn.Module):
 
     def _constant_shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a constant, or None if the value is not constant."""
-        value = self._value(name, {}) if name in self.buffer_names or name in self.known_values else None
+        value = self._value(name, {}) if name in self.weight_names or name in self.known_values else None
         return None if value is None else tuple(value.shape)
 
     def _linear_weight(self, node: OnnxNode) -> Tensor | None:
         """Return the weights (out, in) of a node that is a linear layer, or None."""
         get = node.info.get
-        if node.info.operation not in ("Gemm", "MatMul") or node.inputs[1] not in self.buffer_names:
+        if node.info.operation not in ("Gemm", "MatMul") or node.inputs[1] not in self.weight_names:
             return None
         if get("transA", 0) or get("alpha", 1.0) != 1 or get("beta", 1.0) != 1:
             return None
