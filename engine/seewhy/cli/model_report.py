@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from seewhy._shared.text import printable
 from seewhy.contract.constants import GRADCAM_MAP
-from seewhy.contract.metadata import Layer, Preprocessing, Rectifiers
+from seewhy.contract.metadata import Layer, ParameterGroup, Preprocessing, Rectifiers
 from seewhy.methods import registry
 from seewhy.runtime.model_file import ModelFile, repeat_reason
 
@@ -71,6 +72,7 @@ def report(model: ModelFile) -> str:
         ("methods", served_methods(model)),
         ("several classes", _several_classes(model)),
         ("rectifiers", _rectifiers(data.rectifiers)),
+        ("parameters", _parameters(data.parameters)),
         ("preprocessing", _preprocessing(data.preprocessing, (width, height))),
         ("versions", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
     ]
@@ -113,6 +115,12 @@ def _rectifiers(rectifiers: Rectifiers) -> str:
     )
     smooth = f"; smooth, never guided: {counted(rectifiers.smooth)}" if rectifiers.smooth else ""
     return f"{counted(rectifiers.kinds)}; guided: {rectifiers.guided}{scope}{smooth}"
+
+
+def _parameters(groups: Sequence[ParameterGroup] | None) -> str:
+    if groups is None:
+        return "not listed: an older export, whose parameters cannot be shuffled"
+    return f"{sum(len(group.tensors) for group in groups)} tensors of {len(groups)} modules"
 
 
 def _preprocessing(how: Preprocessing | None, size: tuple[int, int]) -> str:

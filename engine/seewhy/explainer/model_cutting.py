@@ -19,7 +19,7 @@ from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.contract import constants as contract
 from seewhy.contract.checksum import seal
-from seewhy.contract.metadata import Layer, Metadata
+from seewhy.contract.metadata import Layer, Metadata, ParameterGroup
 from seewhy.contract.weights import data_path, hashed_header
 from seewhy.errors import ArgumentError, OutputError
 from seewhy.methods.registry import find_method
@@ -129,7 +129,16 @@ def _metadata(
         layer=_layer(old.layer, kept, {name for node in graph.node for name in node.output}),
         parity={name: errors for name, errors in old.parity.items() if name in kept},
         cut_from={**original, "methods": list(methods)},
+        parameters=_parameters(old.parameters, arrays),
     )
+
+
+def _parameters(groups: Sequence[ParameterGroup] | None, weights: Collection[str]) -> tuple[ParameterGroup, ...] | None:
+    """Return the parameters that the new graph still has; None if the original file lists none."""
+    if groups is None:
+        return None
+    found = (replace(one, tensors=tuple(name for name in one.tensors if name in weights)) for one in groups)
+    return tuple(group for group in found if group.tensors)
 
 
 def _layer(layer: Layer | None, kept: Collection[str], values: Collection[str]) -> Layer | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.numpy_helper
 from numpy.typing import NDArray
 
 from seewhy._shared.regular_files import open_regular
@@ -45,9 +46,10 @@ class ModelFile:
     sha256: str
     """SHA-256 of the bytes that were parsed, as 64 hexadecimal digits, as `sha256sum` computes it."""
     weights: Mapping[str, NDArray[Any]] = field(repr=False)
-    """Tensors in the file beside the model file, by name.
+    """Values of initializers that `proto` does not hold, or that replace those in it, by name.
 
-    The mapping is empty if there is no such file, or if the model file was only inspected.
+    They are the tensors in the file beside the model file. The mapping is empty if there is no such file, or if the
+    model file was only inspected.
     """
     external_data_sha256: str | None
     """SHA-256 of the file beside the model file, or None if there is none or it was not read."""
@@ -56,6 +58,29 @@ class ModelFile:
     def name(self) -> str:
         """Name of the file without its folder, for messages about images: a server may pass them to its clients."""
         return self.path.name
+
+    def values(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return the values of initializers, in the model file or beside it.
+
+        Args:
+            names: Names of initializers.
+
+        Returns:
+            The values by name.
+
+        Raises:
+            ModelFileError: If there is no such initializer, or its values do not match its type and shape.
+        """
+        inside = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        try:
+            return {
+                name: self.weights[name] if name in self.weights else onnx.numpy_helper.to_array(inside[name])
+                for name in names
+            }
+        except KeyError as error:
+            raise ModelFileError(f"{self.path}: has no weight '{short(error.args[0])}'") from None
+        except (ValueError, TypeError) as error:
+            raise ModelFileError(f"{self.path}: a weight is damaged: {error}; export the network again") from None
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
@@ -260,6 +285,13 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
         )
     if metadata.labels is not None and len(metadata.labels) != metadata.class_count:
         raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.class_count} classes")
+    parameters = (name for group in metadata.parameters or () for name in group.tensors)
+    missing = next((name for name in parameters if name not in initialized), None)
+    if missing is not None:
+        raise ModelFileError(
+            f"{file}: the metadata lists the parameter '{short(missing)}', but the graph has no such weight; export "
+            f"the network again"
+        )
     preprocessing = metadata.preprocessing
     if preprocessing is not None and len(preprocessing.mean) != metadata.channels:
         raise ModelFileError(f"{file}: {len(preprocessing.mean)} means for {metadata.channels} channels")

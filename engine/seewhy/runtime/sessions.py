@@ -32,8 +32,9 @@ Outputs: TypeAlias = "dict[str, Floats]"
 _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...], int]"
 """Requested outputs, outputs that are fed instead of computed, and number of threads."""
 
-# One call may need five sessions: the plain run, the head, and the passes of three multi-pass methods.
-CACHED_SESSIONS = 8
+# One call may need five sessions: the plain run, the head, and the passes of three multi-pass methods. An evaluation
+# also runs each method alone, and the methods have eight sets of outputs.
+CACHED_SESSIONS = 16
 """Maximum number of sessions in the cache."""
 CACHED_BYTES = 2 * 2**30
 """Maximum total size of the cached sessions' weights, in bytes. The two sessions used last are always kept."""
@@ -88,15 +89,19 @@ class SessionCache:
     Attributes:
         providers: Names of the execution providers in use, in order of preference.
         maps_in_graph: True if the graph should compute maps (`in_graph_maps.py`), because its values are on a device.
+        created: Number of sessions that were created so far.
     """
 
-    def __init__(self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None) -> None:
+    def __init__(
+        self, model: ModelFile, providers: Sequence[Provider] | None, threads: int | None, keeps_memory: bool = True
+    ) -> None:
         """Resolve the providers. Sessions are created when they are first needed.
 
         Args:
             model: The model file.
             providers: Providers as `resolve_providers` takes them. None means CUDA if it is usable, or else the CPU.
             threads: Number of threads, or None for one per usable core.
+            keeps_memory: Whether each session on the CPU keeps the memory of its largest run for the next one.
 
         Raises:
             ArgumentError: If the number of threads is out of range, or `providers` is empty.
@@ -108,11 +113,13 @@ class SessionCache:
         self._small = sum(map(_size, weights)) <= batch_splitting.CACHED_WEIGHT_BYTES
         # onnxruntime's default ignores affinity and quotas, so the number is always set; see `_shared/cpu_count.py`.
         self._threads = validate_threads(threads) or usable_cores()
+        self._keeps_memory = keeps_memory
         self._requested, self.providers = resolve_providers(providers)
         self._device = device_of(*self._requested[0])
         self.maps_in_graph = self._device is not None
         self._lock = threading.Lock()
         self._cache: OrderedDict[_Key, _CachedSession] = OrderedDict()
+        self.created = 0
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Compute outputs of the graph.
@@ -184,15 +191,29 @@ class SessionCache:
             cached = self._cache.get(key)
             if cached is None:
                 cached = self._cache[key] = self._create(*key)
+                self.created += 1
                 while len(self._cache) > _ALWAYS_CACHED and self._exceeds_limits():
                     self._cache.popitem(last=False)
             self._cache.move_to_end(key)
             return cached
 
+    @property
+    def weight_bytes(self) -> int:
+        """Total size of the weights of all cached sessions, in bytes."""
+        with self._lock:
+            return self._total()
+
+    def clear(self) -> None:
+        """Forget all sessions. Those that run are freed at the end of their run."""
+        with self._lock:
+            self._cache.clear()
+
+    def _total(self) -> int:
+        return sum(cached.weight_bytes for cached in self._cache.values())
+
     def _exceeds_limits(self) -> bool:
         """Return True if the cache holds too many sessions, or too large ones."""
-        weights = sum(cached.weight_bytes for cached in self._cache.values())
-        return len(self._cache) > CACHED_SESSIONS or weights > CACHED_BYTES
+        return len(self._cache) > CACHED_SESSIONS or self._total() > CACHED_BYTES
 
     def create_session(
         self, outputs: frozenset[str], adjust: Callable[[onnxruntime.SessionOptions], object]
@@ -230,6 +251,7 @@ class SessionCache:
         apply_workarounds(pruned, self.providers)
         options = session_options()
         options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = self._keeps_memory
         if given:
             # The head runs only briefly, and its spinning threads would slow down what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")

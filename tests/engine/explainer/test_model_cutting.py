@@ -20,7 +20,7 @@ from seewhy.methods.method import Method
 from seewhy.runtime.model_file import ModelFile
 from seewhy.storage.output_folder import Folder
 from support.command_line import failed, run
-from support.tiny_model import Tiny
+from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import external, pixels, write
 
 BY_NAME = {method.name: method for method in BUILT_IN}
@@ -104,6 +104,14 @@ def test_parity_of_outputs_that_are_gone_is_dropped(tmp_path: Path) -> None:
     small = cut(write(tmp_path / "m.onnx", model), tmp_path / "small.onnx", "backprop")
     assert properties(small)["seewhy.parity"] == {"logits": errors, "input_gradients": errors}
     assert properties(small)["seewhy.layer"] is None
+
+
+def test_parameters_that_remain_are_listed(tmp_path: Path) -> None:
+    groups = [{"module": "fc", "tensors": ["fc.weight", "area"]}, {"module": "features.0", "tensors": ["zero_float"]}]
+    whole = write(tmp_path / "m.onnx", set_property(Tiny().proto(), "parameters", groups))
+    # The backward pass uses these two constants, and CAM needs only the forward pass.
+    small = cut(whole, tmp_path / "small.onnx", "cam")
+    assert properties(small)["seewhy.parameters"] == [{"module": "fc", "tensors": ["fc.weight"]}]
 
 
 def test_a_cut_file_that_is_cut_again_names_the_first_original(model_path: Path, tmp_path: Path) -> None:
