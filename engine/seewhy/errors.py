@@ -23,6 +23,10 @@ class MethodError(ArgumentError):
     """A method or method option that is unknown or bad, or a method whose outputs the model file lacks."""
 
 
+class MetricError(ArgumentError):
+    """A metric or metric option that is unknown or bad, or metrics none of which apply to the methods."""
+
+
 class ModelFileError(SeewhyError):
     """A model file that is missing, damaged, not ONNX, or not written by the exporter."""
 

@@ -21,7 +21,7 @@ def test_every_error_is_a_seewhy_error_and_exported(error: type[Exception]) -> N
 
 def test_bad_arguments_are_value_errors() -> None:
     bad_argument = {error.__name__ for error in CLASSES if issubclass(error, ValueError)}
-    assert bad_argument == {"ArgumentError", "ExportArgumentError", "TargetError", "MethodError"}
+    assert bad_argument == {"ArgumentError", "ExportArgumentError", "TargetError", "MethodError", "MetricError"}
     assert issubclass(seewhy.TargetError, seewhy.ArgumentError)
     assert issubclass(seewhy.MethodError, seewhy.ArgumentError)
 

@@ -22,6 +22,7 @@ BUILT_IN: tuple[Method, ...] = (
         False,
         gradient_rules.backprop,
         "Simonyan et al. 2013, Deep inside convolutional networks, section 3",
+        reduction="max-abs",
     ),
     Method(
         "guided-backprop",
@@ -30,6 +31,7 @@ BUILT_IN: tuple[Method, ...] = (
         False,
         gradient_rules.guided_backprop,
         "Springenberg et al. 2014, Striving for simplicity, section 3.4",
+        reduction="max-abs",
     ),
     Method(
         "deconvnet",
@@ -38,6 +40,7 @@ BUILT_IN: tuple[Method, ...] = (
         False,
         gradient_rules.deconvnet,
         "Zeiler and Fergus 2013, Visualizing and understanding convolutional networks, section 2.1",
+        reduction="max-abs",
     ),
     Method(
         "inputxgradient",
@@ -71,6 +74,7 @@ BUILT_IN: tuple[Method, ...] = (
         False,
         cam_rules.guided_gradcam,
         "Selvaraju et al. 2017, Grad-CAM, section 3.2",
+        reduction="max-abs",
     ),
     Method(
         "gradcam++",
@@ -121,6 +125,7 @@ BUILT_IN: tuple[Method, ...] = (
         "Smilkov et al. 2017, SmoothGrad, section 2",
         smoothgrad.MULTI_PASS,
         options=BUILT_IN_OPTIONS["smoothgrad"],
+        reduction="max-abs",
     ),
     Method(
         "integrated-gradients",

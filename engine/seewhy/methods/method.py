@@ -17,6 +17,9 @@ from seewhy.methods.base import Rule, RuleContext, Values, require_finite
 from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import Option
 
+REDUCTIONS = ("sum", "max-abs")
+"""Reductions of attributions to one value a pixel."""
+
 
 @dataclass(frozen=True, eq=False)
 class Method:
@@ -41,6 +44,10 @@ class Method:
     """True if only the positive part of a map is shown."""
     options: tuple[Option, ...] = ()
     """Options that a user can set."""
+    reduction: str = "sum"
+    """Reduction of attributions (Cin, H, W) to one value a pixel when they are measured: `sum` for values that add up
+    to a score, or `max-abs`, the maximum of |value| over the channels, for sensitivities. Heatmaps always show
+    `max-abs`."""
 
     def heatmaps(self, attributions: Floats, context: RuleContext) -> Floats:
         """Return heatmaps in [0, 1], float32 of shape (N, H, W), for attributions of shape (N, H, W) or (N, Cin, H, W).

@@ -11,7 +11,7 @@ from typing import Any
 from seewhy._shared.checks import is_integer
 from seewhy._shared.suggestions import did_you_mean
 from seewhy._shared.text import brief
-from seewhy.errors import MethodError
+from seewhy.errors import ArgumentError, MethodError
 
 Options = Mapping[str, Any]
 """Values of a method's options by name."""
@@ -67,35 +67,38 @@ def choice(names: Iterable[str]) -> Callable[[Any], str]:
     return validate
 
 
-def resolve_options(method: str, known: Sequence[Option], given: Any) -> dict[str, Any]:
-    """Return a value for every option of a method: the given one, or the default.
+def resolve_options(
+    method: str, known: Sequence[Option], given: Any, error: type[ArgumentError] = MethodError
+) -> dict[str, Any]:
+    """Return a value for every option of a method or metric: the given one, or the default.
 
     Args:
         method: Name of the method, for messages.
         known: Options that the method has.
         given: Mapping of names to values, or None.
+        error: Class of the error to raise.
 
     Returns:
         Values by name, one for each option that the method has.
 
     Raises:
-        MethodError: If the method does not have an option, or a value is not allowed.
+        ArgumentError: If the method does not have an option, or a value is not allowed.
     """
     given = {} if given is None else given
     if not isinstance(given, Mapping):
-        raise MethodError(f"the options of {method} must be a dict of names and values, not {brief(given)}")
+        raise error(f"the options of {method} must be a dict of names and values, not {brief(given)}")
     names = [option.name for option in known]
     for name in given:
         if name not in names:
             allowed = f"it has {', '.join(names)}." if names else "it has none."
-            raise MethodError(f"{method} has no option {brief(name)}; {allowed}{did_you_mean(name, names)}")
+            raise error(f"{method} has no option {brief(name)}; {allowed}{did_you_mean(name, names)}")
     values = {}
     for option in known:
         value = given.get(option.name, option.default)
         try:
             values[option.name] = option.validate(value)
-        except ValueError as error:
-            raise MethodError(f"{method}: {option.name} must be {error}, not {brief(value)}") from None
+        except ValueError as allowed:
+            raise error(f"{method}: {option.name} must be {allowed}, not {brief(value)}") from None
     return values
 
 

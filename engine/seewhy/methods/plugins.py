@@ -1,4 +1,4 @@
-"""Plugins: Python files that register methods of a user."""
+"""Plugins: Python files that register methods and metrics of a user."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from seewhy._shared import checks
 from seewhy._shared.regular_files import open_regular
 from seewhy._shared.text import first_line, short
 from seewhy.errors import MethodError, OutputError, SeewhyError
-from seewhy.methods.registry import METHODS, origins, unregister_methods
+from seewhy.methods.registry_base import Registry, registries
 
 _MAX_BYTES = 16 * 2**20
 """Maximum size of a plugin, in bytes."""
 
-_registered: dict[str, list[str]] = {}
-"""Methods that each plugin registered, by its path."""
+_registered: dict[str, list[tuple[Registry[Any], str]]] = {}
+"""Methods and metrics that each plugin registered, by its path."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A Python file that registers methods."""
+    """A Python file that registers methods or metrics."""
 
     path: str
-    """Path of the file. Loading it again replaces the methods that it registered before."""
+    """Path of the file. Loading it again replaces what it registered before."""
     content: bytes
     """The file's bytes."""
 
@@ -46,25 +47,33 @@ class Plugin:
     def load(self) -> None:
         """Run the file, unless the same content has run in this process before.
 
-        Methods that an earlier version of the file registered are replaced.
+        Methods and metrics that an earlier version of the file registered are replaced.
 
         Raises:
-            MethodError: If the file fails, or registers no method.
+            MethodError: If the file fails, or registers no method or metric.
         """
         origin = {"plugin": self.name, "sha256": self.sha256}
-        if origin in origins.values():
+        if any(origin in one.origins.values() for one in registries()):
             return
         with _restored_on_failure():
-            unregister_methods(_registered.get(self.path, ()))
-            known = dict(METHODS)
+            for registry, name in _registered.get(self.path, ()):
+                registry.unregister([name])
+            known = [(one, dict(one.entries)) for one in registries()]
             self._run()
-            names = [name for name, method in METHODS.items() if known.get(name) is not method]
-            if not names:
+            found = [
+                (registry, name)
+                for registry, before in known
+                for name, entry in registry.entries.items()
+                if before.get(name) is not entry
+            ]
+            if not found:
                 raise MethodError(
-                    f"plugin {short(self.name)} registers no method; it must call seewhy.register_method(...)"
+                    f"plugin {short(self.name)} registers no method or metric; it must call "
+                    f"seewhy.register_method(...) or seewhy.register_metric(...)"
                 )
-        origins.update(dict.fromkeys(names, origin))
-        _registered[self.path] = names
+        for registry, name in found:
+            registry.origins[name] = origin
+        _registered[self.path] = found
 
     def _run(self) -> None:
         module = ModuleType(f"seewhy_plugin_{Path(self.name).stem}")
@@ -78,15 +87,13 @@ class Plugin:
 
 @contextmanager
 def _restored_on_failure() -> Iterator[None]:
-    """Put the registry back as it was if the body fails, so that no method is lost or half replaced."""
-    methods, known_origins = dict(METHODS), dict(origins)
+    """Put the registries back as they were if the body fails, so that nothing is lost or half replaced."""
+    before = [(one, dict(one.entries), dict(one.origins)) for one in registries()]
     try:
         yield
     except BaseException:
-        METHODS.clear()
-        METHODS.update(methods)
-        origins.clear()
-        origins.update(known_origins)
+        for registry, entries, origins in before:
+            registry.restore(entries, origins)
         raise
 
 
@@ -115,19 +122,19 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> Plugin:
-    """Read a plugin and run it, so that its methods are registered.
+    """Read a plugin and run it, so that its methods and metrics are registered.
 
     A plugin is code with all rights of the user who runs it. Only load files that you trust.
 
     Args:
-        path: A Python file that calls `seewhy.register_method`.
+        path: A Python file that calls `seewhy.register_method` or `seewhy.register_metric`.
 
     Returns:
         The plugin.
 
     Raises:
         ArgumentError: If the path is not a path.
-        MethodError: If the file fails, or registers no method.
+        MethodError: If the file fails, or registers no method or metric.
         OutputError: If the file cannot be read.
     """
     plugin = read_plugin(path)
