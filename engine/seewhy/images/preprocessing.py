@@ -294,11 +294,27 @@ def normalise(images: Sequence[LoadedImage], metadata: Metadata, threads: int = 
     Raises:
         ImageError: If the model file does not say how to preprocess images.
     """
+    return normalise_views(np.stack([image.view for image in images]), metadata, threads)
+
+
+def normalise_views(views: Bytes, metadata: Metadata, threads: int = 0) -> Floats:
+    """Normalise views of the model's input size.
+
+    Args:
+        views: Pixels in RGB order, or grey, uint8 of shape (N, H, W, C).
+        metadata: Metadata of the model file.
+        threads: Maximum number of threads; 0 means one per core.
+
+    Returns:
+        Pixels as the model takes them, float32 of shape (N, C, H, W).
+
+    Raises:
+        ImageError: If the model file does not say how to preprocess images.
+    """
     preprocessing = metadata.preprocessing
     if preprocessing is None:
         raise ImageError(_NO_PREPROCESSING)
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
-    views = np.stack([image.view for image in images])
     return normalize(views, mean, std, preprocessing.channel_order == "BGR", threads)
 
 

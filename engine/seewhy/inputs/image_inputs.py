@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -136,7 +136,7 @@ class Inputs:
         for (real,) in self._store.execute("SELECT real FROM inputs WHERE substr(real, 1, ?) = ?", (len(root), root)):
             yield Path(os.fsdecode(real))
 
-    def __iter__(self) -> Iterator[ImageInput]:
+    def __iter__(self) -> Generator[ImageInput, None, None]:
         """Yield the images in order, and read the archives.
 
         Several threads may take turns in one iteration, but only one iteration may run at a time.

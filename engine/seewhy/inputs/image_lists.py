@@ -103,7 +103,7 @@ def _has_descriptor(stream: IO[str]) -> bool:
 
 
 def _entries(file: IO[str], name: str, is_csv: bool) -> Iterator[ListEntry]:
-    lines = _lines(file, name)
+    lines = text_lines(file, name)
     first = next(lines, None)
     if first is None:
         return
@@ -114,7 +114,8 @@ def _entries(file: IO[str], name: str, is_csv: bool) -> Iterator[ListEntry]:
     yield from (ListEntry(text) for line in itertools.chain([first], lines) if (text := line.rstrip("\r\n")))
 
 
-def _lines(file: IO[str], name: str) -> Iterator[str]:
+def text_lines(file: IO[str], name: str) -> Iterator[str]:
+    """Yield the lines of a list; raises an `ImageError` with its name for one that is not text or has no end."""
     number = 0
     while line := file.readline(_MAX_LINE_LENGTH):
         number += 1
@@ -141,13 +142,13 @@ def _rows(lines: Iterator[str], header: list[str], name: str) -> Iterator[ListEn
                     f"{'no path' if _PATH not in values else f'the header has {len(header)} columns'}; quote commas"
                 )
             for column in (_TARGET, _ID):
-                if not _is_text(values.get(column, "")):
+                if not is_text(values.get(column, "")):
                     raise ImageError(f"{name}: the {column} in line {reader.line_num + 1} is not UTF-8")
             yield ListEntry(values[_PATH], values.get(_TARGET), values.get(_ID))
     except csv.Error as error:
         raise ImageError(f"{name}: line {reader.line_num + 1} is not CSV: {error}") from None
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Return whether the text is valid Unicode. File names need not be."""
     return value.encode(errors="replace").decode() == value

@@ -178,22 +178,35 @@ def find_label(text: str, labels: Sequence[str] | None) -> int:
     """
     if labels is None:
         raise TargetError(f"target {text!r} is a label, but the model file holds no labels; give a class index")
+    found = classes_with_label(text, labels)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
+    hint = did_you_mean_one_of(_close_labels(text.strip().casefold(), labels))
+    if not hint and len(labels) <= _FEW:
+        hint = f" The labels are {'; '.join(map(short, labels))}."
+    raise TargetError(f"Unknown label {text!r} among {len(labels)} classes.{hint}")
+
+
+def classes_with_label(text: str, labels: Sequence[str]) -> list[int]:
+    """Return the indices of all classes with a label, compared as in `find_label`.
+
+    Args:
+        text: The label.
+        labels: Labels of all classes.
+
+    Returns:
+        Ascending indices; empty if no class has the label.
+    """
     plain = text.strip().casefold()
     comparisons = (
         lambda label: label == text,
         lambda label: label.strip().casefold() == plain,
         lambda label: plain in _synonyms(label),
     )
-    for matches in comparisons:
-        found = [index for index, label in enumerate(labels) if matches(label)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise TargetError(f"label {text!r} is ambiguous: classes {_list(found)} have it; give the class index")
-    hint = did_you_mean_one_of(_close_labels(plain, labels))
-    if not hint and len(labels) <= _FEW:
-        hint = f" The labels are {'; '.join(map(short, labels))}."
-    raise TargetError(f"Unknown label {text!r} among {len(labels)} classes.{hint}")
+    each = ([index for index, label in enumerate(labels) if matches(label)] for matches in comparisons)
+    return next(filter(None, each), [])
 
 
 def _close_labels(text: str, labels: Sequence[str]) -> list[str]:
