@@ -12,7 +12,7 @@ from seewhy._core import first_not_finite as first_row_not_finite
 Bytes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
-_Float = TypeVar("_Float", np.float32, np.float64)
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 def first_not_finite(values: Floats) -> int | None:
@@ -21,21 +21,21 @@ def first_not_finite(values: Floats) -> int | None:
     return first_row_not_finite(np.ascontiguousarray(values), threads=1)
 
 
-def softmax(values: NDArray[_Float]) -> NDArray[_Float]:
+def softmax(values: NDArray[Float]) -> NDArray[Float]:
     """Return the softmax over the last axis.
 
     -infinity becomes 0, also if all values are -infinity.
     """
     highest = values.max(axis=-1, keepdims=True)
     with np.errstate(over="ignore"):  # a difference that overflows is -infinity, which is correct here
-        powers: NDArray[_Float] = np.exp(values - np.where(np.isfinite(highest), highest, 0))
+        powers: NDArray[Float] = np.exp(values - np.where(np.isfinite(highest), highest, 0))
     total = powers.sum(axis=-1, keepdims=True)
     powers /= np.where(total > 0, total, 1)
     return powers
 
 
-def sigmoid(values: Floats) -> Floats:
+def sigmoid(values: NDArray[Float]) -> NDArray[Float]:
     """Return the logistic function of each value."""
     small = np.exp(-np.abs(values))  # never overflows
-    result: Floats = np.where(values >= 0, 1, small) / (1 + small)
+    result: NDArray[Float] = np.where(values >= 0, 1, small) / (1 + small)
     return result

@@ -4,7 +4,7 @@
 
 Job number N writes into FOLDER/N and kills its process with SIGKILL at its Nth call that changes a file or folder,
 either before the call or halfway through a write. N grows by STEP until a job finishes. The program prints the number
-of jobs that were killed.
+of jobs that were killed. FORMAT is that of the results, or `evaluation` for jobs that measure explanations.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from typing import Any
 from seewhy.bulk import commit
 from seewhy.bulk.explain_folder import explain_folder
 from seewhy.bulk.settings import Settings
+from seewhy.evaluation.evaluate import evaluate
 from seewhy.explainer.explainer import Explainer
 
+EVALUATION: dict[str, Any] = {"methods": ["gradcam", "backprop"], "metrics": ["deletion", "sparseness"]}
+"""Settings of an evaluation."""
 CALLS = ("fsync", "replace", "pwrite", "ftruncate", "unlink", "mkdir", "rmdir")
 
 
@@ -101,14 +104,17 @@ def killed(number: int, model: str, images: str, folder: Path, form: str) -> boo
         return False
     # Commit after every 5 files and never by time, so that slow machines make the same calls.
     commit.IMAGES_PER_SYNC, commit.SECONDS_PER_SYNC = 5, 1e9
-    settings = Settings() if form == "png" else Settings(format=form, shard_images=4)
+    settings = Settings() if form in ("png", "evaluation") else Settings(format=form, shard_images=4)
     explainer = Explainer(model, threads=1)
     killer = Killer(number)
     for name in CALLS:
         setattr(os, name, killer.wrap_call(name, getattr(os, name)))
     io.open = builtins.open = killer.wrap_open(io.open)  # type: ignore[assignment]
     try:
-        explain_folder(explainer, images, folder / str(number), settings)
+        if form == "evaluation":
+            evaluate(explainer, images, folder / str(number), **EVALUATION)
+        else:
+            explain_folder(explainer, images, folder / str(number), settings)
     except BaseException:  # noqa: BLE001  the child must not return into its parent's code
         traceback.print_exc()
         os._exit(1)

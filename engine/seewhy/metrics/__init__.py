@@ -1,0 +1,1 @@
+"""Metrics: numbers that say how far an explanation can be trusted."""
