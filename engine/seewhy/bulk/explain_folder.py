@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from typing import Any
 
 from seewhy._shared import checks
 from seewhy._shared.text import brief
 from seewhy.bulk.failure_limit import FailureLimit
 from seewhy.bulk.folder_job import FolderJob, JobSummary
 from seewhy.bulk.job_request import resolve_job
+from seewhy.bulk.run_job import check_progress, job_controls, path_list, run_job
 from seewhy.bulk.settings import Settings
 from seewhy.errors import ArgumentError
 from seewhy.explainer.explainer import Explainer
@@ -63,36 +62,14 @@ def explain_folder(
         OutputError: If results cannot be written, or the folder holds results of another job.
         SeewhyError: If the job cannot start or continue for another reason.
     """
-    paths = _paths("images", images)
-    lists = _paths("lists", lists)
+    paths = path_list("images", images)
+    lists = path_list("lists", lists)
     folder = checks.path("folder", folder)
-    resume: dict[str, Any] = {
-        "restart": checks.flag("restart", restart),
-        "changed": checks.flag("changed", changed),
-        "retry_failed": checks.flag("retry_failed", retry_failed),
-    }
     if settings is not None and not isinstance(settings, Settings):
         raise ArgumentError(f"settings must be seewhy.Settings, not {brief(settings)}")
-    if stop is not None and not isinstance(stop, threading.Event):
-        raise ArgumentError(f"stop must be a threading.Event, not {brief(stop)}")
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress must be a function of two numbers, not {brief(progress)}")
+    controls = job_controls(restart, changed, retry_failed, stop)
     limit = FailureLimit(checks.flag("fail_fast", fail_fast), max_failure_rate)
+    check_progress(progress)
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
     request = resolve_job(explainer, Settings() if settings is None else settings)
-    job = FolderJob(request, Inputs(paths, folder, lists), folder, stop=stop, **resume)
-    with closing(iter(job)) as outcomes:
-        for outcome in outcomes:
-            limit.record(job, outcome)
-            if progress is not None:
-                progress(job.done + job.failed, job.total)
-    return job.summary(limit.reason or ("stopped" if job.stopped else None))
-
-
-def _paths(name: str, value: Any) -> list[str]:
-    """Return a list of paths for one path, or a list or tuple of them."""
-    if isinstance(value, (str, os.PathLike)):
-        value = [value]
-    if not isinstance(value, (list, tuple)):
-        raise ArgumentError(f"{name} must be a path or a list of paths, not {brief(value)}")
-    return [checks.path(f"each of {name}", one) for one in value]
+    return run_job(FolderJob(request, Inputs(paths, folder, lists), folder, **controls), limit, progress)

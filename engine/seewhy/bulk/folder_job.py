@@ -80,6 +80,9 @@ class FolderJob:
         retry_failed: Whether the job explains images again that failed in earlier attempts.
     """
 
+    participle = "explained"
+    """Word for an image that is done."""
+
     def __init__(
         self,
         request: JobRequest,
@@ -183,6 +186,7 @@ class FolderJob:
                 self._record(folder, facts, manifest)
                 with self._result_writer(folder, manifest) as writer:
                     yield from self._outcomes(folder, manifest, writer)
+                self._conclude(folder)
                 facts["ended"] = provenance.utc_now()
                 self._record(folder, facts, manifest)
 
@@ -262,6 +266,9 @@ class FolderJob:
     ) -> Generator[Outcome, None, None]:
         """Explain images and yield their outcomes in order; `left` is their number if it is known."""
         return explain_files(self.request, tasks, folder, self._progress, left)
+
+    def _conclude(self, folder: output_folder.Folder) -> None:
+        """Write what depends on all recorded images; a job that only explains has nothing of that kind."""
 
     @contextmanager
     def _result_writer(self, folder: output_folder.Folder, manifest: Manifest) -> Iterator[ResultWriter]:

@@ -109,7 +109,7 @@ class ImageStages:
     def _save(self, task: ImageTask) -> Outcome:
         path = Path(task.input.path)
         if task.error is not None:
-            return self._failed(task, task.error)
+            return failed_outcome(task, task.error)
         try:
             record = result_rows.success_record(task.input, task.results, task.index)
             if self.request.shard_format is not None:
@@ -119,11 +119,7 @@ class ImageStages:
             return Outcome(path, explained, record=record, files=files)
         except (ImageError, MissingExtraError) as error:
             # The file may have changed since it was read, or be too large for the format.
-            return self._failed(task, error)
-
-    @staticmethod
-    def _failed(task: ImageTask, error: SeewhyError) -> Outcome:
-        return Outcome(Path(task.input.path), error=error, record=result_rows.failure_record(task.input, error))
+            return failed_outcome(task, error)
 
     def _write(self, task: ImageTask) -> tuple[list[output_folder.WrittenFile], list[ExplainedClass]]:
         """Write one image's figures and arrays; return the files, and the classes that were explained."""
@@ -168,6 +164,11 @@ class ImageStages:
 
     def _rendered(self, page: Page) -> Figure:
         return svg_document(page) if self.request.encoding.format == "svg" else page.image()
+
+
+def failed_outcome(task: ImageTask, error: SeewhyError) -> Outcome:
+    """Return the outcome of an image that failed."""
+    return Outcome(Path(task.input.path), error=error, record=result_rows.failure_record(task.input, error))
 
 
 def _completeness(results: Mapping[str, Explanation], k: int) -> str:

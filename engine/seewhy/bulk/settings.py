@@ -66,7 +66,7 @@ class Settings:
     fast_decode: bool = False
     """True to decode JPEG files with less detail, which is faster and changes pixels by up to some 30 of 255."""
     plugins: Sequence[str | os.PathLike[str]] = ()
-    """Python files that register methods, or one of them; see `seewhy.register_method`."""
+    """Python files that register methods or metrics, or one of them; see `seewhy.register_method`."""
 
     def __post_init__(self) -> None:
         """Make lists of single values, and Python numbers of NumPy numbers, because JSON cannot hold the latter."""

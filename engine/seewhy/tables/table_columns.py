@@ -125,7 +125,7 @@ def arrow_table(rows: Sequence[TableRow], model: str, dtype: str = "float32") ->
     pa = pyarrow()
     check_dtype(dtype)
     values = columns(rows)
-    arrays = {name: pa.array(_clean(values[name]), kind) for name, kind in _types(pa).items()}
+    arrays = {name: pa.array(clean(values[name]), kind) for name, kind in _types(pa).items()}
     flat = [None if row is None else row.heatmap.ravel() for _, _, row in rows]
     scales: list[tuple[float, float] | tuple[None, None]] = []
     if dtype != "float32":
@@ -190,10 +190,10 @@ def compact(heatmap: Floats, dtype: str) -> tuple[NDArray[Any], float, float]:
 
 def texts(values: Sequence[str | None]) -> Any:
     """Return a pyarrow array of text, also if it is empty."""
-    return pyarrow().array(_clean(values), pyarrow().string())
+    return pyarrow().array(clean(values), pyarrow().string())
 
 
-def _clean(values: Sequence[Any]) -> Sequence[Any]:
+def clean(values: Sequence[Any]) -> Sequence[Any]:
     """Replace characters that are not UTF-8, as in file names, by escapes, because Arrow allows only UTF-8."""
     return [v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in values]
 
