@@ -25,18 +25,19 @@ DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-all zoo bench lint wheel clean
+.PHONY: help demo test test-slow test-all zoo comparison bench lint wheel clean
 
 help:
-	@echo 'make demo      export a network with real weights and explain five images; results in demo/'
-	@echo 'make test      run the fast tests'
-	@echo 'make test-slow run the slow tests: large networks, sanitizers, packages'
-	@echo 'make test-all  run both'
-	@echo 'make zoo       export all networks of docs/reference/models.md and write that page; takes hours'
-	@echo 'make bench     compare SeeWhy with other tools and write docs/performance/benchmarks.md; takes over an hour'
-	@echo 'make lint      run ruff, mypy, import-linter, codespell and pydoclint'
-	@echo 'make wheel     build a wheel and an sdist into dist/'
-	@echo 'make clean     remove everything that these commands created, $(VENV) included'
+	@echo 'make demo       export a network with real weights and explain five images; results in demo/'
+	@echo 'make test       run the fast tests'
+	@echo 'make test-slow  run the slow tests: large networks, sanitizers, packages'
+	@echo 'make test-all   run both'
+	@echo 'make zoo        export all networks of docs/reference/models.md and write that page; takes hours'
+	@echo 'make comparison compare methods by numbers and write docs/comparison.md; takes about an hour'
+	@echo 'make bench      compare SeeWhy with other tools and write docs/performance/benchmarks.md; takes over an hour'
+	@echo 'make lint       run ruff, mypy, import-linter, codespell and pydoclint'
+	@echo 'make wheel      build a wheel and an sdist into dist/'
+	@echo 'make clean      remove everything that these commands created, $(VENV) included'
 
 demo: $(DEMO)
 	$(VENV)/bin/seewhy demo -o demo
@@ -52,6 +53,9 @@ test-all: $(DEV)
 
 zoo: $(DEV)
 	$(VENV)/bin/python benchmarks/compatibility/zoo.py
+
+comparison: $(DEV)
+	$(VENV)/bin/python benchmarks/comparison/compare_methods.py
 
 bench: $(DEV)
 	$(VENV)/bin/python benchmarks/peers/compare_tools.py
@@ -87,5 +91,7 @@ $(SMALL): $(PIP_STAMP) $(SOURCES)
 $(DEV): $(PIP_STAMP) $(SOURCES)
 	@echo 'Installing SeeWhy, PyTorch and the test tools into $(VENV); the first time takes some minutes.'
 	$(INSTALL) --config-settings=cmake.define.SEEWHY_WERROR=$(SEEWHY_WERROR) '.[demo,timm,transformers,dev]'
+	@# Only tests import Quantus. Its dependencies are there already, but for a second build of OpenCV.
+	$(INSTALL) --no-deps quantus
 	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
 	@touch $@

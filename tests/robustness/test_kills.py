@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy import Explainer, explain_folder
+from seewhy import Explainer, evaluate, explain_folder
 from support.jobs import broken_jobs
 from support.jobs.broken_jobs import FORMATS, assert_complete, assert_same, lines, write_images
+from support.jobs.killed_jobs import EVALUATION
 from support.repository import ROOT
 
 PROGRAM = ROOT / "tests" / "support" / "jobs" / "killed_jobs.py"
@@ -58,6 +59,23 @@ def test_killed_at_every_critical_call(
     # because threads change the order of the calls.
     assert before[0] == 0
     assert step > 4 or (len(set(before)) >= 3 and max(before) >= 8)
+
+
+def test_evaluations_killed_at_every_critical_call(model_path: Path, explainer: Explainer, tmp_path: Path) -> None:
+    """Killed evaluations go on, and end with the same files as one that was not killed."""
+    image_folder, folder = tmp_path / "images", tmp_path / "killed"
+    folder.mkdir()
+    write_images(image_folder, 12, 2)
+    command = [sys.executable, PROGRAM, model_path, image_folder, folder, "evaluation", 7]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    expected = evaluate(explainer, image_folder, tmp_path / "uninterrupted", **EVALUATION)
+    kills = int(done.stdout)
+    assert kills > 3
+    for number in range(1, 1 + 7 * kills, 7):
+        assert evaluate(explainer, image_folder, folder / str(number), **EVALUATION).metrics == expected.metrics
+        for name in ("summary.json", "per-image.csv"):
+            assert (folder / str(number) / name).read_bytes() == (tmp_path / "uninterrupted" / name).read_bytes()
 
 
 def assert_files_are_complete(folder: Path) -> None:

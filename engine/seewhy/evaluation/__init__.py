@@ -1,0 +1,1 @@
+"""Evaluation: resumable jobs that measure explanations, their statistics, and recommendations in words."""
