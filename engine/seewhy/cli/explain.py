@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from seewhy.bulk.job_defaults import BATCH_SIZE, METHODS, SHARD_IMAGES
+from seewhy.cli import job_options as options
 from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath, SuggestingChoice
 from seewhy.cli.option_groups import Example, GroupedCommand
@@ -60,15 +61,7 @@ class _Explain(GroupedCommand):
 @click.command(cls=_Explain, groups=_GROUPS, examples=_EXAMPLES)
 @click.argument("model", type=NonEmptyPath(path_type=Path))
 @click.argument("images", type=click.Path(path_type=str), nargs=-1)
-@click.option(
-    "--list",
-    "lists",
-    metavar="FILE",
-    type=click.Path(path_type=str),
-    multiple=True,
-    help="Explain the images that a file lists: a text file with one path per line, or a .csv file with a column path "
-    "and optional columns target and id. '-' reads standard input. Repeatable.",
-)
+@options.lists
 @click.option(
     "--target",
     "targets",
@@ -92,23 +85,8 @@ class _Explain(GroupedCommand):
     multiple=True,
     help="Set an option of a method, such as smoothgrad.samples=50. Repeatable. The values are listed below.",
 )
-@click.option(
-    "--plugin",
-    "plugins",
-    metavar="FILE",
-    type=NonEmptyPath(path_type=str),
-    multiple=True,
-    help="Run a Python file that registers methods of your own. Repeatable. The file runs with all your rights.",
-)
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    metavar="FOLDER",
-    type=NonEmptyPath(path_type=Path),
-    required=True,
-    help="Write the results into this folder. It is created if it does not exist.",
-)
+@options.plugins
+@options.output
 @click.option(
     "--format",
     "format_",
@@ -198,18 +176,11 @@ class _Explain(GroupedCommand):
     help="Write a contact sheet for images with several methods or classes (auto), or for every image (always). "
     "side-by-side puts it into one row, and shows backprop and guided-backprop if no method is given.",
 )
-@click.option("--retry-failed", is_flag=True, help="Explain images again that failed in earlier attempts.")
-@click.option("--restart", is_flag=True, help="Discard what earlier attempts recorded in the output folder.")
-@click.option(
-    "--changed", is_flag=True, help="Explain images again whose files have changed since they were explained."
-)
-@click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails.")
-@click.option(
-    "--max-failure-rate",
-    metavar="SHARE",
-    type=click.FloatRange(0, 1),
-    help="Stop when more than this share of at least 100 images has failed.",
-)
+@options.retry_failed
+@options.restart
+@options.changed
+@options.fail_fast
+@options.max_failure_rate
 @click.option(
     "--batch-size",
     metavar="IMAGES",
@@ -218,19 +189,8 @@ class _Explain(GroupedCommand):
     show_default=True,
     help="Run at most this many images through the graph together.",
 )
-@click.option(
-    "--threads",
-    metavar="NUMBER",
-    type=click.IntRange(min=1),
-    help="Use this many threads, at most four for each core (or 16 if that is more). The default is one for each core.",
-)
-@click.option(
-    "--provider",
-    "providers",
-    metavar="NAME",
-    multiple=True,
-    help="Run on this onnxruntime execution provider, such as cuda or cpu. Repeatable, in order of preference.",
-)
+@options.threads
+@options.providers
 @click.option(
     "--fast-decode",
     is_flag=True,
@@ -255,8 +215,8 @@ class _Explain(GroupedCommand):
     type=click.IntRange(min=1),
     help="Start this many workers. The default is as many as the cluster has room for.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print no line for each image.")
-@click.option("--no-verify", is_flag=True, help="Do not verify the SHA-256 of the model file.")
+@options.quiet
+@options.no_verify
 def explain(**chosen: Any) -> None:
     """Explain why the model in the file MODEL decided as it did for IMAGES.
 

@@ -19,6 +19,7 @@ from seewhy._version import __version__
 from seewhy.cli import signals
 from seewhy.cli.bench import bench
 from seewhy.cli.cut import cut
+from seewhy.cli.evaluate import evaluate
 from seewhy.cli.explain import explain
 from seewhy.cli.inspect import inspect
 from seewhy.cli.option_groups import usage_message
@@ -161,7 +162,7 @@ def _failing_command(name: str, error: MissingExtraError) -> click.Command:
 
 @click.group(
     cls=_Group,
-    commands=[explain, inspect, verify, bench, cut],
+    commands=[explain, evaluate, inspect, verify, bench, cut],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="seewhy", message="%(prog)s %(version)s")
