@@ -19,6 +19,7 @@ from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.text import brief, printable, short
 from seewhy.errors import ArgumentError
+from seewhy.explainer.explanation_display import ExplanationDisplay
 from seewhy.explainer.prediction import class_name, probabilities, score_text
 from seewhy.images.preprocessing import ModelView
 from seewhy.methods.base import RuleContext, full_size
@@ -39,7 +40,7 @@ class _OutOfRange(ArgumentError, IndexError):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(ExplanationDisplay):
     """The result of `Explainer.explain` for one method: N images, each explained for one class or for K classes.
 
     The axis [K] exists if K classes were asked for (a nested `target`, or `top`), and not otherwise. An explanation is

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from seewhy._shared.arrays import Floats, Integers, sigmoid, softmax
+from numpy.typing import NDArray
+
+from seewhy._shared.arrays import Float, Floats, Integers, sigmoid, softmax
 from seewhy._shared.text import printable, short
 from seewhy.images.preprocessing import ModelView
 from seewhy.targets.class_targets import top_classes, validate_top
 
-_PROBABILITIES: dict[str, Callable[[Floats], Floats] | None] = {"softmax": softmax, "sigmoid": sigmoid, "none": None}
+_PROBABILITIES: dict[str, Callable[[NDArray[Any]], NDArray[Any]] | None] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": None,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,7 +79,7 @@ class Prediction:
         return "\n".join(lines) + ">"
 
 
-def probabilities(logits: Floats, score_kind: str) -> Floats | None:
+def probabilities(logits: NDArray[Float], score_kind: str) -> NDArray[Float] | None:
     """Return probabilities of logits (N, classes), or None if the score kind is `none`."""
     convert = _PROBABILITIES[score_kind]
     return None if convert is None else convert(logits)

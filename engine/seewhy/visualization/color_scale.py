@@ -45,6 +45,11 @@ class ColorScale:
         """The values at the ends as text."""
         return number_text(self.low), number_text(self.high)
 
+    @property
+    def lines(self) -> tuple[str, str]:
+        """The ends or the remark, and the note, for figures without a bar."""
+        return self.remark or " to ".join(self.ends), self.note
+
 
 def number_text(value: float) -> str:
     """Return a number with three significant digits, such as `0.0123`, `-4.5` or `1.2e-05`."""
