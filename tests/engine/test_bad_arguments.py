@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 import seewhy
-from seewhy import Explainer, Method, SeewhyError, Settings
+from seewhy import Explainer, Method, Metric, SeewhyError, Settings
 from seewhy.methods.options import Option, number
+from seewhy.metrics.registry import resolve_metrics
+from support.registered import unregister_all
 from support.tiny_model_files import pixels
 
 MakeImage = Callable[..., Image.Image]
@@ -88,6 +90,7 @@ def test_figures(name: str, method: str, explainer: Explainer, make_image: MakeI
     check(lambda value: result.overlays(**{name: value}))
     check(lambda value: result.figures(**{name: value}))
     check(lambda value: result.save(tmp_path, **{name: value}))
+    check(lambda value: result.plot(**{name: value}))
     check(lambda value: result[value])
 
 
@@ -167,11 +170,10 @@ def test_cut(name: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "name", ["name", "title", "outputs", "is_map", "rule", "reference", "multi_pass", "rectified", "options"]
+    "name",
+    ["name", "title", "outputs", "is_map", "rule", "reference", "multi_pass", "rectified", "options", "reduction"],
 )
 def test_register_method(name: str, explainer: Explainer) -> None:
-    from seewhy.methods import registry
-
     given = {
         "name": "mine",
         "title": "Mine",
@@ -186,8 +188,39 @@ def test_register_method(name: str, explainer: Explainer) -> None:
             method = seewhy.register_method(Method(**{**given, name: value}))
             return explainer.explain(pixels(1), method.name)
         finally:
-            registry.unregister_methods(list(registry.origins))
+            unregister_all()
 
     check(call)
     check(seewhy.register_method)
     check(seewhy.load_plugin)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("name", "title", "group", "direction", "measure", "bounds", "reference", "cost", "options", "is_default"),
+        "unsuitable",
+    ],
+)
+def test_register_metric(name: str) -> None:
+    given = {
+        "name": "mine",
+        "title": "Mine",
+        "group": "other",
+        "direction": "higher",
+        "measure": lambda explanation, options: 0.0,
+        "options": (Option("a", 1.0, number(0, 1), "A number."),),
+    }
+
+    def call(value: Any) -> object:
+        try:
+            metric = seewhy.register_metric(Metric(**{**given, name: value}))
+            return resolve_metrics(metric.name)
+        finally:
+            unregister_all()
+
+    check(call)
+    check(seewhy.register_metric)
+    check(resolve_metrics)
+    check(lambda value: resolve_metrics("sparseness", value))
+    check(lambda value: resolve_metrics("top-energy", {"top-energy": {"share": value}}))

@@ -24,12 +24,12 @@ from support.repository import ROOT, copy_sources, make_demo
 # Documents whose code runs as printed.
 EXPORT_PAGE, EXPLAIN_PAGE = "docs/how-to/export-a-model.md", "docs/how-to/explain-images.md"
 PLUGIN_PAGE = "docs/how-to/methods-of-your-own.md"
-RUNNABLE = ("README.md", EXPORT_PAGE, EXPLAIN_PAGE)
+RUNNABLE = ("README.md", EXPORT_PAGE, EXPLAIN_PAGE, "docs/how-to/evaluate-methods.md")
 PACKAGES = ("seewhy", "seewhy_export")
 COMMANDS = Path(sys.executable).parent
-# Blocks with these words export a network or install a package, which takes longer than all other blocks together.
-# Later blocks of the page may need their files.
-LENGTHY = ("seewhy export", "pip install")
+# Blocks with these words export a network, evaluate methods or install a package, which takes longer than all other
+# blocks together. Later blocks of the page may need their files.
+LENGTHY = ("seewhy export", "seewhy evaluate", "seewhy.evaluate", "pip install")
 
 
 def parameters(language: str) -> list[object]:

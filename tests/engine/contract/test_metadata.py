@@ -11,7 +11,7 @@ import pytest
 from seewhy import ModelFileError
 from seewhy.contract import constants as contract
 from seewhy.contract.json_values import first_repeated, text
-from seewhy.contract.metadata import Metadata, Rectifiers
+from seewhy.contract.metadata import Metadata, ParameterGroup, Rectifiers
 from support.tiny_model import Tiny
 
 
@@ -29,10 +29,32 @@ def test_round_trip() -> None:
         rectifiers=Rectifiers({"relu6": 3}, 1, ("features",), {"silu": 2}),
         parity={"gradients": {"picture": {"error": None, "torch_float32": 1.5e-7}}},
         external_data={"file": "m.onnx.data", "sha256": "ab" * 32},
+        parameters=(ParameterGroup("fc", ("fc.weight", "fc.bias")), ParameterGroup("", ("scale",))),
     )
     assert Metadata.from_properties(data.to_properties(), "m.onnx") == data
     bare = replace(Tiny().metadata(), labels=None, preprocessing=None, layer=None)
     assert Metadata.from_properties(bare.to_properties(), "m.onnx") == bare
+
+
+def test_an_older_file_lists_no_parameters() -> None:
+    assert Metadata.from_properties(properties(), "m.onnx").parameters is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"fc": ["fc.weight"]}, "expected a list"),
+        ([{"module": "fc"}], "expected an object with module, tensors"),
+        ([{"module": "fc", "tensors": "fc.weight"}], "expected a list"),
+        ([{"module": "fc", "tensors": []}], "expected at least one tensor in each group"),
+        ([{"module": 3, "tensors": ["a"]}], "expected a string"),
+        ([{"module": "fc", "tensors": ["a", "a"]}], "the tensor 'a' is listed twice"),
+        ([{"module": "fc", "tensors": ["a"]}, {"module": "fc", "tensors": ["b"]}], "the module 'fc' is listed twice"),
+    ],
+)
+def test_parameters_that_are_not_valid(parameters: Any, reason: str) -> None:
+    with pytest.raises(ModelFileError, match=rf"m\.onnx: seewhy\.parameters is not valid: {reason}"):
+        Metadata.from_properties(properties(parameters=parameters), "m.onnx")
 
 
 def test_values_are_json() -> None:
