@@ -167,7 +167,8 @@ def legend(summary: Mapping[str, Any]) -> list[str]:
     cells = [row for by_method in summary["metrics"].values() for row in by_method.values()]
     found = []
     if any(one.winner(methods) for one in results):
-        found.append(f"{BEST} clearly better than every other method (paired sign-flip test, Holm's correction)")
+        test = "paired sign-flip test, Holm's correction"
+        found.append(f"{BEST} clearly better than every other method, references not counted ({test})")
     if any(one["unmeasured"] for one in cells):
         found.append(f"{INCOMPLETE} some images have no value")
     if any(one["mean"] is not None and one["low"] is None for one in cells):
