@@ -19,12 +19,15 @@ from seewhy.ray import supervisor
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the supervisor needs Linux")
 
 START = "import os, signal, sys, time; from seewhy.ray.supervisor import run_in_child; run_in_child(); "
-# Prints each signal that it gets until standard input is closed.
+# Prints each signal that it gets until standard input is closed. It does not block in a read, because Python would run
+# the handler of a signal that comes just before it only after it.
 PRINT = """
+import select
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: os.write(1, b"%d\\n" % number))
 print(os.getpid(), flush=True)
-sys.stdin.read()
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    pass
 """
 KILLED = "seewhy: error: the driver process was killed by {}; the same command resumes the job\n"
 ENDED = (
