@@ -110,7 +110,7 @@ def test_road_equals_pytorch_grad_cam(explainer: seewhy.Explainer) -> None:
 
 @pytest.mark.usefixtures("silent")
 def test_percentiles_of_a_rectified_map_remove_other_shares(explainer: seewhy.Explainer) -> None:
-    """Where 60 % of the map is 0, all shares up to 60 % are the same pixels for pytorch-grad-cam."""
+    """If 60 % of the map is 0, pytorch-grad-cam removes the same pixels for all shares up to 60 %."""
     flat = np.maximum(0, maps()[0] - np.float32(0.6))
     image = images()[:1]
     removed = [

@@ -292,16 +292,6 @@ class FolderJob:
         external = metadata.external_data and {
             "external_data": {**metadata.external_data, "sha256": explainer.external_data_sha256}
         }
-        drawn = {
-            # First, so that a folder of figures without captions from an earlier version is refused with this name.
-            "figures": "plain" if settings.plain else "captioned",
-            "quality": settings.quality,
-            **{name: value for name, value in vars(request.style).items() if name not in ("scale", "plain")},
-            "gradient_quantile": GRADIENT_QUANTILE,
-            "scale": f"first:{request.scale_images}" if request.scale_images is not None else request.style.scale,
-            "sheet": settings.sheet,
-            "raw": settings.raw,
-        }
         plugins = {one.name: dict(origins[one.name]) for one in request.methods if one.name in origins}
         facts: dict[str, Any] = {
             "schema": provenance.SCHEMA,
@@ -321,10 +311,25 @@ class FolderJob:
             "top": settings.top,
             "preprocessing": None if metadata.preprocessing is None else vars(metadata.preprocessing),
             "decode": "fast" if settings.fast_decode else "exact",
-            "format": settings.format,
-            **(drawn if request.shard_format is None else {"full_size": settings.full_size}),
         }
-        return {**facts, **self._base_facts()}
+        return {**facts, **self._result_facts(), **self._base_facts()}
+
+    def _result_facts(self) -> provenance.Facts:
+        """Return the facts about the form of the results."""
+        request, settings = self.request, self.request.settings
+        if request.shard_format is not None:
+            return {"format": settings.format, "full_size": settings.full_size}
+        return {
+            "format": settings.format,
+            # First, so that a folder of figures without captions from an earlier version is refused with this name.
+            "figures": "plain" if settings.plain else "captioned",
+            "quality": settings.quality,
+            **{name: value for name, value in vars(request.style).items() if name not in ("scale", "plain")},
+            "gradient_quantile": GRADIENT_QUANTILE,
+            "scale": f"first:{request.scale_images}" if request.scale_images is not None else request.style.scale,
+            "sheet": settings.sheet,
+            "raw": settings.raw,
+        }
 
     def _base_facts(self) -> provenance.Facts:
         return {} if self._base is None else provenance.base_facts(self._base, self._path)

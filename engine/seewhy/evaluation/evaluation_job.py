@@ -70,14 +70,8 @@ class EvaluationJob(FolderJob):
         stages = [Stage(ImageStages(job, None, None).load), Stage(stage.measure, 1, plan.concurrent_batches)]
         yield from run_pipeline(tasks, stages, plan.threads, plan.window)
 
-    def _facts(self) -> provenance.Facts:
-        facts = super()._facts()
-        drawing = ("figures", "quality", "gradient_quantile", "scale", "sheet", "raw", "format")
-        drawn = {*drawing, *vars(self.request.style)}
-        return {
-            **{name: value for name, value in facts.items() if name not in drawn},
-            "evaluation": self.evaluation.facts(),
-        }
+    def _result_facts(self) -> provenance.Facts:
+        return {"evaluation": self.evaluation.facts()}
 
     def _conclude(self, folder: output_folder.Folder) -> None:
         """Write the results of all recorded images, unless none was measured."""

@@ -109,8 +109,11 @@ class MeasuringStage:
             missing,
             without_regions,
         )
-        for reference in (method for method in request.methods if method.is_reference):
-            attributions[reference.name] = REFERENCES[reference.name].map(image.pattern, image.rng(reference.name))
+        for reference in (method.name for method in request.methods if method.is_reference):
+            try:
+                attributions[reference] = REFERENCES[reference].map(image.pattern, image.rng(reference))
+            except NotMeasurable as reason:
+                missing[reference] = str(reason)
         return image
 
     def _value(self, metric: MetricRequest, explanation: EvaluatedExplanation) -> dict[str, Any]:

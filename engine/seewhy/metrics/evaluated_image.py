@@ -122,8 +122,14 @@ class EvaluatedImage:
 
     @property
     def pattern(self) -> Floats:
-        """Map of the first method whose map varies, or else of the first method. `random` shuffles its values."""
+        """Map of the first method whose map varies, or else of the first that has one. `random` shuffles its values.
+
+        Raises:
+            NotMeasurable: If no method has a map for this image.
+        """
         maps = [self.map_of(one) for one in self.methods if not one.is_reference and one.name in self.attributions]
+        if not maps:
+            raise NotMeasurable("no method has a map for this image")
         return next((one for one in maps if one.min() < one.max()), maps[0])
 
     def map_of(self, method: EvaluatedMethod) -> Floats:

@@ -247,6 +247,13 @@ def test_maps_of_other_tools_alone(explainer: Explainer, images: Path, tmp_path:
     arguments: dict[str, Any] = {"methods": "other-tool", "metrics": "sparseness", "attributions": tmp_path / "maps"}
     result = seewhy.evaluate(explainer, images / "a" / "0.png", tmp_path / "out", **arguments)
     assert set(result.metrics["sparseness"]) == {"other-tool", "random", "centre"}
+    both = seewhy.evaluate(explainer, images / "a", tmp_path / "both", **arguments)
+    assert {name: one["n"] for name, one in both.metrics["sparseness"].items()} == dict.fromkeys(
+        ("other-tool", "random", "centre"), 1
+    )
+    reasons = records(tmp_path / "both")["1.png"]["metrics"]["sparseness"]
+    assert reasons["random"]["reason"] == "no method has a map for this image"
+    assert reasons["other-tool"]["reason"] == "the folder of attributions has no other-tool/1.npz"
     np.savez(tmp_path / "maps" / "other-tool" / "0.npz", attribution=np.ones((12, 16), np.float32))
     with pytest.raises(OutputError, match=r"evaluation\.attributions was"):
         seewhy.evaluate(explainer, images / "a" / "0.png", tmp_path / "out", **arguments)
