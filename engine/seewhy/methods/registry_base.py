@@ -138,9 +138,10 @@ class Registry(Generic[Entry]):
 
     def restore(self, entries: Mapping[str, Entry], origins: Mapping[str, Mapping[str, Any]]) -> None:
         """Put back entries and origins that were copied before."""
-        for mine, copied in ((self.entries, entries), (self.origins, origins)):
-            mine.clear()
-            mine.update(copied)  # type: ignore[arg-type]
+        self.entries.clear()
+        self.entries.update(entries)
+        self.origins.clear()
+        self.origins.update(origins)
 
     def names(self) -> list[str]:
         """Return all names, for `list_methods` and `list_metrics`.
