@@ -24,12 +24,12 @@ from PIL import Image
 import seewhy
 from seewhy import ArgumentError, ClusterError, OutputError, Settings, explain_folder
 from seewhy.inputs.image_inputs import Inputs
-from seewhy.methods import registry
 from seewhy.ray import cluster_job
 from support.command_line import run
 from support.jobs.broken_jobs import lines
 from support.markdown import blocks
 from support.ray_rows import IMAGE_COUNT, one_machine, pa, parquet, read, write_png_files
+from support.registered import unregister_all
 from support.tiny_model import Tiny
 
 MANY, BAD = 200, range(0, 200, 23)
@@ -364,9 +364,9 @@ def test_a_plugin_reaches_the_workers(cluster: Any, model_path: Path, many: Path
         settings = Settings(format="parquet", shard_images=64, **chosen)
         explain_folder(model_path, many, tmp_path / "here", settings)
         assert_same(tmp_path / "there", tmp_path / "here")
-        registry.unregister_methods(["energy"])
+        unregister_all()
         seewhy.register_method(seewhy.Method("energy", "Energy", ("activations",), True, lambda v, c: v["activations"]))
         with pytest.raises(ArgumentError, match="method energy is registered in this process only"):
             job_of(model_path, [many], tmp_path / "other", methods=["energy"])
     finally:
-        registry.unregister_methods(list(registry.origins))
+        unregister_all()
