@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-SCHEMA = 2
+SCHEMA = 3
 """Newest version of the file format. A file states the oldest version that can describe it."""
 OPSET = 20
 IR_VERSION = 10
@@ -32,6 +32,8 @@ OUTPUTS = (
     GRADCAM_MAP,
 )
 OPTIONAL_OUTPUTS = (DECONVNET_GRADIENTS, GRADCAM_MAP)
+GRADIENTS_OF_THE_IMAGE = frozenset({INPUT_GRADIENTS, GUIDED_GRADIENTS, DECONVNET_GRADIENTS})
+"""Outputs that need a backward pass through the whole network. Quantised files hold none of them."""
 
 PREDICTED = -1
 """Value of `targets` that stands for the class that the model predicts."""

@@ -48,6 +48,7 @@ from seewhy.contract.json_values import (
     text,
     tuple_of,
 )
+from seewhy.contract.quantization import Quantization, quantization
 from seewhy.errors import ModelFileError
 
 # Range of the positive numbers that float32 can represent.
@@ -178,6 +179,8 @@ class Metadata:
 
     Everything that the graph computes from a parameter, it computes from these tensors.
     """
+    quantization: Quantization | None = None
+    """Quantisation and drift of a file with an 8-bit backbone; None for a float32 file."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -199,10 +202,15 @@ class Metadata:
 
     @property
     def schema(self) -> int:
-        """Version of the file format: 2 if the preprocessing is one that readers of version 1 do not know, else 1."""
+        """Oldest version of the file format that can describe the file.
+
+        It is 3 for a quantised file, which older readers run with wrong numbers on CPUs without VNNI; 2 if the
+        preprocessing is one that readers of version 1 do not know; else 1.
+        """
         how = self.preprocessing
-        new = how is not None and (how.crop_rounding != "half-even" or (how.resize == "squash" and how.size))
-        return SCHEMA if new else 1
+        if self.quantization is not None:
+            return 3
+        return 2 if how and (how.crop_rounding != "half-even" or (how.resize == "squash" and how.size)) else 1
 
     def to_properties(self) -> dict[str, str]:
         """Return the metadata as JSON texts by key, as in `metadata_props`, without the digest."""
@@ -223,6 +231,8 @@ class Metadata:
             values["cut_from"] = self.cut_from
         if self.parameters is not None:
             values["parameters"] = [asdict(group) for group in self.parameters]
+        if self.quantization is not None:
+            values["quantization"] = asdict(self.quantization)
         return {
             KEY_PREFIX + key: json.dumps(value, ensure_ascii=False, allow_nan=False) for key, value in values.items()
         }
@@ -256,6 +266,7 @@ class Metadata:
             external_data=read("external_data", optional(fields(file=text, sha256=sha256_digits))),
             cut_from=read("cut_from", optional(_cut_from), default=None),
             parameters=read("parameters", optional(_parameters), default=None),
+            quantization=read("quantization", optional(quantization), default=None),
             class_count=sizes["classes"],
             image_size=sizes["image_size"],
             channels=sizes["channels"],

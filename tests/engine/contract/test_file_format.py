@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from PIL import Image
 from seewhy import Explainer, ModelFileError
 from seewhy.contract import constants as contract
 from seewhy.contract.metadata import Metadata, Preprocessing
+from seewhy.contract.quantization import ACTIVATION_TYPES, WEIGHT_TYPES
 from support.command_line import run
 from support.markdown import Block, blocks, table
 from support.repository import ROOT
@@ -36,8 +38,11 @@ class Row:
     example: str
 
 
+DRIFT = ("seewhy.quantization", "drift")
+
+
 def described() -> Iterator[Row]:
-    """Yield the rows of the table of keys."""
+    """Yield the rows of the table of keys, then those of the table of drift."""
     key = ""
     for name, kind, _, example in table(DOCUMENT, "key"):
         name, example = name.strip("`"), example.strip("`")
@@ -46,20 +51,24 @@ def described() -> Iterator[Row]:
         else:
             key = name
             yield Row((key,), kind, example)
+    for name, kind, _, example in table(DOCUMENT, "field"):
+        yield Row((*DRIFT, name.strip("`.")), kind, example.strip("`"))
 
 
 ROWS = [row for row in described() if row.path != (contract.DIGEST_KEY,)]
 
 
 def values(rows: list[Row]) -> dict[str, Any]:
-    """Return the examples of the table as the metadata of one file."""
+    """Return the examples of the tables as the metadata of one file."""
     found: dict[str, Any] = {}
     for row in rows:
-        if len(row.path) == 2:
-            found[row.path[0]][row.path[1]] = json.loads(row.example)
-        else:
-            found[row.path[0]] = json.loads(row.example) if row.example else {}
+        holder(found, row)[row.path[-1]] = json.loads(row.example) if row.example else {}
     return found
+
+
+def holder(found: dict[str, Any], row: Row) -> dict[str, Any]:
+    """Return the object in `found` that a row describes a value of."""
+    return functools.reduce(dict.__getitem__, row.path[:-1], found)
 
 
 def properties(found: dict[str, Any]) -> dict[str, str]:
@@ -74,14 +83,23 @@ def test_the_table_lists_every_key_and_field() -> None:
     assert written == values(ROWS)
 
 
+NO_MAPS = {"constant_maps": 96, "correlation_median": None, "correlation_p5": None, "correlation_worst": None}
+# Values that may be null only together with these other values.
+WITH_NULL: dict[tuple[str, ...], dict[str, Any]] = {
+    ("seewhy.preprocessing", "size"): {"resize": "squash"},
+    (*DRIFT, "correlation_median"): NO_MAPS,
+    (*DRIFT, "correlation_p5"): NO_MAPS,
+    (*DRIFT, "correlation_worst"): NO_MAPS,
+    (*DRIFT, "top1_agreement_confident"): {"confident_images": 0},
+}
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: ".".join(row.path))
 def test_null_is_allowed_where_the_table_says_so(row: Row) -> None:
     found = values(ROWS)
-    holder = found if len(row.path) == 1 else found[row.path[0]]
-    # A size may be null only if the resize mode does not need it.
-    if row.path == ("seewhy.preprocessing", "size"):
-        holder["resize"] = "squash"
-    holder[row.path[-1]] = None
+    changed = holder(found, row)
+    changed[row.path[-1]] = None
+    changed.update(WITH_NULL.get(row.path, {}))
     if row.type.endswith(", or null"):
         Metadata.from_properties(properties(found), "m.onnx")
     else:
@@ -89,7 +107,15 @@ def test_null_is_allowed_where_the_table_says_so(row: Row) -> None:
             Metadata.from_properties(properties(found), "m.onnx")
 
 
-TYPES: dict[str, type] = {"integer": int, "string": str, "boolean": bool, "object": dict, "list": list, "two": list}
+TYPES: dict[str, type] = {
+    "integer": int,
+    "number": float,
+    "string": str,
+    "boolean": bool,
+    "object": dict,
+    "list": list,
+    "two": list,
+}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: ".".join(row.path))
@@ -106,6 +132,8 @@ def test_examples_have_the_documented_type(row: Row) -> None:
         (("seewhy.preprocessing", "interpolation"), contract.INTERPOLATIONS),
         (("seewhy.preprocessing", "channel_order"), contract.CHANNEL_ORDERS),
         (("seewhy.score",), contract.SCORES),
+        (("seewhy.quantization", "weight_type"), WEIGHT_TYPES),
+        (("seewhy.quantization", "activation_type"), ACTIVATION_TYPES),
     ],
 )
 def test_the_table_lists_every_choice(field: tuple[str, ...], choices: tuple[str, ...]) -> None:

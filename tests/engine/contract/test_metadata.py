@@ -69,7 +69,7 @@ def test_no_metadata() -> None:
 
 
 def test_newer_schema_names_both_versions() -> None:
-    with pytest.raises(ModelFileError, match=r"schema 7, but .* schema 2 and older; upgrade seewhy"):
+    with pytest.raises(ModelFileError, match=r"schema 7, but .* schema 3 and older; upgrade seewhy"):
         Metadata.from_properties(properties(schema=7), "m.onnx")
 
 
