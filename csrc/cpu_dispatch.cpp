@@ -7,7 +7,7 @@ namespace seewhy {
 
 #define SEEWHY_LOOPS(isa)                                                                                         \
     {#isa, isa::cam_loops, isa::minmax_loops, isa::gradient_loops, isa::upsample_loops, isa::normalize_loops, \
-     isa::overlay_loops}
+     isa::overlay_loops, isa::noise_loops, isa::resize_loops}
 
 SEEWHY_DECLARE_LOOPS(SEEWHY_BASELINE)
 #ifdef SEEWHY_HAS_AVX2

@@ -40,6 +40,7 @@ struct Array {
 
 constexpr const char* dtype_name(float) { return "float32"; }
 constexpr const char* dtype_name(std::uint8_t) { return "uint8"; }
+constexpr const char* dtype_name(std::uint32_t) { return "uint32"; }
 
 template <typename T>
 Array<T> take(const py::object& value, const std::string& name) {

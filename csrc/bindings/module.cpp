@@ -8,12 +8,16 @@
 #include <stdexcept>
 
 #include "bindings/arguments.h"
+#include "bindings/arrow.h"
 #include "cpu_dispatch.h"
+#include "cpu_features.h"
 #include "kernels/cam.h"
 #include "kernels/gradients.h"
 #include "kernels/minmax.h"
+#include "kernels/noise.h"
 #include "kernels/normalize.h"
 #include "kernels/overlay.h"
+#include "kernels/resize.h"
 #include "kernels/upsample.h"
 
 namespace seewhy::bindings {
@@ -153,6 +157,15 @@ py::array multiply_by_map(const py::object& gradients_, const py::object& maps_,
     });
 }
 
+py::array add_normal_noise(const py::object& values_, float deviation, const py::object& state_) {
+    const auto values = take<float>(values_, "values");
+    const auto state = take_exactly<std::uint32_t>(state_, "state", {4, NoiseLoops::kLanes});
+    const Index size = values.array.size();
+    return compute<float>(values.shape, 1, [&](float* result) {
+        seewhy::add_normal_noise(values.data(), deviation, state.data(), size, result);
+    });
+}
+
 Array<std::uint8_t> take_images(const py::object& value) {
     const auto images = take<std::uint8_t>(value, "images", 4, "(N, H, W, 3)");
     if (images.shape[3] != 3) {
@@ -196,6 +209,56 @@ py::array overlay_maps(const py::object& images_, const py::object& maps_, const
     return result;
 }
 
+const seewhy::ResizeFilter& resize_filter(const std::string& name) {
+    std::string names;
+    for (const seewhy::ResizeFilter& filter : seewhy::resize_filters) {
+        if (name == filter.name) return filter;
+        names += std::string(names.empty() ? "" : ", ") + filter.name;
+    }
+    throw py::value_error("filter must be one of " + names + ", not " + name);
+}
+
+// `crop` is [first, last) of the resized pixels.
+Axis resized_axis(const std::string& name, Index length, Index resized, const std::pair<Index, Index>& crop) {
+    constexpr Index kMost = std::numeric_limits<std::int32_t>::max();  // positions have fractions of 21 bits or more
+    const Index lengths[] = {length, resized};
+    for (const Index each : lengths) {
+        if (each < 1 || each > kMost) {
+            throw py::value_error(name + " must be from 1 to " + std::to_string(kMost) +
+                                  " before and after resizing, not " + std::to_string(each));
+        }
+    }
+    if (crop.first < 0 || crop.second <= crop.first || crop.second > resized) {
+        throw py::value_error("the crop of " + name + " " + std::to_string(resized) + " must be a range in it, not " +
+                              text(Shape{crop.first, crop.second}));
+    }
+    return {length, resized, crop.first, crop.second};
+}
+
+py::tuple resize_source(const std::string& filter, Index length, Index resized, const std::pair<Index, Index>& crop) {
+    const Range range = seewhy::source_range(resize_filter(filter), resized_axis("length", length, resized, crop));
+    return py::make_tuple(range.first, range.last);
+}
+
+py::array resize(const py::object& pixels_, const std::string& filter_, Index height, Index width,
+                 const std::pair<Index, Index>& rows_, const std::pair<Index, Index>& columns_, Index top,
+                 std::optional<Index> whole_height) {
+    const auto pixels = take<std::uint8_t>(pixels_, "pixels", 3, "(H, W, 4)");
+    const Shape& shape = pixels.shape;
+    if (shape[2] != 4) throw py::value_error("pixels must have shape (H, W, 4), not " + text(shape));
+    const auto& filter = resize_filter(filter_);
+    const Axis rows = resized_axis("height", whole_height.value_or(shape[0]), height, rows_);
+    const Axis columns = resized_axis("width", shape[1], width, columns_);
+    const Range needed = seewhy::source_range(filter, rows);
+    if (top > needed.first || needed.last - top > shape[0]) {
+        throw py::value_error("pixels must hold the rows " + text(Shape{needed.first, needed.last}) + ", not " +
+                              text(Shape{top, top + shape[0]}));
+    }
+    return compute<std::uint8_t>({rows.size(), columns.size(), 3}, 1, [&](std::uint8_t* data) {
+        seewhy::resize(pixels.data(), top, filter, rows, columns, data);
+    });
+}
+
 // Called once, when the module is loaded.
 void use_isa_of_environment() {
     const char* name = std::getenv("SEEWHY_ISA");
@@ -219,8 +282,16 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("isa", [] { return seewhy::loops().isa; });
     module.def("isas", [] { return py::tuple(py::cast(seewhy::isas())); });
     module.def("use_isa", &seewhy::use_isa, "name"_a);
+    module.def("cpu_features", []() -> py::object {
+        const auto features = seewhy::cpu_features();
+        return features ? py::object(py::tuple(py::cast(*features))) : py::object(py::none());
+    });
     const py::arg_v threads = "threads"_a = 0;
     module.def("normalize", &normalize, "pixels"_a, "mean"_a, "std"_a, "reverse_channels"_a = false, threads);
+    module.def("arrow_pixels", &arrow_pixels, "array"_a, "height"_a, "width"_a);
+    module.def("resize_source", &resize_source, "filter"_a, "length"_a, "resized"_a, "crop"_a);
+    module.def("resize", &resize, "pixels"_a, "filter"_a, "height"_a, "width"_a, "rows"_a, "columns"_a, "top"_a = 0,
+               "whole_height"_a = py::none());
     module.def("channel_means", &channel_means, "gradients"_a, threads);
     module.def("weighted_sum", &weighted_sum, "activations"_a, "weights"_a, threads);
     module.def("gradcam_plus_plus_weights", &channel_weights<seewhy::gradcam_plus_plus_weights>, "activations"_a,
@@ -233,6 +304,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("max_abs", &max_abs, "gradients"_a, threads);
     module.def("gradient_rgb", &gradient_rgb, "gradients"_a, threads);
     module.def("multiply_by_map", &multiply_by_map, "gradients"_a, "maps"_a, threads);
+    module.def("add_normal_noise", &add_normal_noise, "values"_a, "deviation"_a, "state"_a);
     module.def("overlay", &overlay, "images"_a, "heatmaps"_a, "palette"_a, "alpha"_a, threads);
     module.def("overlay_maps", &overlay_maps, "images"_a, "maps"_a, "palette"_a, "alpha"_a, "relu"_a = false,
                threads);

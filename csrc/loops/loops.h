@@ -80,6 +80,18 @@ struct NormalizeLoops {
     void (*look_up)(const std::uint8_t* pixels, Index step, const float* table, Index width, float* result);
 };
 
+struct ResizeLoops {
+    static constexpr int kBits = 22;  // shares are integers in units of 2^-22
+
+    // Resizes one line of RGBX pixels to RGB. Pixel x of the result is the sum of `count` pixels from first[x] on, each
+    // multiplied by its share. Each share is there four times, once for each channel.
+    void (*across)(const std::uint8_t* pixels, const Index* first, const std::int32_t* shares, Index count, Index width,
+                   std::uint8_t* result);
+    // Writes the sum of `count` lines of `size` bytes, each multiplied by its share.
+    void (*down)(const std::uint8_t* const* rows, const std::int32_t* shares, Index count, Index size,
+                 std::uint8_t* result);
+};
+
 // Colormap and weights of an overlay, alpha * colour + rest * image.
 struct Blend {
     std::uint8_t colours[256][4];  // the fourth byte is padding: four bytes are copied at once
@@ -101,6 +113,16 @@ struct OverlayLoops {
                   std::uint8_t* result);
 };
 
+struct NoiseLoops {
+    static constexpr Index kLanes = 16;   // generators that draw side by side
+    static constexpr Index kBlock = 512;  // values of one call
+
+    // Draws kBlock words and advances the state, 4 words for each lane.
+    void (*draw)(std::uint32_t* state, std::uint32_t* result);
+    // Converts kBlock words to as many standard normal values.
+    void (*normals)(const std::uint32_t* bits, float* result);
+};
+
 struct Loops {
     const char* isa;
     const CamLoops& cam;
@@ -109,6 +131,8 @@ struct Loops {
     const UpsampleLoops& upsample;
     const NormalizeLoops& normalize;
     const OverlayLoops& overlay;
+    const NoiseLoops& noise;
+    const ResizeLoops& resize;
 };
 
 #define SEEWHY_DECLARE_LOOPS(isa)                   \
@@ -119,6 +143,8 @@ struct Loops {
     extern const UpsampleLoops upsample_loops;      \
     extern const NormalizeLoops normalize_loops;    \
     extern const OverlayLoops overlay_loops;        \
+    extern const NoiseLoops noise_loops;            \
+    extern const ResizeLoops resize_loops;          \
     }
 
 #ifdef SEEWHY_ISA

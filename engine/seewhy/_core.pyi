@@ -43,6 +43,14 @@ def use_isa(name: str) -> None:
         ValueError: If the name is not one of `isas()`.
     """
 
+def cpu_features() -> tuple[str, ...] | None:
+    """Return the features of the processor that affect products of 8-bit integers, or None if it is not known.
+
+    Only features that this process can use are listed, the baseline first: on x86-64 `sse2`, `avx2`, `avx512f`,
+    `avx512_vnni`, `avx_vnni` and `amx_int8`, on ARM64 `neon`, `dotprod` and `i8mm`. An emulator may hide features that
+    the operating system lists.
+    """
+
 def normalize(pixels: _Byte, mean: _Float, std: _Float, reverse_channels: bool = False, threads: int = 0) -> _Float:
     """Normalise pixels: (pixel / 255 - mean[c]) / std[c].
 
@@ -60,6 +68,71 @@ def normalize(pixels: _Byte, mean: _Float, std: _Float, reverse_channels: bool =
 
     Raises:
         ValueError: If a mean is not finite, or a std is not finite and above 0.
+    """
+
+def arrow_pixels(array: object, height: int, width: int) -> _Byte:
+    """Return a read-only view of the pixels of a PIL image, without a copy.
+
+    Args:
+        array: Capsule of the Arrow C data interface, the second result of `Image.__arrow_c_array__`.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+
+    Returns:
+        Pixels, uint8 of shape (H, W, 4). The array keeps the capsule alive.
+
+    Raises:
+        TypeError: If `array` is not such a capsule.
+        ValueError: If it does not hold four bytes for each pixel.
+    """
+
+def resize_source(filter: str, length: int, resized: int, crop: tuple[int, int]) -> tuple[int, int]:
+    """Return the source pixels [first, last) that a part of a resized axis depends on.
+
+    Args:
+        filter: Name of the filter; see `resize`.
+        length: Number of source pixels on the axis.
+        resized: Number of pixels after resizing.
+        crop: Part [first, last) of the resized pixels.
+
+    Returns:
+        First source pixel, and the one after the last.
+
+    Raises:
+        ValueError: If the filter is unknown, a number is below 1, or the crop is not inside the result.
+    """
+
+def resize(
+    pixels: _Byte,
+    filter: str,
+    height: int,
+    width: int,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    top: int = 0,
+    whole_height: int | None = None,
+) -> _Byte:
+    """Resize an image with antialiasing and crop it. The result has the bytes of Pillow's `resize` and `crop`.
+
+    Only pixels inside the crop are computed, on the calling thread. As in Pillow, rows are resized first, their values
+    are rounded to bytes, and sums are in fixed point with shares of 22 bits.
+
+    Args:
+        pixels: Pixels, uint8 of shape (H, W, 4). The fourth channel is ignored.
+        filter: `box`, `bilinear`, `hamming`, `bicubic` or `lanczos`.
+        height: Height after resizing, before the crop.
+        width: Width after resizing, before the crop.
+        rows: Rows [first, last) of the crop.
+        columns: Columns [first, last) of the crop.
+        top: Row of the whole image with which `pixels` begin, if they are a part of it.
+        whole_height: Height of the whole image; None if `pixels` are all of it.
+
+    Returns:
+        RGB pixels, uint8 of shape (rows, columns, 3).
+
+    Raises:
+        ValueError: If the filter is unknown, a number is below 1, the crop is not inside the result, or `pixels` lack
+            a row that `resize_source` names.
     """
 
 def channel_means(gradients: _Float, threads: int = 0) -> _Float:
@@ -215,6 +288,22 @@ def multiply_by_map(gradients: _Float, maps: _Float, threads: int = 0) -> _Float
 
     Returns:
         Products, float32 of shape (N, C, H, W).
+    """
+
+def add_normal_noise(values: _Float, deviation: float, state: NDArray[np.uint32]) -> _Float:
+    """Add normal noise: xoshiro128++ (Blackman and Vigna 2021) and the Box-Muller transform, in float32.
+
+    Sixteen generators draw side by side. Blocks of 512 values come from 512 words: the first 256 words give the radii,
+    the others the angles; the first 256 values are the cosines, the others the sines. Fewer values get the start of the
+    same noise. The kernel runs on the calling thread.
+
+    Args:
+        values: Values, float32 of any shape.
+        deviation: Standard deviation of the noise, which is rounded to float32.
+        state: States of the generators, uint32 of shape (4, 16): word by generator.
+
+    Returns:
+        Values plus `deviation` times standard normal noise between -6.7 and 6.7, float32 of the shape of `values`.
     """
 
 def overlay(images: _Byte, heatmaps: _Float, palette: _Byte, alpha: float, threads: int = 0) -> _Byte:
