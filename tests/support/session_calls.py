@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from seewhy.runtime.sessions import SessionCache
+from seewhy.runtime.sessions import RunPlan, SessionCache
 
 Feeds: TypeAlias = "Mapping[str, NDArray[Any]]"
 Run: TypeAlias = "Callable[[frozenset[str], Feeds], dict[str, NDArray[Any]]]"
@@ -21,9 +21,17 @@ Run: TypeAlias = "Callable[[frozenset[str], Feeds], dict[str, NDArray[Any]]]"
 def replace_runs(
     monkeypatch: pytest.MonkeyPatch, run: Callable[[Run, frozenset[str], Feeds], dict[str, NDArray[Any]]]
 ) -> None:
-    """Replace every session run by `run(real, outputs, feeds)`, where `real(outputs, feeds)` is the original run."""
-    real = SessionCache.run
+    """Replace every run by `run(real, outputs, feeds)`, where `real(outputs, feeds)` is the original run.
+
+    Sub-batches of multi-pass methods are runs of their own, on any thread.
+    """
+    real, real_planned = SessionCache.run, SessionCache.run_planned
+
+    def run_planned(self: SessionCache, plan: RunPlan, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        return run(lambda _, feeds: real_planned(self, plan, feeds), frozenset(plan.session.outputs), feeds)
+
     monkeypatch.setattr(SessionCache, "run", lambda self, outputs, feeds: run(partial(real, self), outputs, feeds))
+    monkeypatch.setattr(SessionCache, "run_planned", run_planned)
 
 
 def record_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -18,6 +17,8 @@ def closest_name(name: str, known: Iterable[str]) -> str | None:
     Returns:
         One of `known`, as it is written there. Names count as similar from a difflib ratio of 0.6.
     """
+    import difflib  # only for messages of errors
+
     by_plain_name: dict[str, str] = {}
     for candidate in known:
         by_plain_name.setdefault(_plain(candidate), candidate)

@@ -15,30 +15,44 @@ DIGITS = len(DIGEST_PLACEHOLDER)
 # A metadata entry is a protobuf message: the key, then field 2 (0x12) with its length, then the value. The search
 # includes the bytes before the digits, so that it cannot match weights with the same bytes as the digits.
 _PREFIX = DIGEST_KEY.encode() + b"\x12" + bytes([DIGITS])
+_ENTRY = b"\x0a" + bytes([len(DIGEST_KEY)]) + _PREFIX
 
 
-def file_digests(data: bytes, recorded: str) -> tuple[str, str]:
-    """Return two SHA-256 hashes of a model file, each as 64 hexadecimal digits.
+class FileHasher:
+    """Hashes a model file as it is read, from front to back."""
 
-    Args:
-        data: Bytes of the file.
-        recorded: Digest that the file contains.
+    def __init__(self) -> None:
+        self._plain = hashlib.sha256()
+        self._expected: hashlib._Hash | None = None
 
-    Returns:
-        The digest that the file should contain, and the plain hash of its bytes, as `sha256sum` computes it.
+    def update(self, data: bytes | memoryview) -> None:
+        """Add bytes of the file other than the digest."""
+        self._plain.update(data)
+        if self._expected is not None:
+            self._expected.update(data)
 
-    Raises:
-        ValueError: If `data` does not contain `recorded` exactly once as the value of the digest's key.
-    """
-    start = _find_once(data, recorded)
-    view = memoryview(data)
-    # The metadata is at the end of a file, so most bytes are hashed once for both hashes.
-    expected = hashlib.sha256(view[:start])
-    plain = expected.copy()
-    expected.update(DIGEST_PLACEHOLDER.encode())
-    expected.update(view[start + DIGITS :])
-    plain.update(view[start:])
-    return expected.hexdigest(), plain.hexdigest()
+    def update_digest(self, entry: bytes) -> None:
+        """Add the entry of the metadata that holds the digest, for which `is_digest` is True."""
+        # The metadata is at the end of a file, so most bytes are hashed once for both hashes.
+        if self._expected is None:
+            self._expected = self._plain.copy()
+        self._expected.update(entry[:-DIGITS] + DIGEST_PLACEHOLDER.encode())
+        self._plain.update(entry)
+
+    @property
+    def plain(self) -> str:
+        """SHA-256 of the bytes, as `sha256sum` computes it, as 64 hexadecimal digits."""
+        return self._plain.hexdigest()
+
+    @property
+    def expected(self) -> str | None:
+        """Digest that the file should contain, as 64 hexadecimal digits, or None if it contains no digest."""
+        return None if self._expected is None else self._expected.hexdigest()
+
+
+def is_digest(entry: bytes) -> bool:
+    """Return True if a serialised entry of the metadata holds the digest of the file."""
+    return len(entry) == len(_ENTRY) + DIGITS and entry.startswith(_ENTRY)
 
 
 def seal(data: bytes) -> bytes:
@@ -53,15 +67,10 @@ def seal(data: bytes) -> bytes:
     Raises:
         ValueError: If `data` does not contain the placeholder exactly once as the value of the digest's key.
     """
-    start = _find_once(data, DIGEST_PLACEHOLDER)
-    digest = file_digests(data, DIGEST_PLACEHOLDER)[0].encode()
-    return b"".join((memoryview(data)[:start], digest, memoryview(data)[start + DIGITS :]))
-
-
-def _find_once(data: bytes, digits: str) -> int:
-    """Return the position of the digest's value in `data`, which must contain it exactly once."""
-    entry = _PREFIX + digits.encode()
+    entry = _PREFIX + DIGEST_PLACEHOLDER.encode()
     position = data.find(entry)
-    if len(digits) != DIGITS or position < 0 or data.find(entry, position + 1) >= 0:
+    if position < 0 or data.find(entry, position + 1) >= 0:
         raise ValueError(f"the file must contain the value of {DIGEST_KEY} exactly once")
-    return position + len(_PREFIX)
+    start = position + len(_PREFIX)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    return b"".join((memoryview(data)[:start], digest, memoryview(data)[start + DIGITS :]))

@@ -8,9 +8,12 @@ forward pass and the backward pass that reads them again. The results have the s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _Result = TypeVar("_Result")
 
@@ -24,6 +27,10 @@ CACHED_WEIGHT_BYTES = 24_000_000
 
 Reading such weights again for each image is cheap.
 """
+
+# Sub-batches of each thread that run, wait to run, or wait for an earlier one to be handed over. With two, the next one
+# is ready for a thread that is ahead of the others.
+_WAITING_PER_THREAD = 2
 
 # Smallest share of the cores' time that must be used for splitting to be faster.
 _MIN_UTILIZATION = 0.85
@@ -45,8 +52,8 @@ def is_worth_splitting(images: int, threads: int, matrix_bytes: int) -> bool:
     return images > 1 and busy and matrix_bytes <= per_thread * _MATRIX_BYTES_PER_IMAGE
 
 
-def split_batch(images: int, threads: int, matrix_bytes: int, small: bool) -> list[slice]:
-    """Split a batch into sub-batches of nearly equal size, the same number for each thread.
+def largest_sub_batch(images: int, threads: int, matrix_bytes: int, small: bool) -> int:
+    """Choose the largest number of images in one sub-batch.
 
     Small sub-batches are faster if a backward pass to the image reads again what the forward pass has stored, or if all
     weights stay in the cache. Otherwise, reading the weights again costs more than a forward pass gains.
@@ -58,32 +65,65 @@ def split_batch(images: int, threads: int, matrix_bytes: int, small: bool) -> li
         small: True for sub-batches as small as `matrix_bytes` allows, False for one sub-batch per thread.
 
     Returns:
+        The number, at least 1.
+    """
+    return max(1, -(-matrix_bytes // _MATRIX_BYTES_PER_IMAGE)) if small else max(1, -(-images // threads))
+
+
+def split_batch(images: int, threads: int, largest: int) -> list[slice]:
+    """Split images into sub-batches of nearly equal size, the same number for each thread.
+
+    Args:
+        images: Number of images.
+        threads: Number of threads.
+        largest: Largest number of images in one sub-batch.
+
+    Returns:
         The images of each sub-batch.
     """
-    largest = max(1, -(-matrix_bytes // _MATRIX_BYTES_PER_IMAGE)) if small else images
     rounds = -(-images // (largest * threads))
     count = min(images, rounds * threads)
     edges = [images * i // count for i in range(count + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
-def run_sub_batches(run: Callable[[slice], _Result], sub_batches: Sequence[slice], threads: int) -> list[_Result]:
-    """Run sub-batches in parallel.
+def run_sub_batches(
+    run: Callable[[slice], _Result],
+    sub_batches: Iterable[slice],
+    threads: int,
+    take: Callable[[slice, _Result], object],
+) -> None:
+    """Run sub-batches in parallel, and hand over their results in order.
+
+    Only a few results exist at a time, so memory does not grow with the number of sub-batches.
 
     Args:
-        run: Function that runs one sub-batch.
+        run: Function that runs one sub-batch, on any of the threads.
         sub_batches: Images of each sub-batch.
         threads: Maximum number of threads. They end with the call.
-
-    Returns:
-        The results of all sub-batches, in their order.
+        take: Function that receives each sub-batch and its result, on the calling thread.
 
     Raises:
-        Exception: If a sub-batch fails: the first failure in the order of the sub-batches, once all threads are done.
-            Sub-batches that have not started by then are skipped.
+        Exception: If a sub-batch or `take` fails: the first failure in the order of the sub-batches, once all threads
+            are done. Sub-batches that have not started by then are skipped.
     """
-    workers = min(threads, len(sub_batches))
-    if workers == 1:
-        return [run(sub_batch) for sub_batch in sub_batches]
-    with ThreadPoolExecutor(workers, "seewhy-sub-batch") as pool:
-        return list(pool.map(run, sub_batches))
+    if threads == 1:
+        for sub_batch in sub_batches:
+            take(sub_batch, run(sub_batch))
+        return
+    from concurrent.futures import ThreadPoolExecutor  # takes long to import, and a single image needs none
+
+    with ThreadPoolExecutor(threads, "seewhy-sub-batch") as pool:
+        waiting: deque[tuple[slice, Future[_Result]]] = deque()
+        try:
+            for sub_batch in sub_batches:
+                waiting.append((sub_batch, pool.submit(run, sub_batch)))
+                if len(waiting) > _WAITING_PER_THREAD * threads:
+                    first, result = waiting.popleft()
+                    take(first, result.result())
+            while waiting:
+                first, result = waiting.popleft()
+                take(first, result.result())
+        finally:
+            for _, result in waiting:
+                result.cancel()

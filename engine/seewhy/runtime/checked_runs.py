@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Integers, first_not_finite
 from seewhy.errors import ModelFileError, NonFiniteError
 from seewhy.runtime import in_graph_maps
+from seewhy.runtime.batch_splitting import run_sub_batches
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.sessions import Outputs, SessionCache
+
+SubBatchRun: TypeAlias = "Callable[[Mapping[str, NDArray[Any]], Sequence[int] | Integers], Outputs]"
+"""Function that runs the graph with feeds of m rows and the index of the image of each row (m,)."""
+_Result = TypeVar("_Result")
 
 _MAX_CHECKED = 1000
 
@@ -46,7 +51,50 @@ class GraphRunner:
             NonFiniteError: If an output contains NaN or infinity.
             ProviderError: If onnxruntime fails.
         """
-        values = self.sessions.run(outputs, feeds)
+        return self._checked_values(self.sessions.run(outputs, feeds), feeds, images)
+
+    def in_sub_batches(
+        self,
+        outputs: frozenset[str],
+        given: Collection[str],
+        rows: int,
+        batch_size: int,
+        work: Callable[[slice, SubBatchRun], _Result],
+        take: Callable[[slice, _Result], object],
+    ) -> None:
+        """Compute outputs of the graph for many rows, whose inputs are made and whose outputs are used on the way.
+
+        Each sub-batch is made, run and checked on one core, without waiting for the other cores. Memory does not grow
+        with the number of rows.
+
+        Args:
+            outputs: Names of the outputs.
+            given: Names of the values that the graph starts from.
+            rows: Number of rows.
+            batch_size: Maximum number of rows that run at the same time.
+            work: Function that gets the rows of a sub-batch and a function that runs the graph for it, as `__call__`
+                does with feeds and images. Several threads call it at the same time.
+            take: Function that receives the rows and the result of `work` for each sub-batch, in order and on the
+                calling thread.
+
+        Raises:
+            ModelFileError: If an input is missing, or the shape of an output differs from the contract.
+            NonFiniteError: If an output contains NaN or infinity.
+            ProviderError: If onnxruntime fails.
+        """
+        if rows == 0:
+            return
+        plan = self.sessions.plan(outputs, given, rows, batch_size)
+
+        def run(feeds: Mapping[str, NDArray[Any]], images: Sequence[int] | Integers) -> Outputs:
+            return self._checked_values(self.sessions.run_planned(plan, feeds), feeds, images)
+
+        run_sub_batches(lambda part: work(part, run), plan.sub_batches, plan.callers, take)
+
+    def _checked_values(
+        self, values: Outputs, feeds: Mapping[str, NDArray[Any]], images: Sequence[int] | Integers
+    ) -> Outputs:
+        """Return the outputs if their shapes and numbers are right."""
         self._check_shapes({**feeds, **values}, len(images))
         for name, value in values.items():
             row = first_not_finite(value)

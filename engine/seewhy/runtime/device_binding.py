@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # All batches but the last have the same size.
 KEPT_SIZES = 2
@@ -46,10 +48,12 @@ class DeviceBinding:
         Returns:
             The outputs in the host's memory. The arrays belong to the caller.
         """
+        from onnxruntime import OrtValue  # imported late, see `ModelFile.read`
+
         binding = self._session.io_binding()
         # Keep a reference during the run, because the binding does not own its inputs.
         inputs = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), *self._location)
+            name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), *self._location)
             for name, value in feeds.items()
         }
         for name, value in inputs.items():
@@ -77,8 +81,10 @@ class DeviceBinding:
         if rows not in sizes:
             while len(sizes) >= KEPT_SIZES:
                 sizes.popitem(last=False)
+            from onnxruntime import OrtValue
+
             sizes[rows] = {
-                name: onnxruntime.OrtValue.ortvalue_from_shape_and_type([rows, *rest], np.float32, *self._location)
+                name: OrtValue.ortvalue_from_shape_and_type([rows, *rest], np.float32, *self._location)
                 for name, (_, *rest) in self._shapes.items()
                 if all(isinstance(length, int) for length in rest)
             }

@@ -10,27 +10,25 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from seewhy._shared.regular_files import open_regular, sha256_of
 from seewhy._shared.text import short
 from seewhy.contract.json_values import first_repeated
 from seewhy.errors import ModelFileError
+from seewhy.runtime.onnx_messages import GraphProto, ModelProto, TensorProto
 
 _BLOCK = 1 << 22
 _MAX_DIMENSION = 2**31
 
-# Types whose elements have whole bytes, and that NumPy and onnxruntime store in the same way.
-_DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[int, np.dtype[Any]] = {
     kind: np.dtype(name)
     for kind, name in (
         (TensorProto.FLOAT, "<f4"),
@@ -47,6 +45,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
         (TensorProto.BOOL, "?"),
     )
 }
+"""Types whose elements have whole bytes, and that NumPy and onnxruntime store in the same way."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class ExternalWeights:
     locations: Mapping[str, _TensorLocation] = field(repr=False)
 
     @classmethod
-    def locate(cls, graph: onnx.GraphProto, declared: str | None, model: Path) -> ExternalWeights | None:
+    def locate(cls, graph: GraphProto, declared: str | None, model: Path) -> ExternalWeights | None:
         """Find the file with the graph's external tensors, without reading it.
 
         Args:
@@ -175,10 +174,10 @@ class ExternalWeights:
             raise ModelFileError(f"{self.display_path}: cannot be read: {error.strerror or error}") from None
 
 
-def _location(tensor: onnx.TensorProto, model: Path) -> _TensorLocation:
+def _location(tensor: TensorProto, model: Path) -> _TensorLocation:
     """Return the position of an external tensor, whose length must be that of its shape."""
     where = f"{model}: the weight '{short(tensor.name)}'"
-    dtype = _DTYPES.get(tensor.data_type)
+    dtype = DTYPES.get(tensor.data_type)
     if dtype is None:
         raise ModelFileError(f"{where} is of type {tensor.data_type}, which cannot be stored beside a model file")
     if any(not 0 <= dim < _MAX_DIMENSION for dim in tensor.dims):
@@ -200,23 +199,42 @@ def _count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+def _entries(tensor: TensorProto) -> dict[str, str]:
     """Return the entries that describe where an external tensor is stored."""
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _is_external(tensor: onnx.TensorProto) -> bool:
+def _is_external(tensor: TensorProto) -> bool:
     """Return True if a tensor is stored outside the model file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
-def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def refer_to(model: ModelProto, weights: Collection[str]) -> list[str]:
+    """Make initializers of a model refer to values outside it, for `SessionOptions.add_external_initializers`.
+
+    Args:
+        model: The model, which is changed.
+        weights: Names of the weights whose values are elsewhere.
+
+    Returns:
+        Names of the initializers that now refer to their values.
+    """
+    found = [tensor for tensor in model.graph.initializer if tensor.name in weights]
+    for tensor in found:
+        name, dims, kind = tensor.name, list(tensor.dims), tensor.data_type
+        tensor.Clear()
+        tensor.MergeFrom(TensorProto(name=name, dims=dims, data_type=kind, data_location=TensorProto.EXTERNAL))
+        tensor.external_data.add(key="location", value=name)
+    return [tensor.name for tensor in found]
+
+
+def tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield all tensors of a graph without subgraphs."""
     yield from graph.initializer
     yield from _other_tensors(graph)
 
 
-def _other_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def _other_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield all tensors of a graph without subgraphs, except its dense initializers."""
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)

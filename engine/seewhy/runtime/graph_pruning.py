@@ -6,26 +6,19 @@ pruned before a session is created.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from seewhy.runtime.onnx_messages import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-LARGE = 2**16
-"""Smallest size of a weight that is stored outside the graph, in bytes."""
+# Operators with optional outputs, and the number of outputs that they need.
+_NEEDED_OUTPUTS = {"MaxPool": 1, "BatchNormalization": 1, "Dropout": 1, "LayerNormalization": 1}
 
 
 def prune(
-    model: onnx.ModelProto,
+    model: ModelProto,
     outputs: Iterable[str],
     given: Sequence[str] = (),
-    separate: dict[str, NDArray[Any]] | None = None,
-    external: Mapping[str, NDArray[Any]] | None = None,
-) -> onnx.ModelProto:
+) -> ModelProto:
     """Return a new model that computes some outputs of a model and nothing else.
 
     The opset and the IR version stay the same. Inputs that are no longer needed are removed.
@@ -36,10 +29,6 @@ def prune(
         given: Names of outputs that become inputs: the graph starts at them instead of computing them. Nodes after them
             may read the batch size from the shape of an image; it is then read from the first of `given`, so that such
             a graph needs no images.
-        separate: Dict to which large weights are added by name, for onnxruntime's
-            `SessionOptions.add_external_initializers`. The new model refers to them as external data, and they are not
-            copied into it. None keeps them in the model.
-        external: Weights that are stored outside the model, by name. They are always added to `separate`.
 
     Returns:
         The new model.
@@ -52,12 +41,12 @@ def prune(
     wanted = [found[name] for name in outputs]
     starts = [found[name] for name in given]
     nodes, needed = needed_nodes(graph.node, [value.name for value in wanted])
-    constants: list[onnx.TensorProto] = []
+    constants: list[TensorProto] = []
     if given:
         nodes, constants = _start_at(graph, nodes, list(given))
         nodes, needed = needed_nodes(nodes, [value.name for value in wanted])
 
-    pruned = onnx.ModelProto(
+    pruned = ModelProto(
         ir_version=model.ir_version,
         opset_import=model.opset_import,
         functions=model.functions,
@@ -65,39 +54,17 @@ def prune(
     )
     result = pruned.graph
     result.name = graph.name
-    opsets = {opset.domain: opset.version for opset in model.opset_import}
     for node in nodes:
-        _drop_unused_outputs(result.node.add(), node, needed, opsets)
+        _drop_unused_outputs(result.node.add(), node, needed)
     result.output.extend(wanted)
     result.input.extend(value for value in (*graph.input, *starts) if value.name in needed)
-    for tensor in (*graph.initializer, *constants):
-        if tensor.name not in needed:
-            continue
-        values = (external or {}).get(tensor.name)
-        if values is None and separate is not None:
-            values = _large_weight(tensor)
-        if values is None or separate is None:
-            result.initializer.append(tensor)
-        else:
-            separate[tensor.name] = values
-            named = result.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-            named.data_location = onnx.TensorProto.EXTERNAL
-            named.external_data.add(key="location", value=tensor.name)
+    result.initializer.extend(tensor for tensor in (*graph.initializer, *constants) if tensor.name in needed)
     result.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in needed)
     result.value_info.extend(value for value in graph.value_info if value.name in needed)
     return pruned
 
 
-def _large_weight(tensor: onnx.TensorProto) -> NDArray[np.float32] | None:
-    """Return the values of a large float32 tensor without copying them, or None for other and damaged tensors."""
-    size = math.prod(tensor.dims) * 4
-    known = tensor.data_type == onnx.TensorProto.FLOAT and all(dim > 0 for dim in tensor.dims)
-    if not known or size < LARGE or len(tensor.raw_data) != size:
-        return None
-    return np.frombuffer(tensor.raw_data, np.dtype("<f4")).reshape(tensor.dims)
-
-
-def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def needed_nodes(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> tuple[list[NodeProto], set[str]]:
     """Return the nodes that some outputs depend on.
 
     Args:
@@ -117,7 +84,7 @@ def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tup
     return kept[::-1], needed
 
 
-def _used_names(node: onnx.NodeProto) -> Iterator[str]:
+def _used_names(node: NodeProto) -> Iterator[str]:
     """Yield the names of a node's inputs, and of all values that its subgraphs use."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
@@ -128,13 +95,13 @@ def _used_names(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _start_at(
-    graph: onnx.GraphProto, source: Sequence[onnx.NodeProto], given: list[str]
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    graph: GraphProto, source: Sequence[NodeProto], given: list[str]
+) -> tuple[list[NodeProto], list[TensorProto]]:
     """Return the nodes of `source` with `given` as inputs, and the constants that they need in addition."""
     shapes = _shapes(graph)
     behind = set(given)
-    nodes: list[onnx.NodeProto] = []
-    constants: list[onnx.TensorProto] = []
+    nodes: list[NodeProto] = []
+    constants: list[TensorProto] = []
     for node in source:
         if behind.intersection(_used_names(node)):
             behind.update(node.output)
@@ -149,7 +116,7 @@ def _start_at(
     return nodes, constants
 
 
-def _is_shape(node: onnx.NodeProto) -> bool:
+def _is_shape(node: NodeProto) -> bool:
     """Return True if a node is a plain Shape operator."""
     return node.op_type == "Shape" and not node.domain and len(node.input) == len(node.output) == 1
 
@@ -157,7 +124,7 @@ def _is_shape(node: onnx.NodeProto) -> bool:
 _BATCH = -1
 
 
-def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
+def _shapes(graph: GraphProto) -> dict[str, list[int]]:
     """Return the shapes in which only the batch size is unknown; it is given as _BATCH."""
     values = (*graph.input, *graph.value_info, *graph.output)
     dims = {
@@ -179,9 +146,7 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
     }
 
 
-def _shape_of_batch(
-    node: onnx.NodeProto, shape: list[int], given: str
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _shape_of_batch(node: NodeProto, shape: list[int], given: str) -> tuple[list[NodeProto], list[TensorProto]]:
     """Return nodes and constants that replace a Shape node whose input has `shape`, with the batch size of `given`."""
     [result] = node.output
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
@@ -192,19 +157,30 @@ def _shape_of_batch(
     for i, dim in enumerate(chosen):
         parts.append(size if dim == _BATCH else f"{result}/{i}")
         if dim != _BATCH:
-            constants.append(numpy_helper.from_array(np.array([dim], np.int64), parts[-1]))
+            constants.append(_constant(parts[-1], [dim]))
     if not parts:  # the shape of a scalar
         parts = [f"{result}/none"]
-        constants.append(numpy_helper.from_array(np.zeros(0, np.int64), parts[0]))
-    nodes = [helper.make_node("Concat", parts, [result], name=result, axis=0)]
+        constants.append(_constant(parts[0], []))
+    nodes = [_node("Concat", parts, result, axis=0)]
     if size in parts:
-        nodes.insert(0, helper.make_node("Shape", [given], [size], name=size, start=0, end=1))
+        nodes.insert(0, _node("Shape", [given], size, start=0, end=1))
     return nodes, constants
 
 
-def _without_outputs(node: onnx.NodeProto, given: Sequence[str]) -> onnx.NodeProto:
+def _node(operator: str, inputs: list[str], output: str, **integers: int) -> NodeProto:
+    """Return a node with integers as attributes, named after its output."""
+    attributes = [AttributeProto(name=name, type=AttributeProto.INT, i=value) for name, value in integers.items()]
+    return NodeProto(op_type=operator, input=inputs, output=[output], name=output, attribute=attributes)
+
+
+def _constant(name: str, values: list[int]) -> TensorProto:
+    """Return an int64 constant of one dimension."""
+    return TensorProto(name=name, data_type=TensorProto.INT64, dims=[len(values)], int64_data=values)
+
+
+def _without_outputs(node: NodeProto, given: Sequence[str]) -> NodeProto:
     """Return a node with new names for its outputs in `given`, because these are now inputs of the graph."""
-    changed = onnx.NodeProto()
+    changed = NodeProto()
     changed.CopyFrom(node)
     for i, name in enumerate(node.output):
         if name in given:
@@ -212,23 +188,13 @@ def _without_outputs(node: onnx.NodeProto, given: Sequence[str]) -> onnx.NodePro
     return changed
 
 
-def _drop_unused_outputs(
-    target: onnx.NodeProto, node: onnx.NodeProto, needed: set[str], opsets: dict[str, int]
-) -> None:
+def _drop_unused_outputs(target: NodeProto, node: NodeProto, needed: set[str]) -> None:
     """Copy `node` to `target` without unused optional outputs at the end of its list.
 
     MaxPool uses onnxruntime's blocked layout only without its output Indices.
     """
     target.CopyFrom(node)
-    if len(node.output) < 2 or node.output[-1] in needed:
-        return
-    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-    try:
-        formal = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain).outputs
-    except onnx.defs.SchemaError:
-        return  # an operator that onnx does not know; keep its outputs
-    while len(target.output) > 1:
-        last = len(target.output) - 1
-        if target.output[last] in needed or last >= len(formal) or formal[last].option != optional:
+    while len(target.output) > _NEEDED_OUTPUTS.get(node.op_type, len(target.output)):
+        if target.output[-1] in needed:
             return
-        del target.output[last]
+        del target.output[-1]

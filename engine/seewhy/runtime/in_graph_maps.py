@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from typing import TYPE_CHECKING
 
 from seewhy.contract.constants import ACTIVATIONS, CLASS_WEIGHTS, GRADIENTS, Shape
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 SHAPE: Shape = ("N", "h", "w")
 """Shape of every map, in the letters of `Metadata.shapes`."""
@@ -35,7 +35,7 @@ class InGraphMap:
     """Name of the method."""
     inputs: tuple[str, ...]
     """Outputs of the file that the nodes read."""
-    factor: Callable[[str], list[onnx.NodeProto]]
+    factor: Callable[[str], list[NodeProto]]
     """Function that returns nodes whose last output has a given name.
 
     That output is multiplied by the activations, and the product is summed over channels.
@@ -46,8 +46,10 @@ class InGraphMap:
         """Name of the map in the graph."""
         return _PREFIX + self.method
 
-    def nodes(self) -> list[onnx.NodeProto]:
+    def nodes(self) -> list[NodeProto]:
         """Return the nodes that compute the map."""
+        from onnx import helper
+
         factor, product = f"{self.output}/factor", f"{self.output}/product"
         return [
             *self.factor(factor),
@@ -56,9 +58,15 @@ class InGraphMap:
         ]
 
 
-def _single(operator: str, *inputs: str) -> Callable[[str], list[onnx.NodeProto]]:
+def _single(operator: str, *inputs: str) -> Callable[[str], list[NodeProto]]:
     """Return a `factor` function that creates a single node."""
-    return lambda output: [helper.make_node(operator, inputs, [output], name=output)]
+
+    def nodes(output: str) -> list[NodeProto]:
+        from onnx import helper
+
+        return [helper.make_node(operator, inputs, [output], name=output)]
+
+    return nodes
 
 
 IN_GRAPH_MAPS = {
@@ -87,7 +95,7 @@ def is_map(output: str) -> bool:
     return output in _BY_OUTPUT
 
 
-def add_maps(model: onnx.ModelProto, outputs: Collection[str]) -> None:
+def add_maps(model: ModelProto, outputs: Collection[str]) -> None:
     """Append the nodes of the maps among `outputs` to a model, in place.
 
     Args:
@@ -97,6 +105,9 @@ def add_maps(model: onnx.ModelProto, outputs: Collection[str]) -> None:
     maps = [in_graph_map for output, in_graph_map in _BY_OUTPUT.items() if output in outputs]
     if not maps:
         return
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
     graph = model.graph
     kept = [value for value in graph.output if value.name in outputs]
     del graph.output[:]

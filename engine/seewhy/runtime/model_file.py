@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnx.numpy_helper
 from numpy.typing import NDArray
 
-from seewhy._shared.regular_files import open_regular
+from seewhy._shared.background import Background
 from seewhy._shared.text import short
 from seewhy.contract import constants as contract
 from seewhy.contract import json_values
-from seewhy.contract.checksum import file_digests
 from seewhy.contract.constants import ACTIVATIONS, Shape
 from seewhy.contract.metadata import Metadata
 from seewhy.errors import ModelFileError
 from seewhy.runtime.external_weights import ExternalWeights, tensors
+from seewhy.runtime.onnx_messages import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from seewhy.runtime.stored_weights import StoredWeights, read_model
 
-_FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-_PROTOBUF_LIMIT = 2**31 - 1
+_FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
 _NEWEST_OPSET = 1000
 """Largest accepted opset, far above the existing ones. onnxruntime reports an opset that it does not support."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """Valid model file. It is read once, so later changes on disk have no effect."""
+    """Valid model file, whose large weights stay on disk until a session needs them.
+
+    A file that is moved over it has no effect. If it is overwritten in place, existing sessions are not affected, and
+    no new ones can be created.
+    """
 
     path: Path
     """Path of the file."""
-    proto: onnx.ModelProto
-    """The model."""
+    proto: ModelProto
+    """The model. Large weights have no values in it; see `values`."""
     metadata: Metadata
     """Metadata of the model."""
     outputs: tuple[str, ...]
@@ -46,11 +47,13 @@ class ModelFile:
     sha256: str
     """SHA-256 of the bytes that were parsed, as 64 hexadecimal digits, as `sha256sum` computes it."""
     weights: Mapping[str, NDArray[Any]] = field(repr=False)
-    """Values of initializers that `proto` does not hold, or that replace those in it, by name.
+    """Values of initializers that replace those in the model file, by name.
 
     They are the tensors in the file beside the model file. The mapping is empty if there is no such file, or if the
     model file was only inspected.
     """
+    stored: StoredWeights = field(repr=False)
+    """Large weights of the model file."""
     external_data_sha256: str | None
     """SHA-256 of the file beside the model file, or None if there is none or it was not read."""
 
@@ -69,12 +72,18 @@ class ModelFile:
             The values by name.
 
         Raises:
-            ModelFileError: If there is no such initializer, or its values do not match its type and shape.
+            ModelFileError: If there is no such initializer, its values do not match its type and shape, or the file was
+                overwritten since it was first read.
         """
+        from onnx import numpy_helper  # takes long to import, and explaining images does not need it
+
         inside = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        names = list(names)
+        stored = self.stored.tensors([name for name in names if name in self.stored and name not in self.weights])
+        inside.update((tensor.name, tensor) for tensor in stored)
         try:
             return {
-                name: self.weights[name] if name in self.weights else onnx.numpy_helper.to_array(inside[name])
+                name: self.weights[name] if name in self.weights else numpy_helper.to_array(inside[name])
                 for name in names
             }
         except KeyError as error:
@@ -83,12 +92,13 @@ class ModelFile:
             raise ModelFileError(f"{self.path}: a weight is damaged: {error}; export the network again") from None
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], verify: bool = True) -> ModelFile:
+    def read(cls, path: str | os.PathLike[str], verify: bool = True, for_session: bool = False) -> ModelFile:
         """Read a model file, and the weights file beside it if there is one.
 
         Args:
             path: Path of the model file.
             verify: True to compare the hashes of the files with those that the exporter recorded.
+            for_session: True if a session will follow: onnxruntime is then imported while the file is read.
 
         Returns:
             The model file.
@@ -96,7 +106,7 @@ class ModelFile:
         Raises:
             ModelFileError: If a file is missing, damaged, not ONNX, or violates the contract.
         """
-        model = cls._load(path, verify, load_weights=True)
+        model = cls._load(path, verify, load_weights=True, for_session=for_session)
         if model.damage is not None:
             raise ModelFileError(model.damage)
         return model
@@ -118,17 +128,17 @@ class ModelFile:
         return cls._load(path, verify, load_weights=False)
 
     @classmethod
-    def _load(cls, path: str | os.PathLike[str], verify: bool, load_weights: bool) -> ModelFile:
+    def _load(
+        cls, path: str | os.PathLike[str], verify: bool, load_weights: bool, for_session: bool = False
+    ) -> ModelFile:
         """Read and validate a model file."""
         path = Path(path)
         file = str(path)
-        data = _read_bytes(path)
+        data, stored, expected = _read_while_importing(path) if for_session else read_model(path)
         proto = _parse(data, file)
         properties = _properties(proto, file)
         metadata = Metadata.from_properties(properties, file)
-        recorded = properties.get(contract.DIGEST_KEY)
-        expected, sha256 = _digests(data, recorded)
-        damage = _damage(recorded, expected, path) if verify else None
+        damage = _damage(properties.get(contract.DIGEST_KEY), expected, path) if verify else None
         weights: Mapping[str, NDArray[Any]] = {}
         external_data_sha256 = None
         if damage is None:
@@ -144,29 +154,20 @@ class ModelFile:
                 damage = _changed(external.display_path)
         present = {value.name for value in proto.graph.output}
         outputs = tuple(name for name in contract.OUTPUTS if name in present)
-        return cls(path, proto, metadata, outputs, damage, sha256, weights, external_data_sha256)
+        return cls(path, proto, metadata, outputs, damage, stored.sha256, weights, stored, external_data_sha256)
 
 
-def _read_bytes(path: Path) -> bytes:
-    """Read a file, or raise a ModelFileError if it cannot be a model file."""
+def _read_while_importing(path: Path) -> tuple[bytes, StoredWeights, str | None]:
+    """Read a file in a thread, and import onnxruntime in the meantime, which takes about as long."""
+    reading = Background(lambda: read_model(path), "seewhy-model-file")
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > _PROTOBUF_LIMIT:
-                raise ModelFileError(f"{path}: not an ONNX file: it has {size} bytes, but ONNX allows at most 2 GiB")
-            data = file.read(size)
-    except IsADirectoryError:
-        raise ModelFileError(f"{path}: is a folder, not a model file") from None
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # a path with a null character
-        raise ModelFileError(f"{short(str(path))}: cannot be read: {error}") from None
-    if not data:
-        raise ModelFileError(f"{path}: the file is empty; export the network again")
-    return data
+        import onnxruntime  # noqa: F401
+    finally:
+        found = reading.result()
+    return found
 
 
-def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
+def _refuse_foreign_content(proto: ModelProto, file: str) -> None:
     """Raise a ModelFileError unless a model is one flat graph of standard operators, as the exporter writes it.
 
     Functions, training graphs, operators of another domain and graphs inside a node are useless in a SeeWhy file, or
@@ -201,7 +202,7 @@ def _refuse_foreign_content(proto: onnx.ModelProto, file: str) -> None:
     raise ModelFileError(f"{file}: contains {found}, which the exporter never writes; export the network again")
 
 
-def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
+def _properties(proto: ModelProto, file: str) -> dict[str, str]:
     """Return the metadata by key, or raise a ModelFileError if a key is given twice.
 
     Programs would use different values of such a key.
@@ -210,16 +211,6 @@ def _properties(proto: onnx.ModelProto, file: str) -> dict[str, str]:
     if repeated is not None:
         raise ModelFileError(f"{file}: the metadata gives {short(repeated)} twice; export the network again")
     return {entry.key: entry.value for entry in proto.metadata_props}
-
-
-def _digests(data: bytes, recorded: str | None) -> tuple[str | None, str]:
-    """Return the digest that the file should contain, or None if it contains none, and the plain hash of its bytes."""
-    if recorded is not None:
-        try:
-            return file_digests(data, recorded)
-        except ValueError:
-            pass
-    return None, hashlib.sha256(data).hexdigest()
 
 
 def _damage(recorded: str | None, expected: str | None, path: Path) -> str | None:
@@ -234,35 +225,40 @@ def _changed(path: Path) -> str:
     return f"{path}: damaged or changed since it was exported (its SHA-256 differs); copy or export it again"
 
 
-def _parse(data: bytes, file: str) -> onnx.ModelProto:
+def _parse(data: bytes, file: str) -> ModelProto:
     """Parse the bytes of a model file."""
     try:
-        proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
+        proto: ModelProto = ModelProto.FromString(data)
     except Exception:  # noqa: BLE001  protobuf's DecodeError, whose module changes between protobuf versions
         raise ModelFileError(f"{file}: not an ONNX file, or a truncated one") from None
     if not proto.graph.node:
         raise ModelFileError(f"{file}: not an ONNX file: it has no graph")
-    if not all(isinstance(text, str) for text in _texts(proto)):
+    if set(map(type, _texts(proto))) != {str}:
         raise ModelFileError(f"{file}: damaged: a name in it is not UTF-8; copy or export it again")
     return proto
 
 
-def _texts(proto: onnx.ModelProto) -> Iterator[object]:
-    """Yield all names that are read here or in `graph_pruning.py`. protobuf returns bytes if one is not UTF-8."""
-    for entry in proto.metadata_props:
-        yield from (entry.key, entry.value)
-    yield from (opset.domain for opset in proto.opset_import)
+def _texts(proto: ModelProto) -> list[object]:
+    """Return all names that are read here or in `graph_pruning.py`. protobuf returns bytes if one is not UTF-8."""
     graph = proto.graph
-    for node in graph.node:
-        yield from (*node.input, *node.output, node.name, node.op_type, node.domain)
-        yield from (attribute.name for attribute in node.attribute)
+    found: list[object] = [opset.domain for opset in proto.opset_import]
+    for node in graph.node:  # a list, because a generator takes twice as long for the many names of a graph
+        found += node.input
+        found += node.output
+        found += (node.name, node.op_type, node.domain)
+        found += [attribute.name for attribute in node.attribute]
     for value in (*graph.input, *graph.output, *graph.value_info):
-        yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+        found += (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+    entries = list(proto.metadata_props)
     for tensor in tensors(graph):
-        yield from (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
+        found.append(tensor.name)
+        entries += tensor.external_data
+    for entry in entries:
+        found += (entry.key, entry.value)
+    return found
 
 
-def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None:
+def _check_values(graph: GraphProto, metadata: Metadata, file: str) -> None:
     """Validate names, dtypes and shapes of the graph's inputs and outputs against the contract."""
     shapes = metadata.shapes
     initialized = {tensor.name for tensor in graph.initializer}
@@ -283,6 +279,12 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
             f"{file}: the graph has the output {contract.ACTIVATIONS}, but the metadata names no target layer; export "
             f"the network again"
         )
+    gradients = sorted(contract.GRADIENTS_OF_THE_IMAGE.intersection(found_outputs))
+    if metadata.quantization is not None and gradients:
+        raise ModelFileError(
+            f"{file}: the file is quantised, but has the output {gradients[0]}, which only a float32 file can compute; "
+            f"quantise the network again"
+        )
     if metadata.labels is not None and len(metadata.labels) != metadata.class_count:
         raise ModelFileError(f"{file}: {len(metadata.labels)} labels for {metadata.class_count} classes")
     parameters = (name for group in metadata.parameters or () for name in group.tensors)
@@ -297,14 +299,14 @@ def _check_values(graph: onnx.GraphProto, metadata: Metadata, file: str) -> None
         raise ModelFileError(f"{file}: {len(preprocessing.mean)} means for {metadata.channels} channels")
 
 
-def _require_names(found: dict[str, onnx.ValueInfoProto], names: tuple[str, ...], kind: str, file: str) -> None:
+def _require_names(found: dict[str, ValueInfoProto], names: tuple[str, ...], kind: str, file: str) -> None:
     """Raise a ModelFileError if a required input or output is missing."""
     for name in names:
         if name not in found:
             raise ModelFileError(f"{file}: the graph has no {kind} {name!r}; export the network again")
 
 
-def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: Shape, name: str) -> None:
+def _check_value(value: ValueInfoProto, dtype: int, dims: Shape, name: str) -> None:
     """Raise a ModelFileError if the dtype or the shape of an input or output is wrong."""
     tensor = value.type.tensor_type
     if tensor.elem_type != dtype:
@@ -317,7 +319,7 @@ def _check_value(value: onnx.ValueInfoProto, dtype: int, dims: Shape, name: str)
 
 def _dtype_name(dtype: int) -> str:
     """Return the name of an ONNX data type."""
-    known: dict[int, str] = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    known: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
     return known.get(dtype, f"of the unknown type {dtype}")
 
 

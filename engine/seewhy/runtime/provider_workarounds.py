@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import onnx
+from seewhy.runtime.onnx_messages import ModelProto
 
 OPENVINO = "OpenVINOExecutionProvider"
 _ALMOST_ZERO = -1e-30
 
 
-def _hard_sigmoid_without_zero(model: onnx.ModelProto) -> None:
+def _hard_sigmoid_without_zero(model: ModelProto) -> None:
     """Replace a beta of zero in HardSigmoid, which OpenVINO reads as the default of 0.5.
 
     The error was seen in OpenVINO 2025.4 with onnxruntime 1.24. Older exporters wrote the masks of rectifiers in this
@@ -24,10 +24,10 @@ def _hard_sigmoid_without_zero(model: onnx.ModelProto) -> None:
                     attribute.f = _ALMOST_ZERO
 
 
-_WORKAROUNDS: dict[str, Callable[[onnx.ModelProto], None]] = {OPENVINO: _hard_sigmoid_without_zero}
+_WORKAROUNDS: dict[str, Callable[[ModelProto], None]] = {OPENVINO: _hard_sigmoid_without_zero}
 
 
-def apply_workarounds(model: onnx.ModelProto, providers: Sequence[str]) -> None:
+def apply_workarounds(model: ModelProto, providers: Sequence[str]) -> None:
     """Change a model in place so that all providers, given by their full names, compute it correctly."""
     for provider in providers:
         if provider in _WORKAROUNDS:

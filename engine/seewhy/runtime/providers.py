@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
-
-import onnx
-import onnxruntime
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from seewhy._shared.text import brief, first_line
 from seewhy.contract import constants as contract
 from seewhy.errors import ArgumentError, ProviderError
+
+# The functions import onnxruntime, because `ModelFile.read` imports it while a file is read.
+if TYPE_CHECKING:
+    import onnxruntime
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 
@@ -31,6 +32,8 @@ _LOG_FATAL_ONLY = 4
 
 def session_options() -> onnxruntime.SessionOptions:
     """Return the session options that all sessions share."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _LOG_FATAL_ONLY
@@ -41,12 +44,12 @@ def session_options() -> onnxruntime.SessionOptions:
 
 
 def start_session(
-    model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[tuple[str, dict[str, Any]]]
+    model: str | bytes, options: onnxruntime.SessionOptions, providers: Sequence[tuple[str, dict[str, Any]]]
 ) -> onnxruntime.InferenceSession:
     """Start a session.
 
     Args:
-        model: The model.
+        model: Path or bytes of the model.
         options: Options of the session.
         providers: Full names of the providers, and their options.
 
@@ -56,7 +59,9 @@ def start_session(
     Raises:
         Exception: If onnxruntime cannot load the model or start a provider; its exceptions share no base class.
     """
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, options, providers=list(providers))
     # Otherwise onnxruntime silently replaces a provider that fails during a run by the CPU.
     session.disable_fallback()
     return session
@@ -76,6 +81,8 @@ def resolve_providers(providers: Sequence[Provider] | None) -> tuple[list[tuple[
         ArgumentError: If `providers` is empty.
         ProviderError: If a provider is not available, or does not start.
     """
+    import onnxruntime
+
     available = onnxruntime.get_available_providers()
     if providers is None:
         requested: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
@@ -132,6 +139,10 @@ def device_of(provider: str, options: Mapping[str, Any]) -> tuple[str, int] | No
 
 def _started_providers(requested: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
     """Start a session with a single node, and return the providers that it uses."""
+    if requested == [(CPU, {})]:
+        return (CPU,)  # part of every onnxruntime
+    import onnx
+
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])],
@@ -144,7 +155,7 @@ def _started_providers(requested: Sequence[tuple[str, dict[str, Any]]]) -> tuple
     options = session_options()
     options.intra_op_num_threads = 1
     try:
-        return tuple(start_session(model, options, requested).get_providers())
+        return tuple(start_session(model.SerializeToString(), options, requested).get_providers())
     except Exception as error:  # onnxruntime's exceptions share no base class
         names = ", ".join(name for name, _ in requested)
         raise ProviderError(f"{names} did not start: {first_line(error)}") from error

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats
@@ -22,15 +21,25 @@ from seewhy.contract import constants as contract
 from seewhy.errors import ArgumentError, ModelFileError, ProviderError, SeewhyError
 from seewhy.runtime import batch_splitting
 from seewhy.runtime.device_binding import DeviceBinding
+from seewhy.runtime.exact_products import make_products_exact
+from seewhy.runtime.external_weights import DTYPES, refer_to
 from seewhy.runtime.graph_pruning import prune
 from seewhy.runtime.in_graph_maps import add_maps, file_outputs
 from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.model_stream import start_from
+from seewhy.runtime.onnx_messages import TensorProto
 from seewhy.runtime.provider_workarounds import apply_workarounds
 from seewhy.runtime.providers import CPU, Provider, device_of, resolve_providers, session_options, start_session
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Outputs: TypeAlias = "dict[str, Floats]"
 _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...], int]"
 """Requested outputs, outputs that are fed instead of computed, and number of threads."""
+
+# onnxruntime names the pipe from which it reads a model, which means nothing to users.
+_PIPE_IN_MESSAGE = re.compile(r"Load model from /dev/fd/\d+ failed: ?")
 
 # One call may need five sessions: the plain run, the head, and the passes of three multi-pass methods. An evaluation
 # also runs each method alone, and the methods have eight sets of outputs.
@@ -40,12 +49,10 @@ CACHED_BYTES = 2 * 2**30
 """Maximum total size of the cached sessions' weights, in bytes. The two sessions used last are always kept."""
 # The plain run, and the run that follows it.
 _ALWAYS_CACHED = 2
-# Outputs that need a backward pass through the whole network.
-_OF_THE_IMAGE = frozenset({contract.INPUT_GRADIENTS, contract.GUIDED_GRADIENTS, contract.DECONVNET_GRADIENTS})
 
 
 @dataclass(frozen=True)
-class _CachedSession:
+class CachedSession:
     """Session in the cache."""
 
     session: onnxruntime.InferenceSession
@@ -57,8 +64,18 @@ class _CachedSession:
     """Size of the weights, in bytes."""
     binding: DeviceBinding | None
     """Binding to a device, or None if values are in the host's memory."""
-    threads: int
-    """Number of threads."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Session and sub-batches for many rows."""
+
+    session: CachedSession
+    """The session. The plan keeps it alive."""
+    callers: int
+    """Number of threads that call the session at the same time."""
+    sub_batches: list[slice]
+    """Rows of each sub-batch."""
 
 
 def validate_threads(threads: Any) -> int | None:
@@ -118,7 +135,7 @@ class SessionCache:
         self._device = device_of(*self._requested[0])
         self.maps_in_graph = self._device is not None
         self._lock = threading.Lock()
-        self._cache: OrderedDict[_Key, _CachedSession] = OrderedDict()
+        self._cache: OrderedDict[_Key, CachedSession] = OrderedDict()
         self.created = 0
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
@@ -137,39 +154,92 @@ class SessionCache:
             ModelFileError: If onnxruntime cannot load the graph, or an input is missing in `feeds`.
             ProviderError: If onnxruntime fails to run the graph, for example for lack of memory.
         """
-        given = tuple(name for name in contract.OUTPUTS if name in feeds)
-        rows = len(next(iter(feeds.values())))
-        cached = self._session((outputs, given, self._threads_for(outputs, given, rows)))
-        names, inputs = cached.outputs, cached.inputs
-        missing = [name for name in inputs if name not in feeds]
+        plan = self.plan(outputs, feeds.keys(), len(next(iter(feeds.values()))))
+        results: list[list[Floats]] = []
+
+        def run(sub_batch: slice) -> list[Floats]:
+            return self._run(plan, {name: value[sub_batch] for name, value in feeds.items()})
+
+        batch_splitting.run_sub_batches(run, plan.sub_batches, plan.callers, lambda _, found: results.append(found))
+        values = results[0] if len(results) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
+        return dict(zip(plan.session.outputs, values, strict=True))
+
+    def plan(
+        self, outputs: frozenset[str], given: Collection[str], rows: int, batch_size: int | None = None
+    ) -> RunPlan:
+        """Plan how to compute outputs of the graph for many rows.
+
+        Args:
+            outputs: As in `run`.
+            given: Names of the values that the graph starts from.
+            rows: Number of rows, at least 1.
+            batch_size: Maximum number of rows that run at the same time; None is all rows.
+
+        Returns:
+            The plan, with the session that serves it.
+
+        Raises:
+            ModelFileError: If onnxruntime cannot load the graph, or it needs an input that is not in `given`.
+        """
+        at_once = rows if batch_size is None else min(rows, batch_size)
+        starts = tuple(name for name in contract.OUTPUTS if name in given)
+        threads = self._threads_for(outputs, starts, at_once)
+        session = self._session((outputs, starts, threads))
+        missing = [name for name in session.inputs if name not in given]
         if missing:
             raise ModelFileError(
-                f"{self._model.name}: computing {', '.join(names)} needs {' and '.join(missing)} besides "
-                f"{' and '.join(feeds)}, although the metadata says otherwise; export the network again"
+                f"{self._model.name}: computing {', '.join(session.outputs)} needs {' and '.join(missing)} besides "
+                f"{' and '.join(given)}, although the metadata says otherwise; export the network again"
             )
-        run = cached.session.run if cached.binding is None else cached.binding.run
+        callers, largest = 1, at_once
+        if threads == 1 and self.providers[0] == CPU:
+            callers = min(self._threads, at_once)
+            # A head mostly reads its weights, so its sub-batches should be large.
+            small = not starts and (self._small or not outputs.isdisjoint(contract.GRADIENTS_OF_THE_IMAGE))
+            largest = batch_splitting.largest_sub_batch(at_once, callers, self._matrix_bytes, small)
+        sub_batches = batch_splitting.split_batch(rows, callers, largest)
+        return RunPlan(session, min(callers, len(sub_batches)), sub_batches)
 
-        def run_rows(sub_batch: slice) -> list[Floats]:
-            values: list[Floats] = run(names, {name: feeds[name][sub_batch] for name in inputs})
-            return values
+    def run_planned(self, plan: RunPlan, feeds: Mapping[str, NDArray[Any]]) -> Outputs:
+        """Compute the outputs of a plan for one of its sub-batches. Threads may share the plan.
 
+        Args:
+            plan: The plan.
+            feeds: Values of the rows of the sub-batch by name.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            ProviderError: If onnxruntime fails to run the graph.
+        """
+        return dict(zip(plan.session.outputs, self._run(plan, feeds), strict=True))
+
+    def _run(self, plan: RunPlan, feeds: Mapping[str, NDArray[Any]]) -> list[Floats]:
+        """Run the session of a plan once."""
+        session = plan.session
+        run = session.session.run if session.binding is None else session.binding.run
         try:
-            if cached.threads == 1 and self.providers[0] == CPU:
-                small = self._small or not outputs.isdisjoint(_OF_THE_IMAGE)
-                sub_batches = batch_splitting.split_batch(rows, self._threads, self._matrix_bytes, small)
-                results = batch_splitting.run_sub_batches(run_rows, sub_batches, self._threads)
-                values = (
-                    results[0]
-                    if len(sub_batches) == 1
-                    else [np.concatenate(found) for found in zip(*results, strict=True)]
-                )
-            else:
-                values = run_rows(slice(None))
+            values: list[Floats] = run(session.outputs, {name: feeds[name] for name in session.inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class
+            rows = len(next(iter(feeds.values())))
             raise ProviderError(
                 f"{self._model.name}: onnxruntime failed on {rows} images with {self.providers[0]}: {first_line(error)}"
             ) from error
-        return dict(zip(names, values, strict=True))
+        return values
+
+    def prepare(self, outputs: frozenset[str], rows: int) -> None:
+        """Create the session that computes outputs from images, so that a later run need not wait for it.
+
+        Args:
+            outputs: As in `run`.
+            rows: Number of images of the run.
+
+        Raises:
+            ModelFileError: If onnxruntime cannot load the graph.
+            ProviderError: If the session does not use the providers.
+        """
+        self._session((outputs, (), self._threads_for(outputs, (), rows)))
 
     def _threads_for(self, outputs: frozenset[str], given: tuple[str, ...], rows: int) -> int:
         """Return the number of threads of the best session for a batch: 1 for sub-batches, or all threads.
@@ -185,7 +255,7 @@ class SessionCache:
             existing = {key[2] for key in self._cache if key[:2] == (outputs, given)}
         return other if other in existing and best not in existing and best != 1 else best
 
-    def _session(self, key: _Key) -> _CachedSession:
+    def _session(self, key: _Key) -> CachedSession:
         """Return a session from the cache, creating it if necessary."""
         with self._lock:
             cached = self._cache.get(key)
@@ -239,35 +309,41 @@ class SessionCache:
         given: tuple[str, ...],
         threads: int,
         adjust: Callable[[onnxruntime.SessionOptions], object] | None = None,
-    ) -> _CachedSession:
+    ) -> CachedSession:
         """Create a session."""
+        import onnxruntime  # imported late, see `ModelFile.read`
+
         needed = file_outputs(outputs) - frozenset(given)
-        # Weights inside the graph would be serialised and parsed again, which takes longer than everything else.
-        external = self._model.weights
-        weights: dict[str, NDArray[Any]] | None = {} if self.providers == (CPU,) or external else None
         kept = [name for name in contract.OUTPUTS if name in needed]
-        pruned = prune(self._model.proto, kept, given, weights, external)
+        pruned = prune(self._model.proto, kept, given)
+        weight_bytes = sum(map(_size, pruned.graph.initializer))
         add_maps(pruned, outputs)
         apply_workarounds(pruned, self.providers)
         options = session_options()
         options.intra_op_num_threads = threads
         options.enable_cpu_mem_arena = self._keeps_memory
+        make_products_exact(options, pruned.graph)
         if given:
             # The head runs only briefly, and its spinning threads would slow down what follows.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if weights:
+        replaced = refer_to(pruned, self._model.weights)
+        if replaced:
             # onnxruntime copies the values and releases these references when the session is created.
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in weights.values()]
-            options.add_external_initializers(list(weights), values)
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(self._model.weights[name]) for name in replaced]
+            options.add_external_initializers(replaced, values)
         if adjust is not None:
             adjust(options)
         try:
-            session = start_session(pruned, options, self._requested)
+            by_pipe = self.providers == (CPU,)
+            session = start_from(
+                pruned, self._model.stored, lambda source: start_session(source, options, self._requested), by_pipe
+            )
         except SeewhyError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelFileError(
-                f"{self._model.name}: onnxruntime {onnxruntime.__version__} cannot load it: {first_line(error)}"
+                f"{self._model.name}: onnxruntime {onnxruntime.__version__} cannot load it: "
+                f"{_PIPE_IN_MESSAGE.sub('', first_line(error))}"
             ) from error
         if tuple(session.get_providers()) != self.providers:
             raise ProviderError(
@@ -278,12 +354,12 @@ class SessionCache:
         names, inputs = (
             tuple(value.name for value in values) for values in (session.get_outputs(), session.get_inputs())
         )
-        return _CachedSession(session, names, inputs, sum(map(_size, pruned.graph.initializer)), binding, threads)
+        return CachedSession(session, names, inputs, weight_bytes, binding)
 
 
-def _size(tensor: onnx.TensorProto) -> int:
+def _size(tensor: TensorProto) -> int:
     """Return the size of a tensor in bytes, inside or outside the model file."""
     try:
-        return int(math.prod(tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:  # an unknown type; onnxruntime refuses it
+        return int(math.prod(tensor.dims)) * DTYPES[tensor.data_type].itemsize
+    except KeyError:  # a rare or unknown type
         return 0

@@ -59,7 +59,7 @@ def test_a_cut_file_gives_the_same_bits(method: Method, model_path: Path, explai
         one, other = (each.explain(images, method.name, target=targets) for each in (small, explainer))
         for name in ("logits", "attributions", "heatmaps", "targets"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    assert set(small.methods) == {each.name for each in BUILT_IN if set(each.outputs) <= set(method.outputs)}
+    assert set(small.methods) == {each.name for each in BUILT_IN if set(each.outputs) <= set(method.all_outputs)}
 
 
 def test_other_methods_are_refused_with_the_name_of_the_original(model_path: Path, tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_the_original_is_never_replaced(tiny: Tiny, tmp_path: Path) -> None:
 def test_an_earlier_file_is_replaced_at_once_or_not_at_all(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "small.onnx"
-    path.write_bytes(b"earlier")
+    path = cut(model_path, tmp_path / "small.onnx", "backprop")
+    earlier = path.read_bytes()
 
     def fail(*_: object) -> None:
         raise OutputError("no room")
@@ -264,9 +264,13 @@ def test_an_earlier_file_is_replaced_at_once_or_not_at_all(
         patch.setattr(Folder, "rewrite", fail)
         with pytest.raises(OutputError, match="no room"):
             cut(model_path, path, "gradcam")
-    assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == earlier and list(tmp_path.iterdir()) == [path]
     cut(model_path, path, "gradcam")
-    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() != earlier and list(tmp_path.iterdir()) == [path]
+    (photo := tmp_path / "photo.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"photo\.png: exists and is not a valid model file; move it"):
+        cut(model_path, photo, "gradcam")
+    assert photo.read_bytes() == b"mine"
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="folder: is not a file"):
         cut(model_path, tmp_path / "folder", "gradcam")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +22,21 @@ MANY = 10**9
 """Size of matrices, in bytes, for which sub-batches must be large."""
 
 
+def split(rows: int, threads: int, matrices: int, small: bool) -> list[slice]:
+    return batch_splitting.split_batch(rows, threads, batch_splitting.largest_sub_batch(rows, threads, matrices, small))
+
+
+def run_all(run: Callable[[slice], Any], parts: list[slice], threads: int) -> list[Any]:
+    """Return the results in the order in which they are handed over."""
+    found: list[Any] = []
+    batch_splitting.run_sub_batches(run, parts, threads, lambda part, result: found.append((part, result)))
+    assert [part for part, _ in found] == parts
+    return [result for _, result in found]
+
+
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, MANY), st.booleans())
 def test_sub_batches_cover_the_batch(rows: int, threads: int, matrices: int, small: bool) -> None:
-    parts = batch_splitting.split_batch(rows, threads, matrices, small)
+    parts = split(rows, threads, matrices, small)
     assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
     sizes = [part.stop - part.start for part in parts]
     assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
@@ -40,12 +55,12 @@ def test_sub_batches_cover_the_batch(rows: int, threads: int, matrices: int, sma
     ],
 )
 def test_sizes_of_sub_batches(rows: int, threads: int, matrices: int, sizes: list[int]) -> None:
-    assert [part.stop - part.start for part in batch_splitting.split_batch(rows, threads, matrices, True)] == sizes
+    assert [part.stop - part.start for part in split(rows, threads, matrices, True)] == sizes
 
 
 @pytest.mark.parametrize(("threads", "sizes"), [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (9, [1] * 8)])
 def test_a_forward_pass_has_one_sub_batch_per_thread(threads: int, sizes: list[int]) -> None:
-    assert [part.stop - part.start for part in batch_splitting.split_batch(8, threads, 0, False)] == sizes
+    assert [part.stop - part.start for part in split(8, threads, 0, False)] == sizes
 
 
 @pytest.mark.parametrize(
@@ -68,29 +83,61 @@ def test_splitting_is_worth_it_if_no_core_idles(rows: int, threads: int, matrice
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_are_in_order(threads: int) -> None:
-    parts = batch_splitting.split_batch(23, threads, 0, True)
-    assert batch_splitting.run_sub_batches(lambda part: part, parts, threads) == parts
+    parts = batch_splitting.split_batch(23, threads, 1)
+    assert run_all(lambda part: part, parts, threads) == parts
 
 
 def test_sub_batches_run_in_parallel() -> None:
     meeting = threading.Barrier(3, timeout=30)
-    assert (
-        batch_splitting.run_sub_batches(lambda part: meeting.wait() >= 0, batch_splitting.split_batch(3, 3, 0, True), 3)
-        == [True] * 3
-    )
+    assert run_all(lambda part: meeting.wait() >= 0, batch_splitting.split_batch(3, 3, 1), 3) == [True] * 3
 
 
-def test_the_first_failure_is_raised_and_all_threads_end() -> None:
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_few_results_exist_at_a_time(threads: int) -> None:
+    """Count the sub-batches that have started and are not handed over, while the first one takes long."""
+    parts, started, taken = batch_splitting.split_batch(100, threads, 1), [], []
+    most = 0
+
+    def run(part: slice) -> None:
+        nonlocal most
+        started.append(part)
+        most = max(most, len(started) - len(taken))
+        if part.start == 0:
+            time.sleep(0.1)
+
+    batch_splitting.run_sub_batches(run, parts, threads, lambda part, _: taken.append(part))
+    assert taken == parts
+    assert most <= 2 * threads + 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_first_failure_is_raised_and_all_threads_end(threads: int) -> None:
+    started = []
+
     def fail(part: slice) -> None:
+        started.append(part)
         if part.start >= 4:
             raise ValueError(part.start)
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="4"):
-        batch_splitting.run_sub_batches(fail, batch_splitting.split_batch(8, 1, 0, True), 1)
-    with pytest.raises(ValueError):
-        batch_splitting.run_sub_batches(fail, batch_splitting.split_batch(8, 3, 0, True), 3)
+        run_all(fail, batch_splitting.split_batch(100, threads, 1), threads)
     assert threading.active_count() == before
+    assert len(started) <= 5 + 2 * threads
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_failure_of_the_taker_ends_the_run(threads: int) -> None:
+    started = []
+
+    def take(part: slice, result: None) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        batch_splitting.run_sub_batches(started.append, batch_splitting.split_batch(100, threads, 1), threads, take)
+    assert threading.active_count() == before
+    assert len(started) <= 2 * threads + 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from seewhy.contract import constants as contract
 from seewhy.runtime import graph_pruning
 from seewhy.runtime.graph_pruning import prune
 from support import tiny_model_with_skip
@@ -35,51 +36,6 @@ def test_a_pruned_graph_computes_the_same_numbers(outputs: tuple[str, ...]) -> N
         np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("outputs", [("logits",), DEFAULT_OUTPUTS])
-def test_separate_weights_give_the_same_bits(outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_pruning, "LARGE", 100)
-    model = Tiny().proto()
-    weights: dict[str, np.ndarray] = {}
-    light = prune(model, outputs, separate=weights)
-    whole = prune(model, outputs)
-    sizes = {tensor.name: len(tensor.raw_data) for tensor in whole.graph.initializer}
-    assert weights.keys() == {name for name, size in sizes.items() if size >= 100} and 0 < len(weights) < len(sizes)
-    assert light.ByteSize() < whole.ByteSize()
-    options = onnxruntime.SessionOptions()
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
-    options.add_external_initializers(list(weights), values)
-    session = onnxruntime.InferenceSession(light.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    del values, weights  # onnxruntime has copied them
-    feeds = {
-        "images": np.random.default_rng(0).standard_normal((2, 3, 12, 16)).astype(np.float32),
-        "targets": np.array([1, -1]),
-    }
-    found = session.run(outputs, {value.name: feeds[value.name] for value in session.get_inputs()})
-    for value, expected in zip(found, run(whole, feeds).values(), strict=True):
-        np.testing.assert_array_equal(value, expected)
-
-
-@pytest.mark.parametrize("damage", ["short", "negative", "half", "elsewhere"])
-def test_damaged_and_other_weights_stay_in_the_graph(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime reports what is wrong with them."""
-    monkeypatch.setattr(graph_pruning, "LARGE", 1)
-    model = Tiny().proto()
-    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
-    if damage == "short":
-        tensor.raw_data = tensor.raw_data[:-4]
-    elif damage == "negative":
-        tensor.dims[0], tensor.dims[1] = -tensor.dims[0], -tensor.dims[1]
-    elif damage == "half":
-        tensor.data_type = TensorProto.FLOAT16
-    else:
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-    weights: dict[str, np.ndarray] = {}
-    light = prune(model, ["logits"], separate=weights)
-    assert weights and tensor.name not in weights
-    assert tensor in light.graph.initializer
-
-
 def test_unneeded_nodes_are_removed() -> None:
     model = Tiny().proto()
     before = model.SerializeToString(deterministic=True)
@@ -102,6 +58,13 @@ def test_unused_indices_of_max_pool_are_removed() -> None:
 
     assert pool(["logits", "gradients"]) == ["p1"]
     assert pool(["input_gradients"]) == ["p1", "winners"]
+
+
+def test_the_numbers_of_needed_outputs_are_those_of_the_operators() -> None:
+    for operator, needed in graph_pruning._NEEDED_OUTPUTS.items():
+        formal = onnx.defs.get_schema(operator, contract.OPSET).outputs
+        optional = [value.option == onnx.defs.OpSchema.FormalParameterOption.Optional for value in formal]
+        assert optional == [False] * needed + [True] * (len(formal) - needed)
 
 
 def test_unknown_output() -> None:

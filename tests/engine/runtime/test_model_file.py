@@ -64,8 +64,8 @@ def test_onnx_file_without_metadata(tmp_path: Path, tiny: Tiny) -> None:
 
 
 def test_newer_schema(tmp_path: Path, tiny: Tiny) -> None:
-    path = write(tmp_path / "new.onnx", set_property(tiny.proto(), "schema", 3))
-    refused(path, "the file has schema 3, but this version of SeeWhy reads schema 2")
+    path = write(tmp_path / "new.onnx", set_property(tiny.proto(), "schema", 4))
+    refused(path, "the file has schema 4, but this version of SeeWhy reads schema 3")
 
 
 def test_truncated_file(model_path: Path, tmp_path: Path) -> None:

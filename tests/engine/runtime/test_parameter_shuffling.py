@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from seewhy import ArgumentError, Explainer, ModelFileError
+from seewhy.runtime import model_stream, stored_weights
 from seewhy.runtime.model_file import ModelFile
 from seewhy.runtime.parameter_shuffling import with_shuffled_values
 from support.tiny_model import Tiny
@@ -19,7 +20,14 @@ NAMES = ("conv1.weight", "conv2.weight", "fc.weight", "fc.bias")
 METHODS = ["gradcam", "cam", "backprop", "guided-backprop"]
 
 
-def test_the_results_are_those_of_a_file_with_these_values(tiny: Tiny, model_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [stored_weights.LARGE, 64])
+@pytest.mark.parametrize("has_pipes", [False, True])
+def test_the_results_are_those_of_a_file_with_these_values(
+    large: int, has_pipes: bool, tiny: Tiny, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large weights stay in the file, unless they are shuffled."""
+    monkeypatch.setattr(stored_weights, "LARGE", large)
+    monkeypatch.setattr(model_stream, "_HAS_PIPES", has_pipes and model_stream._HAS_PIPES)
     shuffled = with_shuffled_values(ModelFile.read(model_path), NAMES, 3).values(tiny.weights())
     for name, values in tiny.weights().items():
         np.testing.assert_array_equal(np.sort(shuffled[name], None), np.sort(values, None))

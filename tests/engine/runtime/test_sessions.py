@@ -14,7 +14,7 @@ import pytest
 
 from seewhy import ArgumentError, Explainer, ModelFileError, ProviderError
 from seewhy._shared.cpu_count import most_threads
-from seewhy.runtime import batch_splitting, graph_pruning, sessions
+from seewhy.runtime import batch_splitting, sessions
 from seewhy.runtime.model_file import ModelFile
 from support.session_calls import StartedSessions
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -140,30 +140,6 @@ def test_cache_is_bounded_by_weights(model_path: Path, monkeypatch: pytest.Monke
             found.run(names, feeds)
         assert started.kept() == sets[-kept:]
         del found
-
-
-@pytest.mark.parametrize("method", ["gradcam", "guided-backprop"])
-def test_weights_reach_onnxruntime_without_a_copy_of_the_file(
-    method: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The results have the same bits in both cases, and onnxruntime receives the weights only once."""
-    images = np.random.default_rng(0).standard_normal((3, 3, 12, 16)).astype(np.float32)
-    written: list[int] = []
-    start = onnxruntime.InferenceSession
-
-    def counted(content: bytes, *others: Any, **named: Any) -> onnxruntime.InferenceSession:
-        written.append(len(content))
-        return start(content, *others, **named)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
-    found, sizes = [], []
-    for large in (2**16, 4):
-        written.clear()
-        monkeypatch.setattr(graph_pruning, "LARGE", large)
-        found.append(Explainer(model_path, ["cpu"]).explain(images, method).attributions)
-        sizes.append(max(written))  # the least is that of the graph that tries a provider
-    np.testing.assert_array_equal(*found)
-    assert sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize(("in_cache", "sizes"), [(10**9, [1, 1, 1, 1]), (0, [2, 2])])
