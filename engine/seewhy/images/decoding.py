@@ -52,6 +52,10 @@ _TRANSPOSE = {
 _ROTATED = (5, 6, 7, 8)
 
 
+# Pillow loads the drivers of these formats first. Loading all drivers takes longer than decoding an image.
+_COMMON_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM")
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """Return the formats that this installation of Pillow can read."""
@@ -135,7 +139,7 @@ def decode_file(path: str | os.PathLike[str], mode: str, resize_rule: ResizeRule
         ImageError: If the file is missing, unreadable, empty, damaged, too large, or of an unsupported format.
         MissingExtraError: If the format needs an extra that is not installed.
     """
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path)
     try:
         with open_regular(path) as file:
             stamp = FileStamp.of(os.fstat(file.fileno()))
@@ -207,7 +211,7 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
         upright = decode_image(image, mode, name)
         return Decoded(upright, upright.size)
     try:
-        image = Image.open(file, formats=_formats())
+        image = _open(file)
         if image.format == "TIFF":  # camera raw files begin like a TIFF with a small preview
             _refuse_unsupported(name)
     except UnidentifiedImageError:
@@ -227,6 +231,15 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
         image.draft(mode, final[::-1] if rotated else final)
     upright = decode_image(image, mode, name)
     return Decoded(upright, upright.size if whole is None else whole)
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """Open an image, and load all drivers of Pillow only if it has none of the common formats."""
+    Image.preinit()
+    try:
+        return Image.open(file, formats=_COMMON_FORMATS)
+    except UnidentifiedImageError:
+        return Image.open(file, formats=_formats())
 
 
 def _refuse_unsupported(name: str) -> None:

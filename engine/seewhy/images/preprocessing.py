@@ -64,12 +64,13 @@ class LoadedImage:
     @property
     def warning(self) -> str | None:
         """Text about a nearly constant image, which explains nothing; None for other images."""
-        channels = self.view.shape[2]
-        for step in (8, 1):  # most images vary enough at a few pixels
-            pixels = self.view[::step, ::step].reshape(-1, channels)
-            span = int(np.ptp(pixels, axis=0).max())
-            if span > _CONSTANT:
-                return None
+        span = 0
+        for step in (8, 1):  # most images vary enough at a few pixels of their first channel
+            for channel in range(self.view.shape[2]):
+                pixels = self.view[::step, ::step, channel]
+                span = max(span, int(pixels.max()) - int(pixels.min()))
+                if span > _CONSTANT:
+                    return None
         hint = "if its samples use only part of their range, such as 12 of 16 bits, scale them to the whole range"
         found = f"the image is nearly constant: the pixels of a channel differ by at most {span} of 255"
         return f"{found}; {hint}" if self.view.max() <= _CONSTANT else found
@@ -241,8 +242,7 @@ def load_image(
     resize_rule = (lambda whole: resized_size(whole, preprocessing, input_size)) if fast else None
     decoded = _decode(image, _MODES[metadata.channels], name, resize_rule)
     view, placement = resize_and_crop(decoded.image, preprocessing, metadata.image_size, name, decoded.size)
-    pixels = np.array(view)
-    pixels = pixels.reshape(*metadata.image_size, metadata.channels)
+    pixels = view.reshape(*metadata.image_size, metadata.channels)
     return LoadedImage(name, pixels, placement, decoded.size, _source(image, decoded, name, keep), decoded.stamp)
 
 
@@ -375,6 +375,6 @@ def _refuse_masked(array: Any, name: str) -> None:
 def _name(image: Any, fallback: str) -> str:
     """Return the path or file name of an image, or `fallback` if it has none."""
     if isinstance(image, (str, os.PathLike)):
-        return str(Path(image))
+        return str(image if isinstance(image, Path) else Path(image))
     filename = image.name if isinstance(image, EncodedImage) else getattr(image, "filename", None)
     return filename if isinstance(filename, str) and filename else fallback

@@ -105,6 +105,41 @@ def test_random_sizes_equal_torchvision(transforms: ModuleType, make_image: Make
         assert np.array_equal(view(image, (crop_h, crop_w), resize="shorter-side", size=shorter), np.asarray(expected))
 
 
+@pytest.mark.parametrize("interpolation", contract.INTERPOLATIONS)
+def test_random_sizes_equal_pillow(interpolation: str) -> None:
+    """The pixels are those of the installed version of Pillow, with which axis it may start."""
+    random = np.random.default_rng(2)
+    resample = Image.Resampling[interpolation.upper()]
+    for seed in range(300):
+        width, height, squashed, crop_h, crop_w = (int(n) for n in random.integers(1, 90, 5))
+        image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+        left, top = ((squashed - n) // 2 for n in (crop_w, crop_h))
+        expected = image.resize((squashed, squashed), resample).crop((left, top, left + crop_w, top + crop_h))
+        how = {"resize": "squash", "size": squashed, "interpolation": interpolation, "crop_rounding": "down"}
+        assert np.array_equal(view(image, (crop_h, crop_w), **how), np.asarray(expected)), (image.size, squashed)
+
+
+@pytest.mark.parametrize("size", [(2600, 1700), (1700, 2600), (6000, 900)])
+def test_images_in_several_blocks_of_memory_equal_pillow(size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    assert 4 * size[0] * size[1] > Image.core.get_block_size()
+    short = min(size)
+    resized = image.resize((224 * size[0] // short, 224 * size[1] // short), Image.Resampling.BICUBIC)
+    left, top = ((n - 200) // 2 for n in resized.size)
+    expected = np.asarray(resized.crop((left, top, left + 200, top + 200)))
+    how = {"resize": "shorter-side", "size": 224, "interpolation": "bicubic", "crop_rounding": "down"}
+    assert np.array_equal(view(image, (200, 200), **how), expected)
+    one_row = image.resize((1, 1), Image.Resampling.BICUBIC)
+    assert np.array_equal(view(image, (1, 1), resize="squash", interpolation="bicubic"), np.asarray(one_row))
+
+
+def test_versions_of_pillow_that_do_not_share_memory(monkeypatch: pytest.MonkeyPatch, make_image: MakeImage) -> None:
+    image, how = make_image(200, 150), {"resize": "shorter-side", "size": 60, "interpolation": "bilinear"}
+    expected = view(image, (50, 50), **how)
+    monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)
+    assert np.array_equal(view(image, (50, 50), **how), expected)
+
+
 def test_pixels_equal_torchvision_to_the_end(transforms: ModuleType, make_image: MakeImage) -> None:
     tiny = Tiny(size=(24, 24), preprocessing=Preprocessing("shorter-side", 28, "bilinear"))
     image = make_image(50, 40)
