@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.contract.metadata import Preprocessing
-from seewhy.methods.smoothgrad import draw_noise
+from seewhy.methods.smoothgrad import add_noise
 from support.exporting.networks import live_weights, stacked
 from support.references import relative_error
 
@@ -97,7 +97,8 @@ def test_smoothgrad_equals_captum_with_the_same_noise(
     ours = explainer(exported, rectifier.__name__, module).explain(
         images().numpy(), "smoothgrad", target=TARGETS, options={"smoothgrad": {"samples": samples, "noise": noise}}
     )
-    drawn = torch.from_numpy(np.stack([draw_noise(0, sample, (3, 16, 16)) for sample in range(samples)]))
+    zeros = np.zeros((3, 16, 16), np.float32)
+    drawn = torch.from_numpy(np.stack([add_noise(zeros, 1, 0, sample) for sample in range(samples)]))
     monkeypatch.setattr(torch, "normal", lambda mean, deviation: deviation * drawn)
     for i, target in enumerate(TARGETS):
         image = images()[i : i + 1].double()

@@ -154,6 +154,7 @@ BUILT_IN: tuple[Method, ...] = (
         cam_rules.channel_weighted,
         "Desai and Ramaswamy 2020, Ablation-CAM, equations 2 and 3",
         ablationcam.MULTI_PASS,
+        optional_outputs=(CLASS_WEIGHTS,),
     ),
 )
 """All built-in methods, in the order of `seewhy.list_methods()`."""

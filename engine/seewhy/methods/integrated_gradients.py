@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -60,6 +61,7 @@ def _baseline(batch: Batch, name: str) -> Floats:
     return result
 
 
+@cache
 def _gauss_legendre(steps: int) -> _Quadrature:
     points, weights = np.polynomial.legendre.leggauss(steps)
     return (points + 1) / 2, weights / 2

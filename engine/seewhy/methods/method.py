@@ -49,6 +49,14 @@ class Method:
     to a score, or `max-abs`, the maximum of |value| over the channels, for sensitivities. Heatmaps always show
     `max-abs`."""
 
+    optional_outputs: tuple[str, ...] = ()
+    """Outputs that spare the method work if the file holds them."""
+
+    @property
+    def all_outputs(self) -> tuple[str, ...]:
+        """Outputs of the graph that the method uses if the file holds them."""
+        return (*self.outputs, *self.optional_outputs)
+
     def heatmaps(self, attributions: Floats, context: RuleContext) -> Floats:
         """Return heatmaps in [0, 1], float32 of shape (N, H, W), for attributions of shape (N, H, W) or (N, Cin, H, W).
 
@@ -92,7 +100,7 @@ def apply_rule(request: MethodRequest, values: Values, context: RuleContext) -> 
     method = request.method
     frozen = {name: _read_only(value) for name, value in values.items()}
     try:
-        result = method.rule(frozen, replace(context, options=request.options))
+        result = method.rule(frozen, replace(context, options=request.options) if request.options else context)
     except (SeewhyError, MemoryError):
         raise
     except Exception as error:

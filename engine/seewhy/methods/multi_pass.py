@@ -7,21 +7,24 @@ the results of one class are contiguous in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Floats, Integers
-from seewhy.contract.constants import ACTIVATIONS, IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS
+from seewhy.contract.constants import IMAGES, INPUT_GRADIENTS, LOGITS, TARGETS
 from seewhy.contract.metadata import Preprocessing
 from seewhy.methods.base import RuleContext
 from seewhy.methods.options import Options
-from seewhy.runtime.checked_runs import GraphRunner
-from seewhy.runtime.model_file import repeat_reason
+from seewhy.runtime.checked_runs import GraphRunner, SubBatchRun
 from seewhy.runtime.sessions import Outputs
+
+_Result = TypeVar("_Result")
+Run: TypeAlias = "Callable[[Mapping[str, NDArray[Any]], Integers], Floats]"
+"""Function that runs the graph with feeds of m rows, and the image of the batch (m,) that each row belongs to."""
 
 
 class PassCounter:
@@ -67,31 +70,33 @@ class Batch:
         """Preprocessing that the model file records, or None."""
         return self.runs.model.metadata.preprocessing
 
-    def run_slices(self, rows: int) -> Iterator[slice]:
-        """Yield slices of at most `batch_size` rows, one for each run, that together make up `rows` rows."""
-        return row_slices(rows, self.batch_size)
-
-    def gradients(self, pixels: Floats, targets: Integers, images: Integers) -> Floats:
-        """Return the gradients dy/dx (m,Cin,H,W) at `pixels` (m,Cin,H,W) for the classes `targets` (m,).
-
-        `images` (m,) are the numbers of the images of the batch that the rows belong to.
-        """
-        feeds: dict[str, NDArray[Any]] = {IMAGES: pixels, TARGETS: targets}
-        return self.runs(frozenset({INPUT_GRADIENTS}), feeds, images + self.first)[INPUT_GRADIENTS]
-
     def logits(self, pixels: Floats, images: Integers) -> Floats:
-        """Return the logits (m,classes) at `pixels` (m,Cin,H,W); `images` as in `gradients`."""
+        """Return the logits (m,classes) at `pixels` (m,Cin,H,W), which belong to `images` (m,) of the batch."""
         return self.runs(frozenset({LOGITS}), {IMAGES: pixels}, images + self.first)[LOGITS]
 
-    def logits_from_activations(self, activations: Floats, images: Integers) -> Floats:
-        """Return the logits (m,classes) for `activations` (m,C,h,w) in place of the target layer's output.
+    def each(
+        self,
+        output: str,
+        given: tuple[str, ...],
+        rows: int,
+        work: Callable[[slice, Run], _Result],
+        take: Callable[[slice, _Result], object],
+    ) -> None:
+        """Compute one output of the graph for many rows, in sub-batches with at most `batch_size` rows at a time.
 
-        If other paths of the network bypass that layer, they get the unchanged images.
+        Args:
+            output: Name of the output.
+            given: Names of the values that the graph starts from.
+            rows: Number of rows.
+            work: Function that gets the rows of a sub-batch and a function that runs the graph for them. Several
+                threads call it at the same time.
+            take: Function that receives the rows and the result of `work` for each sub-batch, in order.
         """
-        feeds: dict[str, Floats] = {ACTIVATIONS: activations}
-        if repeat_reason(self.runs.model) is not None:
-            feeds[IMAGES] = self.pixels[images]
-        return self.runs(frozenset({LOGITS}), feeds, images + self.first)[LOGITS]
+
+        def checked(part: slice, run: SubBatchRun) -> _Result:
+            return work(part, lambda feeds, images: run(feeds, images + self.first)[output])
+
+        self.runs.in_sub_batches(frozenset({output}), given, rows, self.batch_size, checked, take)
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,14 @@ def row_slices(rows: int, size: int) -> Iterator[slice]:
 def sum_gradients(batch: Batch, weights: NDArray[np.float64], make: Callable[[int, int], Floats]) -> Floats:
     """Return the sum over s of weights[s] * dy/dx at the pixels `make(image, s)`, for each image and class.
 
-    The sums are computed in float64 for one image and class at a time, so that memory does not grow with the number of
-    passes.
+    The sums are computed in float64 for one image and class at a time, in the order of s, so that memory does not grow
+    with the number of passes and the result does not depend on the number of threads.
 
     Args:
         batch: The batch.
         weights: Weight of each sample, float64 of shape (samples,).
-        make: Function that returns the preprocessed pixels (Cin, H, W) of an image for a sample.
+        make: Function that returns the preprocessed pixels (Cin, H, W) of an image for a sample. Several threads call
+            it at the same time.
 
     Returns:
         Sums, float32 of shape (K, n, Cin, H, W).
@@ -129,17 +135,33 @@ def sum_gradients(batch: Batch, weights: NDArray[np.float64], make: Callable[[in
     n, each = batch.targets.shape
     count = len(weights)
     result = np.empty((each, *batch.pixels.shape), np.float32)
-    total = np.zeros(batch.pixels.shape[1:])
-    for part in batch.run_slices(n * each * count):
-        rows = np.arange(part.start, part.stop)
-        pairs, samples = np.divmod(rows, count)
-        images, classes = np.divmod(pairs, each)
-        pixels = np.stack([make(image, sample) for image, sample in zip(images, samples, strict=True)])
-        gradients = batch.gradients(pixels, batch.targets[images, classes], images)
-        for gradient, image, k, sample in zip(gradients, images, classes, samples, strict=True):
-            total += weights[sample] * gradient.astype(np.float64)
+    total, weighted = np.zeros(batch.pixels.shape[1:]), np.empty(batch.pixels.shape[1:])
+
+    def places(part: slice) -> Iterator[tuple[int, int, int]]:
+        """Yield image, class and sample of each row."""
+        for row in range(part.start, part.stop):
+            pair, sample = divmod(row, count)
+            yield *divmod(pair, each), sample
+
+    def gradients(part: slice, run: Run) -> Floats:
+        pixels = [make(image, sample)[None] for image, _, sample in places(part)]
+        images, classes, _ = np.array(list(places(part))).T
+        feeds = {IMAGES: _join(pixels), TARGETS: batch.targets[images, classes]}
+        return run(feeds, images)
+
+    def add(part: slice, found: Floats) -> None:
+        for gradient, (image, k, sample) in zip(found, places(part), strict=True):
+            np.copyto(weighted, gradient)  # converting first is faster than a ufunc that converts
+            np.multiply(weighted, weights[sample], out=weighted)
+            np.add(total, weighted, out=total)
             if sample == count - 1:
                 result[k, image] = total
                 total[...] = 0
-        batch.counter.add(len(rows))
+        batch.counter.add(len(found))
+
+    batch.each(INPUT_GRADIENTS, (IMAGES, TARGETS), n * each * count, gradients, add)
     return result
+
+
+def _join(arrays: list[Floats]) -> Floats:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -11,9 +11,18 @@ from typing import Any
 
 from seewhy._shared import checks
 from seewhy._shared.text import brief, short
-from seewhy.contract.constants import CLASS_WEIGHTS, GRADCAM_MAP, LOGITS, OPTIONAL_OUTPUTS, OUTPUTS
+from seewhy.contract.constants import (
+    CLASS_WEIGHTS,
+    GRADCAM_MAP,
+    GRADIENTS_OF_THE_IMAGE,
+    LOGITS,
+    OPTIONAL_OUTPUTS,
+    OUTPUTS,
+)
+from seewhy.contract.metadata import Metadata
 from seewhy.errors import ArgumentError, MethodError
 from seewhy.methods.built_in import BUILT_IN
+from seewhy.methods.float32_files import use_float32_file
 from seewhy.methods.method import REDUCTIONS, Method, MethodRequest
 from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import resolve_options
@@ -98,14 +107,14 @@ def available_methods(outputs: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in list_methods() if available.issuperset(METHODS[name].outputs))
 
 
-def find_method(name: str, outputs: Collection[str], file: str, cut_from: Mapping[str, Any] | None = None) -> Method:
+def find_method(name: str, outputs: Collection[str], file: str, metadata: Metadata | None = None) -> Method:
     """Return the method called `name` for a model file with these outputs.
 
     Args:
         name: Name of the method.
         outputs: Outputs that the file holds.
         file: Name of the file, for messages.
-        cut_from: Model file that the file was cut from, as the metadata describes it; None if it was not cut.
+        metadata: Metadata of the file, which names the file that it was cut from or quantised from; None if unknown.
 
     Returns:
         The method.
@@ -115,8 +124,16 @@ def find_method(name: str, outputs: Collection[str], file: str, cut_from: Mappin
     """
     method = _registry.find(name)
     missing = [output for output in method.outputs if output not in outputs]
+    if not missing:
+        return method
     finished = f"; it holds finished Grad-CAM maps for other programs ({GRADCAM_MAP})" if GRADCAM_MAP in outputs else ""
-    if missing and cut_from is not None:
+    quantization, cut_from = (None, None) if metadata is None else (metadata.quantization, metadata.cut_from)
+    if quantization is not None and not GRADIENTS_OF_THE_IMAGE.isdisjoint(missing):
+        raise MethodError(
+            f"{file}: {name} needs a gradient of the image ({' and '.join(missing)}), which a quantised file cannot "
+            f"hold; {use_float32_file(quantization)}"
+        )
+    if cut_from is not None:
         raise MethodError(
             f"{file}: {name} needs {' and '.join(missing)}, and the file was cut from {short(cut_from['file'])} "
             f"(SHA-256 {cut_from['sha256'][:12]}...) without them{finished}; use that file, or cut it again with "
@@ -127,16 +144,19 @@ def find_method(name: str, outputs: Collection[str], file: str, cut_from: Mappin
             f"{file}: {name} needs a network that ends in global average pooling and one linear layer, and the file "
             f"holds no {CLASS_WEIGHTS}; use gradcam"
         )
-    if missing:
-        wanted = {*outputs, *method.outputs} - {LOGITS}
-        listed = ",".join(output for output in OUTPUTS if output in wanted)
-        # The exporter writes optional outputs only if they are named.
-        remedy = "with" if any(output in OPTIONAL_OUTPUTS for output in missing) else "without --outputs, or with"
+    if quantization is not None:
         raise MethodError(
-            f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold{finished}; export it again "
-            f"{remedy} --outputs {listed}"
+            f"{file}: {name} needs {' and '.join(missing)}, which this quantised file does not hold; "
+            f"{use_float32_file(quantization)}"
         )
-    return method
+    wanted = {*outputs, *method.outputs} - {LOGITS}
+    listed = ",".join(output for output in OUTPUTS if output in wanted)
+    # The exporter writes optional outputs only if they are named.
+    remedy = "with" if any(output in OPTIONAL_OUTPUTS for output in missing) else "without --outputs, or with"
+    raise MethodError(
+        f"{file}: {name} needs {' and '.join(missing)}, which the file does not hold{finished}; export it again "
+        f"{remedy} --outputs {listed}"
+    )
 
 
 def resolve_methods(
@@ -144,7 +164,7 @@ def resolve_methods(
     options: Mapping[str, Mapping[str, Any]] | None,
     outputs: Collection[str],
     file: str,
-    cut_from: Mapping[str, Any] | None = None,
+    metadata: Metadata | None = None,
 ) -> tuple[MethodRequest, ...]:
     """Resolve names of methods and their options into requests. Each method is kept once, in the given order.
 
@@ -153,7 +173,7 @@ def resolve_methods(
         options: Options by method and name; None leaves all at their defaults.
         outputs: Outputs that the model file holds.
         file: Name of the file, for messages.
-        cut_from: As in `find_method`.
+        metadata: As in `find_method`.
 
     Returns:
         A request for each method.
@@ -164,7 +184,7 @@ def resolve_methods(
     names = _registry.list_of_names(methods)
     if not names:
         raise MethodError(f"no method given; this file can serve {', '.join(available_methods(outputs))}")
-    found = [find_method(name, outputs, file, cut_from) for name in names]
+    found = [find_method(name, outputs, file, metadata) for name in names]
     given = _registry.options_by_name(names, options)
     return tuple(
         MethodRequest(method, resolve_options(method.name, method.options, given.get(method.name)))

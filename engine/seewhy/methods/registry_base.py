@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from seewhy._shared.suggestions import did_you_mean
 from seewhy._shared.text import brief, first_line
 from seewhy.errors import ArgumentError
 from seewhy.methods.options import Option
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _MODULES = ("seewhy.methods.registry", "seewhy.metrics.registry")
 """Modules whose registries share their names. They are above this one, and therefore imported by name when needed."""
@@ -213,6 +215,8 @@ class Registry(Generic[Entry]):
 
     def _load_entry_points(self) -> None:
         """Register the entries of installed packages, each once."""
+        from importlib.metadata import entry_points  # takes long to import, and built-in names need none
+
         for point in entry_points(group=f"seewhy.{self.kind}s"):
             key = (point.name, point.value)
             if key not in self._loaded:

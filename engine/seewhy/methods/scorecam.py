@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from seewhy._core import minmax, upsample
-from seewhy._shared.arrays import softmax
-from seewhy.contract.constants import ACTIVATIONS
+from seewhy._core import minmax, multiply_by_map, upsample
+from seewhy._shared.arrays import Floats, softmax
+from seewhy.contract.constants import ACTIVATIONS, IMAGES, LOGITS
 from seewhy.methods.base import CHANNEL_WEIGHTS
-from seewhy.methods.multi_pass import Batch, MultiPass
+from seewhy.methods.multi_pass import Batch, MultiPass, Run
 from seewhy.methods.options import Options
 from seewhy.runtime.sessions import Outputs
 
@@ -30,14 +30,19 @@ def _run(batch: Batch, options: Options) -> Outputs:
     batch.counter.add(n * channels - len(varying))
     scores = np.full((each, n * channels), -np.inf)
     maps = activations.reshape(n * channels, *activations.shape[2:])
-    context = batch.context
-    for part in batch.run_slices(len(varying)):
+    size = batch.context.height, batch.context.width
+
+    def logits(part: slice, run: Run) -> Floats:
+        images = varying[part] // channels
+        masks = minmax(upsample(maps[varying[part]], *size, threads=1), threads=1)
+        return run({IMAGES: multiply_by_map(batch.pixels[images], masks, threads=1)}, images)
+
+    def keep(part: slice, found: Floats) -> None:
         rows = varying[part]
-        images = rows // channels
-        masks = minmax(upsample(maps[rows], context.height, context.width, context.threads), context.threads)
-        logits = batch.logits(batch.pixels[images] * masks[:, None], images)
-        scores[:, rows] = np.take_along_axis(logits, batch.targets[images], axis=1).T
+        scores[:, rows] = np.take_along_axis(found, batch.targets[rows // channels], axis=1).T
         batch.counter.add(len(rows))
+
+    batch.each(LOGITS, (IMAGES,), len(varying), logits, keep)
     return {CHANNEL_WEIGHTS: softmax(scores.reshape(each, n, channels)).astype(np.float32)}
 
 

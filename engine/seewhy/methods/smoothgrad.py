@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from seewhy._core import add_normal_noise
 from seewhy._shared.arrays import Floats
 from seewhy.methods.base import ATTRIBUTIONS
 from seewhy.methods.multi_pass import Batch, MultiPass, sum_gradients
@@ -22,29 +23,28 @@ def _run(batch: Batch, options: Options) -> Outputs:
     deviations = np.float32(options["noise"]) * (pixels.max(axis=1) - pixels.min(axis=1))
 
     def noisy(image: int, sample: int) -> Floats:
-        noise = draw_noise(options["seed"], sample, batch.pixels.shape[1:])
-        result: Floats = batch.pixels[image] + deviations[image] * noise
-        return result
+        return add_noise(batch.pixels[image], float(deviations[image]), options["seed"], sample)
 
     samples = options["samples"]
     return {ATTRIBUTIONS: sum_gradients(batch, np.full(samples, 1 / samples), noisy)}
 
 
-def draw_noise(seed: int, sample: int, shape: tuple[int, ...]) -> Floats:
-    """Draw standard normal noise for one sample.
+def add_noise(pixels: Floats, deviation: float, seed: int, sample: int) -> Floats:
+    """Return pixels with the noise of one sample.
 
     Args:
+        pixels: Pixels, float32 of any shape.
+        deviation: Standard deviation of the noise.
         seed: Seed of the noise.
         sample: Number of the sample. It selects a child of the seed.
-        shape: Shape of the noise.
 
     Returns:
-        Noise from NumPy's default generator, float32.
+        Noisy pixels, float32 of the same shape. The noise depends on the seed and the sample alone.
     """
     # The seed sequence (seed, sample) would be ambiguous: for seeds of more than 32 bits, two pairs can be equal.
     child = np.random.SeedSequence(seed, spawn_key=(sample,))
-    noise: Floats = np.random.default_rng(child).standard_normal(shape, np.float32)
-    return noise
+    words = child.generate_state(64).astype(np.uint32, copy=False)
+    return add_normal_noise(pixels, deviation, words.reshape(4, 16))
 
 
 MULTI_PASS = MultiPass(_run, lambda batch, options: batch.targets.shape[1] * int(options["samples"]))

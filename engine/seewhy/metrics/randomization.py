@@ -15,6 +15,7 @@ import numpy as np
 from seewhy._shared.arrays import Floats
 from seewhy.explainer.explainer import Explainer
 from seewhy.explainer.shuffled_stages import CASCADING, INDEPENDENT, MOST_STAGES, ShuffledStages
+from seewhy.methods.float32_files import cannot_shuffle
 from seewhy.methods.method import REDUCTIONS
 from seewhy.methods.options import Option, Options, choice, integer
 from seewhy.metrics.base import LOWER, EvaluatedMethod, Measured, NotMeasurable, Scope
@@ -85,6 +86,9 @@ def _shuffled(image: EvaluatedImage, options: Options) -> ShuffledStages:
 
 def _unsuitable(method: EvaluatedMethod, scope: Scope, options: Options) -> str | None:
     """Return why the metric does not apply: maps of files do not change, and older model files list no parameters."""
+    quantization = scope.metadata.quantization
+    if quantization is not None:
+        return cannot_shuffle(quantization)
     if scope.metadata.parameters:
         return not_for_files(method, scope, options)
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +61,8 @@ def resolve_request(
         if target is not None:
             raise TargetError(f"give target or top, not both (target={brief(target)}, top={brief(top)})")
         return TargetRequest(None, validate_top(top, class_count), True)
+    if target is None:
+        return TargetRequest(np.full((images, 1), PREDICTED, np.int64), 1, False)
     indices = resolve_targets(target, images, class_count, labels)
     nested = indices.ndim == 2
     return TargetRequest(indices if nested else indices[:, None], indices.shape[1] if nested else 1, nested)
@@ -124,8 +125,17 @@ def top_classes(logits: Floats, count: int) -> Integers:
     Returns:
         Class indices, int64 of shape (N, K).
     """
-    order = np.argsort(-logits, axis=1, kind="stable")
-    return order[:, :count].astype(np.int64)
+    if count == 1:
+        best: Integers = logits.argmax(axis=1)[:, None]
+        return best
+    # Sort only the candidates, because sorting a thousand logits takes five times as long as finding these.
+    negated = -logits
+    last = np.partition(negated, count - 1, axis=1)[:, count - 1]
+    best = np.empty((len(logits), count), np.int64)
+    for row, values in enumerate(negated):
+        candidates = np.flatnonzero(~(values > last[row]))  # NaN, which is greater than no number, is sorted last
+        best[row] = candidates[np.argsort(values[candidates], kind="stable")[:count]]
+    return best
 
 
 def validate_top(top: Any, class_count: int) -> int:
@@ -215,6 +225,8 @@ def _close_labels(text: str, labels: Sequence[str]) -> list[str]:
         return []
     word = re.compile(rf"\b{re.escape(text)}\b")
     names = {name: label for label in labels for name in (*_synonyms(label), label.casefold())}
+    import difflib  # only for messages of errors
+
     similar = difflib.get_close_matches(text, names, n=_MAX_SHOWN, cutoff=0.6)
     found = [
         *(label for label in labels if word.search(label.casefold())),

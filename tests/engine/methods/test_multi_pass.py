@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,27 @@ import numpy as np
 import pytest
 
 from seewhy import Explainer, MethodError
+from seewhy._shared.cpu_count import usable_cores
 from seewhy.methods.registry import METHODS
-from seewhy.methods.smoothgrad import draw_noise
+from seewhy.methods.smoothgrad import add_noise
 from support import tiny_model_with_skip
 from support.references import multi_pass, relative_error
 from support.references.methods import Reference, minmax
 from support.session_calls import Feeds, Run, replace_runs
 from support.tiny_model import Tiny
 from support.tiny_model_files import pixels, write
+
+
+@pytest.fixture
+def headless_path(tmp_path: Path) -> Path:
+    """Return a file that does not hold the weights of its linear head, so Ablation-CAM has to run the head."""
+    return replace(Tiny(), outputs=("logits", "activations")).save(tmp_path / "headless.onnx")
+
+
+@pytest.fixture
+def headless(headless_path: Path) -> Explainer:
+    return Explainer(headless_path)
+
 
 PASSES = [name for name, method in METHODS.items() if method.multi_pass is not None]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -47,6 +63,14 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
 
 @pytest.mark.parametrize("method", PASSES)
 def test_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
+    check_against_reference(explainer, tiny, method)
+
+
+def test_ablationcam_by_removal_against_reference(headless: Explainer, tiny: Tiny) -> None:
+    check_against_reference(headless, tiny, "ablationcam")
+
+
+def check_against_reference(explainer: Explainer, tiny: Tiny, method: str) -> None:
     batch, reference = pixels(), Reference(tiny)
     targets = [[0, 5], [3, 2], [2, 1]]
     result = explainer.explain(batch, method=method, target=targets, options={method: OPTIONS[method]})
@@ -104,11 +128,15 @@ def test_smoothgrad_seed(explainer: Explainer) -> None:
 
 def test_smoothgrad_samples_are_never_shared_by_seeds() -> None:
     """This includes seeds of more than 32 bits."""
-    drawn = {draw_noise(high * 2**32 + 5, sample, (4,)).tobytes() for high in range(4) for sample in range(4)}
+    drawn = {
+        add_noise(np.zeros(4, np.float32), 1, high * 2**32 + 5, sample).tobytes()
+        for high in range(4)
+        for sample in range(4)
+    }
     assert len(drawn) == 16
 
 
-def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoothgrad_noise_is_a_share_of_the_range(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the standard deviation of the noise for images of different ranges."""
     batch = pixels(2) * np.array([1, 10], np.float32)[:, None, None, None]
     seen: list[np.ndarray] = []
@@ -119,6 +147,7 @@ def test_smoothgrad_noise_is_a_share_of_the_range(explainer: Explainer, monkeypa
         return run(outputs, feeds)
 
     replace_runs(monkeypatch, spy)
+    explainer = Explainer(model_path, threads=1)  # runs the samples in order
     explainer.explain(batch, method="smoothgrad", options={"smoothgrad": {"samples": 200, "noise": 0.1}})
     noise = np.concatenate(seen).reshape(2, 200, *batch.shape[1:]) - batch[:, None]
     for drawn, image in zip(noise, batch, strict=True):
@@ -238,7 +267,7 @@ def test_constant_maps_do_not_enter_scorecam(tmp_path: Path, bias: float) -> Non
         assert relative_error(result.maps[i], raw) < TOLERANCE["scorecam"]
         constant += sum(channel.min() == channel.max() for channel in reference.forward(image).activations)
     assert constant >= 3
-    assert calls == [(constant, 15), (15, 15)]  # the constant maps need no pass
+    assert calls[0] == (constant, 15) and calls[-1] == (15, 15)  # the constant maps need no pass
 
 
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
@@ -294,22 +323,92 @@ def test_ablationcam_with_a_path_around_the_layer(tmp_path: Path, explainer: Exp
 # Runs of the graph.
 
 
+def totals(rows: list[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
+    """Return the number of rows of all runs, by their outputs and inputs."""
+    found: dict[tuple[str, str], int] = {}
+    for outputs, start, count in rows:
+        found[outputs, start] = found.get((outputs, start), 0) + count
+    return found
+
+
+def test_runs_have_the_same_bits(model_path: Path, headless_path: Path) -> None:
+    """The result depends neither on the batch size nor on the number of threads."""
+    for path, methods in ((model_path, PASSES), (headless_path, ["ablationcam"])):
+        found = [
+            Explainer(path, threads=threads).explain(
+                pixels(3), methods, top=2, batch_size=size, options={name: OPTIONS[name] for name in methods}
+            )
+            for threads, size in ((1, 32), (2, 32), (3, 7), (2, 1), (1, 1))
+        ]
+        for method in methods:
+            for one in found[1:]:
+                np.testing.assert_array_equal(found[0][method].attributions, one[method].attributions)
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "integrated-gradients"])
+def test_memory_does_not_grow_with_passes(explainer: Explainer, method: str) -> None:
+    """Compare the peaks of NumPy's memory for few and many passes."""
+
+    def peak(count: int) -> int:
+        # The points of the Gauss-Legendre rule take the memory of a square matrix.
+        options = {"smoothgrad": {"samples": count}, "integrated-gradients": {"steps": count, "rule": "midpoint"}}
+        tracemalloc.start()
+        explainer.explain(pixels(1), method, options={method: options[method]})
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(20)  # creates the sessions
+    # One row is 3 * 12 * 16 * 4 bytes = 2.3 kB, so 900 rows that were kept would take 2 MB.
+    assert peak(1000) < peak(100) + 200_000
+
+
+@pytest.mark.parametrize("method", PASSES)
+def test_an_interrupt_ends_the_passes(
+    explainer: Explainer, headless: Explainer, method: str, rows: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception of the callback reaches the caller. No pass starts after it, and no thread is left."""
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    options = {"smoothgrad": {"samples": 100}, "integrated-gradients": {"steps": 100}}
+    used = headless if method == "ablationcam" else explainer
+    with pytest.raises(KeyboardInterrupt):
+        used.explain(pixels(3), method, batch_size=3, options={method: options.get(method, {})}, progress=stop)
+    assert threading.active_count() == before
+    started = len(rows)
+    assert started <= 2 + 3 * usable_cores()
+    time.sleep(0.05)
+    assert len(rows) == started
+
+
 def test_smoothgrad_runs(explainer: Explainer, rows: list[Any]) -> None:
     explainer.explain(pixels(2), method="smoothgrad", top=2, batch_size=8, options={"smoothgrad": {"samples": 5}})
     assert rows[0] == ("logits", "images", 2)
-    assert rows[1:] == [("input_gradients", "images", 8)] * 2 + [("input_gradients", "images", 4)]
+    assert totals(rows[1:]) == {("input_gradients", "images"): 20}
+    assert max(count for *_, count in rows) <= 8
 
 
 def test_scorecam_runs_once_for_all_classes(explainer: Explainer, rows: list[Any]) -> None:
     explainer.explain(pixels(2), method="scorecam", top=4, batch_size=6)
     assert rows[0] == ("activations,logits", "images", 2)
-    assert rows[1:] == [("logits", "images", 6), ("logits", "images", 4)]
+    assert totals(rows[1:]) == {("logits", "images"): 2 * 5}
 
 
-def test_ablationcam_runs_the_head_alone(explainer: Explainer, rows: list[Any]) -> None:
-    explainer.explain(pixels(2), method="ablationcam", top=4, batch_size=6)
+def test_ablationcam_runs_the_head_alone(headless: Explainer, rows: list[Any]) -> None:
+    """There is one run without each of five channels, and one without any change."""
+    headless.explain(pixels(2), method="ablationcam", top=4, batch_size=6)
     assert rows[0] == ("activations,logits", "images", 2)
-    assert rows[1:] == [("logits", "activations", 2), ("logits", "activations", 6), ("logits", "activations", 4)]
+    assert totals(rows[1:]) == {("logits", "activations"): 2 * (5 + 1)}
+    assert max(count for *_, count in rows) <= 6
+
+
+def test_ablationcam_of_a_linear_head_runs_no_channel(explainer: Explainer, rows: list[Any]) -> None:
+    """The losses of all channels follow from the weights of each class."""
+    explainer.explain(pixels(2), method="ablationcam", top=4)
+    assert totals(rows[1:]) == {("class_weights", "activations"): 2 * 4}
 
 
 def test_together_with_methods_of_a_single_run(explainer: Explainer, rows: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 import seewhy
 from seewhy import ArgumentError, Method, MethodError, Metric, MetricError, OutputError
 from seewhy.methods import registry as methods
-from seewhy.methods import registry_base
 from seewhy.methods.plugins import read_plugin
 from seewhy.metrics import registry as metrics
 from support.registered import unregister_all
@@ -283,7 +283,9 @@ class _Point:
 
 def test_entry_points(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     points: list[Any] = [_Point([door.own(), door.own("other")]), _Point(door.own("third"))]
-    monkeypatch.setattr(registry_base, "entry_points", lambda group: points if group == f"seewhy.{door.kind}s" else [])
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: points if group == f"seewhy.{door.kind}s" else []
+    )
     assert [name for name in door.names() if name in door.registry.origins] == ["mine", "other", "third"]
     (request,) = door.resolve("third")
     assert request.name == "third" and door.registry.origins["third"] == {"package": "unknown"}

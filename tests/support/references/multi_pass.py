@@ -1,6 +1,6 @@
 """Reference implementation of the multi-pass methods on the tiny model, in NumPy float64, one pass at a time.
 
-It shares only the random numbers of NumPy's generator with the engine.
+It shares only the seeds of NumPy's `SeedSequence` with the engine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from support.references.methods import Array, Reference, Trace, minmax, upsample, weighted
+from support.references.noise import normal_noise
 
 
 def smoothgrad(reference: Reference, image: Array, target: int, samples: int, noise: float, seed: int) -> Array:
@@ -17,7 +18,7 @@ def smoothgrad(reference: Reference, image: Array, target: int, samples: int, no
     gradients = []
     for sample in range(samples):
         child = np.random.SeedSequence(seed).spawn(sample + 1)[-1]
-        drawn = np.random.default_rng(child).standard_normal(image.shape, np.float32).astype(np.float64)
+        drawn = normal_noise(child.generate_state(64).reshape(4, 16), image.size).reshape(image.shape)
         # The model runs on float32 pixels, and rounding may change the sign of the input of a rectifier.
         noisy = (image + deviation * drawn).astype(np.float32)
         gradients.append(reference.backprop(reference.forward(noisy), target))
