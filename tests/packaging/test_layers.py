@@ -41,6 +41,22 @@ def test_runtime_does_not_import(model_path: Path, name: str, code: str) -> None
     )
 
 
+@pytest.mark.parametrize("name", ["onnx", "concurrent.futures", "difflib", "importlib.metadata", "sqlite3"])
+def test_a_first_heatmap_needs_no_slow_import(model_path: Path, name: str) -> None:
+    """The message classes of onnx are loaded without the package; see `seewhy.runtime.onnx_messages`."""
+    code = f"""
+import sys, numpy, onnxruntime, PIL.Image
+before = set(sys.modules)
+import seewhy
+image = PIL.Image.effect_noise((40, 30), 64)
+image.save(sys.argv[2])
+seewhy.Explainer(sys.argv[1]).explain(sys.argv[2]).heatmaps
+print(sorted({{"seewhy.visualization.fonts", "PIL.TgaImagePlugin", {name!r}}} & (set(sys.modules) - before)))
+"""
+    image = str(model_path.with_name("noise.jpg"))
+    assert run_in_new_process(code, str(model_path), image) == "[]"
+
+
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "PIL", "numpy"])
 def test_contract_imports_only_the_standard_library(name: str) -> None:
     assert (

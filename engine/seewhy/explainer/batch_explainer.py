@@ -159,8 +159,11 @@ def _known_targets(targets: Integers | None, logits: Floats, per_image: int) -> 
     """Return (n,K) class indices, with the predicted class in place of `PREDICTED`."""
     if targets is None:
         return top_classes(logits, per_image)
-    if PREDICTED not in targets.ravel().tolist():
+    listed = targets.ravel().tolist()
+    if PREDICTED not in listed:
         return targets
+    if listed == [PREDICTED]:
+        return top_classes(logits, 1)
     return np.where(targets == PREDICTED, logits.argmax(axis=1)[:, None], targets)
 
 

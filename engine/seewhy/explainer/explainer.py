@@ -6,8 +6,8 @@ import copy
 import io
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -20,13 +20,14 @@ from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
 from seewhy.contract.constants import IMAGES, LOGITS
 from seewhy.contract.metadata import Metadata
-from seewhy.errors import ArgumentError, NonFiniteError
+from seewhy.contract.quantization import Quantization
+from seewhy.errors import ArgumentError, ModelFileError, NonFiniteError
 from seewhy.explainer.batch_explainer import BatchRequest, explain_batch
 from seewhy.explainer.explanation import Explanation
 from seewhy.explainer.explanation_builder import ExplanationBuilder
 from seewhy.explainer.prediction import Prediction
-from seewhy.images import preprocessing
 from seewhy.methods.base import RuleContext
+from seewhy.methods.float32_files import cannot_shuffle
 from seewhy.methods.method import MethodRequest
 from seewhy.methods.multi_pass import PassCounter
 from seewhy.methods.registry import available_methods, resolve_methods
@@ -39,6 +40,8 @@ from seewhy.targets.class_targets import Target, TargetRequest, resolve_request
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from seewhy.images import preprocessing
 
 OneImage: TypeAlias = "str | os.PathLike[str] | bytes | io.BytesIO | Image.Image | NDArray[np.uint8]"
 """A path, the bytes of an image file, a PIL image, or a uint8 array of shape (H, W, 3), (H, W, 4) or (H, W)."""
@@ -58,6 +61,7 @@ class Explainer:
         methods: Names of the methods that the file can serve.
         providers: Names of the onnxruntime execution providers in use, in order of preference.
         labels: Labels of all classes, or None if the file holds none.
+        quantization: Quantisation of an 8-bit file and its measured drift, or None for a float32 file.
         threads: Maximum number of threads for one run; None is one for each core that the process may use.
     """
 
@@ -83,7 +87,8 @@ class Explainer:
             ModelFileError: If the file is missing, damaged, or not one that the exporter wrote.
             ProviderError: If a provider is unknown, not installed, or does not start.
         """
-        self._model = ModelFile.read(checks.path("the model file", path), checks.flag("verify", verify))
+        path, verify = checks.path("the model file", path), checks.flag("verify", verify)
+        self._model = ModelFile.read(path, verify, for_session=True)
         self._requested_providers = _validate_providers(providers)
         self._start(threads)
 
@@ -135,8 +140,10 @@ class Explainer:
 
         Raises:
             ArgumentError: If the seed is not an integer of at least 0.
-            ModelFileError: If the model has no such tensor.
+            ModelFileError: If the model has no such tensor, or is quantised.
         """
+        if self.quantization is not None:
+            raise ModelFileError(f"{self._model.name}: {cannot_shuffle(self.quantization)}")
         other = copy.copy(self)
         other._model = with_shuffled_values(self._model, tensors, seed)
         # There may be many such explainers, which take turns. When each kept the memory of its runs, 16 of them took
@@ -193,9 +200,15 @@ class Explainer:
         """Labels of all classes, or None if the file holds none."""
         return self._model.metadata.labels
 
+    @property
+    def quantization(self) -> Quantization | None:
+        """Quantisation of an 8-bit file and its measured drift, or None for a float32 file."""
+        return self._model.metadata.quantization
+
     def __repr__(self) -> str:
-        """Return the path and the providers."""
-        return f"Explainer({str(self._model.path)!r}, providers={list(self.providers)})"
+        """Return the path, the providers, and `int8` if the file is quantised."""
+        kind = "" if self.quantization is None else f", {self.quantization.weight_type}"
+        return f"Explainer({str(self._model.path)!r}, providers={list(self.providers)}{kind})"
 
     @overload
     def explain(
@@ -255,9 +268,10 @@ class Explainer:
             ProviderError: If onnxruntime failed to run the graph.
         """
         methods = self.resolve_methods(method, options)
-        batch = preprocessing.image_batch(images, self.metadata)
-        targets = resolve_request(target, top, len(batch), self.metadata.class_count, self.labels)
-        found = self._explain(batch, methods, targets, batch_size, progress)
+        with self._session_created_meanwhile(images, methods, batch_size):
+            batch = self._batch(images)
+            targets = resolve_request(target, top, len(batch), self.metadata.class_count, self.labels)
+            found = self._explain(batch, methods, targets, batch_size, progress)
         return found[methods[0].name] if isinstance(method, str) else found
 
     def explain_resolved(
@@ -284,9 +298,42 @@ class Explainer:
             NonFiniteError: If the model produced NaN or infinity.
             ProviderError: If onnxruntime failed to run the graph.
         """
-        return self._explain(
-            preprocessing.image_batch(list(images), self.metadata), methods, targets, batch_size, progress
-        )
+        return self._explain(self._batch(list(images)), methods, targets, batch_size, progress)
+
+    def _batch(
+        self, images: Images | Sequence[preprocessing.LoadedImage]
+    ) -> preprocessing.ImageBatch | preprocessing.ArrayBatch:
+        """Return images as a batch, which are not decoded yet."""
+        from seewhy.images.preprocessing import image_batch  # imported late, see `_session_created_meanwhile`
+
+        return image_batch(images, self.metadata)
+
+    @contextmanager
+    def _session_created_meanwhile(
+        self, images: Images, methods: Sequence[MethodRequest], batch_size: int
+    ) -> Iterator[None]:
+        """Create the first session in a thread that ends with this context.
+
+        Creating it takes longer than importing the code that decodes images, and than decoding one.
+        """
+        # There may be nothing to decode, or the outputs may depend on more than the methods.
+        if self.sessions_created or isinstance(images, np.ndarray) or self._sessions.maps_in_graph:
+            yield
+            return
+
+        def create() -> None:
+            with suppress(Exception):  # the call fails in the same way when it needs the session
+                rows = min(len(images), batch_size) if isinstance(images, (list, tuple)) else 1
+                self._sessions.prepare(BatchRequest(methods, 1, batch_size, self._context).outputs, rows)
+
+        thread = threading.Thread(target=create, name="seewhy-first-session")
+        with suppress(RuntimeError):  # the system allows no more threads
+            thread.start()
+        try:
+            yield
+        finally:
+            if thread.ident is not None:
+                thread.join()
 
     def _explain(
         self,
@@ -325,7 +372,7 @@ class Explainer:
         Raises:
             MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
         """
-        return resolve_methods(method, options, self._model.outputs, self._model.name, self.metadata.cut_from)
+        return resolve_methods(method, options, self._model.outputs, self._model.name, self.metadata)
 
     def predict(self, images: Images, batch_size: int = 32) -> Prediction:
         """Run the model without explaining anything.
@@ -344,7 +391,7 @@ class Explainer:
             ProviderError: If onnxruntime failed to run the graph.
         """
         batch_size = checks.positive_integer("batch_size", batch_size)
-        batch = preprocessing.image_batch(images, self.metadata)
+        batch = self._batch(images)
         views: list[preprocessing.ModelView] = []
         logits = []
         for start in range(0, len(batch), batch_size):
@@ -366,7 +413,7 @@ class Explainer:
         Raises:
             ImageError: If an image cannot be read or used, or the model file does not record how to preprocess images.
         """
-        batch = preprocessing.image_batch(images, self.metadata)
+        batch = self._batch(images)
         return batch.load(0, len(batch), self._context.threads)[1]
 
     def warm_up(self, method: str | Sequence[str] = "gradcam", classes: int = 1, batch_size: int = 1) -> None:

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
@@ -21,18 +20,20 @@ from seewhy._shared.text import brief, printable, short
 from seewhy.errors import ArgumentError
 from seewhy.explainer.explanation_display import ExplanationDisplay
 from seewhy.explainer.prediction import class_name, probabilities, score_text
-from seewhy.images.preprocessing import ModelView
 from seewhy.methods.base import RuleContext, full_size
 from seewhy.methods.method import MethodRequest
-from seewhy.storage import output_folder, result_files
-from seewhy.storage.result_names import class_suffix, unique_names
 from seewhy.visualization import drawing_options as defaults
-from seewhy.visualization import drawings
-from seewhy.visualization import overlays as render
-from seewhy.visualization.captions import Caption, bare, captioned
-from seewhy.visualization.figure_style import FigureStyle
-from seewhy.visualization.fonts import missing_note, readable_label
-from seewhy.visualization.page import Page
+
+# Fonts, colormaps and encoders take longer to import than a small model takes to run, and many programs need only the
+# arrays. Therefore the functions that draw and write import them.
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from seewhy.images.preprocessing import ModelView
+    from seewhy.visualization.captions import Caption
+    from seewhy.visualization.drawings import Drawing
+    from seewhy.visualization.figure_style import FigureStyle
+    from seewhy.visualization.page import Page
 
 
 class _OutOfRange(ArgumentError, IndexError):
@@ -107,7 +108,7 @@ class Explanation(ExplanationDisplay):
             part = slice(index, index + 1 or None)
         else:
             raise ArgumentError(f"the index of an image must be an integer or a slice, not {brief(index)}")
-        return replace(
+        found = replace(
             self,
             logits=self.logits[part],
             targets=self.targets[part],
@@ -116,6 +117,10 @@ class Explanation(ExplanationDisplay):
             completeness=None if self.completeness is None else self.completeness[part],
             images=self.images[part],
         )
+        computed = vars(self).get("probabilities")
+        if computed is not None:
+            vars(found)["probabilities"] = computed[part]
+        return found
 
     def __iter__(self) -> Iterator[Explanation]:
         """Yield the explanation of each image."""
@@ -197,6 +202,9 @@ class Explanation(ExplanationDisplay):
             ArgumentError: If a name is unknown, alpha is not between 0 and 1, or the scale is not a positive number.
             ImageError: If the original image cannot be read any more.
         """
+        from seewhy.visualization import overlays as render
+        from seewhy.visualization.figure_style import FigureStyle
+
         style = FigureStyle(colormap, alpha, canvas, blend, scale=scale)
         views = self._views()
         if style.scale is not None:
@@ -243,6 +251,8 @@ class Explanation(ExplanationDisplay):
             ArgumentError: As `overlays`, or if gradients with neither 1 nor 3 channels are to be drawn as RGB.
             ImageError: As `overlays`.
         """
+        from seewhy.visualization.figure_style import FigureStyle
+
         style = FigureStyle(colormap, alpha, canvas, blend, gradients, gradient_scaling, scale, plain)
         self._warn_about_fonts(style)
         return [page.image() for page in self._pages(style)]
@@ -284,6 +294,10 @@ class Explanation(ExplanationDisplay):
             ImageError: As `figures`.
             OutputError: If a file cannot be written, or would replace one of the images.
         """
+        from seewhy.storage import output_folder, result_files
+        from seewhy.storage.result_names import unique_names
+        from seewhy.visualization.figure_style import FigureStyle
+
         checks.flag("raw", raw)
         folder = checks.path("the folder", folder)
         style = FigureStyle(colormap, alpha, canvas, blend, gradients, gradient_scaling, scale, plain)
@@ -298,7 +312,7 @@ class Explanation(ExplanationDisplay):
             written += [file.path for file in result_files.save_figures(target, name, self.method, figures, arrays)]
         return written
 
-    def draw(self, style: FigureStyle) -> Iterator[drawings.Drawing]:
+    def draw(self, style: FigureStyle) -> Iterator[Drawing]:
         """Draw each image and class, in the order of `figures`, without captions.
 
         Args:
@@ -311,6 +325,8 @@ class Explanation(ExplanationDisplay):
             ArgumentError: As `figures`.
             ImageError: As `figures`.
         """
+        from seewhy.visualization import drawings
+
         values = self.maps if self.input_attributions is None else self.input_attributions
         assert values is not None
         flat = values.reshape(-1, *values.shape[self.targets.ndim :])
@@ -323,11 +339,16 @@ class Explanation(ExplanationDisplay):
 
     def caption(self, image: int, target: int) -> Caption:
         """Return the texts of the caption for one image and class."""
+        from seewhy.visualization.captions import Caption
+        from seewhy.visualization.fonts import readable_label
+
         label = readable_label(class_name(target, self.class_labels), target)
         source = " · ".join(part for part in (self.request.method.title, self.model_name) if part)
         return Caption(label, self.score_text(image, target), source)
 
     def _warn_about_fonts(self, style: FigureStyle) -> None:
+        from seewhy.visualization.fonts import missing_note
+
         labels = {class_name(int(index), self.class_labels) for index in self.targets.flat}
         note = None if style.plain else missing_note(sorted(labels))
         if note is not None:
@@ -335,13 +356,16 @@ class Explanation(ExplanationDisplay):
 
     def _pages(self, style: FigureStyle) -> Iterator[Page]:
         """Yield the figures, image by image."""
+        from seewhy.visualization.captions import bare, captioned
+
         each = ((i, target) for i in range(len(self)) for target in self.targets_of(i))
         for (i, target), drawing in zip(each, self.draw(style), strict=True):
             yield bare(drawing) if style.plain else captioned(drawing, self.caption(i, target))
 
     def score_text(self, image: int, target: int) -> str:
         """Return the target's probability as text, or its logit if the model has no probabilities."""
-        return score_text(self.logits[image], target, self.score_kind)
+        shares = None if self.probabilities is None else self.probabilities[image]
+        return score_text(self.logits[image], shares, target)
 
     def targets_of(self, image: int) -> list[int]:
         """Return the classes that were explained for one image, as a list of 1 or K."""
@@ -351,6 +375,8 @@ class Explanation(ExplanationDisplay):
         """Return the part of file names that tells the classes of one image apart: [None] for a single class."""
         if self.targets.ndim == 1:
             return [None]
+        from seewhy.storage.result_names import class_suffix
+
         labels = self.class_labels
         ranked = enumerate(self.targets_of(image), 1)
         return [class_suffix(rank, None if labels is None else labels[index], index) for rank, index in ranked]

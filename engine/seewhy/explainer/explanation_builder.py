@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from seewhy.contract.metadata import Metadata
 from seewhy.explainer.batch_explainer import BatchRequest, BatchResult
 from seewhy.explainer.explanation import Explanation
-from seewhy.images.preprocessing import ModelView
+
+if TYPE_CHECKING:
+    from seewhy.images.preprocessing import ModelView
 
 
 @dataclass

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from seewhy._shared.text import first_line
 from seewhy.errors import ArgumentError, SeewhyError
-from seewhy.images.preprocessing import ModelView
 from seewhy.visualization import drawing_options as defaults
-from seewhy.visualization.captions import Caption
-from seewhy.visualization.drawings import Drawing, draw_input
-from seewhy.visualization.figure_style import FigureStyle
-from seewhy.visualization.matplotlib_figures import Cell, plot_rows
-from seewhy.visualization.notebook_html import figure_html, notebook_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from seewhy.images.preprocessing import ModelView
+    from seewhy.visualization.captions import Caption
+    from seewhy.visualization.drawings import Drawing
+    from seewhy.visualization.figure_style import FigureStyle
+    from seewhy.visualization.matplotlib_figures import Cell
 
 _HTML_FIGURES = 5
 """Maximum number of figures that a notebook shows for an explanation."""
@@ -49,6 +49,9 @@ class ExplanationDisplay:
 
     def _repr_html_(self: _Drawable) -> str:
         """Return the text of `repr` and the first five figures as HTML, for Jupyter."""
+        from seewhy.visualization.figure_style import FigureStyle
+        from seewhy.visualization.notebook_html import figure_html, notebook_html
+
         some, total = self[:_HTML_FIGURES], sum(1 for _ in _places(self))
         figures: list[str] = []
         note = f"{_HTML_FIGURES} of {total:,} figures; figures() returns all." if total > _HTML_FIGURES else ""
@@ -90,6 +93,10 @@ class ExplanationDisplay:
             ImageError: As `figures`, or if preprocessed pixels cannot be shown as an image.
             MissingExtraError: If matplotlib is not installed.
         """
+        from seewhy.visualization.drawings import draw_input
+        from seewhy.visualization.figure_style import FigureStyle
+        from seewhy.visualization.matplotlib_figures import Cell, plot_rows
+
         style = FigureStyle(colormap, alpha, canvas, blend, gradients, gradient_scaling, scale)
         places = list(islice(_places(self), _PLOTTED_FIGURES + 1))
         if len(places) > _PLOTTED_FIGURES:

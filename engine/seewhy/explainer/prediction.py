@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from seewhy._shared.arrays import Float, Floats, Integers, sigmoid, softmax
 from seewhy._shared.text import printable, short
-from seewhy.images.preprocessing import ModelView
 from seewhy.targets.class_targets import top_classes, validate_top
+
+if TYPE_CHECKING:
+    from seewhy.images.preprocessing import ModelView
 
 _PROBABILITIES: dict[str, Callable[[NDArray[Any]], NDArray[Any]] | None] = {
     "softmax": softmax,
@@ -72,7 +74,8 @@ class Prediction:
         lines = [f"<Prediction: {len(self)} image{'s' * (len(self) != 1)}, {self.logits.shape[1]} classes"]
         for i, index in enumerate(self.classes.tolist()[:5]):
             name = short(class_name(index, self.class_labels), 60)
-            score = score_text(self.logits[i], index, self.score_kind)
+            shares = None if self.probabilities is None else self.probabilities[i]
+            score = score_text(self.logits[i], shares, index)
             lines.append(f"  {short(printable(self.images[i].name), 60)}: {name} ({score})")
         if len(self) > 5:
             lines.append(f"  ... and {len(self) - 5} more")
@@ -85,13 +88,20 @@ def probabilities(logits: NDArray[Float], score_kind: str) -> NDArray[Float] | N
     return None if convert is None else convert(logits)
 
 
-def score_text(logits: Floats, target: int, score_kind: str) -> str:
-    """Return the probability of a class for one image's logits as text, or its logit if there are no probabilities.
+def score_text(logits: Floats, shares: Floats | None, target: int) -> str:
+    """Return the probability of a class of one image as text, or its logit if there are no probabilities.
 
     Probabilities that would be rounded to 0 or 1 become `< 0.1 %` and `> 99.9 %`.
+
+    Args:
+        logits: Logits of the image, float32 of shape (classes,).
+        shares: Probabilities of the image, float32 of shape (classes,); None if there are none.
+        target: Index of the class.
+
+    Returns:
+        The text.
     """
-    shares = probabilities(logits[None], score_kind)
-    return f"logit {logits[target]:.2f}" if shares is None else percent_text(float(shares[0, target]))
+    return f"logit {logits[target]:.2f}" if shares is None else percent_text(float(shares[target]))
 
 
 def percent_text(share: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from seewhy.contract.metadata import ParameterGroup
 from seewhy.errors import ModelFileError
 from seewhy.explainer.explainer import Explainer
+from seewhy.methods.float32_files import cannot_shuffle
 from seewhy.runtime.sessions import CACHED_BYTES
 
 CASCADING, INDEPENDENT = "cascading", "independent"
@@ -43,7 +44,7 @@ class ShuffledStages:
             limit: Maximum total size in bytes of the weights of all sessions that are kept between uses.
 
         Raises:
-            ModelFileError: If the model file does not list its parameters.
+            ModelFileError: If the model file does not list its parameters, or is quantised.
         """
         stages = split_into_stages(parameters_of(explainer), most)
         self.modules = tuple(tuple(group.module for group in stage) for stage in stages)
@@ -88,8 +89,10 @@ def parameters_of(explainer: Explainer) -> tuple[ParameterGroup, ...]:
         The parameters by module, from the output down; at least one group.
 
     Raises:
-        ModelFileError: If the file lists none.
+        ModelFileError: If the file lists none, or is quantised.
     """
+    if explainer.quantization is not None:
+        raise ModelFileError(f"{explainer.path}: {cannot_shuffle(explainer.quantization)}")
     groups = explainer.metadata.parameters
     if not groups:
         reason = "does not list its parameters" if groups is None else "has no parameters"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seewhy import ArgumentError, Explainer, ImageError
-from seewhy.explainer.prediction import percent_text, score_text
+from seewhy.explainer.prediction import percent_text, probabilities, score_text
 from support.session_calls import StartedSessions
 from support.tiny_model_files import pixels
 
@@ -64,8 +64,10 @@ def test_probabilities_are_not_rounded_to_certainty(share: float, text: str) -> 
     assert percent_text(share) == text
     if share not in (0, 0.001, 0.999, 1):  # float32 may lie on either side of the bounds
         logits = np.array([[np.log(share / (1 - share)), 0]], np.float32)
-        assert score_text(logits[0], 0, "sigmoid") == score_text(logits[0], 0, "softmax") == text
-    assert score_text(np.array([1.234, 0], np.float32), 0, "none") == "logit 1.23"
+        for kind in ("sigmoid", "softmax"):
+            shares = probabilities(logits, kind)
+            assert shares is not None and score_text(logits[0], shares[0], 0) == text
+    assert score_text(np.array([1.234, 0], np.float32), None, 0) == "logit 1.23"
 
 
 def test_wrong_arguments(explainer: Explainer) -> None:
