@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
@@ -20,12 +21,14 @@ from seewhy.tables import shard_files
 from seewhy.tables.shard_files import ShardInfo
 from seewhy.tables.table_columns import ShardEntry
 
-# Syncing a file takes 0.1 to 0.5 ms. Other threads work meanwhile; only at the end of a job do all wait for it. Images
+# Syncing a file takes 0.1 to 5 ms. Other threads work meanwhile; only at the end of a job do all wait for it. Images
 # whose files are not synced when a job is killed are explained again.
 IMAGES_PER_SYNC = 16
 """Number of images after which their files are synced."""
 SECONDS_PER_SYNC = 1.0
 """Time in seconds after which files are synced, even if there are fewer images."""
+# File systems write together what several threads sync at the same time: 16 files on ext4 took 2 to 11 ms, not 70.
+_SYNC_THREADS = 4
 # A shard is written as soon as its maps have this size in bytes, even if it has fewer images than it may hold.
 _SHARD_BYTES = 64 * 2**20
 
@@ -124,7 +127,7 @@ def _parents(path: Path, folder: Folder) -> Iterable[Path]:
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Sync files, and the entries of folders, to the disk.
+    """Sync files, and the entries of folders, to the disk. The order is undefined.
 
     Args:
         paths: Files and folders.
@@ -132,14 +135,24 @@ def sync(paths: Iterable[Path]) -> None:
     Raises:
         OutputError: If a path has disappeared, or cannot be synced.
     """
-    for path in paths:
+    paths = list(paths)
+    with ThreadPoolExecutor(_SYNC_THREADS, "seewhy-sync") as pool:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
-            raise OutputError(f"{path}: has vanished or been replaced; run the job again") from None
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be synced to the disk: {error.strerror or error}") from None
+            synced = pool.map(_sync, paths)
+        except RuntimeError:  # the system allows no more threads
+            synced = map(_sync, paths)
+        for _ in synced:
+            pass
+
+
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise OutputError(f"{path}: has vanished or been replaced; run the job again") from None
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be synced to the disk: {error.strerror or error}") from None

@@ -42,10 +42,10 @@ def first_maxima(
     while batch := list(islice(images, 1 if request.has_multi_pass else request.settings.batch_size)):
         if should_stop():
             return None
-        for task in stages.explain(stages.load([ImageTask(image) for image in batch])):
+        for task in stages.explain(list(stages.load([ImageTask(image) for image in batch]))):
             if task.error is None:
                 explained += 1
-                for name, drawings in stages.drawn(task).items():
+                for name, drawings in stages.drawn(task.own_results()).items():
                     largest[name] = max(largest[name], *(_limit(one) for one in drawings))
             error = error or task.error
     for name, value in largest.items():

@@ -83,7 +83,11 @@ def _outcomes(
     stages = ImageStages(request, folder, progress)
     yield from run_pipeline(
         tasks,
-        [Stage(stages.load), Stage(stages.explain, plan.batch_size, plan.concurrent_batches), Stage(stages.save)],
+        [
+            Stage(stages.load, plan.group_size),
+            Stage(stages.explain, plan.batch_size, plan.concurrent_batches),
+            Stage(stages.save, plan.group_size),
+        ],
         plan.threads,
         plan.window,
     )

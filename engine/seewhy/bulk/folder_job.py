@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
@@ -301,6 +301,7 @@ class FolderJob:
                 "sha256": explainer.sha256,
                 **(external or {}),
                 "exported_with": dict(metadata.versions),
+                **({} if metadata.quantization is None else {"quantization": asdict(metadata.quantization)}),
             },
             "versions": provenance.software_versions(),
             "providers": list(explainer.providers),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,46 +36,47 @@ class ImageStages:
     progress: Callable[[int, int], object] | None
     """Function called as progress(done, total) with numbers of passes."""
 
-    def load(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
+    def load(self, tasks: Sequence[ImageTask]) -> Iterator[ImageTask]:
         """Decode and preprocess images.
 
         Args:
             tasks: The images.
 
         Returns:
-            The tasks with their preprocessed images, in the same order. A task whose image or target is
-            not usable has an error instead.
+            The tasks with their preprocessed images, in the same order, loaded one by one. A task whose image or
+            target is not usable has an error instead.
 
         Raises:
             TargetError: If the list gives a target for an image, and the settings explain several classes.
         """
-        return [self._load(task) for task in tasks]
+        return map(self._load, tasks)
 
     def _load(self, task: ImageTask) -> ImageTask:
         given, settings, metadata = task.input.target, self.request.settings, self.request.explainer.metadata
-        if isinstance(task.input.image, Path):
-            task = replace(task, input=replace(task.input, stamp=file_stamp(task.input.path)))
+        source, stamped = task.input.image, task.input
+        if isinstance(source, Path):
+            stamped = replace(stamped, stamp=file_stamp(source))
         if given is not None and self.request.explains_several:
             raise TargetError(
-                f"{task.input.path}: the list gives the target {given!r}, and the job explains several classes of each "
+                f"{stamped.path}: the list gives the target {given!r}, and the job explains several classes of each "
                 f"image; leave out one of them"
             )
         try:
-            if task.input.error is not None:
-                raise task.input.error
+            if stamped.error is not None:
+                raise stamped.error
             target = None
             if given is not None:
                 target = int(resolve_targets(given, 1, metadata.class_count, metadata.labels)[0])
             keep = settings.canvas == "original"
-            image = load_image(task.input.image, metadata, task.input.path, settings.fast_decode, keep)
-            if not keep:
+            image = load_image(source, metadata, stamped.path, settings.fast_decode, keep)
+            if not keep and stamped.content is not None:
                 # The content of an archive's member would stay in memory until the figures are written.
-                task = replace(task, input=replace(task.input, content=None))
-            return replace(task, image=image, target=target)
+                stamped = replace(stamped, content=None)
+            return replace(task, input=stamped, image=image, target=target)
         except TargetError as error:
-            return task.failed(TargetError(f"{task.input.path}: {error}"))
+            return replace(task, input=stamped).failed(TargetError(f"{stamped.path}: {error}"))
         except (ImageError, MissingExtraError) as error:
-            return task.failed(error)
+            return replace(task, input=stamped).failed(error)
 
     def explain(self, tasks: Sequence[ImageTask]) -> list[ImageTask]:
         """Explain a batch of images."""
@@ -102,9 +103,12 @@ class ImageStages:
             return [done for task in tasks for done in self._explain([task])]
         return [replace(task, image=None, results=results, index=index) for index, task in enumerate(tasks)]
 
-    def save(self, tasks: Sequence[ImageTask]) -> list[Outcome]:
-        """Draw, encode and write figures, or keep the rows for a shard."""
-        return [self._save(task) for task in tasks]
+    def save(self, tasks: Sequence[ImageTask]) -> Iterator[Outcome]:
+        """Draw, encode and write figures, or keep the rows for a shard.
+
+        What was written is yielded even if the next image cannot be written, so that it is recorded.
+        """
+        return map(self._save, tasks)
 
     def _save(self, task: ImageTask) -> Outcome:
         path = Path(task.input.path)
@@ -124,8 +128,8 @@ class ImageStages:
     def _write(self, task: ImageTask) -> tuple[list[output_folder.WrittenFile], list[ExplainedClass]]:
         """Write one image's figures and arrays; return the files, and the classes that were explained."""
         assert self.folder is not None
-        request, results = self.request, {name: result[task.index] for name, result in task.results.items()}
-        drawn = self.drawn(task)
+        request, results = self.request, task.own_results()
+        drawn = self.drawn(results)
         written: dict[str, list[output_folder.WrittenFile]] = {}
         for name, result in results.items():
             captions = [result.caption(0, target) for target in result.targets_of(0)]
@@ -156,11 +160,9 @@ class ImageStages:
             explained.append(ExplainedClass(label, first.score_text(0, target) + details, figure.path))
         return files, explained
 
-    def drawn(self, task: ImageTask) -> dict[str, list[Drawing]]:
-        """Return the drawings of one image by method, one for each class."""
-        return {
-            name: list(result[task.index].draw(self.request.style_of(name))) for name, result in task.results.items()
-        }
+    def drawn(self, results: Mapping[str, Explanation]) -> dict[str, list[Drawing]]:
+        """Return the drawings of one image by method, one for each class, from its explanations by method."""
+        return {name: list(result.draw(self.request.style_of(name))) for name, result in results.items()}
 
     def _rendered(self, page: Page) -> Figure:
         return svg_document(page) if self.request.encoding.format == "svg" else page.image()

@@ -33,6 +33,10 @@ class ImageTask:
     error: SeewhyError | None = None
     """Why the image failed, or None. Later stages leave a failed task unchanged."""
 
+    def own_results(self) -> dict[str, Explanation]:
+        """Return the explanations of this image alone, by method."""
+        return {name: result[self.index] for name, result in self.results.items()}
+
     def failed(self, error: SeewhyError) -> ImageTask:
         """Return the task of an image that failed, without the content that was read."""
         return ImageTask(replace(self.input, content=None), self.result_name, error=error)

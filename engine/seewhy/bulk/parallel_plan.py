@@ -21,6 +21,12 @@ class ParallelPlan:
     """Number of images in one batch."""
     window: int
     """Maximum number of images in the pipeline."""
+    group_size: int = 1
+    """Number of images that a thread loads, or saves, in one call."""
+
+
+# Threads that exchange images one by one wake each other more often, and load and save with cold caches.
+_GROUP_SIZE = 4
 
 
 def plan_parallelism(
@@ -50,14 +56,18 @@ def plan_parallelism(
     cores = threads or usable_cores()
     reader = 1 if threads is None else 0
     if not on_cpu:
-        return ParallelPlan(cores + reader, 2, None, batch_size, 4 * batch_size)
+        return ParallelPlan(cores + reader, 2, None, batch_size, 4 * batch_size, _group_size(batch_size))
     concurrent = max(1, min(cores, images))
     rounds = max(1, _divide_up(images, concurrent * batch_size))
     size = max(1, _divide_up(images, concurrent * rounds))
     # The window holds two rounds of batches, so that the next images are read before the last ones are written.
-    return ParallelPlan(
-        cores + reader, concurrent, None if concurrent == 1 else cores // concurrent, size, 2 * concurrent * size
-    )
+    per_session = None if concurrent == 1 else cores // concurrent
+    return ParallelPlan(cores + reader, concurrent, per_session, size, 2 * concurrent * size, _group_size(size))
+
+
+def _group_size(batch_size: int) -> int:
+    """Return the number of images in a group: at most half a batch, so that groups and a batch fit into the window."""
+    return max(1, min(_GROUP_SIZE, batch_size // 2))
 
 
 def _divide_up(count: int, by: int) -> int:

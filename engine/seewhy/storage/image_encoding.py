@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import IO, Any, TypeAlias
 
 from PIL import Image
 
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
-from seewhy.errors import ArgumentError, ImageError, OutputError
+from seewhy.errors import ArgumentError, OutputError
 from seewhy.storage.format_names import FIGURE_FORMATS, QUALITY
 
 # For overlays of 224x224 pixels, level 1 takes a quarter of the default level's time and makes files 14 % larger; level
@@ -92,24 +91,13 @@ class Encoding:
             options["quality"] = QUALITY if self.quality is None else self.quality
         figure.save(file, known.pillow, **options)
 
-    def check(self, figure: Figure, path: PurePath) -> None:
-        """Check that the format allows a figure of this size. An SVG document may have any.
-
-        Args:
-            figure: The figure.
-            path: Path of the file in error messages.
-
-        Raises:
-            ImageError: If the image is too large for the format.
-        """
-        if isinstance(figure, str):
-            return
-        size = figure.size
+    def problem(self, figure: Figure) -> str | None:
+        """Return why the format does not allow a figure of this size, or None. An SVG document may have any."""
         max_side = _FORMATS[self.format].max_side
-        if max(size) > max_side:
-            raise ImageError(
-                f"{path}: {size[0]}x{size[1]} pixels, but {self.format} allows at most {max_side} per side; choose png"
-            )
+        if isinstance(figure, str) or max(figure.size) <= max_side:
+            return None
+        width, height = figure.size
+        return f"{width}x{height} pixels, but {self.format} allows at most {max_side} per side; choose png"
 
 
 PNG = Encoding()

@@ -109,12 +109,10 @@ class Folder:
             content(memory)
             data = memory.getbuffer()
             self.check()
-            # Check before creating folders, because a link in the output folder may lead out of it.
-            parent = Path(os.path.realpath(path.parent))
-            if parent != self._root and self._root not in parent.parents:
-                raise OutputError(f"{path}: is outside the output folder {self.path}")
-            parent.mkdir(parents=True, exist_ok=True)
-            if self._is_input(parent / path.name) or self._is_input(os.path.realpath(path)):
+            parent = self._make_parent(path)
+            if self._inputs.size and (
+                self._is_input(os.path.join(parent, path.name)) or self._is_input(os.path.realpath(path))
+            ):
                 raise OutputError(f"{path}: would replace an input image; choose another output folder")
             self._write(path, [data], flush)
         except OSError as error:
@@ -138,10 +136,17 @@ class Folder:
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
-    def _is_input(self, path: str | os.PathLike[str]) -> bool:
+    def _make_parent(self, path: Path) -> str:
+        """Create the folder of a file and return its path without links; it must not be outside the output folder."""
+        # Check before creating folders, because a link in the output folder may lead out of it.
+        resolved = os.path.realpath(path.parent)
+        if resolved != str(self._root) and self._root not in Path(resolved).parents:
+            raise OutputError(f"{path}: is outside the output folder {self.path}")
+        os.makedirs(resolved, exist_ok=True)
+        return resolved
+
+    def _is_input(self, path: str) -> bool:
         """Return True if a resolved path is that of an input."""
-        if not self._inputs.size:
-            return False
         number = np.uint64(_path_hash(path))
         index = int(np.searchsorted(self._inputs, number))
         return index < self._inputs.size and bool(self._inputs[index] == number)
@@ -157,16 +162,18 @@ class Folder:
 
     def _write(self, path: Path, parts: Iterable[bytes | memoryview], flush: bool) -> None:
         """Write a temporary file and rename it."""
-        temporary = (self._temporary or path.parent) / f".seewhy-{secrets.token_hex(6)}.tmp"
+        # A text, because making a path takes as long as a system call.
+        temporary = f"{self._temporary or path.parent}/.seewhy-{secrets.token_hex(6)}.tmp"
         try:
-            with temporary.open("xb") as file:
+            with open(temporary, "xb") as file:
                 file.writelines(parts)
                 if flush:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from seewhy.errors import ImageError
 from seewhy.storage.image_encoding import PNG, Encoding, Figure
 from seewhy.storage.output_folder import Folder, WrittenFile
 
@@ -30,7 +31,8 @@ def save_figure(folder: Folder, name: PurePath, suffix: str, figure: Figure, enc
         OutputError: If the file cannot be written; see `Folder.write`.
     """
     path = name.with_name(f"{name.name}.{suffix}.{encoding.format}")
-    encoding.check(figure, folder.path / path)
+    if (problem := encoding.problem(figure)) is not None:
+        raise ImageError(f"{folder.path / path}: {problem}")
     return folder.write(path, lambda file: encoding.save(figure, file))
 
 

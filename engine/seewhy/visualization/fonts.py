@@ -116,6 +116,7 @@ def covered(text: str) -> bool:
     return _face(text) is not None
 
 
+@lru_cache(maxsize=4096)
 def readable(text: str) -> str:
     """Return a text in characters that a font covers, and that print; others are shown as escapes."""
     text = printable(text)
@@ -142,6 +143,7 @@ def missing_note(labels: Iterable[str]) -> str | None:
     )
 
 
+@lru_cache(maxsize=4096)
 def width(text: str, size: int) -> int:
     """Return the width of a readable text in pixels."""
     return sum(round(_length(part, size)) for part in _parts(text))
@@ -161,22 +163,25 @@ def draw(canvas: Bytes, x: int, baseline: int, text: str, size: int, color: tupl
     # Large texts, for which the cache would take much memory, belong to large images, which take longer anyway.
     render = _cached if size <= _LARGEST_OVERSAMPLED else _rendered
     for part in _parts(text):
-        letters, ascent = render(part, size, color)
-        top, left = baseline - ascent, max(0, x)
-        place = canvas[max(0, top) : max(0, top + letters.shape[0]), left : max(left, x + letters.shape[1])]
-        letters = letters[max(0, -top) :, left - x :][: place.shape[0], : place.shape[1]]
-        np.minimum(place, letters, out=place)
-        x += round(_length(part, size))
+        letters, ascent, advance = render(part, size, color)
+        top, left = baseline - ascent, x
+        if top < 0 or left < 0:
+            letters = letters[max(0, -top) :, max(0, -left) :]
+            top, left = max(0, top), max(0, left)
+        place = canvas[top : top + letters.shape[0], left : left + letters.shape[1]]
+        np.minimum(place, letters[: place.shape[0], : place.shape[1]], out=place)
+        x += advance
 
 
-def _parts(text: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def _parts(text: str) -> tuple[str, ...]:
     """Return the parts of a text that are rendered by themselves, so that most are found in the cache."""
     # Other scripts than Latin may be written from right to left, or change letters beside others.
-    return _PART.findall(text) if text.isascii() else [text]
+    return tuple(_PART.findall(text)) if text.isascii() else (text,)
 
 
-def _rendered(text: str, size: int, color: tuple[int, int, int]) -> tuple[Bytes, int]:
-    """Return a text on white as pixels (h,w,3), and the distance of its baseline from their top."""
+def _rendered(text: str, size: int, color: tuple[int, int, int]) -> tuple[Bytes, int, int]:
+    """Return a text on white as pixels (h,w,3), the distance of its baseline from their top, and its width."""
     factor = _OVERSAMPLING if size <= _LARGEST_OVERSAMPLED else 1
     font = (_face(text) or _library().own).font(factor * size)
     # Glyphs may reach beyond the line (accents) and beyond the advance (slanted letters).
@@ -187,7 +192,7 @@ def _rendered(text: str, size: int, color: tuple[int, int, int]) -> tuple[Bytes,
     box = mask.getbbox() or (0, 0, 1, 1)
     letters = Image.new("RGB", mask.size, (255, 255, 255))
     letters.paste(color, (0, 0), mask)
-    return np.asarray(letters.crop((0, box[1], box[2], box[3]))), ascent - box[1]
+    return np.asarray(letters.crop((0, box[1], box[2], box[3]))), ascent - box[1], round(_length(text, size))
 
 
 _cached = lru_cache(maxsize=1024)(_rendered)
@@ -204,6 +209,7 @@ def shorten(text: str, size: int, most: int) -> str:
     return text[:low].rstrip() + "..."
 
 
+@lru_cache(maxsize=4096)
 def measured(text: str, size: int) -> float:
     """Return the width of a text in pixels without rendering it."""
     return sum(_length(part, size) for part in _parts(text))

@@ -14,10 +14,10 @@ from seewhy.bulk.parallel_plan import ParallelPlan, plan_parallelism
 @pytest.mark.parametrize(
     ("images", "threads", "batch_size", "expected"),
     [
-        (64, 2, 8, ParallelPlan(2, 2, 1, 8, 32)),
-        (1000, 1, 8, ParallelPlan(1, 1, None, 8, 16)),
-        (20, 2, 8, ParallelPlan(2, 2, 1, 5, 20)),  # 5 5 5 5, not 8 8 4
-        (40, 2, 32, ParallelPlan(2, 2, 1, 20, 80)),  # 20 20, not 32 8
+        (64, 2, 8, ParallelPlan(2, 2, 1, 8, 32, 4)),
+        (1000, 1, 8, ParallelPlan(1, 1, None, 8, 16, 4)),
+        (20, 2, 8, ParallelPlan(2, 2, 1, 5, 20, 2)),  # 5 5 5 5, not 8 8 4
+        (40, 2, 32, ParallelPlan(2, 2, 1, 20, 80, 4)),  # 20 20, not 32 8
         (1, 4, 8, ParallelPlan(4, 1, None, 1, 2)),  # one image has all cores
         (3, 8, 8, ParallelPlan(8, 3, 2, 1, 6)),
         (0, 2, 8, ParallelPlan(2, 1, None, 1, 2)),
@@ -37,7 +37,7 @@ def test_no_batch_is_too_large_and_the_work_is_spread_evenly() -> None:
         assert math.ceil(batches / plan.concurrent_batches) == math.ceil(
             images / (batch_size * plan.concurrent_batches)
         )
-        assert plan.window >= plan.batch_size
+        assert plan.window > 2 * (plan.group_size - 1) + plan.batch_size - 1
 
 
 def test_a_given_number_of_threads_is_not_exceeded() -> None:
@@ -46,7 +46,7 @@ def test_a_given_number_of_threads_is_not_exceeded() -> None:
 
 
 def test_other_providers_run_two_full_batches_at_the_same_time() -> None:
-    assert plan_parallelism(64, 4, 32, on_cpu=False, multi_pass=False) == ParallelPlan(4, 2, None, 32, 128)
+    assert plan_parallelism(64, 4, 32, on_cpu=False, multi_pass=False) == ParallelPlan(4, 2, None, 32, 128, 4)
 
 
 def test_multi_pass_methods_take_one_image_at_a_time() -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seewhy import ProviderError
+from seewhy.bulk import thread_pipeline
 from seewhy.bulk.thread_pipeline import Stage, run_pipeline
 
 
@@ -41,8 +43,9 @@ class Broken(Exception):
 plans = st.tuples(
     st.integers(0, 25),  # items
     st.integers(1, 7),  # batch size
+    st.integers(1, 4),  # items in one call of the first and of the last stage
     st.integers(1, 4),  # threads
-    st.integers(0, 9),  # items in the window beyond one batch
+    st.integers(0, 9),  # items in the window beyond the smallest one
     st.integers(0, 2**32),  # seed of the delays
 )
 
@@ -50,8 +53,11 @@ plans = st.tuples(
 @given(plans, st.sampled_from([None, "source", 0, 1, 2]), st.integers(0, 30))
 @settings(deadline=None, max_examples=150)
 def test_results_equal_those_of_a_serial_run(plan: tuple[int, ...], breaks: str | int | None, at: int) -> None:
-    """Results come in order, up to the first item that fails. Batches equal those of a serial run."""
-    count, size, threads, room, seed = plan
+    """Results come in order, up to the first item that fails. Batches equal those of a serial run.
+
+    What a call yields before it fails counts.
+    """
+    count, size, group, threads, room, seed = plan
     delays = random.Random(seed)
     lock = threading.Lock()
     batches = []
@@ -68,28 +74,29 @@ def test_results_equal_those_of_a_serial_run(plan: tuple[int, ...], breaks: str 
                 raise Broken(i)
             yield i
 
-    def stage(number: int) -> Callable[[list[Any]], list[Any]]:
-        def work(items: list[Any]) -> list[Any]:
+    def stage(number: int) -> Callable[[list[Any]], Iterator[Any]]:
+        def work(items: list[Any]) -> Iterator[Any]:
             pause()
-            if breaks == number and at in [item[0] for item in items]:
-                raise Broken(at)
+            for item in items:
+                if breaks == number and at in ([one[0] for one in items] if number == 1 else item):
+                    raise Broken(at)
+                yield (*item, str(number))
             if number == 1:
                 batches.append([item[0] for item in items])
-            return [(*item, number) for item in items]
 
         return work
 
-    stages = [Stage(each(lambda i: (i,))), Stage(stage(0)), Stage(stage(1), size), Stage(stage(2))]
+    stages = [Stage(each(lambda i: (i,))), Stage(stage(0), group), Stage(stage(1), size), Stage(stage(2), group)]
     found: list[Any] = []
     broken = None
     try:
-        found.extend(run_pipeline(source(), stages, threads, size + room))
+        found.extend(run_pipeline(source(), stages, threads, 2 * group + size - 2 + room))
     except Broken as error:
         broken = error.args[0]
     fails = breaks is not None and at < count
     end = count if not fails else at - at % size if breaks == 1 else at
     assert broken == (at if fails else None)
-    assert found == [(i, 0, 1, 2) for i in range(end)]
+    assert found == [(i, "0", "1", "2") for i in range(end)]
     # Every batch equals one of a serial run, except for the batch that the failure cuts short.
     whole = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
     for batch in batches:
@@ -247,9 +254,9 @@ def test_a_wrong_number_of_results() -> None:
         list(run_pipeline(range(4), [Stage(lambda items: items[:1], 2)], threads=2, window=4))
 
 
-@pytest.mark.parametrize(("sizes", "threads", "window"), [((1,), 0, 1), ((4,), 1, 3), ((1,), 1, 0), ((2, 3), 1, 9)])
+@pytest.mark.parametrize(("sizes", "threads", "window"), [((1,), 0, 1), ((4,), 1, 3), ((1,), 1, 0), ((2, 3), 1, 3)])
 def test_arguments_that_would_block_forever_are_refused(sizes: tuple[int, ...], threads: int, window: int) -> None:
-    with pytest.raises(ValueError, match="at least 1 thread|the same one"):
+    with pytest.raises(ValueError, match="needs at least 1 thread and a window of"):
         run_pipeline(range(3), [Stage(lambda items: items, size) for size in sizes], threads, window)
 
 
@@ -345,3 +352,31 @@ def test_another_thread_may_continue_the_iteration() -> None:
     first.join()
     time.sleep(1.2)  # longer than the interval at which the workers wake up
     assert [*found, *results] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_thread_waits_while_there_is_work(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the regular wake-up of waiting threads, a call that wakes nobody would hang."""
+    monkeypatch.setattr(thread_pipeline, "_WAKE_UP_SECONDS", 1000.0)
+    random = Random(seed)
+    count, batch, threads = random.randint(0, 60), random.choice([1, 3, 8]), random.randint(1, 6)
+
+    def step(items: list[int]) -> list[int]:
+        if random.random() < 0.3:
+            time.sleep(random.random() * 0.002)
+        return [item + 1 for item in items]
+
+    group = random.choice([1, 2, 5])
+    stages = [Stage(step, group), Stage(step, batch, random.choice([None, 1, 2])), Stage(step, group)]
+    found: list[int] = []
+
+    def consume() -> None:
+        for item in run_pipeline(range(count), stages, threads, 2 * group - 2 + batch * random.randint(1, 4)):
+            found.append(item)
+            if random.random() < 0.2:
+                time.sleep(0.001)
+
+    consumer = threading.Thread(target=consume, daemon=True)
+    consumer.start()
+    consumer.join(60)
+    assert not consumer.is_alive() and found == [item + 3 for item in range(count)]

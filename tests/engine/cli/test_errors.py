@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from seewhy.contract import checksum
+from seewhy.storage import output_folder
 from support.command_line import failed, results, run
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny, load, set_property
 
@@ -51,7 +51,7 @@ def variants(tmp_path: Path) -> dict[str, Path]:
         ("text", [], r"text\.onnx: not an ONNX file"),
         ("empty", [], r"empty\.onnx: the file is empty"),
         ("bare", [], r"bare\.onnx: this ONNX file has no SeeWhy metadata; export the network with `seewhy export`"),
-        ("newer", [], r"newer\.onnx: the file has schema 99, but this version of SeeWhy reads schema 2"),
+        ("newer", [], r"newer\.onnx: the file has schema 99, but this version of SeeWhy reads schema 3"),
         ("cut", [], r"cut\.onnx: not an ONNX file, or a truncated one"),
         ("damaged", [], r"damaged\.onnx: damaged or changed since it was exported"),
         ("nan", [], r"nan\.onnx: logits of image 0 holds NaN or infinity"),
@@ -124,12 +124,7 @@ def test_no_permission_to_write(model_path: Path, cat: Path, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Path.open
-
-    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
-        return original(Path("/dev/full"), "wb") if mode == "xb" else original(path, mode, *rest, **named)
-
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(output_folder, "open", lambda *_: open("/dev/full", "wb"), raising=False)
     failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
 
 

@@ -138,6 +138,31 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_folder_that_becomes_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder, inside, elsewhere = Folder(tmp_path / "out"), tmp_path / "out" / "sub", tmp_path / "elsewhere"
+    assert write(folder, "sub/a.png").exists() and write(folder, "sub/b.png").exists()
+    inside.rename(elsewhere)
+    inside.symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="is outside the output folder"):
+        write(folder, "sub/c.png")
+    inside.unlink()
+    assert write(folder, "sub/c.png").exists()
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_link_inside_the_folder_is_checked_again(tmp_path: Path) -> None:
+    folder, link = Folder(tmp_path / "out"), tmp_path / "out" / "link"
+    (tmp_path / "out" / "real").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to("real")
+    assert write(folder, "link/a.png").exists()
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="is outside the output folder"):
+        write(folder, "link/b.png")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_link_in_place_of_a_result_is_replaced_not_followed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     victim = tmp_path / "victim"

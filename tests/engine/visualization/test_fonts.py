@@ -59,7 +59,8 @@ def only_squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def clear() -> None:
-    for cached in (fonts._face, fonts._library, fonts._length, fonts._cached):
+    texts = (fonts.readable, fonts.width, fonts.measured)
+    for cached in (fonts._face, fonts._library, fonts._length, fonts._cached, *texts):
         cached.cache_clear()
 
 
