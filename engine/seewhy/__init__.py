@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from seewhy.metrics.base import Measured, NotMeasurable
     from seewhy.metrics.metric import Metric
     from seewhy.metrics.registry import list_metrics, register_metric
+    from seewhy.quantization.quantize import quantize
     from seewhy.visualization.drawing_options import list_colormaps
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "list_methods",
     "list_metrics",
     "load_plugin",
+    "quantize",
     "register_method",
     "register_metric",
 ]
@@ -113,6 +115,7 @@ __getattr__ = lazy_names(
         "list_methods": "seewhy.methods.registry",
         "list_metrics": "seewhy.metrics.registry",
         "load_plugin": "seewhy.methods.plugins",
+        "quantize": "seewhy.quantization.quantize",
         "register_method": "seewhy.methods.registry",
         "register_metric": "seewhy.metrics.registry",
     },
