@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
+from seewhy._core import cpu_features
 from seewhy._shared.checks import is_integer
 from seewhy._shared.cpu_count import most_threads, usable_cores
 from seewhy._shared.text import brief
@@ -217,7 +218,7 @@ def _methods(names: Sequence[str] | None, model: ModelFile) -> list[str]:
     supported = methods.available_methods(model.outputs)
     if names is None:
         return [name for name in METHODS if name in supported] or list(supported[:1])
-    return [methods.find_method(name, model.outputs, str(model.path)).name for name in _list(names)]
+    return [methods.find_method(name, model.outputs, str(model.path), model.metadata).name for name in _list(names)]
 
 
 def _numbers(name: str, values: Any, most: int) -> list[int]:
@@ -403,9 +404,10 @@ def advise(rows: Sequence[Measurement]) -> list[Advice]:
 
 
 def _machine() -> dict[str, Any]:
-    """Return processor, cores and software of this machine."""
+    """Return processor, instruction sets, cores and software of this machine."""
     return {
         "processor": _processor(),
+        "cpu_features": cpu_features(),
         "usable_cores": usable_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -14,9 +14,10 @@ _MAX_OPERATORS = 12
 def format_report(report: Report) -> str:
     """Return a report as text."""
     machine = report.machine
+    features = "" if machine["cpu_features"] is None else f" ({', '.join(machine['cpu_features'])})"
     lines = [
         f"{printable(report.model)} ({printable(report.file)})",
-        f"{printable(machine['processor'])}, {machine['usable_cores']} usable cores; onnxruntime "
+        f"{printable(machine['processor'])}{features}, {machine['usable_cores']} usable cores; onnxruntime "
         f"{machine['onnxruntime']}, seewhy {machine['seewhy']}",
         "Times are per batch, in ms. `workers` callers run batches in parallel, each with `threads` threads. ÷ forward "
         "compares medians.",

@@ -47,13 +47,11 @@ def cut(model: Path, methods: tuple[str, ...], outputs: tuple[str, ...], output:
     The new file computes the same numbers as MODEL. Programs that run it with onnxruntime alone are faster, because
     onnxruntime computes every node of a graph. SeeWhy itself prunes the graph before it runs, so it gains little.
     """
-    from seewhy.cli.model_report import served_methods
-    from seewhy.contract.weights import data_path
+    from seewhy.cli.model_report import megabytes, served_methods
     from seewhy.explainer.model_cutting import cut as cut_model
     from seewhy.runtime.model_file import ModelFile
 
     signals.raise_on_signals()
     path = cut_model(model, output, methods, outputs)
     file = ModelFile.inspect(path)
-    sizes = [path.stat().st_size, *([data_path(path).stat().st_size] if file.metadata.external_data else [])]
-    click.echo(printable(f"{path}: {sum(sizes) / 1e6:.2f} MB; methods: {served_methods(file)}"))
+    click.echo(printable(f"{path}: {megabytes(file)}; methods: {served_methods(file)}"))

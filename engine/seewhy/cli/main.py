@@ -23,6 +23,7 @@ from seewhy.cli.evaluate import evaluate
 from seewhy.cli.explain import explain
 from seewhy.cli.inspect import inspect
 from seewhy.cli.option_groups import usage_message
+from seewhy.cli.quantize import quantize
 from seewhy.cli.verify import verify
 from seewhy.errors import MissingExtraError, SeewhyError
 
@@ -162,7 +163,7 @@ def _failing_command(name: str, error: MissingExtraError) -> click.Command:
 
 @click.group(
     cls=_Group,
-    commands=[explain, evaluate, inspect, verify, bench, cut],
+    commands=[explain, evaluate, inspect, verify, bench, cut, quantize],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="seewhy", message="%(prog)s %(version)s")

@@ -9,6 +9,7 @@ from typing import Any
 from onnx import TensorProto, ValueInfoProto
 
 from seewhy._shared.text import printable
+from seewhy.cli.quantization_report import drift_table, precision
 from seewhy.contract.constants import GRADCAM_MAP
 from seewhy.contract.metadata import Layer, ParameterGroup, Preprocessing, Rectifiers
 from seewhy.methods import registry
@@ -55,6 +56,13 @@ def served_methods(model: ModelFile) -> str:
     return methods + (finished if GRADCAM_MAP in model.outputs else "")
 
 
+def megabytes(model: ModelFile) -> str:
+    """Return the size of a model file and its weights file as text."""
+    weights = model.metadata.external_data
+    files = [model.path] if weights is None else [model.path, model.path.with_name(weights["file"])]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.2f} MB"
+
+
 def report(model: ModelFile) -> str:
     """Return the facts about a model file as text: lines of a name and a value, and a table of the parity check."""
     data = model.metadata
@@ -72,17 +80,23 @@ def report(model: ModelFile) -> str:
         ("methods", served_methods(model)),
         ("several classes", _several_classes(model)),
         ("rectifiers", _rectifiers(data.rectifiers)),
-        ("parameters", _parameters(data.parameters)),
+        *([] if data.quantization else [("parameters", _parameters(data.parameters))]),
         ("preprocessing", _preprocessing(data.preprocessing, (width, height))),
         ("versions", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
     ]
     if data.cut_from is not None:
         methods = ", ".join(data.cut_from["methods"]) or "no method"
         rows.append(("cut from", f"{data.cut_from['file']}, SHA-256 {data.cut_from['sha256']}, for {methods}"))
+    if data.quantization is not None:
+        original = data.quantization
+        rows.append(("quantised", precision(original)))
+        rows.append(("float32 file", f"{original.float32_file}, SHA-256 {original.float32_sha256}"))
     if data.external_data is not None:
         rows.append(("weights file", data.external_data["file"]))
     rows.append(("integrity", "damaged" if model.damage else "intact: the SHA-256 equals the one recorded at export"))
     lines = [f"{name:<{_WIDTH}} {printable(value)}" for name, value in rows]
+    if data.quantization is not None:
+        return "\n".join([*lines, "", *drift_table(data.quantization)])
     return "\n".join(lines + _parity(data.parity))
 
 

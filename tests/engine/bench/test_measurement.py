@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from seewhy import ArgumentError, MethodError, ModelFileError, ProviderError
+from seewhy import ArgumentError, MethodError, ModelFileError, ProviderError, _core
 from seewhy.bench import measurement, operator_profile
 from seewhy.bench import worker as bench_worker
 from seewhy.bench.measurement import FORWARD, Measurement
@@ -49,7 +49,7 @@ def test_measure(model_path: Path) -> None:
         assert row.ratio == row.p50 / base.p50
     assert progress == [(0, 2), (1, 2), (2, 2)]
     assert [advice.method for advice in found.advice] == methods[1:]
-    assert found.machine["usable_cores"] >= 1
+    assert found.machine["usable_cores"] >= 1 and found.machine["cpu_features"] == _core.cpu_features()
     assert json.loads(json.dumps(found.to_dict()))["rows"][0]["method"] == FORWARD
 
 
