@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 SEEWHY_WERROR ?= OFF
+# Results of `make bench` and `make bench-aims`; results of another kind of machine need another file.
+RESULTS ?= benchmarks/results/peers.json
 
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip
@@ -25,7 +27,7 @@ DEMO := $(if $(wildcard $(VENV)/.dev-*),$(DEV),$(SMALL))
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-all zoo comparison bench lint wheel clean
+.PHONY: help demo test test-slow test-all zoo comparison bench bench-aims bench-quick lint wheel clean
 
 help:
 	@echo 'make demo       export a network with real weights and explain five images; results in demo/'
@@ -35,6 +37,8 @@ help:
 	@echo 'make zoo        export all networks of docs/reference/models.md and write that page; takes hours'
 	@echo 'make comparison compare methods by numbers and write docs/comparison.md; takes about an hour'
 	@echo 'make bench      compare SeeWhy with other tools and write docs/performance/benchmarks.md; takes over an hour'
+	@echo 'make bench-aims   measure only what the aims on that page need; takes about 25 minutes'
+	@echo 'make bench-quick  print a few ratios, and compare them with stored ones of the same CPU flags if there are any'
 	@echo 'make lint       run ruff, mypy, import-linter, codespell and pydoclint'
 	@echo 'make wheel      build a wheel and an sdist into dist/'
 	@echo 'make clean      remove everything that these commands created, $(VENV) included'
@@ -58,7 +62,13 @@ comparison: $(DEV)
 	$(VENV)/bin/python benchmarks/comparison/compare_methods.py
 
 bench: $(DEV)
-	$(VENV)/bin/python benchmarks/peers/compare_tools.py
+	$(VENV)/bin/python benchmarks/peers/compare_tools.py --results $(RESULTS)
+
+bench-aims: $(DEV)
+	$(VENV)/bin/python benchmarks/peers/compare_tools.py --results $(RESULTS) --aims --missing --keep-earlier
+
+bench-quick: $(DEV)
+	$(VENV)/bin/python benchmarks/peers/bench_quick.py
 
 lint: $(DEV)
 	$(VENV)/bin/ruff check

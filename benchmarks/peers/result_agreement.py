@@ -50,6 +50,16 @@ def counts(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     return _verdict("difference in the number of figures", float(abs(int(ours[0]) - int(theirs[0]))), 0)
 
 
+def correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """Return the median over the images of Pearson's correlation, for heatmaps, gradients or logits.
+
+    Images with a constant result have no correlation. Return None if all results are constant.
+    """
+    flat, other = (values.reshape(len(values), -1).astype(np.float64) for values in (ours, theirs))
+    usable = [(one, two) for one, two in zip(flat, other, strict=True) if one.std() > 0 and two.std() > 0]
+    return float(np.median([np.corrcoef(one, two)[0, 1] for one, two in usable])) if usable else None
+
+
 def _verdict(measure: str, error: float | None, tolerance: float) -> dict[str, Any]:
     """Return the result of a comparison; `same` is None if nothing could be compared."""
     same = None if error is None else bool(error <= tolerance)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.shared.json_files import read, write
+from benchmarks.shared.machine_facts import kind_text, same_kind
 
-SOURCES = "sources"
+SOURCES, MACHINE, PACKAGES = "sources", "machine", "packages"
 
 
 class OtherConditions(Exception):
@@ -26,19 +27,27 @@ class Results:
             path: Path of the JSON file.
             conditions: Conditions that all results in a file share: machine, threads, versions and SeeWhy's sources.
             keep: True to keep the records of an existing file.
-            earlier: True to keep records of other sources until they are measured again. Each record names its sources.
+            earlier: True to keep records of other sources and packages until they are measured again. Each record
+                names its sources.
 
         Raises:
-            OtherConditions: If `keep` is set and the file has other conditions.
+            OtherConditions: If the file was measured on another kind of machine, or `keep` is set and the file has
+                other conditions.
         """
         self._path = path
-        old = read(path) if keep else {}
+        old = read(path)
+        if old and MACHINE in conditions and not same_kind(old[MACHINE], conditions[MACHINE]):
+            raise OtherConditions(
+                f"{path}: measured on {kind_text(old[MACHINE])}, and this machine is "
+                f"{kind_text(conditions[MACHINE])}; choose another file with --results"
+            )
         for key, value in conditions.items():
-            if old and old[key] != json.loads(json.dumps(value)) and not (earlier and key == SOURCES):
+            may_differ = not keep or key == MACHINE or (earlier and key in (SOURCES, PACKAGES))
+            if old and not may_differ and old[key] != json.loads(json.dumps(value)):
                 raise OtherConditions(
                     f"{path}: its {key} is {old[key]}, and now it is {value}; measure without --missing"
                 )
-        records = old.get("records", {})
+        records = old.get("records", {}) if keep else {}
         for record in records.values():
             record.setdefault(SOURCES, old[SOURCES])
         self._data: dict[str, Any] = {**conditions, "records": records}

@@ -40,6 +40,8 @@ class Environment:
 _TORCH = ("torch", "torchvision")
 ENVIRONMENTS: Mapping[str, Environment] = {
     SEEWHY: Environment((str(ROOT),)),
+    # The last commit that had no 8-bit files, to which an aim compares the rate of a folder.
+    "seewhy-before": Environment((f"seewhy @ git+{ROOT.as_uri()}@e9ce74d055b9e36ef9dd7d10472a4a9ea5ef1601",)),
     "torch": Environment((*_TORCH, "numpy")),
     "grad-cam": Environment(("grad-cam", *_TORCH)),
     "torchcam": Environment(("torchcam==0.5.0", *_TORCH)),

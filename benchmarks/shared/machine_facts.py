@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+_KERNEL_FLAGS = ("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+KIND = ("processor", "cores", "instructions")
+"""Facts that two machines must share before their times can be compared."""
 
 
 def describe() -> dict[str, Any]:
@@ -18,8 +23,18 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "distribution": _distribution(),
         "python": platform.python_version(),
-        "instructions": _instructions(),
+        "instructions": instructions(),
     }
+
+
+def same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return True if two machines, as `describe` describes them, have the same processor, cores and instructions."""
+    return all(one.get(fact) == other.get(fact) for fact in KIND)
+
+
+def kind_text(machine: Mapping[str, Any]) -> str:
+    """Return processor, cores and instruction sets in one line."""
+    return f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])})"
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -71,10 +86,10 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _instructions() -> list[str]:
+def instructions() -> list[str]:
     """Return the instruction sets by which the libraries choose their kernels."""
     flags = next((line.split() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("flags")), [])
-    return [flag for flag in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return [flag for flag in _KERNEL_FLAGS if flag in flags]
 
 
 def _memory() -> int | None:

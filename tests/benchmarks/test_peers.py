@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from benchmarks.jobs import many_pass_page
 from benchmarks.peers import (
+    bench_quick,
     benchmark_questions,
     cold_start,
     compare_tools,
@@ -25,7 +27,7 @@ from benchmarks.peers import (
 )
 from benchmarks.peers.page import comparison_plots, comparison_tables, performance_aims, write_page
 from benchmarks.peers.worker_process import Process, ToolFailure
-from benchmarks.shared import round_statistics
+from benchmarks.shared import case_files, images, machine_facts, round_statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,7 +167,7 @@ def example_results() -> dict[str, Any]:
         "machine": {
             "processor": "P",
             "cores": 2,
-            "instructions": [],
+            "instructions": ["avx2", "avx512_vnni"],
             "memory_gib": 8,
             "distribution": "",
             "python": "3",
@@ -181,7 +183,7 @@ def example_results() -> dict[str, Any]:
 
 def test_aims_are_reached_missed_or_not_measured() -> None:
     records = example_results()["records"]
-    found = {row.measure: (row.value(records), row.reached(records)) for row in performance_aims.aims()}
+    found = {row.measure: (row.value(records), row.reached(records)) for row in performance_aims.earlier_aims()}
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 1"] == (pytest.approx(1.04), True)
     assert found["Grad-CAM ÷ onnxruntime forward, resnet50, batch 8"] == (None, None)
     # Captum counts although its result differs; Recipro-CAM does not count because it uses no gradient.
@@ -192,8 +194,116 @@ def test_aims_are_reached_missed_or_not_measured() -> None:
     assert found["Grad-CAM: pytorch-grad-cam ÷ ours, resnet50, batch 1"] == (pytest.approx(40 / 10.4), False)
     assert found["openvino_xai's Recipro-CAM ÷ our Grad-CAM, resnet50, batch 1"] == (pytest.approx(9 / 10.4), False)
     assert found["cold start to first heatmap ÷ pytorch-grad-cam's, resnet50"] == (0.125, True)
-    printed = comparison_tables.aims_table(records)
+    printed = comparison_tables.aims_table(performance_aims.earlier_aims(), records)
     assert printed.count("**missed**") == 2 and printed.count("| reached |") == 3
+
+
+def test_aims_of_8_bit_files_read_times_memory_and_the_stored_drift() -> None:
+    records = int8_results()["records"]
+    found = {row.measure: (row.value(records), row.reached(records)) for row in performance_aims.aims()}
+    assert found["Grad-CAM int8 ÷ onnxruntime float32 forward, resnet50, batch 1"] == (pytest.approx(0.4), True)
+    assert found["Grad-CAM: pytorch-grad-cam ÷ ours int8, resnet50, batch 1"] == (pytest.approx(10), False)
+    drift = "int8 against float32, efficientnet_lite0"
+    assert found[f"{drift}: median of the maps' correlation"] == (0.996, True)
+    assert found[f"{drift}: 5th percentile of the maps' correlation"] == (0.97, False)
+    assert found[f"{drift}: same class predicted, float32's probability above 0.3"] == (None, None)
+    assert found["cold start ÷ onnxruntime's forward, peak memory, resnet50"] == (2.0, False)
+    assert found["folder: pytorch-grad-cam's loop ÷ ours int8, resnet50, JPEG"] == (pytest.approx(16), True)
+    assert found["folder: float32 before 8-bit files ÷ int8, efficientnet_lite0, JPEG"] == (pytest.approx(2.5), True)
+    assert found["Score-CAM: best rival ÷ ours, mobilenet_v2"] == (pytest.approx(3), True)
+    rate = "multi-pass methods: runs of the graph alone ÷ ours, the lowest"
+    assert found[rate] == (None, None)
+    # The third method runs the graph less often than it has passes, so its rate says nothing.
+    numbers = {"a": (25, 26, 0.97), "b": (10, 10, 0.94), "c": (1280, 2, 0.5)}
+    cases = {
+        name: {"passes": passes, "passes_run": runs, "rows": {"runs alone": {"ratio": ratio}}}
+        for name, (passes, runs, ratio) in numbers.items()
+    }
+    (row,) = (row for row in performance_aims.aims() if row.measure == rate)
+    assert (row.value({"many-pass": cases}), row.reached({"many-pass": cases})) == (0.94, False)
+    assert row.value({"many-pass": {"c": cases["c"]}}) is None
+    rounds = {"job": [11, 12, 22], "parts": [10, 10, 20], "load": [2, 2], "load with Pillow's resizing": [4, 2.5]}
+    core_time = {"core-time": {"mobilenet_v2": {"rounds": rounds}}}
+    found = {row.measure: (row.value(core_time), row.reached(core_time)) for row in performance_aims.aims()}
+    assert found["folder ÷ sum of its parts, core-ms, mobilenet_v2"] == (pytest.approx(1.1), False)
+    load = "decode and resize ÷ the same with Pillow's resizing, core-ms, mobilenet_v2"
+    assert found[load] == (pytest.approx(0.65), True)
+    printed = comparison_tables.aims_table(performance_aims.aims(), records)
+    assert "| ≥ 0.995 | 0.996 |  | reached |" in printed
+    assert printed.count("**missed**") == 3 and "| ≤ 0.42 | 0.40 (0.40–0.40) | 0.40 | reached |" in printed
+
+
+def test_the_drift_of_trained_networks_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    comparison = object.__new__(compare_tools.Comparison)
+    comparison.options = compare_tools.arguments().parse_args(["--missing"])
+    monkeypatch.setattr(comparison, "_model_folder", lambda model: tmp_path / model)
+    file = tmp_path / "peers.json"
+    results = results_file.Results(file, {"sources": "one"}, keep=False)
+    for model in comparison._models("drift"):
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "facts.json").write_text(json.dumps({"drift": {"correlation_p5": 0.99}}))
+        comparison._drift(results, model)
+    records = json.loads(file.read_text())["records"]
+    found = {row.measure: row.value(records) for row in performance_aims.aims() if "5th percentile" in row.measure}
+    names = [f"efficientnet_lite{i}" for i in range(3)]
+    assert found == {f"int8 against float32, {name}: 5th percentile of the maps' correlation": 0.99 for name in names}
+    (tmp_path / names[0] / "facts.json").unlink()
+    comparison._drift(results, names[0])  # it is not missing, so it is not read again
+    assert comparison_tables.differences(records).startswith("All results")
+
+
+def test_missed_aims_of_8_bit_files_are_explained() -> None:
+    """Each aim that a page marks as missed is named in the section that explains missed aims."""
+    explained = (ROOT / "docs/performance/optimizations.md").read_text("utf-8").partition("## Aims that were missed")[2]
+    measures = {aim.measure for aim in performance_aims.aims()}
+    missed = {
+        line.split(" | ")[0].removeprefix("| ")
+        for page in (ROOT / "docs/performance").glob("benchmarks*.md")
+        for line in page.read_text("utf-8").splitlines()
+        if "| **missed**" in line
+    }
+    assert missed & measures, "no page has an aim of 8-bit files that was missed; check the format of the lines"
+    assert not {measure for measure in missed & measures if f"| {measure} |" not in explained}
+
+
+def test_every_group_of_an_aim_is_measured() -> None:
+    """The measurement of the aims includes each group, and the tools that it leaves out have no aim."""
+    keys = {
+        results_file.key(name, model, batch)
+        for name, question in benchmark_questions.QUESTIONS.items()
+        for model in question.models
+        for batch in question.batches
+    }
+    keys |= {results_file.key("cold", model, 1) for model in cold_start.MODELS}
+    keys |= {results_file.key("drift", model, 1) for model in input_files.LITE_MODELS}
+    needed = performance_aims.needed_groups()
+    assert needed <= keys and len(needed) < len(keys) / 4
+    assert all(set(aim.groups) <= needed for aim in performance_aims.aims())
+    options = compare_tools.arguments().parse_args(["--aims", "--models", "resnet50", "--batches", "1", "8"])
+    comparison = object.__new__(compare_tools.Comparison)
+    comparison.options = options
+    measured = {
+        results_file.key(name, model, batch)
+        for name in benchmark_questions.ALL
+        for model in comparison._models(name)
+        for batch in comparison._batches(name, model)
+    }
+    assert measured == {key for key in needed if "/resnet50/" in key}
+
+
+def test_approximate_results_show_their_correlation() -> None:
+    values = np.random.default_rng(0).standard_normal((3, 4, 4)).astype(np.float32)
+    group = measurement_rounds.Group((), {}, "SeeWhy", None, result_agreement.heatmaps, Path())
+    exact, close = (measurement_rounds.Rival("one", "e", "m:f", approximate=flag) for flag in (False, True))
+    assert measurement_rounds._comparison(close, group, values, 2 * values + 1) == {"correlation": pytest.approx(1)}
+    assert measurement_rounds._comparison(exact, group, values, 2 * values + 1)["agreement"]["same"] is False
+    assert measurement_rounds._comparison(close, group, values, values[:1])["agreement"]["same"] is False
+    other = values.copy()
+    other[0], other[1] = 1, -other[1]
+    assert result_agreement.correlation(values, other) == pytest.approx(0), "the constant image does not count"
+    assert result_agreement.correlation(values, np.ones_like(values)) is None
+    expected = np.corrcoef(values[2].ravel(), values[1].ravel())[0, 1]
+    assert result_agreement.correlation(values[2:], values[1:2]) == pytest.approx(expected)
 
 
 def test_a_tool_that_runs_out_of_memory_is_measured_separately(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -226,6 +336,191 @@ def test_a_tool_that_runs_out_of_memory_is_measured_separately(monkeypatch: pyte
     assert {**found, "torch-cam": group["torch-cam"]} == group
 
 
+def int8_results() -> dict[str, Any]:
+    """Return results of 8-bit files in the format of `compare_tools.py`."""
+    data = example_results()
+    names = ("images", "correlation_median", "correlation_p5", "correlation_worst", "top1_agreement")
+    drift = {
+        **dict(zip(names, (96, 0.996, 0.97, 0.9, 0.95), strict=True)),
+        "top1_agreement_confident": None,
+        "logits_error": 0.1,
+    }
+    forms = {
+        "onnxruntime forward": rival([32.0]),
+        "SeeWhy, JPEG": rival([40.0]),
+        "SeeWhy int8, JPEG": rival([16.0]),
+        "SeeWhy, PNG": rival([80.0]),
+        "pytorch-grad-cam, JPEG": rival([256.0]),
+        "SeeWhy before 8-bit files, JPEG": rival([40.0]),
+    }
+    groups = data["records"]
+    groups["gradcam/resnet50/1"]["rivals"]["SeeWhy int8"] = rival([4.0, 8.0, 4.0], correlation=0.9876, peak_bytes=2**28)
+    groups["drift/efficientnet_lite0/1"] = {"rivals": {}, "stored_drift": drift}
+    groups["cold/resnet50/1"]["rivals"]["onnxruntime forward"] = rival([400.0], peak_bytes=2**27, installed_bytes=1)
+    groups["folder/resnet50/8"] = {"rivals": forms}
+    groups["folder/efficientnet_lite0/8"] = {"rivals": forms}
+    groups["scorecam/mobilenet_v2/1"] = {
+        "rivals": {"SeeWhy": rival([1000.0], peak_bytes=2**28), "pytorch-grad-cam": rival([3000.0], to_ours=3.0)}
+    }
+    return data
+
+
+def test_the_page_opens_with_a_chart_and_shows_8_bit_files(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    file = tmp_path / "peers-b.json"
+    file.write_text(json.dumps(int8_results()))
+    write_page.main(["--results", str(file), "--page", str(tmp_path / "benchmarks-b.md")])
+    page = (tmp_path / "benchmarks-b.md").read_text(encoding="utf-8")
+    assert page.index("<picture>") < page.index("## ")
+    # 32 images in 16 ms on 2 cores.
+    assert "ResNet-50: SeeWhy int8 1000.0, forward pass alone 500.0, SeeWhy 400.0, SeeWhy before 8-bit" in page
+    assert (
+        'srcset="images/benchmarks-b-folder-dark.png"' in page and 'src="images/benchmarks-b-folder-light.png"' in page
+    )
+    corners = [
+        Image.open(tmp_path / "images" / f"benchmarks-b-folder-{theme}.png").convert("L").getpixel((0, 0))
+        for theme in ("light", "dark")
+    ]
+    assert corners[0] == 255 and corners[1] < 32
+    assert "| SeeWhy int8 | 4.00 (4.00–7.20), r 0.988 |" in page
+    assert "| efficientnet_lite0 | 96 | 0.996 | 0.970 | 0.900 | 0.950 | – | 0.100 |" in page
+    assert "| Score-CAM | mobilenet_v2 | pytorch-grad-cam | 3000 (3000–3000; 3.00×) |  |" in page
+    assert "| SeeWhy int8 | 256 |" in page, "peak memory"
+    assert page.count("P, 2 cores (avx2, avx512_vnni)") > 5, "the CPU flags are beside each table"
+
+
+def test_a_file_keeps_results_of_one_kind_of_machine(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    machine = {"processor": "P", "cores": 2, "instructions": ["avx2"], "system": "Linux 6.1"}
+    results_file.Results(path, {"machine": machine, "packages": {"a": "1"}, "sources": "one"}, keep=False).add("a", {})
+    later = {"machine": {**machine, "system": "Linux 6.2"}, "packages": {"a": "2"}, "sources": "two"}
+    with pytest.raises(results_file.OtherConditions, match="its packages is"):
+        results_file.Results(path, later, keep=True)
+    assert not results_file.Results(path, later, keep=True, earlier=True).has("a")
+    before = path.read_bytes()
+    other = {**later, "machine": {**machine, "instructions": ["avx2", "avx512_vnni"]}}
+    for keep in (True, False):
+        with pytest.raises(results_file.OtherConditions, match=r"P, 2 cores \(avx2\), .* choose another .* --results"):
+            results_file.Results(path, other, keep=keep, earlier=True)
+    assert path.read_bytes() == before
+
+
+def test_results_of_other_benchmarks_count_on_the_same_kind_of_machine(tmp_path: Path) -> None:
+    machine = {"processor": "P", "cores": 2, "instructions": ["avx2"]}
+    file = tmp_path / "many_pass.json"
+    assert case_files.cases_of(file, machine) == {}
+    case_files.add_case(file, {**machine, "onnxruntime": "1"}, "a", {})
+    case_files.add_case(file, {**machine, "onnxruntime": "2"}, "b", {"x": 1})
+    assert case_files.cases_of(file, machine) == {"a": {}, "b": {"x": 1}}
+    other = {**machine, "cores": 4}
+    assert case_files.cases_of(file, other) == {}
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match=r"measured on P, 2 cores \(avx2\), and this machine is P, 4 cores"):
+        case_files.add_case(file, other, "c", {})
+    assert file.read_bytes() == before
+
+
+def test_the_table_of_multi_pass_methods_is_written_between_its_marks(tmp_path: Path) -> None:
+    tool = {"ms": 300.0, "ratio": 3.0, "ratio_of_least": 2.5, "core_ratio": 2.0}
+    ours, alone = {"ms": 100.0}, {"ratio": 0.97, "ratio_of_least": 1.0}
+    case = {"passes": 25, "passes_run": 26, "agreement": {"T": "correlation 1"}}
+    cases = {
+        "m one": {**case, "rows": {"seewhy": ours, "runs alone": alone, "T": tool}},
+        "m two": {**case, "passes": 1280, "agreement": {}, "rows": {"seewhy": ours, "runs alone": alone}},
+    }
+    machine = {"processor": "P", "cores": 2, "instructions": ["avx2"]}
+    versions = dict.fromkeys(("onnxruntime", "torch", "captum", "grad-cam"), "1")
+    file, page = tmp_path / "many_pass.json", tmp_path / "page.md"
+    file.write_text(json.dumps({"machine": {**machine, **versions}, "cases": cases}))
+    page.write_text(f"before\n\n{many_pass_page.BEGIN}old\n{many_pass_page.END}\nafter\n")
+    for _ in range(2):
+        many_pass_page.write(file, page)
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after") and "old" not in lines
+    assert "| m one | 25 | 100 | 0.97 [1] | T | 3 [2.5] | 2 | correlation 1 |" in lines
+    assert "| m two | 1,280 | 100 | – | not measured |  |  |  |" in lines
+    page.write_text("no marks\n")
+    with pytest.raises(SystemExit, match="marks"):
+        many_pass_page.write(file, page)
+    assert page.read_text() == "no marks\n"
+    assert many_pass_page.BEGIN in many_pass_page.PAGE.read_text("utf-8")
+
+
+def test_quick_ratios_are_compared_with_stored_ones() -> None:
+    record = {"rivals": {"SeeWhy": {}, "a": {"to_ours": 1.5}, "b": {"failed": "no"}}}
+    question = benchmark_questions.QUESTIONS["scorecam"]
+    found = bench_quick.ratios(question, "resnet50", record)
+    assert found == {"Score-CAM, resnet50: a ÷ SeeWhy": 1.5, "Score-CAM, resnet50: b ÷ SeeWhy": None}
+    printed, differing = bench_quick.compare({"a": 1.1, "b": 1.3, "c": None, "d": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0})
+    assert differing == ["b", "c"]
+    assert "| a | 1.10 | 1.00 | +10% |" in printed and "| d | 1.00 |  |  |" in printed
+    assert "| c | failed | 1.00 |  |" in printed
+    printed, differing = bench_quick.compare({"a": 1.0}, {"a": 1.0, "tool that is not installed": 2.0})
+    assert differing == ["tool that is not installed"]
+    assert "| tool that is not installed | not measured | 2.00 |  |" in printed
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"), [(1.0, "differ by at most 15%"), (2.0, "- x"), (None, "bench_quick.py --store")]
+)
+def test_bench_quick_reports_differences_without_failing(
+    stored: float | None,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bench_quick, "FILE", tmp_path / "quick.json")
+    monkeypatch.setattr(bench_quick, "measure", lambda: {"x": 1.0})
+    if stored is not None:
+        flags = bench_quick.flags_of(machine_facts.describe())
+        bench_quick.FILE.write_text(json.dumps({flags: {"ratios": {"x": stored}}, "others": {"ratios": {"x": 9}}}))
+    monkeypatch.setattr(sys, "argv", ["bench_quick.py"])
+    bench_quick.main()
+    assert message in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["bench_quick.py", "--store"])
+    bench_quick.main()
+    bench_quick.main()
+    stored_file = json.loads(bench_quick.FILE.read_text())
+    assert stored_file[bench_quick.flags_of(machine_facts.describe())]["ratios"] == {"x": 1.0}
+    assert ("others" in stored_file) == (stored is not None)
+
+
+def test_quick_questions_are_part_of_the_comparison() -> None:
+    for name, question in bench_quick.questions().items():
+        whole = benchmark_questions.QUESTIONS[name]
+        assert all(rival in whole.rivals for rival in question.rivals) and set(question.models) <= set(whole.models)
+        assert {question.ours, question.floor or question.ours} <= {rival.name for rival in question.rivals}
+        assert set(question.batches) <= set(whole.batches)
+    options = bench_quick.questions()["folder"].options(question.rivals[0], Path("inputs"), Path("scratch"))
+    assert options["count"] == 8 and Path(options["photographs"]) == Path("inputs/few-photographs")
+
+
+def test_hard_crops_are_reproducible(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    for name in ("one", "other"):
+        images.write_hard_crops(tmp_path / name, 13)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) == 13
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes() for file in files)
+
+
+def test_an_interruption_leaves_no_part_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "images"
+    with pytest.raises(KeyboardInterrupt), images.complete_folder(folder) as unfinished:
+        (unfinished / "a.png").touch()
+        raise KeyboardInterrupt
+    assert not list((tmp_path / "new").iterdir())
+    with images.complete_folder(folder) as unfinished:
+        (unfinished / "a.png").touch()
+        assert not folder.exists()
+    assert [path.name for path in (tmp_path / "new").rglob("*")] == ["images", "a.png"]
+    with pytest.raises(FileExistsError), images.complete_folder(folder):
+        raise AssertionError
+
+
 def test_the_page_shows_faster_rivals_and_failures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "peers.json"
@@ -236,7 +531,7 @@ def test_the_page_shows_faster_rivals_and_failures(tmp_path: Path) -> None:
     page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "| SeeWhy | 10.4 (10.4–18.7; 1.04×) |" in page
     assert "| Captum | 30.0 (30.0–54.0; 3.00×) ≠ |" in page
-    assert "| torch-cam | failed |" in page and "| PyTorch by hand | not measured |" in page
+    assert "| torch-cam | failed |" in page and "\nNot measured: SeeWhy int8, PyTorch by hand, " in page
     assert "- gradcam/resnet50/1: torch-cam failed: RuntimeError: &lt;no> reason" in page
     assert page.count("×) † |") == 1 and "- gradcam/resnet50/1: pytorch-grad-cam † was measured apart" in page
     assert "| *best rival ÷ SeeWhy* | 0.87 (openvino_xai Recipro-CAM) |" in page
@@ -257,8 +552,11 @@ def test_a_tool_has_one_colour() -> None:
     for question in ("forward", "gradcam", "guided"):
         rivals = [rival.name for rival in benchmark_questions.QUESTIONS[question].rivals]
         plotted = [name for name in rivals if name != benchmark_questions.QUESTIONS[question].floor]
-        colors = [comparison_plots.color_of(name) for name in plotted]
-        assert len(set(colors)) == len(colors), plotted
+        styles = [(comparison_plots.color_of(name), comparison_plots.hatch_of(name)) for name in plotted]
+        assert len(set(styles)) == len(styles), plotted
+    assert comparison_plots.hatch_of("SeeWhy int8, JPEG") and not comparison_plots.hatch_of("SeeWhy")
+    for name in ("SeeWhy", "openvino_xai Recipro-CAM", "onnxruntime", "OpenVINO"):
+        assert comparison_plots.color_of(f"{name} int8") == comparison_plots.color_of(name)
     assert len({comparison_plots.color_of(name) for name in cold_start.TOOLS}) == len(cold_start.TOOLS)
     assert comparison_plots.color_of("openvino_xai Recipro-CAM") == comparison_plots.color_of("OpenVINO")
 
@@ -388,5 +686,8 @@ def test_a_rival_that_is_left_out_is_a_dash() -> None:
     compiled = next(rival for rival in rivals if rival.name == "torch.compile by hand")
     assert compiled.tries("vgg16", 8) and not compiled.tries("vgg16", 32) and not compiled.tries("densenet121", 8)
     record = {"rivals": {benchmark_questions.FLOOR: rival([1.0])}}
-    printed = comparison_tables.question_table("guided", {"guided/densenet121/1": record, "guided/vgg16/1": record}, 1)
-    assert "| torch.compile by hand | not measured | – |" in printed
+    compiled_record = {"rivals": {**record["rivals"], "torch.compile by hand": rival([2.0])}}
+    groups = {"guided/densenet121/1": record, "guided/vgg16/1": record, "guided/alexnet/1": compiled_record}
+    printed = comparison_tables.question_table("guided", groups, 1)
+    assert "| torch.compile by hand | 2.00 (2.00–2.00) | not measured | – |" in printed
+    assert "\nNot measured: SeeWhy, PyTorch by hand, Captum, " in printed

@@ -14,24 +14,29 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks import RESULTS, ROOT
-from benchmarks.peers import results_file
+from benchmarks.peers import benchmark_questions, results_file
 from benchmarks.peers.benchmark_questions import QUESTIONS
-from benchmarks.peers.page import comparison_plots, comparison_tables
+from benchmarks.peers.page import comparison_plots, comparison_tables, folder_chart, performance_aims
+from benchmarks.peers.page.performance_aims import earlier_aims
 from benchmarks.peers.results_file import SOURCES
 from benchmarks.shared import markdown_tables
+from benchmarks.shared.case_files import cases_of
+from benchmarks.shared.machine_facts import kind_text
 
 PLOTTED = ("forward", "gradcam", "guided")
 
 HEAD = """# Benchmarks
 
-This page compares SeeWhy with other tools on one machine. `make bench` writes it from `benchmarks/results/{source}`.
-[How it was measured](#how-it-was-measured) explains the tables, and [the last section](#aims) compares the results with
-the aims that were set before the work began.{elsewhere}
-
+This page compares SeeWhy with other tools on one machine: {kind}. `make bench` writes it from
+`benchmarks/results/{source}`. [How it was measured](#how-it-was-measured) explains the tables, and
+[the last section](#aims) compares the results with the aims.{elsewhere}
+{chart}
 In each table, a cell is the median of the rounds in milliseconds. In brackets are the 10th and 90th percentile, and the
 median of the rounds' ratios to the baseline. The baseline is onnxruntime's forward pass of the same network, unless
 the section names another. ≠ marks a tool whose result differs from SeeWhy's, a dash marks what was left out to save
-time, and † marks a tool that was measured apart because memory ran out.
+time, and † marks a tool that was measured apart because memory ran out. The results of a tool that computes in 8 or 16
+bits cannot be equal: r is the correlation of its heatmaps or logits with those of float32, the median over the images.
+Peak memory is that of the tool's process while it was measured, with all its libraries.
 """
 
 MEASURED = """## How it was measured
@@ -67,12 +72,22 @@ AIMS = """## Aims
 
 The aims were set before the work began. The compared value is the median of the rounds' ratios. Beside it are the 10th
 and 90th percentile, and in *fastest ÷ fastest* the ratio of the fastest rounds, which other load on the machine
-disturbs least. [Aims that were missed](optimizations.md#aims-that-were-missed) explains the causes.
+disturbs least. The aims of 8-bit files hold for two cores with AVX-512 VNNI. This machine: {kind}.
 
-{aims}"""
+{aims}
+### Aims for float32
+
+These aims were set for float32 files, before 8-bit files existed. [Aims that were
+missed](optimizations.md#aims-that-were-missed) explains the causes.
+
+{earlier}"""
+
+DRIFT = """The quantised files of networks with trained weights state how far their maps differ from float32's. They are
+quantised with the defaults: 64 crops of photographs calibrate, and 96 others measure the drift.
+"""
 
 # The sections in their order; `cold` and `cuda` are not among the questions.
-SECTIONS = ("gradcam", "guided", "folder", "cold", "overlays", "forward", "cuda")
+SECTIONS = ("gradcam", "guided", "folder", "multi-pass", "cold", "overlays", "forward", "cuda")
 
 TEXTS = {
     "forward": """
@@ -95,6 +110,13 @@ guide only modules of class `nn.ReLU`: for MobileNet v2 (ReLU6) they return the 
 miss the last rectifier, which is a function. pytorch-grad-cam runs the images of a batch one after the other, because
 it returns the gradient of the first image alone.
 """,
+    "multi-pass": """
+Methods that run the network many times for one image: SmoothGrad with {samples} samples, integrated gradients with
+{steps} steps, and Score-CAM and Ablation-CAM, which mask or remove each channel of the target layer. SeeWhy's
+Ablation-CAM of MobileNet v2 needs no run for a channel, because the head is average pooling and one linear layer
+([Semantics](../concepts/semantics.md)). Each tool draws other noise for SmoothGrad, so its results are not compared
+here. pytorch-grad-cam's Score-CAM upsamples with aligned corners, SeeWhy's with half-pixel centers.
+""",
     "overlays": """
 From maps of 7×7 and images of 224×224 to overlays: upsampled, scaled, coloured and blended. The baseline is SeeWhy on
 one thread. SeeWhy's time is that of the kernel that `Explanation.overlays` calls, without the conversion to Pillow
@@ -102,7 +124,8 @@ images.
 """,
     "folder": """
 32 JPEG files of 640×480. The overlays show the model's view of 224×224, or the whole image. SeeWhy runs batches of 8;
-the other tools run the loop of their README, one image at a time. All tools compress PNG files with level 1. SeeWhy
+the other tools run the loop of their README, one image at a time; *before 8-bit files* is SeeWhy's last commit without
+them. All tools compress PNG files with level 1. SeeWhy
 flushes its results to the disk (fsync) before they count as done. The baseline is the forward passes alone, on arrays.
 """,
     "cold": """
@@ -118,19 +141,25 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
 
     Plots go to the folder `images` beside the page, and their names begin with that of the page.
     """
-    records = data["records"]
+    records, kind = data["records"], kind_text(data["machine"])
+    elsewhere = {name: cases_of(RESULTS / file, data["machine"]) for name, file in performance_aims.FILES.items()}
     folder = path.parent / "images"
-    sections = [HEAD.format(source=source, elsewhere=_elsewhere(path))]
+    chart = folder_chart.markdown(records, kind, folder / f"{path.stem}-folder", data["threads"])
+    sections = [HEAD.format(source=source, kind=kind, chart=chart, elsewhere=_elsewhere(path))]
     for name in SECTIONS:
         if name == "cold":
             sections.append(f"## Cold start\n{TEXTS['cold']}")
-            if comparison_plots.cold_plot(records, folder / f"{path.stem}-cold.png"):
+            if comparison_plots.cold_plot(records, kind, folder / f"{path.stem}-cold.png"):
                 sections.append(f"![Cold start](images/{path.stem}-cold.png)\n")
-            sections.append(comparison_tables.cold_table(records))
+            sections.append(f"Measured on {kind}:\n\n{comparison_tables.cold_table(records)}")
         elif name == "cuda":
             sections.append(f"## CUDA\n\n{cuda_table(cuda)}")
+        elif name == "multi-pass":
+            text = TEXTS[name].format(**benchmark_questions.SMOOTHGRAD, **benchmark_questions.STEPS)
+            sections.append(f"## Multi-pass methods\n{text}")
+            sections.append(f"Batch 1, {kind}:\n\n{comparison_tables.multi_pass_table(records)}")
         else:
-            sections += _question_section(name, records, path)
+            sections += _question_section(name, records, kind, path)
     measured = MEASURED.format(
         machine=_machine(data),
         threads=data["threads"],
@@ -139,19 +168,27 @@ def page(data: dict[str, Any], source: str, path: Path, cuda: Path) -> str:
     )
     sections.append(measured.rstrip("\n") + "\n")
     sections.append(f"## Differences and failures\n\n{comparison_tables.differences(records)}")
-    sections.append(AIMS.format(aims=comparison_tables.aims_table(records)))
+    tables = (
+        comparison_tables.aims_table(aims, {**records, **elsewhere})
+        for aims in (performance_aims.aims(), earlier_aims())
+    )
+    sections.append(AIMS.format(kind=kind, **dict(zip(("aims", "earlier"), tables, strict=True))))
     return "\n".join(sections)
 
 
-def _question_section(name: str, records: dict[str, Any], path: Path) -> list[str]:
+def _question_section(name: str, records: dict[str, Any], kind: str, path: Path) -> list[str]:
     """Return the heading, text, plot and tables of one question."""
     question = QUESTIONS[name]
     sections = [f"## {question.title}\n{TEXTS[name]}"]
     plot = f"images/{path.stem}-{name}.png"
-    if name in PLOTTED and comparison_plots.question_plot(name, records, path.parent / plot):
+    if name in PLOTTED and comparison_plots.question_plot(name, records, kind, path.parent / plot):
         sections.append(f"![{question.title}, time over the forward pass]({plot})\n")
     for batch in question.batches:
-        sections.append(f"Batch {batch}:\n\n{comparison_tables.question_table(name, records, batch)}")
+        sections.append(f"Batch {batch}, {kind}:\n\n{comparison_tables.question_table(name, records, batch)}")
+    if memory := comparison_tables.memory_table(name, records):
+        sections.append(f"Peak memory, {kind}:\n\n{memory}")
+    if name == "gradcam" and (drift := comparison_tables.drift_table(records)):
+        sections.append(f"{DRIFT}\n{drift}")
     return sections
 
 
@@ -165,7 +202,7 @@ def _elsewhere(path: Path) -> str:
 def _machine(data: dict[str, Any]) -> str:
     machine = data["machine"]
     lines = [
-        f"- machine: {machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
+        f"- machine: {kind_text(machine)}, "
         f"{machine['memory_gib']} GiB, {machine['distribution']}, Python {machine['python']}"
     ]
     shown = "seewhy onnxruntime torch grad-cam torchcam captum openvino openvino-xai openvino_xai".split()
@@ -212,16 +249,15 @@ def _others(records: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS / "peers.json")
-    parser.add_argument(
-        "--page", type=Path, default=ROOT / "docs/performance/benchmarks.md", help="plots go to images/ beside it"
-    )
+    parser.add_argument("--page", type=Path, help="page to write, by default the one in docs/performance that belongs")
     options = parser.parse_args(arguments)
+    page_path = options.page or ROOT / "docs/performance" / f"{options.results.stem.replace('peers', 'benchmarks')}.md"
     data = results_file.read(options.results)
     if not data:
         raise SystemExit(f"write_page: {options.results}: no results; run `make bench`")
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text(page(data, options.results.name, options.page, RESULTS / "cuda.json"), encoding="utf-8")
-    print(f"wrote {options.page}")
+    page_path.parent.mkdir(parents=True, exist_ok=True)
+    page_path.write_text(page(data, options.results.name, page_path, RESULTS / "cuda.json"), encoding="utf-8")
+    print(f"wrote {page_path}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python first_heatmap.py TOOL MODEL_FOLDER IMAGE THREADS
 
-Each function imports the tool and returns a heatmap of shape (224, 224). The last line printed is JSON with the peak
-memory of the process in bytes and the shape of the heatmap. The parent process measures the time.
+Each function imports the tool and returns a heatmap of shape (224, 224); `forward` returns logits (1, 1000). The last
+line printed is JSON with the peak memory of the process in bytes and the shape of the result. The parent process
+measures the time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from peak_memory import peak
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -20,6 +23,20 @@ def seewhy(folder: Path, image_path: str, threads: int) -> Any:
     import seewhy
 
     return seewhy.Explainer(folder / "seewhy.onnx", threads=threads).explain(image_path).heatmaps[0]
+
+
+def forward(folder: Path, image_path: str, threads: int) -> Any:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+
+    image = Image.open(image_path).convert("RGB").resize((341, 256), Image.Resampling.BILINEAR)
+    crop = np.asarray(image.crop((58, 16, 282, 240)))
+    x = np.ascontiguousarray((((crop / 255 - MEAN) / STD).astype(np.float32)).transpose(2, 0, 1)[None])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(folder / "forward.onnx", options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
 def grad_cam(folder: Path, image_path: str, threads: int) -> Any:
@@ -84,6 +101,7 @@ def _torch(folder: Path, image_path: str, threads: int) -> Any:
 
 
 TOOLS = {
+    "forward": forward,
     "seewhy": seewhy,
     "grad-cam": grad_cam,
     "torchcam": torchcam,
@@ -92,20 +110,6 @@ TOOLS = {
 }
 
 
-def _peak() -> int:
-    """Return the peak memory in bytes.
-
-    On Linux, ru_maxrss includes the peak of the parent process, but VmHWM starts from zero in each program.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 if __name__ == "__main__":
     found = TOOLS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
-    print(json.dumps({"peak": _peak(), "shape": list(found.shape)}), flush=True)
+    print(json.dumps({"peak": peak(), "shape": list(found.shape)}), flush=True)

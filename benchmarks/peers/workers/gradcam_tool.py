@@ -1,15 +1,14 @@
-"""Grad-CAM, guided backpropagation and a folder of overlays by pytorch-grad-cam, used as in its README."""
+"""Grad-CAM, Score-CAM, Ablation-CAM, guided backpropagation and a folder of overlays by pytorch-grad-cam."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import cv2
+import cv2_folder
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
+from pytorch_grad_cam import AblationCAM, GradCAM, GuidedBackpropReLUModel, ScoreCAM
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from tool_job import Job, Task
@@ -58,37 +57,28 @@ def guided_frozen(task: Task) -> Job:
 
 def folder(task: Task) -> Job:
     """Run the loop of the README, one image at a time."""
-    module = network(task)
-    options = task.options
-    source, out = sorted(Path(options["photographs"]).iterdir()), Path(options["out"])
-    out.mkdir(parents=True, exist_ok=True)
+    module, facts = network(task), task.facts
     cam = GradCAM(model=module, target_layers=[layer(task, module)])
 
-    def run(paths: list[Path]) -> int:
-        for path in paths:
-            image = cv2.imread(str(path))[:, :, ::-1]
-            crop = _center_crop(image)
-            tensor = preprocess_image(np.float32(crop) / 255, options["mean"], options["std"])
-            heat = cam(input_tensor=tensor, targets=None)[0]
-            if options["form"] == "original":
-                crop, heat = image, cv2.resize(heat, image.shape[1::-1])
-            overlay = cv2.cvtColor(show_cam_on_image(np.float32(crop) / 255, heat, use_rgb=True), cv2.COLOR_RGB2BGR)
-            if options["form"] == "jpeg":
-                cv2.imwrite(str(out / f"{path.stem}.jpg"), overlay, [cv2.IMWRITE_JPEG_QUALITY, 90])
-            else:
-                cv2.imwrite(str(out / f"{path.stem}.png"), overlay)
-        return len(paths)
+    def explain(crop: np.ndarray) -> np.ndarray:
+        return cam(input_tensor=preprocess_image(crop, facts["mean"], facts["std"]), targets=None)[0]
 
     torch.set_num_threads(task.threads)
-    cv2.setNumThreads(task.threads)
-    return Job(lambda: run(source), to_array=lambda count: [count], warm=lambda: run(source[:2]))
+    return cv2_folder.folder(task, explain, lambda image, heat: show_cam_on_image(image, heat, use_rgb=True))
 
 
-def _center_crop(image: np.ndarray) -> np.ndarray:
-    """Resize the shorter side to 256 pixels and return the central 224x224 pixels."""
-    height, width = image.shape[:2]
-    scale = 256 / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    top, left = (size[1] - 224) // 2, (size[0] - 224) // 2
-    return resized[top : top + 224, left : left + 224]
+def scorecam(task: Task) -> Job:
+    return _one_format(task, ScoreCAM)
+
+
+def ablationcam(task: Task) -> Job:
+    return _one_format(task, AblationCAM)
+
+
+def _one_format(task: Task, method: type) -> Job:
+    """Return a job of a multi-pass method in the default memory format, with larger batches than the default of 32."""
+    module = network(task)
+    cam = method(model=module, target_layers=[layer(task, module)])
+    cam.batch_size = 64
+    targets = [ClassifierOutputTarget(target) for target in task.targets]
+    return Job(lambda: cam(input_tensor=images(task), targets=targets))

@@ -1,4 +1,4 @@
-"""Forward pass in OpenVINO, in float32 with the latency hint."""
+"""Forward pass in OpenVINO with the latency hint: in float32, in bf16, or of a file in 8 bits."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import openvino
 from tool_job import Job, Task
 
 
-def settings(threads: int) -> dict[str, object]:
-    return {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+def settings(threads: int, precision: str = "f32") -> dict[str, object]:
+    """Return the settings of a model; a file in 8 bits keeps them, and only its other layers have the precision."""
+    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
 
 
 def forward(task: Task) -> Job:
     core, images = openvino.Core(), task.images
-    model = core.read_model(task.model / "forward.onnx")
+    model = core.read_model(task.file("forward.onnx"))
     model.reshape(list(images.shape))
-    request = core.compile_model(model, "CPU", settings(task.threads)).create_infer_request()
+    request = core.compile_model(
+        model, "CPU", settings(task.threads, task.options.get("precision", "f32"))
+    ).create_infer_request()
     return Job(lambda: np.array(request.infer([images], share_inputs=True, share_outputs=True)[0]))

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peak_memory
 from tool_job import Job, Task
 
 warnings.simplefilter("ignore")
@@ -50,6 +51,8 @@ class Worker:
         if job.choose is not None:
             job.run, note = job.choose()
             job.choose = None  # free the variants that were not chosen
+            gc.collect()
+        peak_memory.restart()
         start = time.perf_counter()
         value = job.run()
         seconds = time.perf_counter() - start
@@ -66,7 +69,7 @@ class Worker:
             value = job.run()
             times.append(time.perf_counter() - start)
             del value
-        return {"times": times}
+        return {"times": times, "peak_bytes": peak_memory.peak()}
 
     def _loaded(self) -> Job:
         if self._job is None:

@@ -18,13 +18,13 @@ _FORMS = {"jpeg": ("jpg", "model"), "png": ("png", "model"), "original": ("png",
 
 
 def _explainer(task: Task) -> seewhy.Explainer:
-    return seewhy.Explainer(task.model / "seewhy.onnx", threads=task.threads)
+    return seewhy.Explainer(task.file("seewhy.onnx"), threads=task.threads)
 
 
 def _session(task: Task, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(task.model / "forward.onnx", options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(task.file("forward.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 def forward(task: Task) -> Job:
@@ -67,6 +67,20 @@ def guided(task: Task) -> Job:
         return result
 
     return Job(run, to_array=lambda result: result.attributions)
+
+
+def multi_pass(task: Task) -> Job:
+    """Run a multi-pass method; `method` names it, and the other options are its own."""
+    explainer, images, targets = _explainer(task), task.images, task.targets
+    options = dict(task.options)
+    method = options.pop("method")
+
+    def run() -> seewhy.Explanation:
+        result = explainer.explain(images, method, target=targets, options={method: options} if options else None)
+        _ = result.heatmaps
+        return result
+
+    return Job(run, to_array=lambda result: result.heatmaps if result.maps is not None else result.attributions)
 
 
 def overlays(task: Task) -> Job:

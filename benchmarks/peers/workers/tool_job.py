@@ -16,11 +16,16 @@ class Task:
     """One model, one batch size and the options of a question."""
 
     model: Path
-    """Folder with the files of the model: weights.pt, forward.onnx, seewhy.onnx, facts.json."""
+    """Folder with the files of the model: weights.pt, images.npy, forward.onnx, seewhy.onnx, facts.json, and
+    the same ONNX files in 8 bits with names that end in -int8.onnx."""
     batch: int
     threads: int
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the question; see `Question.options`."""
+
+    def file(self, default: str) -> Path:
+        """Return the ONNX file that the options name, or the one of the default name."""
+        return self.model / self.options.get("file", default)
 
     @property
     def name(self) -> str:
@@ -29,7 +34,7 @@ class Task:
     @property
     def images(self) -> np.ndarray:
         """Normalized images, float32 of shape (batch, 3, 224, 224)."""
-        return np.ascontiguousarray(np.load(self.model.parent / "images.npy")[: self.batch])
+        return np.ascontiguousarray(np.load(self.model / "images.npy")[: self.batch])
 
     @property
     def facts(self) -> dict[str, Any]:
