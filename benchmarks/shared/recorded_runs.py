@@ -31,7 +31,7 @@ class Run:
 
     @property
     def single_threaded(self) -> bool:
-        """Whether the session has one thread, so that several callers share it."""
+        """True if the session has one thread, so that several callers share it."""
         return bool(self.session.get_session_options().intra_op_num_threads == 1)
 
     def __call__(self) -> None:

@@ -10,7 +10,7 @@ _Result = TypeVar("_Result")
 
 
 class Background(Generic[_Result]):
-    """Call of a function in a thread of its own.
+    """Call of a function in a thread of its own, or at once if the system allows no more threads.
 
     `concurrent.futures` does the same, but it takes longer to import than a small model file takes to read.
     """
@@ -26,7 +26,10 @@ class Background(Generic[_Result]):
         self._found: list[_Result] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system allows no more threads
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -43,7 +46,8 @@ class Background(Generic[_Result]):
         Raises:
             BaseException: If the function raised it.
         """
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._error is not None:
             error, self._error = self._error, None
             raise error

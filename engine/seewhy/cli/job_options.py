@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from seewhy.cli.click_types import NonEmptyPath
 
-lists = click.option(
-    "--list",
-    "lists",
-    metavar="FILE",
-    type=click.Path(path_type=str),
-    multiple=True,
-    help="Explain the images that a file lists: a text file with one path per line, or a .csv file with a column path "
-    "and optional columns target and id. '-' reads standard input. Repeatable.",
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def image_lists(purpose: str, further_columns: str) -> Callable[[_Command], _Command]:
+    """Return the option --list, whose help says what the images are for and which further columns are read."""
+    return click.option(
+        "--list",
+        "lists",
+        metavar="FILE",
+        type=click.Path(path_type=str),
+        multiple=True,
+        help=f"{purpose} the images that a file lists: a text file with one path per line, or a .csv file with a "
+        f"column path{further_columns}. '-' reads standard input. Repeatable.",
+    )
+
+
+lists = image_lists("Explain", " and optional columns target and id")
 
 plugins = click.option(
     "--plugin",

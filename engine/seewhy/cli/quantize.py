@@ -33,15 +33,7 @@ _EXAMPLES = (
 @click.command(cls=GroupedCommand, groups=_GROUPS, examples=_EXAMPLES)
 @click.argument("model", type=NonEmptyPath(path_type=Path))
 @click.argument("images", type=click.Path(path_type=str), nargs=-1)
-@click.option(
-    "--list",
-    "lists",
-    metavar="FILE",
-    type=click.Path(path_type=str),
-    multiple=True,
-    help="Use the images that a file lists: a text file with one path per line, or a .csv file with a column path. "
-    "Targets are ignored. '-' reads standard input. Repeatable.",
-)
+@options.image_lists("Use", "; targets are ignored")
 @click.option(
     "--max-drift",
     metavar="NUMBER",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
+from seewhy._shared.background import Background
 from seewhy._shared.cpu_count import usable_cores
 from seewhy._shared.text import brief
 from seewhy.contract.constants import IMAGES, LOGITS
@@ -326,14 +327,11 @@ class Explainer:
                 rows = min(len(images), batch_size) if isinstance(images, (list, tuple)) else 1
                 self._sessions.prepare(BatchRequest(methods, 1, batch_size, self._context).outputs, rows)
 
-        thread = threading.Thread(target=create, name="seewhy-first-session")
-        with suppress(RuntimeError):  # the system allows no more threads
-            thread.start()
+        creating = Background(create, "seewhy-first-session")
         try:
             yield
         finally:
-            if thread.ident is not None:
-                thread.join()
+            creating.result()
 
     def _explain(
         self,

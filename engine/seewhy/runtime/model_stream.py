@@ -73,14 +73,14 @@ def start_from(
     weights.extend(kept)
     blocks = itertools.chain((memoryview(model.SerializeToString() + field_start(GRAPH, size)),), entries)
     if not by_pipe or not _HAS_PIPES:
-        return start(b"".join(blocks))
+        return start(_joined(blocks))
     source, writer = _open_pipe(blocks)
     try:
         try:
             writer.start()
         except RuntimeError:  # the system allows no more threads
             writer.close()
-            return start(b"".join(blocks))
+            return start(_joined(blocks))
         try:
             session = start(f"/dev/fd/{source}")
         except Exception:
@@ -96,6 +96,11 @@ def start_from(
     if not writer.complete:
         raise ModelFileError(f"{stored.path}: onnxruntime did not read the whole model; load the model file again")
     return session
+
+
+def _joined(blocks: Iterator[memoryview]) -> bytes:
+    """Return all blocks, each of which is valid until the next one."""
+    return b"".join(map(bytes, blocks))
 
 
 def _open_pipe(blocks: Iterator[memoryview]) -> tuple[int, _Writer]:

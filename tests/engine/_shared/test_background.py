@@ -31,3 +31,11 @@ def test_an_exception_is_raised_where_the_result_is_asked_for() -> None:
     with pytest.raises(KeyError) as raised:
         Background(fail, "fails").result()
     assert raised.value is error
+
+
+def test_a_system_without_more_threads_calls_the_function_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert Background(lambda: 3, "none").result() == 3

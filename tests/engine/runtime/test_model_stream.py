@@ -96,7 +96,8 @@ def larger_than_a_pipe(tiny: Tiny, tmp_path: Path) -> ModelFile:
     for node in model.graph.node:
         if node.op_type == "Gemm":
             node.input[2] = "big"
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(2**20, np.float32), "big"))
+    values = np.arange(2**20, dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "big"))
     return ModelFile.read(write(tmp_path / "big.onnx", model))
 
 
@@ -144,7 +145,20 @@ def test_a_system_without_more_threads(larger_than_a_pipe: ModelFile, monkeypatc
     monkeypatch.setattr(threading.Thread, "start", refuse)
     model = prune(larger_than_a_pipe.proto, ["logits"])
     content = model_stream.start_from(model, larger_than_a_pipe.stored, _content, True)
-    assert len(content) > 4 * 2**20 and not model_stream._writing
+    assert _values(content) == list(range(2**20)) and not model_stream._writing
+
+
+def test_a_model_of_many_blocks_is_joined(larger_than_a_pipe: ModelFile) -> None:
+    """The blocks share one piece of memory."""
+    model = prune(larger_than_a_pipe.proto, ["logits"])
+    assert _values(model_stream.start_from(model, larger_than_a_pipe.stored, _content, False)) == list(range(2**20))
+
+
+def _values(content: bytes) -> list[float]:
+    """Return the values of the large weight of a serialised model."""
+    weights = onnx.ModelProto.FromString(content).graph.initializer
+    values: list[float] = onnx.numpy_helper.to_array(next(one for one in weights if one.name == "big")).tolist()
+    return values
 
 
 def forked() -> int:
