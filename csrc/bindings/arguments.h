@@ -105,6 +105,12 @@ inline void check_threads(int threads) {
     if (threads < 0) throw py::value_error("threads must be 0 or more, not " + std::to_string(threads));
 }
 
+inline void check_size(Index height, Index width) {
+    if (height < 1 || width < 1) {
+        throw py::value_error("height and width must be at least 1, not " + text(Shape{height, width}));
+    }
+}
+
 inline void check_alpha(double alpha) {
     if (!(alpha >= 0.0 && alpha <= 1.0)) throw py::value_error("alpha must be in [0, 1], not " + text(alpha));
 }

@@ -13,6 +13,7 @@
 #include "cpu_features.h"
 #include "kernels/cam.h"
 #include "kernels/gradients.h"
+#include "kernels/heatmaps.h"
 #include "kernels/minmax.h"
 #include "kernels/noise.h"
 #include "kernels/normalize.h"
@@ -97,9 +98,7 @@ py::array product_sum(const py::object& activations_, const py::object& gradient
 
 py::array upsample(const py::object& maps_, py::ssize_t height, py::ssize_t width, int threads) {
     const auto maps = take<float>(maps_, "maps", 3, "(N, h, w)");
-    if (height < 1 || width < 1) {
-        throw py::value_error("height and width must be at least 1, not " + text(Shape{height, width}));
-    }
+    check_size(height, width);
     return compute<float>({maps.shape[0], height, width}, threads,
                           [&](float* result) { seewhy::upsample(maps_of(maps), height, width, threads, result); });
 }
@@ -113,18 +112,49 @@ py::array minmax(const py::object& maps_, int threads) {
     return result;
 }
 
-py::object first_not_finite(const py::object& values_, int threads) {
-    const auto values = take<float>(values_, "values");
-    check_threads(threads);
-    if (values.shape.empty()) throw py::value_error("values must have an axis for the images, not shape ()");
+// The view of an argument of any shape but () as images of one row.
+Maps rows_of(const Array<float>& values) {
+    if (values.shape.empty()) throw py::value_error(values.name + " must have an axis for the images, not shape ()");
     const Index total = values.array.size(), count = total > 0 ? values.shape[0] : 0;
-    const Maps rows = {values.data(), count, 1, 1, count > 0 ? total / count : 0};
-    FirstNotFinite not_finite;
+    return {values.data(), count, 1, 1, count > 0 ? total / count : 0};
+}
+
+py::object first_not_finite(const py::args& values_) {
+    std::vector<Array<float>> arrays;
+    std::vector<Maps> rows;
+    for (const py::handle& value : values_) {
+        arrays.push_back(take<float>(py::reinterpret_borrow<py::object>(value), "values"));
+        rows.push_back(rows_of(arrays.back()));
+    }
+    std::pair<std::size_t, FirstNotFinite> found;
     {
         py::gil_scoped_release release;
-        not_finite = seewhy::first_not_finite(spans_of(rows, threads));
+        for (; found.first < rows.size() && !found.second; found.first += !found.second) {
+            // Starting a second thread takes longer than the whole check.
+            found.second = seewhy::first_not_finite(spans_of(rows[found.first], 1));
+        }
     }
-    return py::cast(not_finite);
+    return found.second ? py::cast(std::make_pair(found.first, *found.second)) : py::object(py::none());
+}
+
+py::tuple finite_copy(const py::object& values_, int threads) {
+    const auto values = take<float>(values_, "values");
+    const Maps rows = rows_of(values);
+    FirstNotFinite not_finite;
+    auto copy = compute<float>(values.shape, threads,
+                               [&](float* data) { not_finite = seewhy::copy_and_check(rows, threads, data); });
+    return py::make_tuple(copy, not_finite);
+}
+
+py::array heatmaps(const py::object& maps_, bool relu, py::ssize_t height, py::ssize_t width, int threads) {
+    const auto maps = take<float>(maps_, "maps", 3, "(N, h, w)");
+    check_size(height, width);
+    FirstNotFinite not_finite;
+    auto result = compute<float>({maps.shape[0], height, width}, threads, [&](float* data) {
+        not_finite = seewhy::heatmaps(maps_of(maps), relu, height, width, threads, data);
+    });
+    raise_if_found(maps, not_finite, "NaN or infinity");
+    return result;
 }
 
 py::array max_abs(const py::object& gradients_, int threads) {
@@ -300,7 +330,9 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("product_sum", &product_sum, "activations"_a, "gradients"_a, "positive"_a = false, threads);
     module.def("upsample", &upsample, "maps"_a, "height"_a, "width"_a, threads);
     module.def("minmax", &minmax, "maps"_a, threads);
-    module.def("first_not_finite", &first_not_finite, "values"_a, threads);
+    module.def("heatmaps", &heatmaps, "maps"_a, "relu"_a, "height"_a, "width"_a, threads);
+    module.def("first_not_finite", &first_not_finite);
+    module.def("finite_copy", &finite_copy, "values"_a, threads);
     module.def("max_abs", &max_abs, "gradients"_a, threads);
     module.def("gradient_rgb", &gradient_rgb, "gradients"_a, threads);
     module.def("multiply_by_map", &multiply_by_map, "gradients"_a, "maps"_a, threads);

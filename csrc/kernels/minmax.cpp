@@ -7,6 +7,7 @@
 
 #include "blocks.h"
 #include "cpu_dispatch.h"
+#include "parallel.h"
 
 namespace seewhy {
 
@@ -36,13 +37,15 @@ Span span_of(const Extremes& extremes) {
     return span;
 }
 
-std::vector<Span> spans_of(const Maps& maps, int threads) {
-    const auto extremes = loops().minmax.extremes;
+namespace {
+
+// Returns the span of each image, given extremes(block) of each of its blocks.
+template <typename ExtremesOf>
+std::vector<Span> spans_of_blocks(const Maps& maps, int threads, const ExtremesOf& extremes) {
     const Index size = maps.image_size(), blocks = blocks_in(size, kBlock);
     std::vector<Extremes> parts(maps.count * blocks);
-    for_blocks<kBlock>(maps.count, size, 1, threads, [&](const Block& block) {
-        parts[block.index] = extremes(maps.data + block.offset, block.length);
-    });
+    for_blocks<kBlock>(maps.count, size, 1, threads,
+                       [&](const Block& block) { parts[block.index] = extremes(block); });
     std::vector<Span> spans;
     spans.reserve(maps.count);
     for (Index first = 0; first < maps.count * blocks; first += blocks) {
@@ -51,6 +54,24 @@ std::vector<Span> spans_of(const Maps& maps, int threads) {
         spans.push_back(span_of(all));
     }
     return spans;
+}
+
+}  // namespace
+
+std::vector<Span> spans_of(const Maps& maps, int threads) {
+    const auto extremes = loops().minmax.extremes;
+    return spans_of_blocks(maps, threads, [&](const Block& block) {
+        return extremes(maps.data + block.offset, block.length);
+    });
+}
+
+FirstNotFinite copy_and_check(const Maps& images, int threads, float* result) {
+    const auto copy = loops().minmax.copy;
+    // Copying a value takes a fraction of a nanosecond, and starting a thread longer than copying one small image.
+    if (images.count * images.image_size() < 4 * kGrain) threads = 1;
+    return first_not_finite(spans_of_blocks(images, threads, [&](const Block& block) {
+        return copy(images.data + block.offset, block.length, result + block.offset);
+    }));
 }
 
 FirstNotFinite first_not_finite(const std::vector<Span>& spans) {

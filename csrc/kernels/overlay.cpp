@@ -5,6 +5,7 @@
 
 #include "blocks.h"
 #include "cpu_dispatch.h"
+#include "kernels/heatmaps.h"
 #include "kernels/upsample.h"
 #include "parallel.h"
 
@@ -28,44 +29,6 @@ Blend blend_of(const Style& style) {
     return blend;
 }
 
-// Returns the rows of the result that contain the extremes of all columns: the first and the last row between each pair
-// of map rows. The steps of the interpolation and their rounding are monotone in the share, so a column only rises or
-// only falls between two map rows. If two map rows differ by more than a float can represent, or one is not finite,
-// then no row between them is finite. If only the last addition overflows, it overflows in the last row. Within a row,
-// all columns must be searched, because interpolation is not monotone in its two end points.
-std::vector<Sample> outermost(const std::vector<Sample>& rows) {
-    std::vector<Sample> result;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        const bool first = i == 0 || rows[i - 1].near != rows[i].near;
-        const bool last = i + 1 == rows.size() || rows[i + 1].near != rows[i].near;
-        if (first || last) result.push_back(rows[i]);
-    }
-    return result;
-}
-
-// Returns the span of each upsampled map.
-std::vector<Span> upsampled_spans(const Maps& maps, const Grid& grid, int threads) {
-    const std::vector<Sample> rows = outermost(grid.rows);
-    const auto blend = loops().upsample.blend;
-    const auto extremes = loops().minmax.extremes;
-    const Index width = grid.columns.size(), cost = rows.size() * width;
-    std::vector<Span> spans(maps.count);
-    parallel_for(0, maps.count, grain_for(cost), threads, [&](Index first, Index last) {
-        RowPair pair(maps, grid.columns);
-        std::vector<float> values(width);
-        for (Index map = first; map < last; ++map) {
-            Extremes all;
-            for (const Sample& row : rows) {
-                pair.move_to(map, row);
-                blend(pair.above(), pair.below(), row.share, width, values.data());
-                all.add(extremes(values.data(), width));
-            }
-            spans[map] = span_of(all);
-        }
-    });
-    return spans;
-}
-
 }  // namespace
 
 FirstNan overlay(const Images& images, const Maps& heatmaps, const Style& style, int threads, std::uint8_t* result) {
@@ -86,13 +49,8 @@ FirstNan overlay(const Images& images, const Maps& heatmaps, const Style& style,
 FirstNotFinite overlay_maps(const Images& images, const Maps& given, const Style& style, bool relu, int threads,
                             std::uint8_t* result) {
     if (given.count == 0) return std::nullopt;  // the grid may be larger than memory
-    Maps maps = given;
-    std::vector<float> rectified;
-    if (relu) {
-        rectified.assign(maps.data, maps.data + maps.count * maps.size());
-        for (float& value : rectified) value = value < 0.0f ? 0.0f : value;  // keeps NaN
-        maps.data = rectified.data();
-    }
+    const ShownMaps shown(given, relu);
+    const Maps& maps = shown.maps;
     const Grid grid(maps, images.height, images.width);
     const std::vector<Span> spans = upsampled_spans(maps, grid, threads);
     if (const FirstNotFinite bad = first_not_finite(spans)) return bad;

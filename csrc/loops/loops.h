@@ -50,6 +50,8 @@ struct Extremes {
 
 struct MinmaxLoops {
     Extremes (*extremes)(const float* values, Index size);
+    // Copies the values, and returns their extremes.
+    Extremes (*copy)(const float* values, Index size, float* result);
     void (*rescale)(const float* values, const Span& span, Index size, float* result);
 };
 

@@ -242,12 +242,45 @@ def minmax(maps: _Float, threads: int = 0) -> _Float:
         ValueError: If a map holds NaN or infinity. The message gives the index of the first such map.
     """
 
-def first_not_finite(values: _Float, threads: int = 0) -> int | None:
-    """Return the index along the first axis of the first NaN or infinity, or None if all values are finite.
+def heatmaps(maps: _Float, relu: bool, height: int, width: int, threads: int = 0) -> _Float:
+    """Upsample maps and scale them to [0, 1], in one pass over the result.
+
+    The result has the same values as `upsample` of the maps (after max(0, map) with `relu`) and `minmax` in sequence.
+
+    Args:
+        maps: Maps, float32 of shape (N, h, w).
+        relu: True to apply a ReLU to the maps first.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        threads: Maximum number of threads.
+
+    Returns:
+        Heatmaps, float32 of shape (N, height, width).
+
+    Raises:
+        ValueError: If the height or the width is below 1, or an upsampled map holds NaN or infinity. The message gives
+            the index of the first such map.
+    """
+
+def first_not_finite(*values: _Float) -> tuple[int, int] | None:
+    """Find the first NaN or infinity in several arrays. The kernel runs on the calling thread.
+
+    Args:
+        values: Arrays, float32 of shape (N, ...).
+
+    Returns:
+        Index of the array and index along its first axis, or None if all values are finite.
+    """
+
+def finite_copy(values: _Float, threads: int = 0) -> tuple[_Float, int | None]:
+    """Copy an array and check in the same pass whether all values are finite.
 
     Args:
         values: Values, float32 of shape (N, ...).
         threads: Maximum number of threads.
+
+    Returns:
+        The copy, and the index along the first axis of the first NaN or infinity, or None if all values are finite.
     """
 
 def max_abs(gradients: _Float, threads: int = 0) -> _Float:

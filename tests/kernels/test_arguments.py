@@ -29,7 +29,7 @@ def array(kernel: str, name: str) -> np.ndarray:
 
 def test_the_table_of_kernels_is_complete() -> None:
     tested_in_other_files = {
-        *("cpu_features", "isa", "isas", "use_isa", "first_not_finite"),
+        *("cpu_features", "isa", "isas", "use_isa", "first_not_finite", "finite_copy"),
         *("add_normal_noise", "arrow_pixels", "resize", "resize_source"),
     }
     assert [name for name in dir(_core) if not name.startswith("_") and name not in tested_in_other_files] == KERNELS
@@ -143,6 +143,8 @@ def test_a_negative_number_of_threads_is_a_value_error(kernel: str) -> None:
 def test_upsampling_to_nothing_is_a_value_error(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=rf"^height and width must be at least 1, not \({height}, {width}\)$"):
         _core.upsample(np.ones((1, 2, 2), np.float32), height, width)
+    with pytest.raises(ValueError, match=rf"^height and width must be at least 1, not \({height}, {width}\)$"):
+        _core.heatmaps(np.ones((1, 2, 2), np.float32), True, height, width)
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])

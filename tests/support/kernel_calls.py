@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, Callable[[int, int, int], Arguments]] = {
     "xgradcam_weights": lambda n, h, w: {"activations": heat(n, 5, h, w), "gradients": floats(n, 5, h, w, seed=1)},
     "product_sum": lambda n, h, w: {"activations": floats(n, 5, h, w), "gradients": floats(n, 5, h, w, seed=1)},
     "upsample": lambda n, h, w: {"maps": floats(n, 7, 6), "height": h, "width": w},
+    "heatmaps": lambda n, h, w: {"maps": floats(n, 7, 6), "relu": True, "height": h, "width": w},
     "minmax": lambda n, h, w: {"maps": floats(n, h, w)},
     "max_abs": lambda n, h, w: {"gradients": floats(n, 3, h, w)},
     "gradient_rgb": lambda n, h, w: {"gradients": floats(n, 3, h, w)},
