@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import seewhy
 from support.exporting.networks import ChannelsLast, Transformer, branches, live_weights
-from support.session_calls import record_runs
+from support.session_calls import record_plans
 
 METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
 Exported = Callable[..., Path]
@@ -60,7 +60,7 @@ def test_each_class_gets_its_own_result(exported: Exported, name: str, monkeypat
     make, layer, separates = NETWORKS[name]
     explainer = seewhy.Explainer(exported(f"classes-{name}", make(), image_size=SIZE, layer=layer))
     images = random_images().numpy()
-    runs = record_runs(monkeypatch)
+    runs = record_plans(monkeypatch)
     together = explainer.explain(images, METHODS, top=4)
     assert [fed for _, fed, _ in runs] == [{"images", "targets"}, {"activations" if separates else "images", "targets"}]
     for method, result in together.items():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import onnxruntime
@@ -23,14 +22,13 @@ def replace_runs(
 ) -> None:
     """Replace every run by `run(real, outputs, feeds)`, where `real(outputs, feeds)` is the original run.
 
-    Sub-batches of multi-pass methods are runs of their own, on any thread.
+    Each sub-batch is a run of its own, on any thread.
     """
-    real, real_planned = SessionCache.run, SessionCache.run_planned
+    real = SessionCache.run_planned
 
     def run_planned(self: SessionCache, plan: RunPlan, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        return run(lambda _, feeds: real_planned(self, plan, feeds), frozenset(plan.session.outputs), feeds)
+        return run(lambda _, feeds: real(self, plan, feeds), frozenset(plan.session.outputs), feeds)
 
-    monkeypatch.setattr(SessionCache, "run", lambda self, outputs, feeds: run(partial(real, self), outputs, feeds))
     monkeypatch.setattr(SessionCache, "run_planned", run_planned)
 
 
@@ -45,6 +43,24 @@ def record_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str
 
     replace_runs(monkeypatch, recorded)
     return runs
+
+
+def record_plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
+    """Return a list to which every plan of runs appends (output names, input names, number of rows).
+
+    The rows of a plan run in sub-batches, whose number depends on the network and on the number of threads.
+    """
+    plans: list[tuple[set[str], set[str], int]] = []
+    real = SessionCache.plan
+
+    def recorded(
+        self: SessionCache, outputs: frozenset[str], given: Collection[str], rows: int, batch_size: int | None = None
+    ) -> RunPlan:
+        plans.append((set(outputs), set(given), rows))
+        return real(self, outputs, given, rows, batch_size)
+
+    monkeypatch.setattr(SessionCache, "plan", recorded)
+    return plans
 
 
 class StartedSessions:

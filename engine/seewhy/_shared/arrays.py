@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy._core import first_not_finite as first_row_not_finite
+from seewhy._core import first_not_finite
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -15,10 +15,9 @@ Integers: TypeAlias = NDArray[np.int64]
 Float = TypeVar("Float", np.float32, np.float64)
 
 
-def first_not_finite(values: Floats) -> int | None:
-    """Return the first row of an array that holds NaN or infinity, or None if there is none."""
-    # Starting a second thread takes longer than the whole check.
-    return first_row_not_finite(np.ascontiguousarray(values), threads=1)
+def is_finite(values: Floats) -> bool:
+    """Return whether an array holds neither NaN nor infinity."""
+    return first_not_finite(np.ascontiguousarray(values)) is None
 
 
 def softmax(values: NDArray[Float]) -> NDArray[Float]:

@@ -14,7 +14,8 @@ from seewhy.errors import ArgumentError
 
 def is_integer(value: Any) -> bool:
     """Return True if `value` is a Python or NumPy integer, but not a bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    # Checking the type first avoids the slow check for an abstract class.
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def positive_integer(name: str, value: Any) -> int:

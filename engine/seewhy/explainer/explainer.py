@@ -6,8 +6,8 @@ import copy
 import io
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -31,9 +31,9 @@ from seewhy.methods.base import RuleContext
 from seewhy.methods.float32_files import cannot_shuffle
 from seewhy.methods.method import MethodRequest
 from seewhy.methods.multi_pass import PassCounter
-from seewhy.methods.registry import available_methods, resolve_methods
+from seewhy.methods.registry import METHODS, available_methods, resolve_methods
 from seewhy.runtime.checked_runs import GraphRunner
-from seewhy.runtime.model_file import ModelFile
+from seewhy.runtime.model_file import ModelFile, repeat_reason
 from seewhy.runtime.parameter_shuffling import with_shuffled_values
 from seewhy.runtime.providers import Provider
 from seewhy.runtime.sessions import SessionCache, validate_threads
@@ -52,6 +52,8 @@ Targets: TypeAlias = "Target | Sequence[Target | None] | Sequence[Sequence[Targe
 """None, a class index or label, N of them, or N times K of them."""
 MethodOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Option values by method and option."""
+# A program explains with the same few arguments again and again.
+_MAX_REQUESTS = 1000
 
 
 class Explainer:
@@ -98,6 +100,8 @@ class Explainer:
         self._sessions = SessionCache(self._model, self._requested_providers, threads, keeps_memory)
         self._runs = GraphRunner(self._model, self._sessions)
         self._context = RuleContext(*self._model.metadata.image_size, threads or usable_cores())
+        self._resolved: dict[str, tuple[MethodRequest, ...]] = {}
+        self._requests: dict[tuple[Any, ...], BatchRequest] = {}
         self._others: dict[int | None, Explainer] = {}
         self._lock = threading.Lock()
 
@@ -269,10 +273,15 @@ class Explainer:
             ProviderError: If onnxruntime failed to run the graph.
         """
         methods = self.resolve_methods(method, options)
-        with self._session_created_meanwhile(images, methods, batch_size):
+        creating = self._create_first_session(images, methods, batch_size)
+        try:
             batch = self._batch(images)
-            targets = resolve_request(target, top, len(batch), self.metadata.class_count, self.labels)
+            metadata = self._model.metadata
+            targets = resolve_request(target, top, len(batch), metadata.class_count, metadata.labels)
             found = self._explain(batch, methods, targets, batch_size, progress)
+        finally:
+            if creating is not None:
+                creating.result()
         return found[methods[0].name] if isinstance(method, str) else found
 
     def explain_resolved(
@@ -305,33 +314,27 @@ class Explainer:
         self, images: Images | Sequence[preprocessing.LoadedImage]
     ) -> preprocessing.ImageBatch | preprocessing.ArrayBatch:
         """Return images as a batch, which are not decoded yet."""
-        from seewhy.images.preprocessing import image_batch  # imported late, see `_session_created_meanwhile`
+        from seewhy.images.preprocessing import image_batch  # imported late, see `_create_first_session`
 
-        return image_batch(images, self.metadata)
+        return image_batch(images, self.metadata, self._context.threads)
 
-    @contextmanager
-    def _session_created_meanwhile(
+    def _create_first_session(
         self, images: Images, methods: Sequence[MethodRequest], batch_size: int
-    ) -> Iterator[None]:
-        """Create the first session in a thread that ends with this context.
+    ) -> Background[None] | None:
+        """Start to create the first session in a thread, or return None if that saves no time.
 
         Creating it takes longer than importing the code that decodes images, and than decoding one.
         """
         # There may be nothing to decode, or the outputs may depend on more than the methods.
-        if self.sessions_created or isinstance(images, np.ndarray) or self._sessions.maps_in_graph:
-            yield
-            return
+        if self._sessions.created or isinstance(images, np.ndarray) or self._sessions.maps_in_graph:
+            return None
 
         def create() -> None:
             with suppress(Exception):  # the call fails in the same way when it needs the session
                 rows = min(len(images), batch_size) if isinstance(images, (list, tuple)) else 1
-                self._sessions.prepare(BatchRequest(methods, 1, batch_size, self._context).outputs, rows)
+                self._sessions.prepare(self._request(methods, 1, batch_size).outputs, rows)
 
-        creating = Background(create, "seewhy-first-session")
-        try:
-            yield
-        finally:
-            creating.result()
+        return Background(create, "seewhy-first-session")
 
     def _explain(
         self,
@@ -343,9 +346,7 @@ class Explainer:
     ) -> dict[str, Explanation]:
         if progress is not None and not callable(progress):
             raise ArgumentError(f"progress must be a function of two numbers, not {brief(progress)}")
-        request = BatchRequest(
-            methods, targets.per_image, checks.positive_integer("batch_size", batch_size), self._context
-        )
+        request = self._request(methods, targets.per_image, batch_size)
         builder = ExplanationBuilder(request, self.metadata, targets.nested)
         counter = PassCounter(len(batch), progress)
         for start in range(0, len(batch), request.batch_size):
@@ -354,6 +355,21 @@ class Explainer:
             indices = None if targets.indices is None else targets.indices[part]
             builder.add(explain_batch(self._runs, request, pixels, indices, start, counter), images)
         return builder.explanations()
+
+    def _request(self, methods: Sequence[MethodRequest], per_image: int, batch_size: int) -> BatchRequest:
+        """Return the request for each batch. Without options, it is kept for the next call with the same arguments."""
+        batch_size = checks.positive_integer("batch_size", batch_size)
+        key = (per_image, batch_size, *[one.method for one in methods])
+        has_options = any(one.options for one in methods)  # their values may be of any type, so they are not compared
+        known = None if has_options else self._requests.get(key)
+        if known is None:
+            starts_at_layer = repeat_reason(self._model) is None
+            known = BatchRequest(
+                tuple(methods), per_image, batch_size, self._context, self._sessions.maps_in_graph, starts_at_layer
+            )
+            if not has_options and len(self._requests) < _MAX_REQUESTS:
+                self._requests[key] = known
+        return known
 
     def resolve_methods(
         self, method: str | Sequence[str], options: MethodOptions | None = None
@@ -370,7 +386,13 @@ class Explainer:
         Raises:
             MethodError: If a method is unknown, the file lacks what it needs, or an option is unknown or wrong.
         """
-        return resolve_methods(method, options, self._model.outputs, self._model.name, self.metadata)
+        if options is not None or not isinstance(method, str):
+            return resolve_methods(method, options, self._model.outputs, self._model.name, self.metadata)
+        known = self._resolved.get(method)
+        if known is None or METHODS.get(method) is not known[0].method:  # a method of this name was registered since
+            known = resolve_methods(method, None, self._model.outputs, self._model.name, self.metadata)
+            self._resolved[method] = known
+        return known
 
     def predict(self, images: Images, batch_size: int = 32) -> Prediction:
         """Run the model without explaining anything.

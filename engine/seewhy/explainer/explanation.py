@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seewhy._core import heatmaps, max_abs, minmax
 from seewhy._shared import checks
 from seewhy._shared.arrays import Floats, Integers
 from seewhy._shared.text import brief, printable, short
@@ -82,7 +83,7 @@ class Explanation(ExplanationDisplay):
     @property
     def options(self) -> Mapping[str, Any]:
         """Values of the method's options, defaults included; empty if it has none."""
-        return self.request.options
+        return dict(self.request.options)  # a copy, because other explanations share the request
 
     def __len__(self) -> int:
         """Return N, the number of images."""
@@ -163,10 +164,13 @@ class Explanation(ExplanationDisplay):
         They are the attributions, scaled by their minimum and maximum for each image and class. For gradient methods
         the maximum of |value| over the channels is scaled (Simonyan et al. 2013, section 3.1). A constant map is 0.
         """
-        values = self.attributions
-        flat = values.reshape(-1, *values.shape[self.targets.ndim :])
-        heatmaps = self.request.method.heatmaps(flat, self.context)
-        return heatmaps.reshape(*self.targets.shape, *heatmaps.shape[1:])
+        context, gradients = self.context, self.input_attributions
+        if gradients is None:
+            rectified = self.request.method.rectified
+            flat = heatmaps(self._flat_maps(), rectified, context.height, context.width, context.threads)
+        else:
+            flat = minmax(max_abs(gradients.reshape(-1, *gradients.shape[-3:]), context.threads), context.threads)
+        return flat.reshape(*self.targets.shape, *flat.shape[1:])
 
     @property
     def labels(self) -> list[str] | list[list[str]]:

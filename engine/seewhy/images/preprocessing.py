@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from seewhy._core import normalize
-from seewhy._shared.arrays import Bytes, Floats, first_not_finite
+from seewhy._core import finite_copy, normalize
+from seewhy._shared.arrays import Bytes, Floats
 from seewhy._shared.regular_files import FileStamp
 from seewhy.contract.metadata import Metadata, Preprocessing
 from seewhy.errors import ImageError
 from seewhy.images.decoding import Decoded, ResizeRule, decode_bytes, decode_file, decode_image
 from seewhy.images.resizing import Placement, resize_and_crop, resized_size
 
+_FLOAT32 = np.dtype(np.float32)
 _MODES = {1: "L", 3: "RGB"}
 # Grey of 12 bits that is taken for grey of 16 bits has pixels from 0 to 16 of 255.
 _CONSTANT = 16
@@ -99,7 +100,7 @@ class ArrayImage:
     name: str
     """Name of the image in error messages."""
     source: Floats = field(repr=False)
-    """Pixels, float32 of shape (C, H, W). They are a copy, because the caller may use the array again."""
+    """Pixels, float32 of shape (C, H, W)."""
     preprocessing: Preprocessing | None = field(repr=False)
     """Preprocessing of the model file, or None if it has none."""
     placement: Placement = _WHOLE
@@ -172,7 +173,8 @@ class ArrayBatch:
     """Images that were given as preprocessed pixels."""
 
     pixels: Floats
-    """Pixels of all images, float32 of shape (N, C, H, W)."""
+    """Pixels of all images, float32 of shape (N, C, H, W). They are a copy, because the caller may use the array
+    again."""
     metadata: Metadata
     """Metadata of the model file."""
 
@@ -180,18 +182,19 @@ class ArrayBatch:
         return len(self.pixels)
 
     def load(self, start: int, stop: int, threads: int) -> tuple[list[ModelView], Floats]:
-        """Return a batch of the images, and a copy of their pixels; see `ImageBatch.load`."""
-        batch = self.pixels[start:stop].copy()
+        """Return a batch of the images, and their pixels; see `ImageBatch.load`."""
+        batch = self.pixels[start:stop]
         preprocessing = self.metadata.preprocessing
         return [ArrayImage(f"image {start + i}", pixels, preprocessing) for i, pixels in enumerate(batch)], batch
 
 
-def image_batch(images: Any, metadata: Metadata) -> ImageBatch | ArrayBatch:
+def image_batch(images: Any, metadata: Metadata, threads: int = 0) -> ImageBatch | ArrayBatch:
     """Prepare images for loading in batches.
 
     Args:
         images: Images in any form that `Explainer.explain` accepts.
         metadata: Metadata of the model file.
+        threads: Maximum number of threads for the copy of preprocessed pixels; 0 means one per core.
 
     Returns:
         The images, which are decoded when they are loaded.
@@ -201,7 +204,7 @@ def image_batch(images: Any, metadata: Metadata) -> ImageBatch | ArrayBatch:
     """
     result: ImageBatch | ArrayBatch
     if isinstance(images, np.ndarray) and (images.ndim == 4 or images.dtype != np.uint8):
-        result = ArrayBatch(_preprocessed(images, metadata), metadata)
+        result = ArrayBatch(_preprocessed(images, metadata, threads), metadata)
     else:
         result = ImageBatch(list(images) if isinstance(images, (list, tuple)) else [images], metadata)
     if not len(result):
@@ -318,22 +321,22 @@ def normalise_views(views: Bytes, metadata: Metadata, threads: int = 0) -> Float
     return normalize(views, mean, std, preprocessing.channel_order == "BGR", threads)
 
 
-def _preprocessed(images: NDArray[Any], metadata: Metadata) -> Floats:
-    """Return the user's preprocessed pixels as a contiguous array, or raise an ImageError if they do not fit."""
+def _preprocessed(images: NDArray[Any], metadata: Metadata, threads: int) -> Floats:
+    """Return a copy of the user's preprocessed pixels, or raise an ImageError if they do not fit."""
     _refuse_masked(images, "images")
     expected = (metadata.channels, *metadata.image_size)
-    shape = "(N," + ",".join(map(str, expected)) + ")"
-    if images.dtype != np.float32:
+    if images.dtype != _FLOAT32 or images.ndim != 4 or images.shape[1:] != expected:
+        shape = "(N," + ",".join(map(str, expected)) + ")"
+        if images.dtype == _FLOAT32:
+            raise ImageError(f"preprocessed pixels must have shape {shape}, not {images.shape}")
         raise ImageError(
             f"an array of preprocessed pixels must be float32 {shape}, not {images.dtype} {images.shape}; give images "
             f"as a list of uint8 arrays HxWx3"
         )
-    if images.ndim != 4 or images.shape[1:] != expected:
-        raise ImageError(f"preprocessed pixels must have shape {shape}, not {images.shape}")
-    row = first_not_finite(images)
+    copy, row = finite_copy(np.require(images, requirements=("C", "A")), threads)
     if row is not None:
         raise ImageError(f"preprocessed image {row} holds NaN or infinity")
-    return np.ascontiguousarray(images)
+    return copy
 
 
 def _decode(image: Any, mode: str, name: str, resize_rule: ResizeRule | None = None) -> Decoded:
@@ -368,7 +371,7 @@ def _as_image(image: Any, name: str) -> Image.Image:
 
 def _refuse_masked(array: Any, name: str) -> None:
     """Raise an ImageError for a masked array, because masked pixels would be explained like all others."""
-    if isinstance(array, np.ma.MaskedArray):
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
         raise ImageError(f"{name}: masked arrays are not supported; fill in the masked values with filled()")
 
 

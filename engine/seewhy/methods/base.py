@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from seewhy._core import upsample
-from seewhy._shared.arrays import Floats, first_not_finite
+from seewhy._shared.arrays import Floats, is_finite
 from seewhy.errors import NonFiniteError
 
 Values: TypeAlias = Mapping[str, Floats]
@@ -43,12 +43,15 @@ class RuleContext:
 
 
 Rule: TypeAlias = Callable[[Values, RuleContext], Floats]
-"""Combines values into one float32 array: maps (N,h,w) for a map method, else attributions (N,Cin,H,W)."""
+"""Combines values into one float32 array: maps (N,h,w) for a map method, else attributions (N,Cin,H,W).
+
+Several threads call a rule at the same time, each with other images of a batch.
+"""
 
 
 def require_finite(result: Floats, method: str) -> None:
     """Raise a NonFiniteError that names the method if a result holds NaN or infinity."""
-    if first_not_finite(result) is not None:
+    if not is_finite(result):
         raise NonFiniteError(
             f"{method}: the result holds NaN or infinity, because values overflow float32 or the rule divides by zero; "
             f"check the model's weights"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from seewhy._core import max_abs, minmax
 from seewhy._shared.arrays import Floats
 from seewhy._shared.text import first_line
 from seewhy.contract.constants import IMAGES
@@ -17,6 +16,7 @@ from seewhy.methods.base import Rule, RuleContext, Values, require_finite
 from seewhy.methods.multi_pass import MultiPass
 from seewhy.methods.options import Option
 
+_FLOAT32 = np.dtype(np.float32)
 REDUCTIONS = ("sum", "max-abs")
 """Reductions of attributions to one value a pixel."""
 
@@ -57,14 +57,6 @@ class Method:
         """Outputs of the graph that the method uses if the file holds them."""
         return (*self.outputs, *self.optional_outputs)
 
-    def heatmaps(self, attributions: Floats, context: RuleContext) -> Floats:
-        """Return heatmaps in [0, 1], float32 of shape (N, H, W), for attributions of shape (N, H, W) or (N, Cin, H, W).
-
-        Attributions of a gradient method are first reduced to the maximum of |value| over the channels.
-        """
-        strength = attributions if self.is_map else max_abs(attributions, context.threads)
-        return minmax(strength, context.threads)
-
 
 @dataclass(frozen=True)
 class MethodRequest:
@@ -100,32 +92,32 @@ def apply_rule(request: MethodRequest, values: Values, context: RuleContext) -> 
     method = request.method
     frozen = {name: _read_only(value) for name, value in values.items()}
     try:
-        result = method.rule(frozen, replace(context, options=request.options) if request.options else context)
+        # The options are a copy, because other sub-batches and calls share the request.
+        result = method.rule(frozen, replace(context, options=dict(request.options)) if request.options else context)
     except (SeewhyError, MemoryError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise MethodError(f"the rule of method {method.name} failed with {reason}") from error
-    expected = f"(N,h,w) with N = {len(values[IMAGES])}" if method.is_map else str(values[IMAGES].shape)
-    if not isinstance(result, np.ndarray) or result.dtype != np.float32:
+    images = values[IMAGES].shape
+    if not isinstance(result, np.ndarray) or result.dtype != _FLOAT32:
         found = f"one of {result.dtype}" if isinstance(result, np.ndarray) else type(result).__name__
-        raise MethodError(f"the rule of method {method.name} must return a float32 array {expected}, not {found}")
-    if method.is_map:
-        fits = result.ndim == 3 and len(result) == len(values[IMAGES]) and result.size > 0
+    elif method.is_map:
+        found = "" if result.ndim == 3 and len(result) == images[0] and result.size > 0 else str(result.shape)
     else:
-        fits = result.shape == values[IMAGES].shape
-    if not fits:
-        raise MethodError(
-            f"the rule of method {method.name} must return a float32 array {expected}, not {result.shape}"
-        )
+        found = "" if result.shape == images else str(result.shape)
+    if found:
+        expected = f"(N,h,w) with N = {images[0]}" if method.is_map else str(images)
+        raise MethodError(f"the rule of method {method.name} must return a float32 array {expected}, not {found}")
     require_finite(result, method.name)
+    if result.flags.carray:  # contiguous and writeable
+        return result
     unchanged = next((values[name] for name, value in frozen.items() if value is result), None)
-    if unchanged is not None:  # the rule returned one of its values
-        return unchanged
-    return np.require(result, requirements=("C", "W"))
+    # The rule may have returned one of its values.
+    return np.require(result, requirements=("C", "W")) if unchanged is None else unchanged
 
 
 def _read_only(value: Floats) -> Floats:
     view = value.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view

@@ -92,11 +92,14 @@ class Batch:
                 threads call it at the same time.
             take: Function that receives the rows and the result of `work` for each sub-batch, in order.
         """
+        if rows == 0:
+            return
+        plan = self.runs.sessions.plan(frozenset({output}), given, rows, self.batch_size)
 
         def checked(part: slice, run: SubBatchRun) -> _Result:
             return work(part, lambda feeds, images: run(feeds, images + self.first)[output])
 
-        self.runs.in_sub_batches(frozenset({output}), given, rows, self.batch_size, checked, take)
+        self.runs.in_sub_batches(plan, checked, take)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ forward pass and the backward pass that reads them again. The results have the s
 
 from __future__ import annotations
 
+import contextvars
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 _Result = TypeVar("_Result")
 
@@ -89,7 +88,7 @@ def split_batch(images: int, threads: int, largest: int) -> list[slice]:
 
 def run_sub_batches(
     run: Callable[[slice], _Result],
-    sub_batches: Iterable[slice],
+    sub_batches: Sequence[slice],
     threads: int,
     take: Callable[[slice, _Result], object],
 ) -> None:
@@ -100,7 +99,7 @@ def run_sub_batches(
     Args:
         run: Function that runs one sub-batch, on any of the threads.
         sub_batches: Images of each sub-batch.
-        threads: Maximum number of threads. They end with the call.
+        threads: Maximum number of threads, of which the calling thread is one. The others end with the call.
         take: Function that receives each sub-batch and its result, on the calling thread.
 
     Raises:
@@ -111,19 +110,95 @@ def run_sub_batches(
         for sub_batch in sub_batches:
             take(sub_batch, run(sub_batch))
         return
-    from concurrent.futures import ThreadPoolExecutor  # takes long to import, and a single image needs none
+    _ParallelRun(run, sub_batches, threads).hand_over(take)
 
-    with ThreadPoolExecutor(threads, "seewhy-sub-batch") as pool:
-        waiting: deque[tuple[slice, Future[_Result]]] = deque()
+
+class _ParallelRun(Generic[_Result]):
+    """Sub-batches that run on the calling thread and on helpers.
+
+    The calling thread runs sub-batches, too: waking a thread that hands over the results takes time on busy cores.
+    """
+
+    def __init__(self, run: Callable[[slice], _Result], sub_batches: Sequence[slice], threads: int) -> None:
+        self._run, self._sub_batches = run, sub_batches
+        self._most = _WAITING_PER_THREAD * threads
+        # Rules of users run on helpers, too, so they need what the caller has set, for example with `numpy.errstate`.
+        contexts = [contextvars.copy_context() for _ in range(threads - 1)]
+        self._helpers = [
+            threading.Thread(target=context.run, args=(self._help,), name="seewhy-sub-batch") for context in contexts
+        ]
+        self._changed = threading.Condition()
+        # The following values are read and written under the lock of `_changed`.
+        self._started = self._taken = 0
+        self._end = len(sub_batches)
+        self._results: dict[int, _Result] = {}
+        self._failures: dict[int, BaseException] = {}
+
+    def hand_over(self, take: Callable[[slice, _Result], object]) -> None:
+        """Run all sub-batches and pass their results to `take`, in order."""
+        running = []
         try:
-            for sub_batch in sub_batches:
-                waiting.append((sub_batch, pool.submit(run, sub_batch)))
-                if len(waiting) > _WAITING_PER_THREAD * threads:
-                    first, result = waiting.popleft()
-                    take(first, result.result())
-            while waiting:
-                first, result = waiting.popleft()
-                take(first, result.result())
+            for helper in self._helpers:
+                with suppress(RuntimeError):  # the system allows no more threads
+                    helper.start()
+                    running.append(helper)
+            for number, sub_batch in enumerate(self._sub_batches):
+                take(sub_batch, self._result(number))
+                with self._changed:
+                    self._taken += 1
+                    self._changed.notify_all()
         finally:
-            for _, result in waiting:
-                result.cancel()
+            with self._changed:
+                self._end = 0
+                self._changed.notify_all()
+            for helper in running:
+                helper.join()
+            self._failures.clear()  # they refer to this object, so they would keep the arrays of their frames alive
+
+    def _result(self, number: int) -> _Result:
+        """Return the result of a sub-batch. Until it is there, run others."""
+        while True:
+            with self._changed:
+                while number not in self._results and number not in self._failures and not self._may_start():
+                    self._changed.wait()
+                if number in self._failures:
+                    raise self._failures[number]
+                if number in self._results:
+                    return self._results.pop(number)
+                mine = self._start()
+            # An interrupt of the calling thread is raised at once, even if an earlier sub-batch fails.
+            self._finish(mine, Exception)
+
+    def _help(self) -> None:
+        """Run sub-batches until all have started."""
+        while True:
+            with self._changed:
+                while self._started < self._end and not self._may_start():
+                    self._changed.wait()
+                if self._started >= self._end:
+                    return
+                mine = self._start()
+            self._finish(mine, BaseException)
+
+    def _may_start(self) -> bool:
+        """Return True if a sub-batch is left and few results wait."""
+        return self._started < self._end and self._started - self._taken <= self._most
+
+    def _start(self) -> int:
+        """Return the number of the next sub-batch."""
+        self._started += 1
+        return self._started - 1
+
+    def _finish(self, number: int, failures: type[BaseException]) -> None:
+        """Run a sub-batch, and keep its result, or its failure of the given kind. After a failure, no others start."""
+        try:
+            result = self._run(self._sub_batches[number])
+        except failures as error:  # raised again on the calling thread
+            with self._changed:
+                self._failures[number] = error
+                self._end = 0
+                self._changed.notify_all()
+        else:
+            with self._changed:
+                self._results[number] = result
+                self._changed.notify_all()

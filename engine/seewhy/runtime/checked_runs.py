@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
-from seewhy._shared.arrays import Integers, first_not_finite
+from seewhy._core import first_not_finite
+from seewhy._shared.arrays import Integers
 from seewhy.errors import ModelFileError, NonFiniteError
 from seewhy.runtime import in_graph_maps
 from seewhy.runtime.batch_splitting import run_sub_batches
 from seewhy.runtime.model_file import ModelFile
-from seewhy.runtime.sessions import Outputs, SessionCache
+from seewhy.runtime.sessions import Outputs, RunPlan, SessionCache
 
 SubBatchRun: TypeAlias = "Callable[[Mapping[str, NDArray[Any]], Sequence[int] | Integers], Outputs]"
 """Function that runs the graph with feeds of m rows and the index of the image of each row (m,)."""
@@ -55,10 +56,7 @@ class GraphRunner:
 
     def in_sub_batches(
         self,
-        outputs: frozenset[str],
-        given: Collection[str],
-        rows: int,
-        batch_size: int,
+        plan: RunPlan,
         work: Callable[[slice, SubBatchRun], _Result],
         take: Callable[[slice, _Result], object],
     ) -> None:
@@ -68,23 +66,17 @@ class GraphRunner:
         with the number of rows.
 
         Args:
-            outputs: Names of the outputs.
-            given: Names of the values that the graph starts from.
-            rows: Number of rows.
-            batch_size: Maximum number of rows that run at the same time.
+            plan: What `SessionCache.plan` returned for these rows.
             work: Function that gets the rows of a sub-batch and a function that runs the graph for it, as `__call__`
                 does with feeds and images. Several threads call it at the same time.
             take: Function that receives the rows and the result of `work` for each sub-batch, in order and on the
                 calling thread.
 
         Raises:
-            ModelFileError: If an input is missing, or the shape of an output differs from the contract.
+            ModelFileError: If the shape of an output differs from the contract.
             NonFiniteError: If an output contains NaN or infinity.
             ProviderError: If onnxruntime fails.
         """
-        if rows == 0:
-            return
-        plan = self.sessions.plan(outputs, given, rows, batch_size)
 
         def run(feeds: Mapping[str, NDArray[Any]], images: Sequence[int] | Integers) -> Outputs:
             return self._checked_values(self.sessions.run_planned(plan, feeds), feeds, images)
@@ -95,21 +87,23 @@ class GraphRunner:
         self, values: Outputs, feeds: Mapping[str, NDArray[Any]], images: Sequence[int] | Integers
     ) -> Outputs:
         """Return the outputs if their shapes and numbers are right."""
-        self._check_shapes({**feeds, **values}, len(images))
-        for name, value in values.items():
-            row = first_not_finite(value)
-            if row is not None:
-                raise NonFiniteError(
-                    f"{self.model.name}: {name} of image {images[row]} holds NaN or infinity; check the model's "
-                    f"weights and preprocessing"
-                )
+        arrays = [*values.values()]
+        actual = (len(images), *feeds, *values, *[value.shape for value in [*feeds.values(), *arrays]])
+        if actual not in self._checked:
+            self._check_shapes({**feeds, **values}, len(images))
+            if len(self._checked) < _MAX_CHECKED:
+                self._checked.add(actual)
+        found = first_not_finite(*arrays)
+        if found is not None:
+            name, image = [*values][found[0]], images[found[1]]
+            raise NonFiniteError(
+                f"{self.model.name}: {name} of image {image} holds NaN or infinity; check the model's weights and "
+                f"preprocessing"
+            )
         return values
 
     def _check_shapes(self, values: Mapping[str, NDArray[Any]], rows: int) -> None:
         """Compare shapes with the contract, because onnxruntime does not enforce the shapes that a file declares."""
-        actual = (rows, *((name, value.shape) for name, value in values.items()))
-        if actual in self._checked:
-            return
         lengths: dict[int | str, int] = {"N": rows}
         for name, value in values.items():
             shape = in_graph_maps.SHAPE if in_graph_maps.is_map(name) else self.model.metadata.shapes[name]
@@ -124,8 +118,6 @@ class GraphRunner:
                     f"export the network again"
                 )
             lengths.update(zip(shape, value.shape, strict=True))
-        if len(self._checked) < _MAX_CHECKED:
-            self._checked.add(actual)
 
 
 def _listed(lengths: Iterable[object]) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Outputs: TypeAlias = "dict[str, Floats]"
+Feeds: TypeAlias = "Mapping[str, NDArray[Any]]"
 _Key: TypeAlias = "tuple[frozenset[str], tuple[str, ...], int]"
 """Requested outputs, outputs that are fed instead of computed, and number of threads."""
 
@@ -49,6 +50,8 @@ CACHED_BYTES = 2 * 2**30
 """Maximum total size of the cached sessions' weights, in bytes. The two sessions used last are always kept."""
 # The plain run, and the run that follows it.
 _ALWAYS_CACHED = 2
+# A program runs the same few batch sizes again and again.
+_MAX_PLANS = 1000
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class RunPlan:
     """Number of threads that call the session at the same time."""
     sub_batches: list[slice]
     """Rows of each sub-batch."""
+    key: _Key
+    """Key of the session in the cache."""
 
 
 def validate_threads(threads: Any) -> int | None:
@@ -136,6 +141,8 @@ class SessionCache:
         self.maps_in_graph = self._device is not None
         self._lock = threading.Lock()
         self._cache: OrderedDict[_Key, CachedSession] = OrderedDict()
+        # Plans depend on the sessions in the cache, so they are forgotten when these change.
+        self._plans: dict[tuple[Any, ...], RunPlan] = {}
         self.created = 0
 
     def run(self, outputs: frozenset[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
@@ -155,14 +162,15 @@ class SessionCache:
             ProviderError: If onnxruntime fails to run the graph, for example for lack of memory.
         """
         plan = self.plan(outputs, feeds.keys(), len(next(iter(feeds.values()))))
-        results: list[list[Floats]] = []
+        results: list[Outputs] = []
 
-        def run(sub_batch: slice) -> list[Floats]:
-            return self._run(plan, {name: value[sub_batch] for name, value in feeds.items()})
+        def run(sub_batch: slice) -> Outputs:
+            return self.run_planned(plan, {name: value[sub_batch] for name, value in feeds.items()})
 
         batch_splitting.run_sub_batches(run, plan.sub_batches, plan.callers, lambda _, found: results.append(found))
-        values = results[0] if len(results) == 1 else [np.concatenate(found) for found in zip(*results, strict=True)]
-        return dict(zip(plan.session.outputs, values, strict=True))
+        if len(results) == 1:
+            return results[0]
+        return {name: np.concatenate([found[name] for found in results]) for name in plan.session.outputs}
 
     def plan(
         self, outputs: frozenset[str], given: Collection[str], rows: int, batch_size: int | None = None
@@ -181,10 +189,17 @@ class SessionCache:
         Raises:
             ModelFileError: If onnxruntime cannot load the graph, or it needs an input that is not in `given`.
         """
+        request = (outputs, *given, rows, batch_size)
+        with self._lock:
+            known = self._plans.get(request)
+            if known is not None:
+                self._cache.move_to_end(known.key)
+                return known
         at_once = rows if batch_size is None else min(rows, batch_size)
         starts = tuple(name for name in contract.OUTPUTS if name in given)
         threads = self._threads_for(outputs, starts, at_once)
-        session = self._session((outputs, starts, threads))
+        key = (outputs, starts, threads)
+        session = self._session(key)
         missing = [name for name in session.inputs if name not in given]
         if missing:
             raise ModelFileError(
@@ -198,7 +213,11 @@ class SessionCache:
             small = not starts and (self._small or not outputs.isdisjoint(contract.GRADIENTS_OF_THE_IMAGE))
             largest = batch_splitting.largest_sub_batch(at_once, callers, self._matrix_bytes, small)
         sub_batches = batch_splitting.split_batch(rows, callers, largest)
-        return RunPlan(session, min(callers, len(sub_batches)), sub_batches)
+        plan = RunPlan(session, min(callers, len(sub_batches)), sub_batches, key)
+        with self._lock:
+            if self._cache.get(key) is session and len(self._plans) < _MAX_PLANS:
+                self._plans[request] = plan
+        return plan
 
     def run_planned(self, plan: RunPlan, feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Compute the outputs of a plan for one of its sub-batches. Threads may share the plan.
@@ -213,20 +232,16 @@ class SessionCache:
         Raises:
             ProviderError: If onnxruntime fails to run the graph.
         """
-        return dict(zip(plan.session.outputs, self._run(plan, feeds), strict=True))
-
-    def _run(self, plan: RunPlan, feeds: Mapping[str, NDArray[Any]]) -> list[Floats]:
-        """Run the session of a plan once."""
         session = plan.session
         run = session.session.run if session.binding is None else session.binding.run
         try:
-            values: list[Floats] = run(session.outputs, {name: feeds[name] for name in session.inputs})
+            values = run(session.outputs, {name: feeds[name] for name in session.inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class
             rows = len(next(iter(feeds.values())))
             raise ProviderError(
                 f"{self._model.name}: onnxruntime failed on {rows} images with {self.providers[0]}: {first_line(error)}"
             ) from error
-        return values
+        return dict(zip(session.outputs, values, strict=True))
 
     def prepare(self, outputs: frozenset[str], rows: int) -> None:
         """Create the session that computes outputs from images, so that a later run need not wait for it.
@@ -261,6 +276,7 @@ class SessionCache:
             cached = self._cache.get(key)
             if cached is None:
                 cached = self._cache[key] = self._create(*key)
+                self._plans.clear()
                 self.created += 1
                 while len(self._cache) > _ALWAYS_CACHED and self._exceeds_limits():
                     self._cache.popitem(last=False)
@@ -277,6 +293,7 @@ class SessionCache:
         """Forget all sessions. Those that run are freed at the end of their run."""
         with self._lock:
             self._cache.clear()
+            self._plans.clear()
 
     def _total(self) -> int:
         return sum(cached.weight_bytes for cached in self._cache.values())

@@ -92,7 +92,8 @@ def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence
         TargetError: If an index is out of range, a label is unknown or ambiguous, or the number of targets is wrong.
     """
     values = target if isinstance(target, (list, tuple)) else [target]
-    if any(isinstance(value, np.ma.MaskedArray) for value in values):
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    if arrays and any(isinstance(value, np.ma.MaskedArray) for value in arrays):
         raise TargetError("targets must not be a masked array; call its filled() method first")
     if isinstance(target, np.ndarray):
         target = target.tolist()
@@ -103,9 +104,10 @@ def resolve_targets(target: Any, images: int, class_count: int, labels: Sequence
             f"{len(target)} targets are given for {images} images; give one target for each image, or a list of lists "
             f"for several classes of each image"
         )
-    target = [row.tolist() if isinstance(row, np.ndarray) else row for row in target]
+    if arrays:
+        target = [row.tolist() if isinstance(row, np.ndarray) else row for row in target]
     is_nested = [isinstance(row, (list, tuple)) for row in target]
-    if not any(is_nested):
+    if True not in is_nested:
         return np.array([_index(value, class_count, labels) for value in target], np.int64)
     lengths = [len(row) if nested else 1 for row, nested in zip(target, is_nested, strict=True)]
     if not all(is_nested) or len(set(lengths)) > 1:

@@ -18,7 +18,7 @@ from seewhy.methods.registry import METHODS
 from seewhy.runtime import sessions
 from seewhy.runtime.model_file import ModelFile
 from support import tiny_model_with_skip
-from support.session_calls import StartedSessions, record_runs
+from support.session_calls import StartedSessions, record_plans, record_runs
 from support.tiny_model import LABELS, Tiny, set_property
 from support.tiny_model_files import pixels, write
 
@@ -82,16 +82,19 @@ def test_batch_size_does_not_matter(explainer: Explainer, batch_size: int) -> No
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str], int]]:
-    """Record every run of the graph: its outputs, its inputs, and its number of rows."""
-    return record_runs(monkeypatch)
+    """Record every plan of runs of the graph: its outputs, its inputs, and its number of rows."""
+    return record_plans(monkeypatch)
 
 
 IMAGE, HEAD = {"images", "targets"}, {"activations", "targets"}
 
 
-def test_batches_never_exceed_the_batch_size(explainer: Explainer, runs: list[Any]) -> None:
+def test_batches_never_exceed_the_batch_size(
+    explainer: Explainer, runs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     explainer.explain(pixels(7), batch_size=3)
     assert [rows for _, _, rows in runs] == [3, 3, 1]
+    runs = record_runs(monkeypatch)
     for names in [[name] for name in METHODS]:
         runs.clear()
         options = fast_options(names)
@@ -106,9 +109,7 @@ def test_further_classes_run_the_head_alone(explainer: Explainer, runs: list[Any
     assert {"cam", "gradcam", "hirescam", "eigencam"} <= set(names)
     explainer.explain(pixels(4), method=names, top=5, batch_size=batch_size)
     assert runs[0] == ({"logits", "activations", "gradients", "class_weights"}, IMAGE, 4)
-    assert all(run[:2] == ({"gradients", "class_weights"}, HEAD) for run in runs[1:])
-    assert sum(rows for _, _, rows in runs[1:]) == 4 * 4
-    assert len(runs) == 1 + -(-16 // batch_size)
+    assert runs[1:] == [({"gradients", "class_weights"}, HEAD, 4 * 4)]
 
 
 def test_methods_with_gradients_of_the_image_repeat_it(explainer: Explainer, runs: list[Any]) -> None:
@@ -185,6 +186,20 @@ def test_only_what_a_method_needs_is_computed(explainer: Explainer, runs: list[A
         {"logits", "input_gradients"},
         {"logits", "activations", "class_weights"},
     ]
+
+
+def test_a_wrong_batch_size_does_not_reach_other_calls(model_path: Path, make_image: Callable[..., Any]) -> None:
+    explainer, images = Explainer(model_path), [make_image()]
+    with pytest.raises(ArgumentError, match="batch_size"):
+        explainer.explain(images, batch_size=8.0)  # type: ignore[call-overload]
+    assert len(explainer.explain(images, batch_size=8)) == 1
+
+
+def test_the_caller_may_reuse_the_array(explainer: Explainer) -> None:
+    images = pixels(3)
+    kept, result = images.copy(), explainer.explain(images)
+    images[...] = 0
+    assert all(np.array_equal(view.source, one) for view, one in zip(result.images, kept, strict=True))
 
 
 def test_top(explainer: Explainer) -> None:

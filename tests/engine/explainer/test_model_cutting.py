@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,6 @@ from seewhy.contract import constants as contract
 from seewhy.methods.built_in import BUILT_IN
 from seewhy.methods.method import Method
 from seewhy.runtime.model_file import ModelFile
-from seewhy.storage.output_folder import Folder
 from support.command_line import failed, run
 from support.tiny_model import Tiny, set_property
 from support.tiny_model_files import external, pixels, write
@@ -258,11 +259,11 @@ def test_an_earlier_file_is_replaced_at_once_or_not_at_all(
     earlier = path.read_bytes()
 
     def fail(*_: object) -> None:
-        raise OutputError("no room")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "rewrite", fail)
-        with pytest.raises(OutputError, match="no room"):
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OutputError, match=f"^{re.escape(str(path))}: cannot be written: No space left"):
             cut(model_path, path, "gradcam")
     assert path.read_bytes() == earlier and list(tmp_path.iterdir()) == [path]
     cut(model_path, path, "gradcam")

@@ -289,6 +289,12 @@ def test_arrays_with_alpha_are_composited_onto_white(explainer: Explainer, make_
     assert np.abs(found - expected).max() <= 1.01 / 255 / 0.224  # rounding by one level
 
 
+def test_preprocessed_pixels_that_are_not_aligned(explainer: Explainer) -> None:
+    images = explainer.preprocess(np.ones((2, 3, 12, 16), np.float32))
+    unaligned = np.frombuffer(b"x" + images.tobytes(), np.float32, offset=1).reshape(images.shape)
+    assert not unaligned.flags.aligned and np.array_equal(explainer.preprocess(unaligned), images)
+
+
 def test_last_preprocessed_image_not_finite(explainer: Explainer) -> None:
     images = np.zeros((4, 3, 12, 16), np.float32)
     images[3, 2, 11, 15] = np.inf

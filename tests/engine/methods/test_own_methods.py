@@ -77,6 +77,53 @@ def test_a_registered_gradient_method(explainer: Explainer) -> None:
     assert np.array_equal(results["mine"].attributions, results["inputxgradient"].attributions)
 
 
+def test_a_rule_gets_the_images_and_the_outputs_of_the_graph(explainer: Explainer) -> None:
+    seen = []
+    seewhy.register_method(own(lambda v, c: (seen.append(set(v)), energy(v, c))[1]))
+    explainer.explain(pixels(), "energy", top=2)
+    explainer.explain(pixels(), ["energy", "gradcam"], top=2)
+    assert set(map(frozenset, seen)) == {
+        frozenset({"images", "logits", "activations"}),
+        frozenset({"images", "logits", "activations", "gradients"}),
+    }
+
+
+def test_a_method_that_is_replaced_between_calls(explainer: Explainer) -> None:
+    seewhy.register_method(own())
+    before = explainer.explain(pixels(), "energy").maps
+    seewhy.register_method(own(lambda v, c: 2 * energy(v, c)), replace=True)
+    assert np.array_equal(explainer.explain(pixels(), "energy").maps, 2 * before)
+
+
+def test_a_rule_gets_the_logits_for_each_class(explainer: Explainer) -> None:
+    """The head runs alone for further classes, and does not compute the logits again."""
+    seen: list[np.ndarray] = []
+    rule = lambda v, c: (seen.append(v["logits"]), v["gradients"].sum(axis=1))[1]  # noqa: E731
+    seewhy.register_method(own(rule, outputs=("activations", "gradients")))
+    result = explainer.explain(pixels(), "energy", top=2)
+    assert np.array_equal(np.concatenate(seen), np.tile(result.logits, (2, 1)))
+
+
+def test_a_rule_that_changes_its_options(explainer: Explainer) -> None:
+    option = Option("power", 2.0, number(0, 5), "Exponent of the activations.")
+    seewhy.register_method(own(lambda v, c: np.float32(c.options.pop("power")) * energy(v, c), options=(option,)))
+    first, second = explainer.explain(pixels(), "energy"), explainer.explain(pixels(), "energy")
+    assert np.array_equal(first.maps, second.maps) and first.options == {"power": 2}
+
+
+def test_an_option_that_is_an_array(explainer: Explainer) -> None:
+    option = Option("factors", [1, 1], lambda value: np.array(value, np.float32), "Factors.")
+    seewhy.register_method(own(lambda v, c: c.options["factors"].sum() * energy(v, c), options=(option,)))
+    one = explainer.explain(pixels(), "energy").maps
+    three = explainer.explain(pixels(), "energy", options={"energy": {"factors": [1, 5]}}).maps
+    np.testing.assert_allclose(three, 3 * one, rtol=1e-6)
+
+
+def test_options_that_are_changed_do_not_reach_other_calls(explainer: Explainer) -> None:
+    dict.update(explainer.explain(pixels(), "gradcam").options, samples=3)
+    assert explainer.explain(pixels(), "gradcam").options == {}
+
+
 def test_options_reach_the_rule(explainer: Explainer) -> None:
     option = Option("power", 2.0, number(0, 5), "Exponent of the activations.")
     rule = lambda v, c: (np.abs(v["activations"]) ** c.options["power"]).sum(axis=1).astype(np.float32)  # noqa: E731
@@ -91,10 +138,10 @@ def test_options_reach_the_rule(explainer: Explainer) -> None:
     ("rule", "words"),
     [
         (lambda v, c: v["gradient"], "the rule of method energy failed with KeyError: 'gradient'"),
-        (lambda v, c: 3, r"must return a float32 array \(N,h,w\) with N = 3, not int"),
+        (lambda v, c: 3, r"must return a float32 array \(N,h,w\) with N = 1, not int"),
         (lambda v, c: v["activations"].sum(axis=1).astype(float), "must return a float32 array .* not one of float64"),
-        (lambda v, c: v["activations"], r"must return a float32 array \(N,h,w\) with N = 3, not \(3, 5"),
-        (lambda v, c: v["activations"][:2].sum(axis=1), r"with N = 3, not \(2, "),
+        (lambda v, c: v["activations"], r"must return a float32 array \(N,h,w\) with N = 1, not \(1, 5"),
+        (lambda v, c: v["activations"][:0].sum(axis=1), r"with N = 1, not \(0, "),
         (lambda v, c: v["activations"].__imul__(2), "failed with ValueError: output array is read-only"),
     ],
 )
@@ -113,7 +160,7 @@ def test_a_rule_that_returns_nan(explainer: Explainer) -> None:
 
 def test_attributions_of_the_wrong_shape(explainer: Explainer) -> None:
     seewhy.register_method(own(is_map=False))
-    with pytest.raises(MethodError, match=r"must return a float32 array \(3, 3, 12, 16\), not \(3, "):
+    with pytest.raises(MethodError, match=r"must return a float32 array \(1, 3, 12, 16\), not \(1, "):
         explainer.explain(pixels(), "energy")
 
 

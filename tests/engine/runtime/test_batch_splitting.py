@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +96,21 @@ def test_sub_batches_run_in_parallel() -> None:
     assert run_all(lambda part: meeting.wait() >= 0, batch_splitting.split_batch(3, 3, 1), 3) == [True] * 3
 
 
+def test_the_calling_thread_runs_sub_batches_too() -> None:
+    meeting = threading.Barrier(3, timeout=30)
+    used = run_all(lambda _: (meeting.wait(), threading.current_thread())[1], batch_splitting.split_batch(3, 3, 1), 3)
+    assert threading.current_thread() in used and len(set(used)) == 3
+
+
+def test_a_system_without_further_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    parts = batch_splitting.split_batch(9, 3, 1)
+    assert run_all(lambda part: part, parts, 3) == parts
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_few_results_exist_at_a_time(threads: int) -> None:
     """Count the sub-batches that have started and are not handed over, while the first one takes long."""
@@ -138,6 +157,54 @@ def test_a_failure_of_the_taker_ends_the_run(threads: int) -> None:
         batch_splitting.run_sub_batches(started.append, batch_splitting.split_batch(100, threads, 1), threads, take)
     assert threading.active_count() == before
     assert len(started) <= 2 * threads + 1
+
+
+def test_an_interrupt_is_raised_even_if_an_earlier_sub_batch_fails() -> None:
+    caller, interrupted = threading.current_thread(), threading.Event()
+
+    def run(part: slice) -> None:
+        if threading.current_thread() is caller:
+            interrupted.set()
+            raise KeyboardInterrupt
+        interrupted.wait(30)
+        raise ValueError(part.start)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(run, batch_splitting.split_batch(9, 3, 1), 3)
+
+
+def test_failures_keep_no_arrays_alive() -> None:
+    meeting, arrays = threading.Barrier(3, timeout=30), []
+
+    def run(_: slice) -> None:
+        array = np.zeros(3)
+        arrays.append(weakref.ref(array))
+        meeting.wait()
+        raise ValueError
+
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            run_all(run, batch_splitting.split_batch(3, 3, 1), 3)
+        assert [array() for array in arrays] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_all_threads_run_in_the_context_of_the_caller() -> None:
+    """NumPy, for example, keeps there what `numpy.errstate` sets."""
+    variable = ContextVar("variable", default="default")
+    meeting = threading.Barrier(3, timeout=30)
+
+    def run(_: slice) -> str:
+        meeting.wait()
+        return variable.get()
+
+    token = variable.set("caller's")
+    try:
+        assert run_all(run, batch_splitting.split_batch(3, 3, 1), 3) == ["caller's"] * 3
+    finally:
+        variable.reset(token)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

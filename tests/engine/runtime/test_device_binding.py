@@ -17,7 +17,7 @@ from seewhy.runtime import device_binding, providers, sessions
 from seewhy.runtime.device_binding import DeviceBinding
 from seewhy.runtime.in_graph_maps import IN_GRAPH_MAPS, file_outputs, is_map
 from seewhy.runtime.model_file import ModelFile
-from support.session_calls import record_runs
+from support.session_calls import record_plans
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
 from support.tiny_model_files import pixels, write
 
@@ -138,9 +138,9 @@ def test_explanations_are_the_same(
 
 @pytest.mark.usefixtures("on_device")
 def test_only_maps_are_copied_back(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = record_runs(monkeypatch)
+    plans = record_plans(monkeypatch)
     Explainer(model_path, threads=1).explain(pixels(), list(IN_GRAPH_MAPS))
-    assert [outputs for outputs, _, _ in runs] == [{"logits", *(one.output for one in IN_GRAPH_MAPS.values())}]
+    assert [outputs for outputs, _, _ in plans] == [{"logits", *(one.output for one in IN_GRAPH_MAPS.values())}]
 
 
 @pytest.mark.usefixtures("on_device")

@@ -14,7 +14,7 @@ import pytest
 
 from seewhy import ArgumentError, Explainer, ModelFileError, ProviderError
 from seewhy._shared.cpu_count import most_threads
-from seewhy.runtime import batch_splitting, sessions
+from seewhy.runtime import batch_splitting, checked_runs, sessions
 from seewhy.runtime.model_file import ModelFile
 from support.session_calls import StartedSessions
 from support.tiny_model import DEFAULT_OUTPUTS, Tiny
@@ -148,9 +148,9 @@ def test_sub_batches_of_networks_that_fit_in_the_cache_are_small(
 ) -> None:
     monkeypatch.setattr(batch_splitting, "CACHED_WEIGHT_BYTES", in_cache)
     seen: list[list[slice]] = []
-    run = batch_splitting.run_sub_batches
+    run = checked_runs.run_sub_batches
     monkeypatch.setattr(
-        batch_splitting, "run_sub_batches", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
+        checked_runs, "run_sub_batches", lambda work, parts, *more: (seen.append(parts), run(work, parts, *more))[1]
     )
     Explainer(model_path, ["cpu"], threads=2).explain(np.zeros((4, 3, 12, 16), np.float32), "gradcam")
     assert [[part.stop - part.start for part in parts] for parts in seen] == [sizes]

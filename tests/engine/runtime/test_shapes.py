@@ -53,17 +53,17 @@ PIXEL = [name for name, method in METHODS.items() if "input_gradients" in method
 @pytest.mark.parametrize(
     ("model", "methods", "words"),
     [
-        (returning("gradients", FLAT), GRADIENT, r"gradients must have shape \(3, 5, 6, 8\), not \(3, 5, 1, 1\)"),
-        (returning("logits", TWICE), [*METHODS], r"logits must have shape \(3, 6\), not \(6, 6\)"),
+        (returning("gradients", FLAT), GRADIENT, r"gradients must have shape \(1, 5, 6, 8\), not \(1, 5, 1, 1\)"),
+        (returning("logits", TWICE), [*METHODS], r"logits must have shape \(1, 6\), not \(2, 6\)"),
         (
             returning("activations", THRICE),
             ACTIVATION,
-            r"activations must have shape \(3, C, h, w\), not \(9, 5, 6, 8\)",
+            r"activations must have shape \(1, C, h, w\), not \(3, 5, 6, 8\)",
         ),
         (
             returning("class_weights", NARROW, **SLICES),
             ["cam"],
-            r"class_weights must have shape \(3, 5\), not \(3, 1\)",
+            r"class_weights must have shape \(1, 5\), not \(1, 1\)",
         ),
         (
             returning("input_gradients", COPY),
@@ -73,7 +73,7 @@ PIXEL = [name for name, method in METHODS.items() if "input_gradients" in method
         (
             returning("activations", EMPTY, **SLICES, axis=np.array([3])),
             ["eigencam"],
-            r"activations must have shape \(3, C, h, w\), not \(3, 5, 6, 0\)",
+            r"activations must have shape \(1, C, h, w\), not \(1, 5, 6, 0\)",
         ),
     ],
     ids=["gradients", "logits", "activations", "class_weights", "input_gradients", "nothing"],
@@ -111,5 +111,5 @@ def test_another_number_of_classes(tmp_path: Path, classes: int) -> None:
     for method in METHODS:
         # A graph that looks up a missing class fails; the plain run of Score-CAM does not look it up.
         for arguments in ({"top": classes}, {"target": classes - 1} if method == "scorecam" else {}):
-            with pytest.raises(ModelFileError, match=rf"logits must have shape \(3, {classes}\), not \(3, 6\)"):
+            with pytest.raises(ModelFileError, match=rf"logits must have shape \(1, {classes}\), not \(1, 6\)"):
                 explainer.explain(pixels(), method=method, **arguments)

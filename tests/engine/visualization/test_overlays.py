@@ -102,7 +102,7 @@ def test_overlays_need_no_heatmaps(explainer: Explainer, make_image: MakeImage, 
     expected = overlays_in_style(images, heatmaps, FigureStyle("turbo", 0.4))
     for one, other in zip(drawn, expected, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
-    assert {"attributions", "heatmaps"} <= set(vars(result))
+    assert "heatmaps" in vars(result)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
