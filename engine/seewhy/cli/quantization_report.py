@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from seewhy._shared.text import printable
 from seewhy.contract.quantization import CONFIDENT, Drift, Quantization, Trade
 
 _WIDTH = 22
 """Width of the column of names in the table of drift, in characters."""
+_LINE = 80
+"""Longest line, in characters."""
+
+
+def wrapped(start: str, text: str) -> list[str]:
+    """Return a text as lines of at most 80 characters. The first begins with `start`, and long words stay whole."""
+    indent = " " * len(start)
+    return textwrap.wrap(
+        printable(text),
+        _LINE,
+        initial_indent=start,
+        subsequent_indent=indent or "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def precision(quantization: Quantization) -> str:
@@ -28,11 +45,12 @@ def drift_table(quantization: Quantization) -> list[str]:
         ("logits", f"relative L2 error {drift.logits_error:.1e}"),
         *(("" if i else "time of Grad-CAM", line) for i, line in enumerate(_speeds(drift))),
     ]
-    lines = [f"Drift from {quantization.float32_file}, measured on {_images(drift.images)}:"]
-    lines += [f"  {name:<{_WIDTH}} {value}" for name, value in rows]
+    lines = wrapped("", f"Drift from {quantization.float32_file}, measured on {_images(drift.images)}:")
+    for name, value in rows:
+        lines += wrapped(f"  {name:<{_WIDTH}} ", value)
     if quantization.trades:
         lines += ["", *_trades(quantization.trades, len(quantization.kept_float))]
-    return [printable(line) for line in lines]
+    return lines
 
 
 def _images(count: int) -> str:
@@ -67,8 +85,8 @@ def _speeds(drift: Drift) -> list[str]:
     flags = "unknown CPU" if drift.cpu_flags is None else f"CPU with {', '.join(drift.cpu_flags) or 'no known flags'}"
     machine = f"{drift.threads} thread{'s' * (drift.threads != 1)}, {flags}"
     lines = [
-        f"{one.int8_ms:.1f} ms an image at batch size {one.batch_size}, float32 {one.float32_ms:.1f} ms "
-        f"({one.float32_ms / one.int8_ms:.2f} x as fast)"
+        f"{one.int8_ms:.1f} ms an image, float32 {one.float32_ms:.1f} ms "
+        f"({one.float32_ms / one.int8_ms:.2f}x), batch size {one.batch_size}"
         for one in drift.speed
     ]
     return [*lines, f"on {machine}"] if lines else ["not measured"]
@@ -76,7 +94,8 @@ def _speeds(drift: Drift) -> list[str]:
 
 def _trades(trades: tuple[Trade, ...], chosen: int) -> list[str]:
     lines = [
-        "Layers kept in float32, on the calibration images (speed: of one image, relative to float32):",
+        "Layers kept in float32, on the calibration images (speed: of one image,",
+        "relative to float32):",
         f"  {'layers':>6} {'median':>8} {'5th percentile':>15} {'speed':>8}",
     ]
     for one in trades:

@@ -14,6 +14,7 @@ from seewhy.cli import job_options as options
 from seewhy.cli import signals
 from seewhy.cli.click_types import NonEmptyPath
 from seewhy.cli.option_groups import Example, GroupedCommand
+from seewhy.errors import SeewhyError
 
 _GROUPS = {
     "Images": ["--list"],
@@ -48,7 +49,7 @@ _EXAMPLES = (
     metavar="LAYERS",
     type=click.IntRange(min=0),
     help="Keep this many layers in float32, those that cost the maps most. By default, as many as bring the drift on "
-    "the calibration images to a fifth of --max-drift.",
+    "the calibration images to a third of --max-drift.",
 )
 @click.option(
     "-o",
@@ -73,19 +74,27 @@ def quantize(
     Some of the IMAGES choose the ranges of the 8-bit values, and the others measure how far maps and classes drift from
     float32, so give images like those that you will explain. IMAGES are files, folders of files, patterns such as
     'photos/**/*.jpg', and tar archives. The result serves CAM, Grad-CAM and the other methods of maps; methods that
-    need a gradient of the image need MODEL.
+    need a gradient of the image need MODEL. Images that cannot be read are skipped with a warning.
 
     The exit status is 0, or 2 if no file was written.
     """
     from seewhy.cli.job_control import image_arguments
     from seewhy.cli.model_report import megabytes, served_methods
-    from seewhy.cli.quantization_report import drift_table, precision
+    from seewhy.cli.quantization_report import drift_table, precision, wrapped
     from seewhy.quantization.quantize import quantize as quantize_model
     from seewhy.runtime.model_file import ModelFile
 
     signals.raise_on_signals()
     paths, lists = image_arguments(images, lists)
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    skipped = 0
+
+    def skip(error: SeewhyError) -> None:
+        nonlocal skipped
+        skipped += 1
+        _clear_line(on_terminal)
+        click.echo(f"seewhy: warning: {printable(str(error))} (skipped)", err=True)
+
     try:
         found = quantize_model(
             model,
@@ -96,17 +105,32 @@ def quantize(
             keep_float=keep_float,
             threads=threads,
             progress=_show_progress if on_terminal else None,
+            skipped=skip,
         )
     finally:
-        if on_terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
+        _clear_line(on_terminal)
     small, original = ModelFile.inspect(output), ModelFile.inspect(model)
-    click.echo(printable(f"{output}: {megabytes(small)} instead of {megabytes(original)}; {precision(found)}"))
-    click.echo(printable(f"methods: {served_methods(small)}"))
-    click.echo("\n".join(["", *drift_table(found), ""]))
-    listed = [part for one in lists for part in ("--list", str(one))]
-    arguments = shlex.join(["seewhy", "explain", str(output), *images, *listed])
-    click.echo(printable(f"Explain images with it: {arguments} -o explanations"))
+    lines = [
+        printable(f"{output}: {megabytes(small)} instead of {megabytes(original)}"),
+        *wrapped("precision: ", precision(found)),
+        *wrapped("methods: ", served_methods(small)),
+        *([f"skipped: {skipped} image{'s' * (skipped != 1)} that cannot be read"] if skipped else []),
+        "",
+        *drift_table(found),
+        "",
+    ]
+    click.echo("\n".join(lines))
+    given = [*images, *(part for one in lists for part in ("--list", str(one)))]
+    # A pattern that the shell expands gives many names, and skipped ones would fail again.
+    repeated = "IMAGES" if skipped or len(given) > 2 else shlex.join(given)
+    click.echo("Explain images with it:")
+    click.echo(printable(f"  {shlex.join(['seewhy', 'explain', str(output)])} {repeated} -o explanations"))
+
+
+def _clear_line(on_terminal: bool) -> None:
+    """Remove the running phase from the terminal."""
+    if on_terminal:
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def _show_progress(phase: str, done: int, total: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,18 @@ _ALIGNMENT = 64
 
 
 def check_destination(path: Path, file: ModelFile) -> None:
-    """Raise an OutputError if the new file would replace the original, its weights, or anything but a model file."""
+    """Raise an OutputError if the new file cannot be written, or would replace the original or another kind of file.
+
+    Args:
+        path: Path of the new model file.
+        file: The original model file.
+    """
     if not path.name:
         raise OutputError(f"{path}: is not the name of a file; give the output a name")
     weights = (file.metadata.external_data or {}).get("file")
     for original in (file.path, *([] if weights is None else [file.path.with_name(weights)])):
         for own in (path, data_path(path)):
-            if own.exists() and own.samefile(original):
+            if os.path.exists(own) and own.samefile(original):
                 raise OutputError(f"{own}: would replace the original model file; give the output another name")
     if os.path.lexists(path) and not path.is_file():
         raise OutputError(f"{path}: is not a file; give the output another name")
@@ -44,13 +50,21 @@ def check_destination(path: Path, file: ModelFile) -> None:
             f"{data}: would be replaced, but is not the weights file of a SeeWhy model {path.name}; move it, or give "
             f"the output another name"
         )
-    if path.exists():
+    if os.path.exists(path):
         try:
             ModelFile.inspect(path, verify=False)
         except ModelFileError:
             raise OutputError(
                 f"{path}: exists and is not a valid model file; move it, or give the output another name"
             ) from None
+    created = [folder for folder in path.parents if not os.path.exists(folder)]
+    try:
+        with _staging(path) as staging:
+            (staging / path.name).touch()
+    finally:
+        for folder in created:
+            with suppress(OSError):  # it was not created, or another process uses it already
+                folder.rmdir()
 
 
 def derived_metadata(
@@ -173,13 +187,23 @@ def _write(path: Path, model: onnx.ModelProto, metadata: Metadata, parts: Sequen
     """Write a model file and its weights file, both or neither."""
     helper.set_model_props(model, {**metadata.to_properties(), contract.DIGEST_KEY: contract.DIGEST_PLACEHOLDER})
     content = seal(model.SerializeToString())
+    with _staging(path) as staging:
+        staged = staging / path.name
+        for target, blocks in ((data_path(staged), parts), (staged, [content])):
+            if blocks:
+                with target.open("xb") as output:
+                    output.writelines(blocks)
+                    output.flush()
+                    os.fsync(output.fileno())
+        publish(staged, path)
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside a new model file. An OSError becomes an OutputError that names the model file."""
     Folder(path.parent)
     try:
         with tempfile.TemporaryDirectory(prefix=".seewhy-", dir=path.parent) as staging:
-            folder = Folder(staging)
-            if parts:
-                folder.rewrite(PurePath(data_path(path).name), parts)
-            folder.rewrite(PurePath(path.name), [content])
-            publish(folder.path / path.name, path)
+            yield Path(staging)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,8 @@ def read_backbone(file: ModelFile) -> Backbone:
         file: A float32 model file.
 
     Returns:
-        The backbone. Padding before a convolution is part of the convolution, and weights that the graph transposes
-        before a matrix product are stored transposed.
+        The backbone. Padding before a convolution is part of the convolution, weights that the graph transposes
+        before a matrix product are stored transposed, and means over height and width are pools.
 
     Raises:
         ModelFileError: If the file is quantised, or has no layer before the target layer that can run in 8 bits.
@@ -84,6 +84,7 @@ def read_backbone(file: ModelFile) -> Backbone:
     _fold_padding(model.graph, arrays)
     _fold_transposed_weights(model.graph, arrays)
     nodes, _ = needed_nodes(model.graph.node, [contract.ACTIVATIONS])
+    _replace_spatial_means(nodes, model.graph, arrays)
     names = frozenset(name for node in nodes for name in node.output if name)
     layers = tuple(layer for node in nodes if (layer := _layer(node, arrays)) is not None)
     if not layers:
@@ -148,6 +149,23 @@ def _fold_padding(graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]]) ->
     kept, _ = needed_nodes(graph.node, [value.name for value in graph.output])
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _replace_spatial_means(
+    nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Replace means over height and width by GlobalAveragePool, which onnxruntime computes in 8 bits.
+
+    Squeeze-and-excitation consists of such a mean, which would otherwise convert all its inputs to float32.
+    """
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    for node in nodes:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in arrays:
+            continue
+        axes = sorted(axis % 4 for axis in arrays[node.input[1]].reshape(-1).tolist())
+        if axes == [2, 3] and ranks.get(node.input[0]) == 4 and attributes(node).get("keepdims", 1):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
 
 
 def _fold_transposed_weights(graph: onnx.GraphProto, arrays: dict[str, NDArray[Any]]) -> None:

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from seewhy._shared import checks
 from seewhy._shared.checks import is_integer
 from seewhy._shared.text import brief
 from seewhy.contract.metadata import Metadata
 from seewhy.contract.quantization import Drift, Quantization
-from seewhy.errors import ArgumentError, ImageError, ModelFileError, OutputError
+from seewhy.errors import ArgumentError, ModelFileError, OutputError, SeewhyError
 from seewhy.explainer.derived_models import check_destination, derived_metadata, write_model
 from seewhy.explainer.explainer import Explainer, Images
-from seewhy.inputs.image_inputs import Inputs
 from seewhy.quantization.backbone import Backbone, read_backbone
 from seewhy.quantization.drift import measure_drift
 from seewhy.quantization.float_layers import Candidates, search
+from seewhy.quantization.image_split import split
 from seewhy.runtime.model_file import ModelFile
 
-CALIBRATION_IMAGES = 64
-"""Largest number of images that ranges and weights are chosen on."""
-HELD_OUT_IMAGES = 96
-"""Largest number of other images that the drift is measured on."""
-FEWEST_IMAGES = 20
-"""Smallest number of images that can be split."""
 METHOD = "weights by GPTQ, ranges by least squared error"
 """Calibration as the metadata names it."""
 # Layers stay in float32 until the drift of the calibration images is at most this share of `max_drift`. The held-out
-# images then stay below `max_drift`, and the classes agree, too.
-_TARGET = 0.2
+# images then stay below `max_drift`.
+_TARGET = 1 / 3
 
 Progress = Callable[[str, int, int], object]
 
@@ -51,6 +41,7 @@ def quantize(
     keep_float: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    skipped: Callable[[SeewhyError], object] | None = None,
 ) -> Quantization:
     """Write a model file whose backbone, the part up to the target layer, computes in 8 bits.
 
@@ -69,9 +60,11 @@ def quantize(
         max_drift: Largest allowed drift, from 0 to 1: 1 minus the 5th percentile of the correlation of Grad-CAM maps
             with those of the float32 file. 1 accepts every file. It also decides how many layers stay in float32.
         keep_float: Number of layers to keep in float32: those that cost the maps most, found by measuring. None keeps
-            as few as reach a fifth of `max_drift` on the calibration images.
+            as few as reach a third of `max_drift` on the calibration images.
         threads: Maximum number of threads; None is one for each usable core.
         progress: Function called as progress(phase, done, total).
+        skipped: Function called with the error of each file that does not exist, and of each chosen image that cannot
+            be read. Another image then takes its place. None raises the error.
 
     Returns:
         The precision and the measured drift, as the new file records them.
@@ -79,7 +72,9 @@ def quantize(
     Raises:
         ArgumentError: If an argument is not valid, there are fewer than 20 images, or `keep_float` leaves no layer in
             8 bits.
-        ImageError: If one of the chosen images cannot be read, or a file does not exist.
+        ImageError: If one of the chosen images cannot be read or does not exist and `skipped` is None, or fewer than 20
+            images can be read.
+        MissingExtraError: If one of the chosen images needs an extra and `skipped` is None.
         ModelFileError: If the model file is not valid, is quantised, or has nothing to quantise.
         OutputError: If the drift exceeds `max_drift`, or the file cannot be written. Nothing is written then.
     """
@@ -90,6 +85,8 @@ def quantize(
         raise ArgumentError(f"keep_float must be an integer of at least 0, or None, not {brief(keep_float)}")
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress must be a function of three arguments, not {brief(progress)}")
+    if skipped is not None and not callable(skipped):
+        raise ArgumentError(f"skipped must be a function of one argument, not {brief(skipped)}")
     float32 = Explainer(model, providers=["cpu"], threads=threads)
     file = ModelFile.read(float32.path)
     if file.sha256 != float32.sha256:
@@ -101,10 +98,10 @@ def quantize(
             f"keep_float={keep_float} leaves nothing to quantise: {file.name} has {len(backbone.layers)} layers up to "
             f"the target layer; give a smaller number"
         )
-    calibration, held_out = _split(images, lists, path)
+    calibration, held_out = split(images, lists, path, float32, skipped)
     show = progress or (lambda phase, done, total: None)
     with tempfile.TemporaryDirectory(prefix="seewhy-") as folder:
-        candidates = Candidates(file, backbone, float32, float32.preprocess(calibration), Path(folder), show)
+        candidates = Candidates(file, backbone, float32, calibration, Path(folder), show)
         kept, trades = search(candidates, keep_float, max_drift * _TARGET)
         small, graph, arrays = candidates.file(kept)
         show("measuring drift", 0, 1)
@@ -130,47 +127,6 @@ def quantize(
     metadata = replace(metadata, model=named, parity={}, quantization=found)
     write_model(path, graph, metadata, arrays)
     return found
-
-
-def _split(images: Any, lists: Sequence[str | os.PathLike[str]], output: Path) -> tuple[Any, Any]:
-    """Return the images that calibrate, and those that measure the drift."""
-    paths = [images] if isinstance(images, (str, os.PathLike)) else images
-    if isinstance(paths, (list, tuple)) and all(isinstance(one, (str, os.PathLike)) for one in paths):
-        inputs = Inputs(paths, output, lists)
-        count = 0
-        for one in inputs:
-            if isinstance(one.image, Path) and not one.image.exists():
-                raise ImageError(f"{one.path}: no such file or folder")
-            count += 1
-        parts = _chosen(count)
-        wanted = {*parts[0], *parts[1]}
-        # Archives may be large, so only the chosen members are kept.
-        found = {i: image for i, image in enumerate(inputs) if i in wanted}
-        error = next((image.error for image in found.values() if image.error is not None), None)
-        if error is not None:
-            raise error
-        return [found[i].image for i in parts[0]], [found[i].image for i in parts[1]]
-    if lists:
-        raise ArgumentError("lists needs paths as images, not images in memory")
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        parts = _chosen(len(images))
-        return images[parts[0]], images[parts[1]]
-    if not isinstance(images, (list, tuple)):
-        raise ArgumentError(f"images must be paths, or a list or array of images, not {brief(images)}")
-    parts = _chosen(len(images))
-    return [images[i] for i in parts[0]], [images[i] for i in parts[1]]
-
-
-def _chosen(count: int) -> tuple[list[int], list[int]]:
-    """Return the numbers of the images that calibrate, and of those that measure the drift."""
-    if count < FEWEST_IMAGES:
-        raise ArgumentError(
-            f"quantisation needs at least {FEWEST_IMAGES} images, better {CALIBRATION_IMAGES + HELD_OUT_IMAGES}, not "
-            f"{count}: some choose the 8-bit ranges, and the others measure the drift; give more images"
-        )
-    order = random.Random(0).sample(range(count), count)
-    used = min(CALIBRATION_IMAGES, count * 2 // 5)
-    return order[:used], order[used : used + HELD_OUT_IMAGES]
 
 
 def _module_names(metadata: Metadata, backbone: Backbone, kept: Sequence[str]) -> tuple[str, ...]:

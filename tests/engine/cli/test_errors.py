@@ -124,7 +124,7 @@ def test_no_permission_to_write(model_path: Path, cat: Path, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_disk_full(model_path: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_folder, "open", lambda *_: open("/dev/full", "wb"), raising=False)
+    monkeypatch.setattr(output_folder, "open", lambda *_, **__: open("/dev/full", "wb"), raising=False)
     failed(run("explain", model_path, cat, "-o", tmp_path / "out"), "No space left on device")
 
 

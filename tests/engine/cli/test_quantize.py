@@ -36,11 +36,14 @@ def test_it_prints_sizes_drift_and_what_to_run_next(model_path: Path, photos: Pa
     assert result.exit_code == 0 and result.stderr == "", result.stderr
     found = Explainer(small).quantization
     assert found is not None and len(found.kept_float) == 1
-    first, methods, *lines = result.stdout.splitlines()
-    assert re.match(rf"{small}: \d+\.\d\d MB instead of \d+\.\d\d MB; 1 layer with int8 weights", first)
-    assert methods.startswith("methods: ") and "gradcam" in methods and "backprop" not in methods
+    first, *lines = result.stdout.splitlines()
+    assert re.fullmatch(rf"{small}: \d+\.\d\d MB instead of \d+\.\d\d MB", first)
+    assert result.stdout.startswith("precision: 1 layer with int8 weights", len(first) + 1)
+    methods = result.stdout.partition("methods: ")[2].partition("\n\n")[0]
+    assert "gradcam" in methods and "backprop" not in methods and "skipped" not in result.stdout
+    assert all(len(line) <= 80 for line in lines[:-1])
     assert f"{found.drift.correlation_median:.4f}" in result.stdout
-    command = lines[-1].partition(": ")[2]
+    command = lines[-1]
     assert shlex.split(command) == ["seewhy", "explain", str(small), str(photos), "-o", "explanations"]
     # The report is the one that `inspect` prints later.
     drift = result.stdout[result.stdout.index("Drift from") : result.stdout.index("\n\nExplain images")]
@@ -67,6 +70,20 @@ def test_errors_of_arguments(model_path: Path, photos: Path, tmp_path: Path) -> 
     failed(run("quantize", model_path, "-o", tmp_path / "small.onnx"), "no images given")
     failed(run("quantize", tmp_path / "none.onnx", photos, "-o", tmp_path / "small.onnx"), "No such file")
     failed(run("quantize", model_path, photos, "-o", model_path), "would replace the original")
+
+
+def test_images_that_cannot_be_read_are_skipped_with_a_warning(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.onnx"
+    (photos / "20.png").write_bytes(b"broken")
+    result = run("quantize", model_path, photos, "-o", small, "--max-drift", 1, "--keep-float", 1)
+    assert result.exit_code == 0
+    assert re.fullmatch(rf"seewhy: warning: {photos / '20.png'}: .*\(skipped\)\n", result.stderr)
+    assert "\nskipped: 1 image that cannot be read\n" in result.stdout
+    (photos / "19.png").write_bytes(b"broken")
+    result = run("quantize", model_path, photos, "-o", tmp_path / "other.onnx")
+    *warnings, error = result.stderr.splitlines()
+    assert (result.exit_code, len(warnings)) == (2, 2)
+    assert error.startswith("seewhy: error: only 19 of the 21 images can be used")
 
 
 def test_the_function_is_public(model_path: Path, photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
-from seewhy import ArgumentError, Explainer, ImageError, ModelFileError, OutputError
+from seewhy import ArgumentError, Explainer, ImageError, ModelFileError, OutputError, SeewhyError
 from seewhy.contract.quantization import Drift
 from seewhy.quantization import quantize as module
 from seewhy.quantization.quantize import quantize
@@ -112,6 +114,31 @@ def test_the_numbers_are_those_of_integer_arithmetic(model: Path, tmp_path: Path
     assert difference.max() <= 1.01
     assert np.mean(difference > 0.5) < 0.02
     np.testing.assert_allclose(explained.logits, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_images_get_a_multiple_of_four_channels_without_a_change_of_numbers(
+    channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layer has enough outputs for onnxruntime's fast convolution, which needs such images."""
+    tiny = Tiny(channels=channels, preprocessing=None)
+    random = np.random.default_rng(1)
+    shapes = {"conv1.weight": (16, channels, 3, 3), "conv1.bias": (16,), "conv2.weight": (5, 16, 3, 3)}
+    wide = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    float32 = write(tmp_path / "float32.onnx", tiny.proto({**tiny.weights(), **wide}))
+    images = bright_pixels(tiny, 20)
+    quantize(float32, images, tmp_path / "wide.onnx", max_drift=1, keep_float=0)
+    monkeypatch.setattr("seewhy.quantization.qdq_graph._added_channels", lambda layer: 0)
+    quantize(float32, images, tmp_path / "plain.onnx", max_drift=1, keep_float=0)
+    graph = graph_of(tmp_path / "wide.onnx")
+    assert ("c1/images" in producers(graph)) == (channels != 4)
+    assert constants(graph)["c1/weights/quantized"].shape[1] in (4, 8)
+    found, expected = (
+        Explainer(tmp_path / name, ["cpu"], 1).explain(images, "gradcam") for name in ("wide.onnx", "plain.onnx")
+    )
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    assert found.maps is not None and expected.maps is not None
+    np.testing.assert_array_equal(found.maps, expected.maps)
 
 
 @pytest.mark.parametrize(("bounds", "absorbed"), [((0, 6), True), ((-1, 1), True), ((1, 6), False), ((-6, -1), False)])
@@ -256,16 +283,7 @@ def test_a_limit_of_1_accepts_every_file(model: Path, tmp_path: Path, monkeypatc
 
 
 def test_files_and_archives_give_the_file_of_their_images(model: Path, tmp_path: Path) -> None:
-    """Only the chosen images are read, so a broken one among the others does no harm."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(300):
-        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{i:03}.png")
-    calibration, held_out = module._chosen(300)
-    chosen = [*calibration, *held_out]
-    assert len(set(chosen)) == len(chosen) == 160
-    (folder / f"{next(i for i in range(300) if i not in chosen):03}.png").write_bytes(b"broken")
+    folder = images_in(tmp_path / "images", 40)
     with tarfile.open(tmp_path / "images.tar", "w") as archive:
         archive.add(folder, "images")
     graphs = []
@@ -273,6 +291,90 @@ def test_files_and_archives_give_the_file_of_their_images(model: Path, tmp_path:
         quantize(model, images, tmp_path / f"{i}.onnx", max_drift=1, keep_float=0)
         graphs.append(onnx.load(tmp_path / f"{i}.onnx").graph.SerializeToString(deterministic=True))
     assert graphs[0] == graphs[1]
+
+
+def images_in(folder: Path, count: int) -> Path:
+    """Write PNG images into a new folder, and return it."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{i:03}.png")
+    return folder
+
+
+def test_an_image_that_cannot_be_read_is_skipped_or_raises(model: Path, tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "images", 22)
+    (folder / "003.png").write_bytes(b"broken")
+    with pytest.raises(ImageError, match=r"003\.png"):
+        quantize(model, folder, tmp_path / "small.onnx", max_drift=1, keep_float=0)
+    skipped: list[SeewhyError] = []
+    found = quantize(model, folder, tmp_path / "small.onnx", max_drift=1, keep_float=0, skipped=skipped.append)
+    assert [str(folder / "003.png") in str(error) for error in skipped] == [True]
+    assert (found.calibration_images, found.drift.images) == (8, 13)
+
+
+def test_nothing_is_calibrated_if_too_few_images_can_be_read(model: Path, tmp_path: Path) -> None:
+    folder = images_in(tmp_path / "images", 21)
+    for name in ("003.png", "011.png"):
+        (folder / name).write_bytes(b"broken")
+    with pytest.raises(ImageError, match="only 19 of the 21 images can be used, but quantisation needs at least 20"):
+        quantize(model, folder, tmp_path / "small.onnx", skipped=lambda error: None)
+    assert not (tmp_path / "small.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("file/small.onnx", "file: is not a folder"),
+        ("file/folder/small.onnx", "file/folder: cannot be created: Not a directory"),
+        ("folder", "folder: is not a file"),
+        ("a" * 300, "cannot be written: File name too long"),
+        (f"new/{'a' * 300}/small.onnx", "cannot be created: File name too long"),
+        pytest.param(
+            "/proc/small.onnx",
+            "/proc/small.onnx: cannot be written",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="a folder that nobody can write to"),
+        ),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_found_before_images_are_read(
+    model: Path, tmp_path: Path, output: str, message: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=message):
+        quantize(model, tmp_path / "nowhere", tmp_path / output)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder", "tiny.onnx"]
+
+
+def test_the_check_of_the_output_leaves_no_folders(model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "folder" / "small.onnx"
+    with pytest.raises(OutputError, match="drift"):
+        quantize(model, IMAGES, output, max_drift=0, keep_float=0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.onnx"]
+    quantize(model, IMAGES, output, max_drift=1, keep_float=0)
+    assert [entry.name for entry in output.parent.iterdir()] == ["small.onnx"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX limits")
+def test_a_full_disk_names_the_output(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_model = module.write_model
+
+    def write_with_little_room(*arguments: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            write_model(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(module, "write_model", write_with_little_room)
+    output = tmp_path / "small.onnx"
+    with pytest.raises(OutputError, match=f"^{re.escape(str(output))}: cannot be written: File too large$"):
+        quantize(model, IMAGES, output, max_drift=1, keep_float=0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.onnx"]
 
 
 def test_lists_need_paths(model: Path, tmp_path: Path) -> None:
