@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, Protocol
 
+from seewhy._shared.background import Background
 from seewhy.bulk.outcomes import Outcome
 from seewhy.errors import OutputError
 from seewhy.storage.manifest import Manifest
@@ -49,14 +49,14 @@ class FigureWriter:
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._records: list[Record] = []
-        self._files: list[Path] = []
+        self._files: list[str] = []
         self._last_flush = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
         """Add an outcome, and record all if enough images or time have passed since the last call of `flush`."""
-        files = [file_record(file, self._folder) for file in outcome.files]
+        files = [file_record(file) for file in outcome.files]
         # Add the files before the record: an interrupt between the two must not leave a record with unsynced files.
-        self._files += [file.path for file in outcome.files]
+        self._files += [file.name for file in outcome.files]
         self._records.append({**outcome.record, "files": files} if files else outcome.record)
         if len(self._records) >= IMAGES_PER_SYNC or time.monotonic() - self._last_flush >= SECONDS_PER_SYNC:
             self.flush()
@@ -68,7 +68,8 @@ class FigureWriter:
         records, files = self._records, self._files
         self._records, self._files, self._last_flush = [], [], time.monotonic()
         self._folder.check()
-        sync([*files, *dict.fromkeys(parent for path in files for parent in _parents(path, self._folder))])
+        if files:
+            sync(_with_parents(self._folder, files))
         if records:
             self._manifest.append(records)
 
@@ -107,26 +108,27 @@ class ShardWriter:
         while (name := shard_files.name(self._number, self._form)) in self._manifest.shards:
             self._number += 1
         file = self._folder.write(PurePath(name), shard_files.content(self._form, entries, self._about))
-        sync([file.path, *_parents(file.path, self._folder)])
-        shard = file_record(file, self._folder)
+        sync(_with_parents(self._folder, [file.name]))
+        shard = file_record(file)
         self._manifest.append([{**entry.record, "shard": shard, "lines": len(entries)} for entry in entries])
         self._number += 1
 
 
-def file_record(file: WrittenFile, folder: Folder) -> dict[str, Any]:
+def file_record(file: WrittenFile) -> dict[str, Any]:
     """Return the path, size and hash that a line of the manifest records for a file, so that it can be verified."""
-    return {"path": file.path.relative_to(folder.path).as_posix(), "bytes": file.size, "sha256": file.sha256}
+    return {"path": file.name, "bytes": file.size, "sha256": file.sha256}
 
 
-def _parents(path: Path, folder: Folder) -> Iterable[Path]:
-    """Yield the folders above a file, up to and including the output folder."""
-    for parent in path.parents:
-        yield parent
-        if parent == folder.path:
-            return
+def _with_parents(folder: Folder, names: Iterable[str]) -> list[str]:
+    """Return the paths of files, and of all folders above them up to and including the output folder."""
+    found = dict.fromkeys(names)
+    for name in list(found):
+        while name := name.rpartition("/")[0]:
+            found[name] = None
+    return [*(f"{folder.path}/{name}" for name in found), str(folder.path)]
 
 
-def sync(paths: Iterable[Path]) -> None:
+def sync(paths: Iterable[str | os.PathLike[str]]) -> None:
     """Sync files, and the entries of folders, to the disk. The order is undefined.
 
     Args:
@@ -136,16 +138,21 @@ def sync(paths: Iterable[Path]) -> None:
         OutputError: If a path has disappeared, or cannot be synced.
     """
     paths = list(paths)
-    with ThreadPoolExecutor(_SYNC_THREADS, "seewhy-sync") as pool:
-        try:
-            synced = pool.map(_sync, paths)
-        except RuntimeError:  # the system allows no more threads
-            synced = map(_sync, paths)
-        for _ in synced:
-            pass
+    remaining = iter(paths)  # the threads share it, because a task for each path takes as long as some calls of fsync
+
+    def sync_remaining() -> None:
+        for path in remaining:
+            _sync(path)
+
+    others = [Background(sync_remaining, "seewhy-sync") for _ in range(min(_SYNC_THREADS, len(paths)) - 1)]
+    try:
+        sync_remaining()
+    finally:
+        for other in others:
+            other.result()
 
 
-def _sync(path: Path) -> None:
+def _sync(path: str | os.PathLike[str]) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -353,9 +353,11 @@ class FolderJob:
 
 def _recorded(outcome: Outcome, paths: RecordedPaths) -> Outcome:
     """Return an outcome whose record has the paths that the manifest records."""
-    record = dict(outcome.record)
+    record = outcome.record
     archive = record.get("input", {}).get("archive")
-    record["path"] = paths.recorded(record["path"], archive)
+    path = paths.recorded(record["path"], archive)
     if archive is not None:
-        record["input"] = {**record["input"], "archive": paths.recorded(archive)}
-    return replace(outcome, record=record)
+        record = {**record, "input": {**record["input"], "archive": paths.recorded(archive)}}
+    elif path == record["path"]:
+        return outcome
+    return replace(outcome, record={**record, "path": path})

@@ -72,7 +72,7 @@ class ImageStages:
             if not keep and stamped.content is not None:
                 # The content of an archive's member would stay in memory until the figures are written.
                 stamped = replace(stamped, content=None)
-            return replace(task, input=stamped, image=image, target=target)
+            return ImageTask(stamped, task.result_name, image, target)
         except TargetError as error:
             return replace(task, input=stamped).failed(TargetError(f"{stamped.path}: {error}"))
         except (ImageError, MissingExtraError) as error:
@@ -101,7 +101,10 @@ class ImageStages:
                 return [tasks[0].failed(NonFiniteError(f"{tasks[0].input.path}: {error}"))]
             # Explain each image by itself, to find the one that fails.
             return [done for task in tasks for done in self._explain([task])]
-        return [replace(task, image=None, results=results, index=index) for index, task in enumerate(tasks)]
+        return [
+            ImageTask(task.input, task.result_name, None, task.target, results, index)
+            for index, task in enumerate(tasks)
+        ]
 
     def save(self, tasks: Sequence[ImageTask]) -> Iterator[Outcome]:
         """Draw, encode and write figures, or keep the rows for a shard.

@@ -249,16 +249,17 @@ class _Pipeline:
     def _deliver(self, stage: int, first: int, items: Sequence[Any]) -> None:
         """Put consecutive items before a stage, or among the results if `stage` is the number of stages."""
         arrived = self._arrived[stage]
-        for number, item in enumerate(items, first):
-            arrived[number] = item
+        arrived.update(enumerate(items, first))
+        if stage == len(self._stages):
+            if self._wanted in arrived:
+                self._has_result.notify()
+            return
+        size = self._stages[stage].batch_size
+        for number in range(first - first % size, first + len(items), size):
             self._form_call(stage, number)
-        if stage == len(self._stages) and self._wanted in arrived:
-            self._has_result.notify()
 
     def _form_call(self, stage: int, number: int) -> None:
         """Make the call that item `number` belongs to pending if all its items have arrived."""
-        if stage == len(self._stages):
-            return
         arrived, size = self._arrived[stage], self._stages[stage].batch_size
         first = number - number % size
         batch = range(first, min(first + size, self._end))

@@ -6,7 +6,7 @@ import glob
 import os
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
 
@@ -152,7 +152,7 @@ class Inputs:
                 if is_tar:
                     yield from self._members(os.fsdecode(path))
                 else:
-                    yield replace(_input(path, identity, target, error), relative_path=PurePath(os.fsdecode(relative)))
+                    yield _input(path, identity, target, error, PurePath(os.fsdecode(relative)))
         except sqlite3.OperationalError as error:
             raise explained(error) from None
 
@@ -284,13 +284,16 @@ class Inputs:
             raise ImageError(empty)
 
 
-def _input(path: bytes, identity: bytes | None, target: bytes | None, error: bytes | None = None) -> ImageInput:
+def _input(
+    path: bytes, identity: bytes | None, target: bytes | None, error: bytes | None = None, relative: PurePath = _NO_PATH
+) -> ImageInput:
     """Return the input for a row of the table."""
     return ImageInput(
         os.fsdecode(path),
         id=None if identity is None else os.fsdecode(identity),
         target=None if target is None else read_target(os.fsdecode(target)),
         error=None if error is None else ImageError(os.fsdecode(error)),
+        relative_path=relative,
     )
 
 

@@ -131,6 +131,8 @@ class Manifest:
         Raises:
             OutputError: If the temporary table of lines cannot be read.
         """
+        if not self._had_lines:
+            return None
         try:
             found = self._find(key, archive)
         except sqlite3.OperationalError as error:
@@ -307,6 +309,7 @@ class Manifest:
         """Update `done`, `failed` and `shards` from the table of lines."""
         counts = dict(self._store.execute("SELECT status, count(*) FROM lines GROUP BY status"))
         self.done, self.failed = counts.get(DONE, 0), counts.get(FAILED, 0)
+        self._had_lines = bool(counts)
         self.shards = {shard for (shard,) in self._store.execute("SELECT DISTINCT shard FROM lines") if shard}
 
     # Writing.

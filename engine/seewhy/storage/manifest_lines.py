@@ -67,7 +67,7 @@ def encoded(record: Record) -> bytes:
     Raises:
         OutputError: If the line is longer than `LONGEST_LINE`.
     """
-    body = json.dumps(record, separators=(", ", ": ")).encode()[:-1]
+    body = json.dumps(record).encode()[:-1]
     if len(body) + _CHECKSUM_SIZE > LONGEST_LINE:
         raise OutputError(
             f"{record['path']}: its line in {NAME} would have {len(body)} bytes, but {LONGEST_LINE} are allowed; "

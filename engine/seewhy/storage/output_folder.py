@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class WrittenFile:
 
     path: Path
     """Path of the file."""
+    name: str
+    """Path below the output folder, with slashes."""
     size: int
     """Size in bytes."""
     sha256: str
@@ -54,7 +57,7 @@ class Folder:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._root = self.path.resolve(strict=True)
+            self._root = os.path.realpath(self.path, strict=True)
             self._original_identity = _identity(self._root)
         except FileExistsError:
             raise OutputError(f"{path}: is not a folder; choose another output folder") from None
@@ -62,7 +65,7 @@ class Folder:
             raise OutputError(f"{path}: cannot be created: {error.strerror or error}") from None
         # There may be millions of inputs, so only a hash of 8 bytes is kept for each, sorted.
         self._inputs = np.unique(np.fromiter((_path_hash(os.path.realpath(name)) for name in inputs), np.uint64))
-        self._temporary = None if temporary is None else self._root / temporary
+        self._temporary = None if temporary is None else Path(self._root, temporary)
 
     def __enter__(self) -> Folder:
         if self._temporary is not None:
@@ -109,15 +112,13 @@ class Folder:
             content(memory)
             data = memory.getbuffer()
             self.check()
-            parent = self._make_parent(path)
-            if self._inputs.size and (
-                self._is_input(os.path.join(parent, path.name)) or self._is_input(os.path.realpath(path))
-            ):
+            resolved = f"{self._make_parent(path, name)}/{name.name}"
+            if self._inputs.size and (self._is_input(resolved) or self._is_input(os.path.realpath(resolved))):
                 raise OutputError(f"{path}: would replace an input image; choose another output folder")
-            self._write(path, [data], flush)
+            self._write(resolved, [data], flush)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-        return WrittenFile(path, len(data), hashlib.sha256(data).hexdigest())
+        return WrittenFile(path, name.as_posix(), len(data), hashlib.sha256(data).hexdigest())
 
     def rewrite(self, name: PurePath, parts: Iterable[bytes | memoryview]) -> None:
         """Replace the content of a file in the folder, and flush it to disk.
@@ -132,15 +133,22 @@ class Folder:
         path = self.path / name
         try:
             self.check()
-            self._write(path, parts, flush=True)
+            self._write(os.fspath(path), parts, flush=True)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
-    def _make_parent(self, path: Path) -> str:
+    def _make_parent(self, path: Path, name: PurePath) -> str:
         """Create the folder of a file and return its path without links; it must not be outside the output folder."""
+        resolved, folders = self._root, name.parts[:-1]
+        for part in folders:
+            resolved = f"{resolved}/{part}"
+            if part in ("..", name.anchor) or not _is_folder(resolved):
+                break
+        else:
+            return resolved
         # Check before creating folders, because a link in the output folder may lead out of it.
         resolved = os.path.realpath(path.parent)
-        if resolved != str(self._root) and self._root not in Path(resolved).parents:
+        if resolved != self._root and Path(self._root) not in Path(resolved).parents:
             raise OutputError(f"{path}: is outside the output folder {self.path}")
         os.makedirs(resolved, exist_ok=True)
         return resolved
@@ -160,10 +168,10 @@ class Folder:
         if _identity(self._root) != self._original_identity:
             raise OutputError(f"{self.path}: the output folder was deleted or replaced; start the job again")
 
-    def _write(self, path: Path, parts: Iterable[bytes | memoryview], flush: bool) -> None:
+    def _write(self, path: str, parts: Iterable[bytes | memoryview], flush: bool) -> None:
         """Write a temporary file and rename it."""
         # A text, because making a path takes as long as a system call.
-        temporary = f"{self._temporary or path.parent}/.seewhy-{secrets.token_hex(6)}.tmp"
+        temporary = f"{self._temporary or os.path.dirname(path)}/.seewhy-{secrets.token_hex(6)}.tmp"
         try:
             with open(temporary, "xb") as file:
                 file.writelines(parts)
@@ -185,10 +193,18 @@ def _path_hash(path: str | os.PathLike[str]) -> int:
     return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "little")
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _is_folder(path: str) -> bool:
+    """Return True if a path is a folder, and not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
     """Return device and inode of a folder, or None if it does not exist."""
     try:
-        found = folder.stat()
+        found = os.stat(folder)
     except OSError:
         return None
     return found.st_dev, found.st_ino

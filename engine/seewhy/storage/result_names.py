@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import PurePath
 
 from seewhy._shared.temp_tables import temporary
@@ -72,7 +73,7 @@ class ResultNames:
         """
         self._store.execute("BEGIN")
         self._store.executemany(
-            "INSERT OR IGNORE INTO taken (name, earlier) VALUES (?, 1)", ((_folded(name),) for name in names)
+            "INSERT OR IGNORE INTO taken (name, earlier) VALUES (?, 1)", ((_folded(str(name)),) for name in names)
         )
         self._store.execute("COMMIT")
 
@@ -94,25 +95,26 @@ class ResultNames:
             Relative path without extension. No other input gets it.
         """
         stem = _stem(path)
-        found = self._store.execute("SELECT count FROM stems WHERE stem = ?", (_folded(stem),)).fetchone()
-        if found == (1,):
-            self._store.execute("UPDATE stems SET count = 2 WHERE stem = ?", (_folded(stem),))
-            taken = self._store.execute("SELECT earlier FROM taken WHERE name = ?", (_folded(stem),)).fetchone()
-            if taken == (0,):
-                return stem
-        base = stem.with_name(_component(path.name or _NAMELESS, safe_name))
-        for name in [stem, base] if found is None else [base]:
+        key = _folded(stem)
+        if self._store.execute("UPDATE stems SET count = 2 WHERE stem = ? AND count = 1", (key,)).rowcount:
+            if self._store.execute("SELECT earlier FROM taken WHERE name = ?", (key,)).fetchone() == (0,):
+                return PurePath(stem)
+            announced = True
+        else:
+            announced = self._store.execute("SELECT 1 FROM stems WHERE stem = ?", (key,)).fetchone() is not None
+        base = str(PurePath(stem).with_name(_component(path.name or _NAMELESS, safe_name)))
+        for name in [base] if announced else [stem, base]:
             if self._reserve(name):
-                return name
+                return PurePath(name)
         # Continue with the number after the last one, because an archive may contain the same name many times.
         key = _folded(base)
         (number,) = self._store.execute("SELECT next FROM taken WHERE name = ?", (key,)).fetchone()
-        while not self._reserve(name := base.with_name(f"{base.name}~{number}")):
+        while not self._reserve(name := f"{base}~{number}"):
             number += 1
         self._store.execute("UPDATE taken SET next = ? WHERE name = ?", (number + 1, key))
-        return name
+        return PurePath(name)
 
-    def _reserve(self, name: PurePath) -> bool:
+    def _reserve(self, name: str) -> bool:
         """Reserve a name, and return True if it was free."""
         values = (_folded(name),)
         return self._store.execute("INSERT OR IGNORE INTO taken (name, earlier) VALUES (?, 0)", values).rowcount == 1
@@ -141,15 +143,24 @@ def class_suffix(rank: int, label: str | None, index: int) -> str:
     return f"{rank}-{name or index}"
 
 
-def _stem(path: PurePath) -> PurePath:
+def _stem(path: PurePath) -> str:
     """Return the name of an input without its extension, below the output folder."""
+    folder = _folder(str(path.parent))
+    name = _component(path.stem or _NAMELESS, safe_name)
+    return f"{folder}/{name}" if folder else name
+
+
+@lru_cache(maxsize=256)
+def _folder(text: str) -> str:
+    """Return the folder of the results of all inputs in a folder, below the output folder; empty for that one."""
+    path = PurePath(text)
     # Absolute paths and paths with `..` keep the names of their folders.
-    folders = [_component(part, _safe_folder) for part in path.parent.parts if part != path.anchor]
+    folders = [_component(part, _safe_folder) for part in path.parts if part != path.anchor]
     if folders and _caseless(folders[0]) in _OWN:
         folders[0] = percent(folders[0][0]) + folders[0][1:]
     if len(folders) > _MOST_FOLDERS or sum(len(part.encode()) + 1 for part in folders) > _LONGEST_FOLDERS:
         folders = [folders[0], hashlib.sha256("/".join(folders).encode()).hexdigest()[:32]]
-    return PurePath(*folders, _component(path.stem or _NAMELESS, safe_name))
+    return "/".join(folders)
 
 
 def _safe_folder(text: str) -> str:
@@ -166,12 +177,12 @@ def _component(text: str, safe: Callable[[str], str]) -> str:
     return name
 
 
-def _folded(name: PurePath) -> bytes:
+def _folded(name: str) -> bytes:
     """Return a key that is equal for two names if their files would be the same on Linux, macOS or Windows.
 
     The last component keeps dots and spaces at its end, because more text is appended to it.
     """
-    return _caseless(_FOLDER_ENDS.sub("/", str(name))).encode("utf-8", "surrogatepass")
+    return _caseless(_FOLDER_ENDS.sub("/", name)).encode("utf-8", "surrogatepass")
 
 
 def _caseless(text: str) -> str:

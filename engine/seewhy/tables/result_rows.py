@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -61,17 +62,20 @@ def success_record(item: ImageInput, results: Mapping[str, Explanation], image: 
         The content of its line in the manifest, without files.
     """
     first = next(iter(results.values()))
-    best = top_classes(first.logits[image : image + 1], min(TOP, first.logits.shape[1]))[0]
+    best = top_classes(first.logits[image : image + 1], min(TOP, first.logits.shape[1]))[0].tolist()
+    targets = {name: result.targets_of(image) for name, result in results.items()}
+    # All methods have the logits of one run.
+    classes = {index: _class(first, image, index) for index in {*best, *chain(*targets.values())}}
     warning = first.images[image].warning
     return {
         **_start(item, DONE),
         **({} if warning is None else {"warning": warning}),
-        "predicted": _class(first, image, int(best[0])),
-        f"top{TOP}": [_class(first, image, int(index)) for index in best],
+        "predicted": classes[best[0]],
+        f"top{TOP}": [classes[index] for index in best],
         "explained": [
-            {"method": name, **_class(result, image, index), **_completeness(result, image, k)}
+            {"method": name, **classes[index], **_completeness(result, image, k)}
             for name, result in results.items()
-            for k, index in enumerate(result.targets_of(image))
+            for k, index in enumerate(targets[name])
         ],
     }
 
