@@ -9,6 +9,11 @@ that of other wrapped functions inside. The parts are the same work without a jo
 explaining them in batches, and drawing and encoding the figures. Loading is measured once more with Pillow's resizing,
 which computes the same bytes. Job and parts take turns in rounds.
 
+A thread alone has more of the caches, of the session's memory and of Python's lock than each thread of a job. Therefore
+the same parts are also measured on one thread for each core at once, batch by batch, which share a session as the
+threads of a job do. The difference between this row and the job is what the job itself adds: listing, handing over
+images, records, and writing and syncing files.
+
 Processor times are milliseconds per image, and each row is the median of the rounds. They grow with other load on the
 machine, because caches are shared, so compare figures of one run. The images are crops of the sample images of
 scikit-image.
@@ -27,6 +32,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -67,7 +73,9 @@ _STEPS: dict[str, list[tuple[Any, str]]] = {
     "pipeline": [(thread_pipeline._Pipeline, "work")],
 }
 _OTHER, _IDLE = "listing, consumer, other threads", "idle"
-_BY_PILLOW = "load with Pillow's resizing"
+_BY_PILLOW, _AT_ONCE = "load with Pillow's resizing", "all parts, a thread on each core at once"
+# Rows of the parts that are not added up.
+_REPEATED = (_BY_PILLOW, _AT_ONCE)
 
 
 class StepTimer:
@@ -173,7 +181,22 @@ class Parts:
         for result in results:
             figures = measure("draw and encode", result.figures)
             measure("draw and encode", lambda figures=figures: [self._encoding.save(f, io.BytesIO()) for f in figures])
+        time.sleep(REST)
+        measure(_AT_ONCE, self._at_once)
         return dict(seconds)
+
+    def _at_once(self) -> None:
+        """Do all parts, batch by batch, on one thread for each core."""
+        batches = [self._paths[start : start + self._batch] for start in range(0, len(self._paths), self._batch)]
+
+        def work(batch: list[Path]) -> None:
+            loaded = [load_image(path, self._explainer.metadata, keep=False) for path in batch]
+            for figure in self._explainer.explain(loaded).figures():
+                self._encoding.save(figure, io.BytesIO())
+
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for _ in pool.map(work, batches):
+                pass
 
 
 def medians(rounds: list[dict[str, float]], images: int) -> dict[str, float]:
@@ -182,11 +205,11 @@ def medians(rounds: list[dict[str, float]], images: int) -> dict[str, float]:
 
 
 def core_times(jobs: list[dict[str, float]], parts: list[dict[str, float]], images: int) -> dict[str, list[float]]:
-    """Return core-ms per image of every round: the job, the sum of its parts, and both ways of loading."""
+    """Return core-ms per image of every round: the job, the sum of its parts, loading, and what is measured twice."""
     columns = {
         "job": [_job_time(job) for job in jobs],
         "parts": [_sum_of_parts(one) for one in parts],
-        **{part: [one[part] for one in parts] for part in ("load", _BY_PILLOW)},
+        **{part: [one[part] for one in parts] for part in ("load", *_REPEATED)},
     }
     return {name: [round(1000 * seconds / images, 3) for seconds in column] for name, column in columns.items()}
 
@@ -196,7 +219,7 @@ def _job_time(steps: Mapping[str, float]) -> float:
 
 
 def _sum_of_parts(parts: Mapping[str, float]) -> float:
-    return sum(parts.values()) - parts[_BY_PILLOW]
+    return sum(value for part, value in parts.items() if part not in _REPEATED)
 
 
 def text(options: argparse.Namespace, job: dict[str, float], parts: dict[str, float]) -> str:
@@ -204,8 +227,10 @@ def text(options: argparse.Namespace, job: dict[str, float], parts: dict[str, fl
     total, alone = _job_time(job), _sum_of_parts(parts)
     rows = [[step, f"{value:.2f}"] for step, value in [*list(job.items())[:-1], ("all but idle", total)]]
     rows.append([_IDLE, f"{job[_IDLE]:.2f}"])
-    rows += [[f"alone: {part}", f"{value:.2f}"] for part, value in parts.items()]
+    rows += [[f"alone: {part}", f"{value:.2f}"] for part, value in parts.items() if part != _AT_ONCE]
+    rows.append([_AT_ONCE, f"{parts[_AT_ONCE]:.2f}"])
     rows.append(["job ÷ sum of the parts", f"{total / alone:.2f}"])
+    rows.append(["job ÷ all parts at once", f"{total / parts[_AT_ONCE]:.2f}"])
     rows.append(["load ÷ load with Pillow's resizing", f"{parts['load'] / parts[_BY_PILLOW]:.2f}"])
     return f"{head}\n\n{table(['step', 'core-ms per image'], rows)}"
 

@@ -55,7 +55,8 @@ def question_table(name: str, records: Records, batch: int) -> str:
         for rival in measured
     ]
     ours = FLOOR if question.ours == FLOOR else OURS
-    best = [f"*best rival ÷ {ours}*", *(_best(found[model]["rivals"]) for model in models)]
+    precision = " in float32" if any(_in_few_bits(rival.name) for rival in question.rivals) else ""
+    best = [f"*best rival{precision} ÷ {ours}*", *(_best(found[model]["rivals"]) for model in models)]
     printed = table(["ms", *(models if models != ["any"] else ["224×224"])], [*rows, best] if any(best[1:]) else rows)
     missing = [rival.name for rival in tried if rival not in measured]
     return printed + (f"\nNot measured: {', '.join(missing)}.\n" if missing else "")
@@ -76,8 +77,15 @@ def _cell(name: str, rivals: Mapping[str, Any], base: str) -> str:
 
 
 def _best(rivals: Mapping[str, Any]) -> str:
-    name = quickest(rivals, [name for name in rivals if name != FLOOR and not name.startswith(OURS)])
+    """Return the quickest other tool in float32, and its time as a multiple of SeeWhy's."""
+    others = [name for name in rivals if name != FLOOR and not name.startswith(OURS)]
+    name = quickest(rivals, [name for name in others if not _in_few_bits(name)])
     return "" if name is None or "to_ours" not in rivals[name] else f"{rivals[name]['to_ours']:.2f} ({name})"
+
+
+def _in_few_bits(name: str) -> bool:
+    """Return True for the name of a tool that computes in 8 or 16 bits."""
+    return not {"int8", "bf16"}.isdisjoint(name.replace(",", "").split())
 
 
 def memory_table(name: str, records: Records) -> str:

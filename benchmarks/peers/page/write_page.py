@@ -83,7 +83,8 @@ missed](optimizations.md#aims-that-were-missed) explains the causes.
 {earlier}"""
 
 DRIFT = """The quantised files of networks with trained weights state how far their maps differ from float32's. They are
-quantised with the defaults: 64 crops of photographs calibrate, and 96 others measure the drift.
+quantised with the defaults. Of 160 crops of twelve photographs, 64 calibrate and 96 others measure the drift. Crops of
+one photograph can be among both, so the drift on new photographs is larger.
 """
 
 # The sections in their order; `cold` and `cuda` are not among the questions.
@@ -101,6 +102,9 @@ From preprocessed pixels to heatmaps of the input's size.
   anybody had tried it.
 - Recipro-CAM is a different method, without gradients: it runs the head once for each place of the map. It takes one
   image at a time.
+- The networks of torchvision have random weights and get noise, so their maps have no structure that 8 bits could
+  keep: r is low. Their 8-bit files keep no layer in float32. If networks with trained weights were measured, a table
+  below shows the drift of their maps.
 - DenseNet's target layer is followed by an in-place ReLU, which changes the activations that Captum and
   pytorch-grad-cam hold.
 """,
@@ -125,8 +129,8 @@ images.
     "folder": """
 32 JPEG files of 640×480. The overlays show the model's view of 224×224, or the whole image. SeeWhy runs batches of 8;
 the other tools run the loop of their README, one image at a time; *before 8-bit files* is SeeWhy's last commit without
-them. All tools compress PNG files with level 1. SeeWhy
-flushes its results to the disk (fsync) before they count as done. The baseline is the forward passes alone, on arrays.
+them. All tools compress PNG files with level 1. SeeWhy flushes its results to the disk (fsync) before they count as
+done. The baseline is the forward passes alone, on arrays.
 """,
     "cold": """
 The time from the start of a new process to its first heatmap of an image, with files in the system's cache; the peak
@@ -196,7 +200,7 @@ def _elsewhere(path: Path) -> str:
     """Return a sentence with links to the pages of other machines, whose names begin with `benchmarks`, or nothing."""
     others = [other.name for other in sorted(path.parent.glob("benchmarks*.md")) if other.name != path.name]
     links = ", ".join(f"[{name}]({name})" for name in others)
-    return f"\nMeasured on another machine: {links}." if others else ""
+    return f"\nMeasured on other machines: {links}." if others else ""
 
 
 def _machine(data: dict[str, Any]) -> str:
