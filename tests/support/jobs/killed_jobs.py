@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import itertools
 import os
 import signal
 import sys
@@ -34,12 +35,11 @@ class Killer:
     """Counter of file system calls that kills the process at the call with the given number."""
 
     def __init__(self, number: int) -> None:
-        self._left = number
+        self._left = itertools.count(number - 1, -1)  # several threads call `next`, which is atomic
 
     def count_call(self) -> bool:
         """Count one call and return True if the process must be killed at this call."""
-        self._left -= 1
-        return self._left == 0
+        return next(self._left) == 0
 
     def wrap_call(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
