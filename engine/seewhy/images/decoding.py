@@ -9,16 +9,18 @@ import errno
 import io
 import os
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from seewhy._shared.regular_files import FileStamp, open_regular
 from seewhy._shared.text import short
@@ -52,6 +54,7 @@ _TRANSPOSE = {
 _ROTATED = (5, 6, 7, 8)
 
 
+_JPEG = b"\xff\xd8\xff"
 # Pillow loads the drivers of these formats first. Loading all drivers takes longer than decoding an image.
 _COMMON_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM")
 
@@ -211,7 +214,7 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
         upright = decode_image(image, mode, name)
         return Decoded(upright, upright.size)
     try:
-        image = _open(file)
+        image = _open(file, header)
         if image.format == "TIFF":  # camera raw files begin like a TIFF with a small preview
             _refuse_unsupported(name)
     except UnidentifiedImageError:
@@ -233,8 +236,16 @@ def _decode_open(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRule 
     return Decoded(upright, upright.size if whole is None else whole)
 
 
-def _open(file: IO[bytes]) -> Image.Image:
-    """Open an image, and load all drivers of Pillow only if it has none of the common formats."""
+def _open(file: IO[bytes], header: bytes) -> Image.Image:
+    """Open an image that begins with `header`, and load only the drivers of Pillow that it may need."""
+    if header.startswith(_JPEG):
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open`, which is called below then
+            image = JpegImagePlugin.jpeg_factory(file, "")
+            # The program may have set a lower limit than ours. `Image.open` refuses images of twice its size.
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > 2 * Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            return image
+        file.seek(0)
     Image.preinit()
     try:
         return Image.open(file, formats=_COMMON_FORMATS)

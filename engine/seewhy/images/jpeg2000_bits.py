@@ -6,9 +6,9 @@ import struct
 from typing import IO
 
 from PIL import Image
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from seewhy.errors import ImageError
+from seewhy.images.pillow_drivers import opened_by
 
 _CODESTREAM = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ
 
@@ -26,9 +26,10 @@ def refuse_misread_jpeg2000(image: Image.Image, name: str) -> None:
     Raises:
         ImageError: If the image is decoded wrongly.
     """
-    if not isinstance(image, Jpeg2KImageFile) or not image.tile or image.fp is None:
+    opened = opened_by("Jpeg2K", image)
+    if opened is None or not opened.tile or opened.fp is None:
         return
-    bits = component_bits(image.fp)
+    bits = component_bits(opened.fp)
     if not all(9 <= each <= 16 if image.mode == "I;16" else each == 8 for each in bits):
         depths = "/".join(str(each) for each in dict.fromkeys(bits))
         raise ImageError(

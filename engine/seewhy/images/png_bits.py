@@ -7,7 +7,8 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
+
+from seewhy.images.pillow_drivers import opened_by
 
 _SIGNATURE_SIZE = 8
 
@@ -21,21 +22,22 @@ def significant_bits(image: Image.Image) -> int | None:
     Returns:
         Number of bits, from 9 to 15, or None if the image is of another kind or does not state another depth.
     """
-    if not isinstance(image, PngImageFile) or not image.mode.startswith("I") or image.fp is None or not image.tile:
+    png = opened_by("Png", image)
+    if png is None or not png.mode.startswith("I") or png.fp is None or not png.tile:
         return None
-    before = image.fp.tell()
+    before = png.fp.tell()
     try:
-        image.fp.seek(_SIGNATURE_SIZE)
+        png.fp.seek(_SIGNATURE_SIZE)
         while True:
-            length, kind = struct.unpack(">I4s", image.fp.read(8))
+            length, kind = struct.unpack(">I4s", png.fp.read(8))
             if kind == b"sBIT" and length == 1:
-                bits = int(image.fp.read(1)[0])
+                bits = int(png.fp.read(1)[0])
                 return bits if 8 < bits < 16 else None
             if kind in (b"IDAT", b"IEND"):
                 return None
-            image.fp.seek(length + 4, 1)
+            png.fp.seek(length + 4, 1)
     finally:
-        image.fp.seek(before)
+        png.fp.seek(before)
 
 
 def white_of(pixels: NDArray[np.generic], bits: int | None) -> int:

@@ -8,10 +8,10 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import COMPRESSION_INFO, PREFIXES, ImageFileDirectory_v2, TiffImageFile
 
 from seewhy._shared.text import brief
 from seewhy.errors import ImageError
+from seewhy.images.pillow_drivers import opened_by
 
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 258, 259, 262, 266
 _SAMPLES_PER_PIXEL, _PLANAR_CONFIGURATION, _COLORMAP, _INK_SET = 277, 284, 320, 332
@@ -120,6 +120,8 @@ class TiffKind:
         if self.big_endian:
             details.append("big-endian")
         if self.compressed:
+            from PIL.TiffImagePlugin import COMPRESSION_INFO  # imported late, see `opened_by`
+
             details.append(_named(COMPRESSION_INFO, self.compression, "compression"))
         kind = f"{bits}-bit {photometric} TIFF" if photometric else f"{bits}-bit TIFF"
         return f"{kind} ({', '.join(details)})" if details else kind
@@ -137,9 +139,8 @@ def _named(names: Mapping[int, str], value: Any, tag: str) -> str:
 
 def tiff_kind(image: Image.Image) -> TiffKind | None:
     """Return the kind of the current page of an image that was opened from a TIFF, or None for other images."""
-    if not isinstance(image, TiffImageFile):
-        return None
-    return TiffKind.from_tags(image.tag_v2, image.tag_v2.prefix == b"MM")
+    tiff = opened_by("Tiff", image)
+    return None if tiff is None else TiffKind.from_tags(tiff.tag_v2, tiff.tag_v2.prefix == b"MM")
 
 
 def unopened_tiff(file: IO[bytes]) -> str | None:
@@ -154,6 +155,8 @@ def unopened_tiff(file: IO[bytes]) -> str | None:
     Raises:
         Exception: If the file is damaged; nearly any exception can occur.
     """
+    from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2  # imported late, see `opened_by`
+
     file.seek(0)
     header = file.read(8)
     if not header.startswith(tuple(PREFIXES)):
@@ -178,10 +181,11 @@ def refuse_misread_tiff(image: Image.Image, name: str) -> None:
     Raises:
         ImageError: If the image is such a TIFF. The message gives the kind and the reason.
     """
-    if not isinstance(image, TiffImageFile):
+    tiff = opened_by("Tiff", image)
+    if tiff is None:
         return
-    kind = TiffKind.from_tags(image.tag_v2, image.tag_v2.prefix == b"MM")
-    reason = _integers(kind) or _layout(kind) or _colour(kind, image.tag_v2, image.mode)
+    kind = TiffKind.from_tags(tiff.tag_v2, tiff.tag_v2.prefix == b"MM")
+    reason = _integers(kind) or _layout(kind) or _colour(kind, tiff.tag_v2, tiff.mode)
     if reason is not None:
         raise ImageError(f"{name}: {kind}: {reason}")
 
@@ -246,9 +250,10 @@ def with_byte_palette(image: Image.Image) -> Image.Image:
     Returns:
         A copy with the correct palette, or the image itself if its palette is correct.
     """
-    if not isinstance(image, TiffImageFile) or image.mode not in ("P", "PA") or any(image.getpalette() or ()):
+    tiff = opened_by("Tiff", image)
+    if tiff is None or image.mode not in ("P", "PA") or any(image.getpalette() or ()):
         return image
-    entries = np.array(image.tag_v2[_COLORMAP])
+    entries = np.array(tiff.tag_v2[_COLORMAP])
     if not entries.any() or entries.max() > 255:
         return image
     copy = image.copy()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 
 from seewhy.errors import ImageError
+from seewhy.images.pillow_drivers import opened_by
 from seewhy.images.pixel_depth import row_strips
 
 _WHITE = (255, 255, 255, 255)
@@ -43,7 +43,8 @@ def transparent_colour(image: Image.Image, name: str) -> Colour:
 
 def _raw_mode(image: Image.Image) -> str:
     """Return the raw mode of a PNG that is not loaded yet, or an empty string."""
-    return str(image.tile[0][3]) if isinstance(image, PngImageFile) and image.tile else ""
+    png = opened_by("Png", image)
+    return "" if png is None or not png.tile else str(png.tile[0][3])
 
 
 def on_white(image: Image.Image, colour: Colour) -> Image.Image:

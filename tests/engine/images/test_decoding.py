@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from seewhy import ImageError
 from seewhy.contract.constants import MAX_PIXELS
@@ -253,6 +253,17 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     refused(path, f"50000x50000 pixels are more than {MAX_PIXELS}")
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+def test_a_lower_limit_of_the_program_holds(
+    name: str, tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image().save(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2)
+    decode_file(tmp_path / name, "RGB")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2 - 1)
+    refused(tmp_path / name, "refused as a decompression bomb")
+
+
 def test_pil_image_too_large() -> None:
     image = Image.new("1", (20_000, 9_000))
     with pytest.raises(ImageError, match="20000x9000 pixels"):
@@ -300,20 +311,20 @@ def test_warning_filters_are_restored_after_overlapping_threads(
     """The last thread restores the filters, and changes made by other code in between stay."""
     before = list(warnings.filters)
     assert not pillow_is_quiet()
-    make_image().save(tmp_path / "x.jpg")
+    make_image().save(tmp_path / "x.png")
     entered, may_leave = threading.Semaphore(0), threading.Semaphore(0)
     real = Image.open
 
     def slow(*arguments: Any, **options: Any) -> Image.Image:
         entered.release()
-        may_leave.acquire()
+        assert may_leave.acquire(timeout=60)
         return real(*arguments, **options)
 
     with ThreadPoolExecutor(2) as pool, monkeypatch.context() as patch:
         patch.setattr(Image, "open", slow)
-        decoding = [pool.submit(decode_file, tmp_path / "x.jpg", "RGB") for _ in range(2)]
+        decoding = [pool.submit(decode_file, tmp_path / "x.png", "RGB") for _ in range(2)]
         for _ in decoding:
-            entered.acquire()
+            assert entered.acquire(timeout=60)
         warnings.filterwarnings("ignore", message="somebody else's")
         may_leave.release()
         wait(decoding, return_when=FIRST_COMPLETED)
@@ -323,10 +334,10 @@ def test_warning_filters_are_restored_after_overlapping_threads(
             wait(decoding)
             assert not pillow_is_quiet()
     assert pillow_is_quiet()  # restored by `catch_warnings`
-    decode_file(tmp_path / "x.jpg", "RGB")
+    decode_file(tmp_path / "x.png", "RGB")
     assert not pillow_is_quiet() and list(warnings.filters)[1:] == before
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: decode_file(tmp_path / "x.jpg", "RGB"), range(200)))
+        list(pool.map(lambda _: decode_file(tmp_path / "x.png", "RGB"), range(200)))
     assert list(warnings.filters)[1:] == before
 
 
@@ -338,7 +349,7 @@ def test_too_little_memory(tmp_path: Path, make_image: MakeImage, monkeypatch: p
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     refused(tmp_path / "x.jpg", "x.jpg: not enough memory to decode 40x30 pixels")
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(JpegImagePlugin, "jpeg_factory", fail)
     refused(tmp_path / "x.jpg", "x.jpg: not enough memory to decode the image")
 
 

@@ -330,6 +330,16 @@ def test_image_that_is_already_loaded() -> None:
     assert np.array_equal(np.asarray(image), before)
 
 
+@pytest.mark.parametrize("name", [None, "JPEG", "PNG", "JPEG2000"])
+def test_the_format_may_have_another_name(name: str | None) -> None:
+    """Programs set `format` before they save an image, and a subclass of a driver's class has another format."""
+    values = samples(16)
+    image = Image.open(io.BytesIO(tiff(values, WHITE_IS_ZERO, 16)))
+    image.format = name
+    found = decode_image(image, "L", "x")
+    assert np.array_equal(np.asarray(found), 255 - np.rint(values[..., 0] / 257))
+
+
 def test_name_in_errors_is_one_line() -> None:
     content = tiff(samples(8), 77, 8, tags={339: 9, 259: 4242})
     refused(content, re.escape("8-bit TIFF (photometric interpretation 77, sample format 9, compression 4242) cannot"))
