@@ -15,12 +15,14 @@ from benchmarks.shared.markdown_tables import table
 
 
 def aims_table(aims: Sequence[Aim], records: Records) -> str:
-    """Return the table of the aims: measured value, spread, and whether the aim is reached."""
+    """Return the table of the measured aims: value, spread, and whether the aim is reached."""
     rows = []
     for aim in aims:
         value, reached = aim.value(records), aim.reached(records)
+        if reached is None:
+            continue
         sign = "≤" if aim.at_most else "≥"
-        verdict = "not measured" if reached is None else "reached" if reached else "**missed**"
+        verdict = "reached" if reached else "**missed**"
         spread = aim.spread(records)
         measured, least = "", aim.least(records)
         if value is not None and spread is not None:
@@ -30,16 +32,23 @@ def aims_table(aims: Sequence[Aim], records: Records) -> str:
         if spread is not None and spread[0] <= aim.limit <= spread[1] and spread[0] < spread[1]:
             verdict += ", within the spread"
         rows.append([aim.measure, f"{sign} {aim.limit:g}", measured, "" if least is None else f"{least:.2f}", verdict])
-    return table(["measure", "aim", "median of the rounds (p10–p90)", "fastest ÷ fastest", ""], rows)
+    if not rows:
+        return "Not measured.\n"
+    missing = len(aims) - len(rows)
+    note = f"\nNot measured on this machine: {missing} more aims.\n" if missing else ""
+    return table(["measure", "aim", "median of the rounds (p10–p90)", "fastest ÷ fastest", ""], rows) + note
 
 
 def question_table(name: str, records: Records, batch: int) -> str:
-    """Return a table with a row per rival and a column per model: milliseconds, spread, and ratio to the baseline."""
+    """Return a table with a row per rival and a column per model, or nothing if no model was measured.
+
+    The cells are milliseconds, spread, and ratio to the baseline.
+    """
     question = QUESTIONS[name]
     found = {model: records.get(key(name, model, batch)) for model in question.models}
     models = [model for model, record in found.items() if record is not None]
     if not models:
-        return "Not measured.\n"
+        return ""
     tried = [rival for rival in question.rivals if any(rival.tries(model, batch) for model in models)]
     measured = [rival for rival in tried if any(rival.name in found[model]["rivals"] for model in models)]
     rows = [

@@ -187,8 +187,11 @@ def _question_section(name: str, records: dict[str, Any], kind: str, path: Path)
     plot = f"images/{path.stem}-{name}.png"
     if name in PLOTTED and comparison_plots.question_plot(name, records, kind, path.parent / plot):
         sections.append(f"![{question.title}, time over the forward pass]({plot})\n")
-    for batch in question.batches:
-        sections.append(f"Batch {batch}, {kind}:\n\n{comparison_tables.question_table(name, records, batch)}")
+    tables = {batch: comparison_tables.question_table(name, records, batch) for batch in question.batches}
+    sections += [f"Batch {batch}, {kind}:\n\n{table}" for batch, table in tables.items() if table]
+    missing = [str(batch) for batch, table in tables.items() if not table]
+    if missing:
+        sections.append(f"Not measured: batch {', '.join(missing)}.\n")
     if memory := comparison_tables.memory_table(name, records):
         sections.append(f"Peak memory, {kind}:\n\n{memory}")
     if name == "gradcam" and (drift := comparison_tables.drift_table(records)):
