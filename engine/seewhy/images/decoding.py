@@ -187,10 +187,8 @@ def _decode_stream(file: IO[bytes], mode: str, name: str, resize_rule: ResizeRul
             return _decode_open(file, mode, name, resize_rule)
     except (ImageError, MissingExtraError):
         raise
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{name}: the image has more than {MAX_PIXELS} pixels; refused as a decompression bomb"
-        ) from None
+    except Image.DecompressionBombError as error:  # its message gives the size and the limit
+        raise ImageError(f"{name}: refused as a decompression bomb: {short(str(error))}") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to decode the image") from None
     except OSError as error:
@@ -242,8 +240,9 @@ def _open(file: IO[bytes], header: bytes) -> Image.Image:
         with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open`, which is called below then
             image = JpegImagePlugin.jpeg_factory(file, "")
             # The program may have set a lower limit than ours. `Image.open` refuses images of twice its size.
-            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > 2 * Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > 2 * limit:
+                raise Image.DecompressionBombError(f"{pixels} pixels exceed the program's limit of {2 * limit}")
             return image
         file.seek(0)
     Image.preinit()

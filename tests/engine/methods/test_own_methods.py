@@ -98,7 +98,11 @@ def test_a_method_that_is_replaced_between_calls(explainer: Explainer) -> None:
 def test_a_rule_gets_the_logits_for_each_class(explainer: Explainer) -> None:
     """The head runs alone for further classes, and does not compute the logits again."""
     seen: list[np.ndarray] = []
-    rule = lambda v, c: (seen.append(v["logits"]), v["gradients"].sum(axis=1))[1]  # noqa: E731
+
+    def rule(values: Any, context: RuleContext) -> np.ndarray:
+        seen.append(values["logits"])
+        return values["gradients"].sum(axis=1)
+
     seewhy.register_method(own(rule, outputs=("activations", "gradients")))
     result = explainer.explain(pixels(), "energy", top=2)
     assert np.array_equal(np.concatenate(seen), np.tile(result.logits, (2, 1)))
