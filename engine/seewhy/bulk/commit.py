@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -144,12 +145,10 @@ def sync(paths: Iterable[str | os.PathLike[str]]) -> None:
         for path in remaining:
             _sync(path)
 
-    others = [Background(sync_remaining, "seewhy-sync") for _ in range(min(_SYNC_THREADS, len(paths)) - 1)]
-    try:
+    with ExitStack() as threads:  # waits for all of them, even if one fails
+        for _ in range(min(_SYNC_THREADS, len(paths)) - 1):
+            threads.callback(Background(sync_remaining, "seewhy-sync").result)
         sync_remaining()
-    finally:
-        for other in others:
-            other.result()
 
 
 def _sync(path: str | os.PathLike[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import closing
 from pathlib import Path, PurePath
 
@@ -63,10 +64,13 @@ def test_an_error_of_any_thread_is_raised(tmp_path: Path, monkeypatch: pytest.Mo
         elif not failed.is_set():
             failed.set()
             raise OSError(5, "Input/output error")
+        else:
+            time.sleep(0.1)
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OutputError, match="cannot be synced to the disk: Input/output error$"):
         sync(paths)
+    assert "seewhy-sync" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("most", [0, 2])
